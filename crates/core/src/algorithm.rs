@@ -1,0 +1,160 @@
+//! What a pruner, quantizer or distiller implements to take part in a fused run.
+
+use std::any::Any;
+
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use crate::error::BoxError;
+use crate::target::Mode;
+
+/// The model and the position of the run, as an algorithm sees them.
+#[derive(Debug)]
+pub struct Run<'a, M> {
+    /// The model with its simulations attached.
+    pub model: &'a M,
+    /// Optimizer steps completed so far.
+    pub step: usize,
+    /// Optimizer steps of the whole run; 0 for a run without training.
+    pub total_steps: usize,
+}
+
+impl<M> Clone for Run<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M> Copy for Run<'_, M> {}
+
+/// One compressor of a chain.
+///
+/// The chain calls the hooks of all its algorithms in one training run. A step is: observe (oldest
+/// first), forward, loss (newest first: its change acts first on the raw loss), backward, gradients
+/// (oldest first), optimizer, after step (newest first). Implementations hold the
+/// [`TargetSpace`](crate::TargetSpace)s that they claimed and never walk modules, save files or
+/// drive loops.
+pub trait Algorithm<M: Module, I>: Any + Send {
+    /// The name in messages, for example `TaylorPruner`.
+    fn name(&self) -> &'static str;
+
+    /// What the algorithm does.
+    fn mode(&self) -> Mode;
+
+    /// Refuses a run that is too short for what the algorithm wants to do.
+    ///
+    /// # Errors
+    ///
+    /// Why the run does not fit.
+    fn check(&self, _total_steps: usize) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    /// Called once before the first step, also in a run without training.
+    ///
+    /// # Errors
+    ///
+    /// What the algorithm meets.
+    fn prepare(&mut self, _run: Run<'_, M>) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    /// Called before each forward pass: the parameters may be observed.
+    ///
+    /// # Errors
+    ///
+    /// What the algorithm meets.
+    fn observe(&mut self, _run: Run<'_, M>) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    /// Changes the loss of a batch, for example adds a distance to a teacher.
+    ///
+    /// # Errors
+    ///
+    /// What the algorithm meets.
+    fn loss(
+        &mut self,
+        loss: Tensor<1>,
+        _batch: &I,
+        _run: Run<'_, M>,
+    ) -> Result<Tensor<1>, BoxError> {
+        Ok(loss)
+    }
+
+    /// Sees the gradients of the raw parameters, before the optimizer uses them.
+    ///
+    /// # Errors
+    ///
+    /// What the algorithm meets.
+    fn gradients(
+        &mut self,
+        _gradients: &GradientsParams,
+        _run: Run<'_, M>,
+    ) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    /// Called after each optimizer step; `run.step` counts it already. Masks move here.
+    ///
+    /// # Errors
+    ///
+    /// What the algorithm meets.
+    fn after_step(&mut self, _run: Run<'_, M>) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    /// Called once after the last step.
+    ///
+    /// # Errors
+    ///
+    /// What the algorithm meets.
+    fn finish(&mut self, _run: Run<'_, M>) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    /// Everything that a resumed run needs beyond masks and scales, which the chain saves itself.
+    ///
+    /// # Errors
+    ///
+    /// A device failed to hand over its values.
+    fn state(&self) -> Result<AlgorithmState, BoxError> {
+        Ok(AlgorithmState::default())
+    }
+
+    /// Restores what [`state`](Self::state) gave.
+    ///
+    /// # Errors
+    ///
+    /// The state belongs to another algorithm or configuration.
+    fn load_state(&mut self, _state: &AlgorithmState) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    /// The algorithm as `Any`, for schedules that take over the algorithm below them.
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
+
+/// The saved state of an algorithm: numbers by name and tensors by name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlgorithmState {
+    /// Counters and flags.
+    #[serde(default)]
+    pub values: IndexMap<String, f64>,
+    /// Tensors; their numbers are saved in binary form.
+    #[serde(skip)]
+    pub tensors: IndexMap<String, HostTensor>,
+}
+
+/// A tensor on the host.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HostTensor {
+    /// The values in row-major order.
+    pub values: Vec<f32>,
+    /// The shape.
+    pub shape: Vec<usize>,
+}

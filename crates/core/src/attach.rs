@@ -1,0 +1,170 @@
+//! Attaching simulations to a model, finding them again and taking them off.
+
+use std::sync::Arc;
+
+use burn::module::Module;
+use indexmap::IndexMap;
+
+use crate::Error;
+use crate::compressed::{Calibration, Masks};
+use crate::graph::{self, ChannelGraph, DummyInput};
+use crate::layer::LayerInfo;
+use crate::simulation::Attach;
+use crate::space::{Phase, TargetSpace};
+use crate::target::{Target, TargetId};
+use crate::walk::{self, Edited, Seen};
+
+/// The states of a model's targets by name, in the order in which they were attached.
+pub(crate) type Spaces = IndexMap<TargetId, Arc<TargetSpace>>;
+
+/// Gives the model's simulations states of their own that follow `phase`, and returns them.
+pub(crate) fn adopt<M: Module>(model: M, phase: Arc<Phase>) -> (M, Spaces) {
+    walk::edit(model, Spaces::new(), move |spaces, found| {
+        let mut take_over = |space: &mut Arc<TargetSpace>| {
+            *space = space.fork(phase.clone());
+            spaces.insert(space.id().clone(), space.clone());
+        };
+        match found {
+            Edited::Simulation(space) => take_over(space),
+            Edited::Wrapper { path, ports, .. } => {
+                ports.set_path(path);
+                ports.spaces_mut().for_each(take_over);
+            }
+        }
+    })
+}
+
+/// The states that hang on a model.
+pub(crate) fn spaces<M: Module>(model: &M) -> Spaces {
+    walk::visit(model, Spaces::new(), |spaces, seen| {
+        let mut add = |space: &Arc<TargetSpace>| {
+            spaces.insert(space.id().clone(), space.clone());
+        };
+        match seen {
+            Seen::Simulation(space) => add(space),
+            Seen::Wrapper(ports) => ports.spaces().for_each(add),
+        }
+    })
+}
+
+/// States for targets that have none yet.
+pub(crate) fn new_spaces(
+    layers: &[LayerInfo],
+    targets: &[TargetId],
+    phase: &Arc<Phase>,
+) -> Result<Spaces, Error> {
+    targets
+        .iter()
+        .map(|id| {
+            let shape = shape_of(layers, id)?;
+            Ok((id.clone(), Arc::new(TargetSpace::new(id.clone(), shape, phase.clone()))))
+        })
+        .collect()
+}
+
+fn shape_of(layers: &[LayerInfo], id: &TargetId) -> Result<Option<Vec<usize>>, Error> {
+    let unknown = |reason: String| Error::UnknownTarget { target: id.clone(), reason };
+    let layer = layers.iter().find(|layer| layer.path == id.layer).ok_or_else(|| {
+        let near = crate::config::did_you_mean(&id.layer, layers.iter().map(|l| l.path.as_str()));
+        unknown(format!("there is no layer `{}`{near}", id.layer))
+    })?;
+    match &id.target {
+        Target::Param(name) => match layer.param(name) {
+            Some(param) => Ok(Some(param.shape.clone())),
+            None => {
+                let names: Vec<_> = layer.params.iter().map(|p| p.name.as_str()).collect();
+                Err(unknown(format!("`{}` has the parameters {names:?}", layer.path)))
+            }
+        },
+        Target::Input(_) | Target::Output(_) if layer.wrapped => Ok(None),
+        Target::Input(_) | Target::Output(_) => Err(unknown(format!(
+            "`{}` is not wrapped; make its field a `Wrapper<{}>`",
+            layer.path, layer.kind
+        ))),
+    }
+}
+
+/// Attaches states to the model's parameters and wrappers.
+pub(crate) fn attach<M: Module>(model: M, spaces: &Spaces) -> Result<M, Error> {
+    let mut params = IndexMap::new();
+    let mut ports: IndexMap<String, Vec<Arc<TargetSpace>>> = IndexMap::new();
+    for (id, space) in spaces {
+        match id.target {
+            Target::Param(_) => {
+                params.insert(id.to_string(), space.clone());
+            }
+            Target::Input(_) | Target::Output(_) => {
+                ports.entry(id.layer.clone()).or_default().push(space.clone());
+            }
+        }
+    }
+    let mut attach = Attach { spaces: params };
+    let model = model.apply_reparameterization(&mut attach);
+    if let Some(space) = attach.spaces.values().next() {
+        return Err(Error::UnknownTarget {
+            target: space.id().clone(),
+            reason: "the model does not visit such a parameter".to_string(),
+        });
+    }
+    let (model, left) = walk::edit(model, ports, |ports, found| {
+        if let Edited::Wrapper { path, ports: wrapper, .. } = found {
+            wrapper.set_path(path);
+            for space in ports.shift_remove(path).into_iter().flatten() {
+                wrapper.attach(space.id().target.clone(), space);
+            }
+        }
+    });
+    match left.values().flatten().next() {
+        Some(space) => Err(Error::UnknownTarget {
+            target: space.id().clone(),
+            reason: "the model does not visit such a wrapper".to_string(),
+        }),
+        None => Ok(model),
+    }
+}
+
+/// The plain model: raw parameters, no simulation, nothing on the wrappers but their paths.
+pub(crate) fn plain<M: Module>(model: M) -> M {
+    let (model, ()) = walk::edit(model, (), |(), found| match found {
+        Edited::Simulation(space) => {
+            *space = space.snapshot();
+            space.set_bypassed(true);
+        }
+        Edited::Wrapper { path, ports, .. } => {
+            ports.set_path(path);
+            ports.detach_all();
+        }
+    });
+    model.materialize()
+}
+
+/// Captures and analyses the plain model.
+pub(crate) fn analyze<M: Module>(model: &M, dummy: &DummyInput<M>) -> Result<ChannelGraph, Error> {
+    let plain = plain(model.valid());
+    Ok(ChannelGraph::analyze(&graph::capture(&plain, dummy)?)?)
+}
+
+pub(crate) fn masks(spaces: &Spaces) -> Masks {
+    spaces.iter().filter_map(|(id, space)| Some((id.clone(), space.mask()?))).collect()
+}
+
+pub(crate) fn calibration(spaces: &Spaces) -> Result<Calibration, Error> {
+    spaces
+        .iter()
+        .filter_map(|(id, space)| Some((id, space.quantization()?)))
+        .map(|(id, quantization)| Ok((id.clone(), quantization.to_calibration()?)))
+        .collect()
+}
+
+/// The model with masks but without quantization, its states independent of the given model's.
+pub(crate) fn masked<M: Module>(model: M) -> M {
+    let without_quantization = |space: &mut Arc<TargetSpace>| {
+        *space = space.snapshot();
+        space.set_quantization(None);
+    };
+    let (model, ()) = walk::edit(model, (), move |(), found| match found {
+        Edited::Simulation(space) => without_quantization(space),
+        Edited::Wrapper { ports, .. } => ports.spaces_mut().for_each(without_quantization),
+    });
+    model
+}

@@ -1,0 +1,96 @@
+//! Block grids: one value for each block of a target.
+
+use serde::{Deserialize, Serialize};
+
+/// The number of blocks along each dimension of a target.
+///
+/// `[1, 1]` is one block for a whole matrix (per tensor), `[1, C, 1, 1]` one block a channel. The
+/// block size along a dimension is the dimension divided by the number of blocks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Grid(Vec<usize>);
+
+impl Grid {
+    /// Makes a grid from the number of blocks along each dimension.
+    pub fn new(blocks: impl Into<Vec<usize>>) -> Self {
+        Self(blocks.into())
+    }
+
+    /// One block for a whole target of rank `rank`.
+    pub fn per_tensor(rank: usize) -> Self {
+        Self(vec![1; rank])
+    }
+
+    /// One block for each index along `dim`, `size` of them.
+    pub fn per_channel(rank: usize, dim: usize, size: usize) -> Self {
+        let mut blocks = vec![1; rank];
+        blocks[dim] = size;
+        Self(blocks)
+    }
+
+    /// The number of blocks along each dimension.
+    pub fn blocks(&self) -> &[usize] {
+        &self.0
+    }
+
+    /// The number of blocks altogether.
+    pub fn len(&self) -> usize {
+        self.0.iter().product()
+    }
+
+    /// Whether there is no block at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The shape in which one value per block broadcasts against a target of shape `dims`, if
+    /// every dimension has either one block or one block an index.
+    pub fn broadcast_shape(&self, dims: &[usize]) -> Option<&[usize]> {
+        let fits = self.0.len() == dims.len()
+            && self.0.iter().zip(dims).all(|(&blocks, &size)| blocks == 1 || blocks == size);
+        fits.then_some(&self.0[..])
+    }
+
+    /// For each element of a target of shape `dims`, in row-major order, the index of its block.
+    pub fn block_of_each_element(&self, dims: &[usize]) -> Vec<i32> {
+        let elements: usize = dims.iter().product();
+        let mut position = vec![0usize; dims.len()];
+        let mut blocks = Vec::with_capacity(elements);
+        for _ in 0..elements {
+            let block = position
+                .iter()
+                .zip(dims)
+                .zip(&self.0)
+                .fold(0, |block, ((&at, &size), &count)| block * count + at * count / size);
+            blocks.push(block as i32);
+            for dim in (0..dims.len()).rev() {
+                position[dim] += 1;
+                if position[dim] < dims[dim] {
+                    break;
+                }
+                position[dim] = 0;
+            }
+        }
+        blocks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_belong_to_contiguous_blocks() {
+        // A 2x4 matrix in blocks of 1x2: row 0 holds blocks 0 0 1 1, row 1 blocks 2 2 3 3.
+        let grid = Grid::new([2, 2]);
+        assert_eq!(grid.block_of_each_element(&[2, 4]), [0, 0, 1, 1, 2, 2, 3, 3]);
+        assert_eq!(grid.broadcast_shape(&[2, 4]), None);
+    }
+
+    #[test]
+    fn channels_broadcast() {
+        let grid = Grid::per_channel(4, 1, 3);
+        assert_eq!(grid.broadcast_shape(&[8, 3, 5, 5]), Some(&[1, 3, 1, 1][..]));
+        assert_eq!(grid.len(), 3);
+    }
+}

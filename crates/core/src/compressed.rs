@@ -1,0 +1,84 @@
+//! What a run returns.
+
+use burn::module::Module;
+use indexmap::IndexMap;
+
+use crate::Error;
+use crate::attach::{self, Spaces};
+use crate::graph::{ChannelGraph, DummyInput};
+use crate::history::History;
+use crate::mask::Mask;
+use crate::quantization::CalibrationEntry;
+use crate::target::TargetId;
+
+/// Masks by target.
+pub type Masks = IndexMap<TargetId, Mask>;
+
+/// Scales, zero points and ranges by target.
+pub type Calibration = IndexMap<TargetId, CalibrationEntry>;
+
+/// A compressed model: the model with its simulations, its masks and calibration, and the history
+/// of the run.
+#[derive(Clone, Debug)]
+pub struct Compressed<M> {
+    model: M,
+    spaces: Spaces,
+    history: History,
+}
+
+impl<M: Module + 'static> Compressed<M> {
+    pub(crate) fn new(model: M, history: History) -> Result<Self, Error> {
+        // A snapshot: nothing that happens to the chain afterwards moves this result.
+        let model = model.valid();
+        let spaces = attach::spaces(&model);
+        Ok(Self { model, spaces, history })
+    }
+
+    /// The model as it is simulated, in validation mode.
+    pub fn model(&self) -> &M {
+        &self.model
+    }
+
+    /// Gives the simulated model away.
+    pub fn into_model(self) -> M {
+        self.model
+    }
+
+    /// The masks of all pruners.
+    pub fn masks(&self) -> Masks {
+        attach::masks(&self.spaces)
+    }
+
+    /// Scales, zero points and ranges of all quantizers.
+    ///
+    /// # Errors
+    ///
+    /// A device failed to hand over its values.
+    pub fn calibration(&self) -> Result<Calibration, Error> {
+        attach::calibration(&self.spaces)
+    }
+
+    /// What happened at each step.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The plain model with its raw parameters: neither masked nor quantized.
+    pub fn unwrap_model(&self) -> M {
+        attach::plain(self.model.clone())
+    }
+
+    /// The model with its masks but without the simulated quantization.
+    pub fn masked_model(&self) -> M {
+        attach::masked(self.model.clone())
+    }
+
+    /// The channels of the model and how they are coupled.
+    ///
+    /// # Errors
+    ///
+    /// The forward pass cannot be captured, or holds an operation that the analysis does not know.
+    pub fn graph(&self, dummy_input: &DummyInput<M>) -> Result<ChannelGraph, Error> {
+        attach::analyze(&self.model, dummy_input)
+    }
+}

@@ -1,0 +1,165 @@
+//! The errors of this crate.
+
+use std::path::PathBuf;
+
+use crate::config::ConfigError;
+use crate::graph::GraphError;
+use crate::target::{Mode, TargetId};
+
+/// An error of an algorithm, whatever its type.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What can go wrong while compressors are built, fused, trained, saved and resumed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration list does not fit the model.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+
+    /// The model's graph could not be captured or analysed.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+
+    /// A compressor needs something of the evaluator that nobody gave.
+    #[error(
+        "{algorithm} needs {missing}, but no compressor of this chain was given it: pass an \
+         `Evaluator` with `.{builder}(..)`"
+    )]
+    MissingEvaluator {
+        /// The compressor that needs it.
+        algorithm: &'static str,
+        /// What is missing, in words.
+        missing: &'static str,
+        /// The builder method that gives it.
+        builder: &'static str,
+    },
+
+    /// Two compressors of one mode claim one target.
+    #[error(
+        "`{target}` is already the target of another {mode} compressor of this chain: select \
+         different layers, or exclude `{layer}` from one of the two configurations",
+        layer = target.layer
+    )]
+    TargetTaken {
+        /// The target.
+        target: TargetId,
+        /// The mode of both compressors.
+        mode: Mode,
+    },
+
+    /// The model has no such target.
+    #[error("the model has no target `{target}`: {reason}")]
+    UnknownTarget {
+        /// The target.
+        target: TargetId,
+        /// What the model has instead.
+        reason: String,
+    },
+
+    /// Values that cannot be a mask.
+    #[error("invalid mask: {reason}")]
+    InvalidMask {
+        /// Why.
+        reason: String,
+    },
+
+    /// A mask or tensor does not fit its target.
+    #[error("`{target}` has the shape {expected:?}, but {what} has the shape {found:?}")]
+    ShapeMismatch {
+        /// The target.
+        target: TargetId,
+        /// What was given for it.
+        what: &'static str,
+        /// Shape of the target.
+        expected: Vec<usize>,
+        /// Shape that was found.
+        found: Vec<usize>,
+    },
+
+    /// Scales and zero points that cannot be used.
+    #[error("invalid calibration of `{target}`: {reason}")]
+    InvalidCalibration {
+        /// The target.
+        target: TargetId,
+        /// Why.
+        reason: String,
+    },
+
+    /// The values of a quantized target cannot be quantized.
+    #[error("cannot quantize `{target}`: {reason}")]
+    Observation {
+        /// The target.
+        target: TargetId,
+        /// Why.
+        reason: String,
+    },
+
+    /// No forward pass reached a target that a compressor acts on.
+    #[error(
+        "no forward pass of the first step reached `{target}`, so nothing would be simulated \
+         there: check that the model calls this layer through its `Wrapper` and that the position \
+         exists"
+    )]
+    Unreached {
+        /// The target.
+        target: TargetId,
+    },
+
+    /// Training went wrong.
+    #[error(
+        "the loss of step {step} is {loss}: lower the learning rate, or check the data and the \
+         loss function for values that are not finite"
+    )]
+    LossNotFinite {
+        /// Completed optimizer steps before the failing one.
+        step: usize,
+        /// The loss.
+        loss: f64,
+    },
+
+    /// An epoch of the evaluator's data is empty.
+    #[error("epoch {epoch} of the evaluator's data holds no batch")]
+    NoBatches {
+        /// The epoch, from 0.
+        epoch: usize,
+    },
+
+    /// The evaluator's data failed.
+    #[error("the evaluator's data failed in epoch {epoch}: {reason}")]
+    Data {
+        /// The epoch, from 0.
+        epoch: usize,
+        /// Why.
+        reason: String,
+    },
+
+    /// The budget cannot hold what the compressors want to do.
+    #[error("the budget does not fit: {reason}")]
+    Budget {
+        /// Why, and what would fit.
+        reason: String,
+    },
+
+    /// An algorithm failed.
+    #[error("{algorithm}: {source}")]
+    Algorithm {
+        /// The algorithm.
+        algorithm: &'static str,
+        /// Its error.
+        source: BoxError,
+    },
+
+    /// A checkpoint could not be written or does not belong to this chain.
+    #[error("checkpoint `{path}`: {reason}", path = path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+
+    /// A device failed to hand over its data.
+    #[error("reading a tensor back from its device failed: {0}")]
+    Device(String),
+}

@@ -1,0 +1,286 @@
+//! What the user gives so that compressors can train.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+
+use burn::data::dataloader::DataLoader;
+use burn::module::Module;
+use burn::optim::ModuleOptimizer;
+use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
+use burn::tensor::Tensor;
+
+use crate::Error;
+use crate::graph::DummyInput;
+
+type Loss<M, I> = Arc<dyn Fn(&M, &I) -> Tensor<1> + Send + Sync>;
+type Evaluation<M> = Arc<dyn Fn(&M) -> f64 + Send + Sync>;
+type Visit<'a, I> = &'a mut dyn FnMut(I) -> Result<ControlFlow<()>, Error>;
+
+/// Hands out the batches of an epoch, in an order that depends on the epoch alone.
+trait Batches<I>: Send + Sync {
+    fn epoch(&self, epoch: usize, visit: Visit<'_, I>) -> Result<(), Error>;
+}
+
+/// Data, optimizer, learning-rate schedule, loss and evaluation of a training run.
+///
+/// Every part is optional, and each compressor checks at its construction that the parts it needs
+/// are there. Compressors that are fused share the evaluator of the first.
+///
+/// ```
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::optim::AdamConfig;
+/// use burn::tensor::{Device, Tensor};
+/// use burn_compress_core::{DummyInput, Evaluator};
+///
+/// let device = Device::flex();
+/// let batch = Tensor::<2>::ones([8, 4], &device);
+/// let evaluator = Evaluator::<Linear, Tensor<2>>::new()
+///     .with_dummy_input(DummyInput::new(batch.clone(), |model: &Linear, x| model.forward(x)))
+///     .with_data(move |_epoch| vec![batch.clone()])
+///     .with_optimizer(AdamConfig::new().init())
+///     .with_learning_rate(1e-3)
+///     .with_loss(|model: &Linear, batch: &Tensor<2>| model.forward(batch.clone()).mean());
+/// ```
+pub struct Evaluator<M, I> {
+    dummy_input: Option<DummyInput<M>>,
+    batches: Option<Arc<dyn Batches<I>>>,
+    optimizer: Option<ModuleOptimizer>,
+    learning_rate: Option<ModuleLrScheduler>,
+    loss: Option<Loss<M, I>>,
+    evaluation: Option<(usize, Evaluation<M>)>,
+    seed: Option<u64>,
+}
+
+impl<M, I> Clone for Evaluator<M, I> {
+    fn clone(&self) -> Self {
+        Self {
+            dummy_input: self.dummy_input.clone(),
+            batches: self.batches.clone(),
+            optimizer: self.optimizer.clone(),
+            learning_rate: self.learning_rate.clone(),
+            loss: self.loss.clone(),
+            evaluation: self.evaluation.clone(),
+            seed: self.seed,
+        }
+    }
+}
+
+impl<M, I> fmt::Debug for Evaluator<M, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Evaluator")
+            .field("dummy_input", &self.dummy_input.is_some())
+            .field("data", &self.batches.is_some())
+            .field("optimizer", &self.optimizer.is_some())
+            .field("learning_rate", &self.learning_rate.is_some())
+            .field("loss", &self.loss.is_some())
+            .field("evaluation", &self.evaluation.is_some())
+            .field("seed", &self.seed)
+            .finish()
+    }
+}
+
+impl<M, I> Default for Evaluator<M, I> {
+    fn default() -> Self {
+        Self {
+            dummy_input: None,
+            batches: None,
+            optimizer: None,
+            learning_rate: None,
+            loss: None,
+            evaluation: None,
+            seed: None,
+        }
+    }
+}
+
+impl<M: Module, I: 'static> Evaluator<M, I> {
+    /// An evaluator that holds nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the input with which the model's graph is captured.
+    pub fn with_dummy_input(mut self, dummy_input: DummyInput<M>) -> Self {
+        self.dummy_input = Some(dummy_input);
+        self
+    }
+
+    /// Sets the data: for each epoch, counted from 0, its batches.
+    ///
+    /// The same epoch must give the same batches each time, so that a resumed run sees the data
+    /// that an uninterrupted one would have seen.
+    pub fn with_data<B>(mut self, batches: impl Fn(usize) -> B + Send + Sync + 'static) -> Self
+    where
+        B: IntoIterator<Item = I>,
+    {
+        self.batches = Some(Arc::new(FromClosure(batches)));
+        self
+    }
+
+    /// Sets the data to Burn's data loader, one pass an epoch.
+    pub fn with_data_loader(mut self, loader: Arc<dyn DataLoader<I>>) -> Self {
+        self.batches = Some(Arc::new(FromLoader { loader, drawn: AtomicUsize::new(0) }));
+        self
+    }
+
+    /// Sets the optimizer, for example `AdamConfig::new().init()`.
+    pub fn with_optimizer(mut self, optimizer: ModuleOptimizer) -> Self {
+        self.optimizer = Some(optimizer);
+        self
+    }
+
+    /// Sets the learning rate: a number or any scheduler of Burn.
+    pub fn with_learning_rate(mut self, learning_rate: impl Into<ModuleLrScheduler>) -> Self {
+        self.learning_rate = Some(learning_rate.into());
+        self
+    }
+
+    /// Sets the loss of a batch, a tensor with one element.
+    pub fn with_loss(
+        mut self,
+        loss: impl Fn(&M, &I) -> Tensor<1> + Send + Sync + 'static,
+    ) -> Self {
+        self.loss = Some(Arc::new(loss));
+        self
+    }
+
+    /// Evaluates the model every `steps` steps and after the last one; larger is better.
+    ///
+    /// The closure is given a `valid()` snapshot.
+    pub fn with_evaluation(
+        mut self,
+        steps: usize,
+        evaluation: impl Fn(&M) -> f64 + Send + Sync + 'static,
+    ) -> Self {
+        self.evaluation = Some((steps.max(1), Arc::new(evaluation)));
+        self
+    }
+
+    /// Seeds the device before each step with a number drawn from `seed` and the step.
+    ///
+    /// Dropout and other random layers then repeat exactly, also in a run that was stopped and
+    /// resumed.
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// The dummy input, if one was given.
+    pub fn dummy_input(&self) -> Option<&DummyInput<M>> {
+        self.dummy_input.as_ref()
+    }
+
+    /// Whether nothing at all was given.
+    pub fn is_empty(&self) -> bool {
+        self.dummy_input.is_none() && self.batches.is_none() && self.loss.is_none()
+    }
+
+    /// Checks that a training run is possible.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingEvaluator`] with the first missing part.
+    pub fn require_training(&self, algorithm: &'static str) -> Result<(), Error> {
+        let parts = [
+            (self.batches.is_none(), "data to train on", "with_data"),
+            (self.loss.is_none(), "the loss of a batch", "with_loss"),
+            (self.optimizer.is_none(), "an optimizer", "with_optimizer"),
+            (self.learning_rate.is_none(), "a learning rate", "with_learning_rate"),
+        ];
+        match parts.into_iter().find(|(missing, ..)| *missing) {
+            Some((_, missing, builder)) => {
+                Err(Error::MissingEvaluator { algorithm, missing, builder })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The dummy input.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingEvaluator`] when none was given.
+    pub fn require_dummy_input(&self, algorithm: &'static str) -> Result<&DummyInput<M>, Error> {
+        self.dummy_input.as_ref().ok_or(Error::MissingEvaluator {
+            algorithm,
+            missing: "a dummy input to capture the model's graph",
+            builder: "with_dummy_input",
+        })
+    }
+
+    pub(crate) fn for_each_batch(&self, epoch: usize, visit: Visit<'_, I>) -> Result<(), Error> {
+        match &self.batches {
+            Some(batches) => batches.epoch(epoch, visit),
+            None => Err(Error::NoBatches { epoch }),
+        }
+    }
+
+    pub(crate) fn optimizer(&self) -> Option<ModuleOptimizer> {
+        self.optimizer.clone()
+    }
+
+    pub(crate) fn learning_rate(&self) -> Option<ModuleLrScheduler> {
+        self.learning_rate.clone()
+    }
+
+    pub(crate) fn loss(&self) -> Option<Loss<M, I>> {
+        self.loss.clone()
+    }
+
+    pub(crate) fn evaluation(&self) -> Option<&(usize, Evaluation<M>)> {
+        self.evaluation.as_ref()
+    }
+
+    /// The seed of one step, decorrelated from its neighbours by SplitMix64's finaliser.
+    pub(crate) fn seed_of(&self, step: usize) -> Option<u64> {
+        let seed = self.seed?;
+        let mut z = seed.wrapping_add((step as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        Some(z ^ (z >> 31))
+    }
+}
+
+struct FromClosure<F>(F);
+
+impl<I, B, F> Batches<I> for FromClosure<F>
+where
+    B: IntoIterator<Item = I>,
+    F: Fn(usize) -> B + Send + Sync,
+{
+    fn epoch(&self, epoch: usize, visit: Visit<'_, I>) -> Result<(), Error> {
+        for batch in (self.0)(epoch) {
+            if visit(batch)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A shuffling loader draws a new order each time an iterator is made, so a run that begins in a
+/// later epoch first draws the orders of the epochs before it.
+struct FromLoader<I> {
+    loader: Arc<dyn DataLoader<I>>,
+    drawn: AtomicUsize,
+}
+
+impl<I> Batches<I> for FromLoader<I> {
+    fn epoch(&self, epoch: usize, visit: Visit<'_, I>) -> Result<(), Error> {
+        while self.drawn.load(Ordering::Acquire) < epoch {
+            drop(self.loader.iter());
+            self.drawn.fetch_add(1, Ordering::AcqRel);
+        }
+        self.drawn.fetch_add(1, Ordering::AcqRel);
+        for batch in self.loader.iter() {
+            let batch =
+                batch.map_err(|error| Error::Data { epoch, reason: error.to_string() })?;
+            if visit(batch)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

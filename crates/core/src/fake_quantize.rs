@@ -1,0 +1,233 @@
+//! Fake quantization: rounding a tensor to an integer grid while it stays in floating point.
+//!
+//! Used wherever training or inference has to feel the error of a low-precision type without
+//! running on one. With scale `s`, zero point `z` and the integer range `qmin..=qmax`:
+//!
+//! ```text
+//! q  = round(clamp(z + x / s, qmin, qmax))      halves to even
+//! x' = (q - z) * s
+//! ```
+//!
+//! Rounding has a zero gradient almost everywhere, so the backward pass pretends that it was not
+//! there (straight-through estimator); [`RoundGradient`] says how far the pretence goes.
+//!
+//! The value that comes out is bit for bit `(q - z) * s`. The usual `x + (x' - x).detach()` is off
+//! by a rounding error, and then the simulated network is not the one that runs on integers.
+//!
+//! # References
+//!
+//! - Bengio et al., *Estimating or Propagating Gradients Through Stochastic Neurons*,
+//!   arXiv 1308.3432: the straight-through estimator.
+//! - Jacob et al., *Quantization and Training of Neural Networks for Efficient
+//!   Integer-Arithmetic-Only Inference*, arXiv 1712.05877: simulated quantization.
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+/// What rounding to the grid lets through in the backward pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoundGradient {
+    /// The gradient passes unchanged everywhere.
+    #[default]
+    StraightThrough,
+    /// The gradient passes where `qmin <= z + x / s <= qmax` and is zero elsewhere, so values that
+    /// the range cuts off receive none.
+    Clipped,
+}
+
+/// Rounds `x` to the grid of `scale` and `zero_point` between `qmin` and `qmax`.
+///
+/// Gradients flow to `x` as `gradient` says, never to `scale` or `zero_point`. Without automatic
+/// differentiation on the device of `x` only the value is computed.
+///
+/// # Shapes
+///
+/// - x: `[d0, d1, ..]`
+/// - scale, zero_point: any shape that broadcasts against `x`; `[1, 1, ..]` for one grid for the
+///   whole tensor, `[1, C, 1, 1]` for one per channel
+/// - result: the shape of `x`
+///
+/// A NaN stays NaN. An infinite value lands on the nearest end of the grid, except with
+/// [`RoundGradient::StraightThrough`] under automatic differentiation, where it becomes NaN.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use burn_compress_core::fake_quantize::{RoundGradient, fake_quantize};
+///
+/// let device = Device::flex();
+/// let x = Tensor::<1>::from_floats([-9.0, 0.2, 0.3, 1.25], &device);
+/// let scale = Tensor::from_floats([0.5], &device);
+/// let zero_point = Tensor::from_floats([0.0], &device);
+/// let y = fake_quantize(x, scale, zero_point, -7.0, 7.0, RoundGradient::StraightThrough);
+/// assert_eq!(y.into_data().try_to_vec::<f32>().unwrap(), [-3.5, 0.0, 0.5, 1.0]);
+/// ```
+pub fn fake_quantize<const D: usize>(
+    x: Tensor<D>,
+    scale: Tensor<D>,
+    zero_point: Tensor<D>,
+    qmin: f32,
+    qmax: f32,
+    gradient: RoundGradient,
+) -> Tensor<D> {
+    let scale = scale.detach().without_autodiff();
+    let zero_point = zero_point.detach().without_autodiff();
+    if !x.is_autodiff() {
+        let position = x / scale.clone() + zero_point.clone();
+        return to_value(position.clamp(qmin, qmax), scale, zero_point);
+    }
+    let position = x.clone().detach().without_autodiff() / scale.clone() + zero_point.clone();
+    let (clamped, path) = match gradient {
+        RoundGradient::StraightThrough => (position.clamp(qmin, qmax), x),
+        RoundGradient::Clipped => {
+            let clamped = position.clone().clamp(qmin, qmax);
+            // What the clamp moved is outside; so is NaN, which equals nothing.
+            let outside = clamped.clone().not_equal(position);
+            (clamped, x.mask_fill(outside, 0.0))
+        }
+    };
+    let value = to_value(clamped, scale, zero_point);
+    // The difference is exactly zero: it carries the gradient and leaves the value alone.
+    let carrier = path.clone() - path.detach();
+    carrier + value
+}
+
+fn to_value<const D: usize>(
+    clamped: Tensor<D>,
+    scale: Tensor<D>,
+    zero_point: Tensor<D>,
+) -> Tensor<D> {
+    (clamped.round() - zero_point) * scale
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+
+    fn run(x: &[f32], scale: f32, zero: f32, range: (f32, f32)) -> Vec<f32> {
+        let device = Device::flex();
+        let x = Tensor::<1>::from_data(TensorData::from(x), &device);
+        let scale = Tensor::from_floats([scale], &device);
+        let zero = Tensor::from_floats([zero], &device);
+        fake_quantize(
+            x,
+            scale,
+            zero,
+            range.0,
+            range.1,
+            RoundGradient::StraightThrough,
+        )
+        .into_data()
+        .try_to_vec()
+        .unwrap()
+    }
+
+    fn gradient(x: [f32; 6], rule: RoundGradient) -> (Vec<f32>, Vec<f32>) {
+        let plain = Device::flex();
+        let device = plain.clone().autodiff();
+        let x = Tensor::<1>::from_floats(x, &device).require_grad();
+        let scale = Tensor::from_floats([0.5], &plain);
+        let zero = Tensor::from_floats([1.0], &plain);
+        let y = fake_quantize(x.clone(), scale, zero, -3.0, 3.0, rule);
+        let weights = Tensor::<1>::from_floats([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &device);
+        let gradients = (y.clone() * weights).sum().backward();
+        let gradient = x
+            .grad(&gradients)
+            .unwrap()
+            .into_data()
+            .try_to_vec()
+            .unwrap();
+        (y.into_data().try_to_vec().unwrap(), gradient)
+    }
+
+    #[test]
+    fn halves_round_to_even() {
+        // x / s = -2.5, -1.5, -0.5, 0.5, 1.5, 2.5, so q = -2, -2, 0, 0, 2, 2.
+        let y = run(
+            &[-1.25, -0.75, -0.25, 0.25, 0.75, 1.25],
+            0.5,
+            0.0,
+            (-7.0, 7.0),
+        );
+        assert_eq!(y, [-1.0, -1.0, 0.0, 0.0, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn zero_point_moves_the_range() {
+        // 0..=15 with zero point 4 and scale 0.25 spans (0 - 4) / 4 = -1 to (15 - 4) / 4 = 2.75.
+        let y = run(&[-5.0, -1.0, 0.0, 0.3, 2.75, 9.0], 0.25, 4.0, (0.0, 15.0));
+        assert_eq!(y, [-1.0, -1.0, 0.0, 0.25, 2.75, 2.75]);
+    }
+
+    #[test]
+    fn a_fractional_zero_point_keeps_its_fraction() {
+        // q = round(0.25 + 1.0) = 1, x' = (1 - 0.25) * 1.
+        assert_eq!(run(&[1.0], 1.0, 0.25, (-7.0, 7.0)), [0.75]);
+    }
+
+    #[test]
+    fn nan_stays_nan_and_infinity_is_clipped() {
+        let y = run(
+            &[f32::NAN, f32::INFINITY, f32::NEG_INFINITY],
+            0.5,
+            0.0,
+            (-7.0, 7.0),
+        );
+        assert!(y[0].is_nan());
+        assert_eq!(y[1..], [3.5, -3.5]);
+    }
+
+    #[test]
+    fn gradients_pass_everywhere_or_inside_only() {
+        // z + x / s = 1 + 2x: -3.2 and 3.4 are outside -3..=3, both ends are inside.
+        let x = [-2.1, -2.0, -0.3, 0.3, 1.0, 1.2];
+        // q = -3, -3, round(0.4) = 0, round(1.6) = 2, 3, 3.
+        let value = [-2.0, -2.0, -0.5, 0.5, 1.0, 1.0];
+        let (y, all) = gradient(x, RoundGradient::StraightThrough);
+        assert_eq!(y, value);
+        assert_eq!(all, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let (y, inside) = gradient(x, RoundGradient::Clipped);
+        assert_eq!(y, value);
+        assert_eq!(inside, [0.0, 2.0, 3.0, 4.0, 5.0, 0.0]);
+    }
+
+    #[test]
+    fn values_lie_on_the_grid_bit_for_bit_and_stay_there() {
+        let device = Device::flex().autodiff();
+        let points: Vec<f32> = (0..4001).map(|i| (i as f32 - 2000.0) * 0.001_237).collect();
+        let (scale, zero) = (0.013_7_f32, 11.0_f32);
+        for rule in [RoundGradient::StraightThrough, RoundGradient::Clipped] {
+            let quantize = |x: &[f32]| -> Vec<f32> {
+                let x = Tensor::<1>::from_data(TensorData::from(x), &device).require_grad();
+                let scale = Tensor::from_floats([scale], &device);
+                let zero = Tensor::from_floats([zero], &device);
+                fake_quantize(x, scale, zero, -127.0, 127.0, rule)
+                    .into_data()
+                    .try_to_vec()
+                    .unwrap()
+            };
+            let once = quantize(&points);
+            for (x, y) in points.iter().zip(&once) {
+                let q = (zero + x / scale).clamp(-127.0, 127.0).round_ties_even();
+                assert_eq!(y.to_bits(), ((q - zero) * scale).to_bits(), "x = {x}");
+            }
+            assert_eq!(quantize(&once), once);
+        }
+    }
+
+    #[test]
+    fn one_grid_per_channel() {
+        let device = Device::flex();
+        let x = Tensor::<2>::from_floats([[0.3, 0.3], [-0.6, 9.0]], &device);
+        let scale = Tensor::from_floats([[0.5, 0.2]], &device);
+        let zero = Tensor::from_floats([[0.0, 1.0]], &device);
+        let y = fake_quantize(x, scale, zero, -7.0, 7.0, RoundGradient::Clipped);
+        // Column 0: q = round(0.6) = 1, round(-1.2) = -1. Column 1: round(2.5) = 2, clamp(46) = 7.
+        let y: Vec<f32> = y.into_data().try_to_vec().unwrap();
+        assert_eq!(y, [0.5, 0.2, -0.5, (7.0 - 1.0) * 0.2]);
+    }
+}

@@ -1,0 +1,148 @@
+//! Capture of a model's forward pass as operations on tensors, with every parameter tied to its
+//! path.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::tensor::{Device, Tensor};
+use burn_capture::TensorId;
+use burn_ir::GraphIr;
+
+use super::ports::{self, Recording};
+use super::{DummyInput, GraphError};
+use crate::target::TargetId;
+
+/// A captured forward pass.
+#[derive(Debug, Clone)]
+pub struct Captured {
+    pub(super) graph: GraphIr,
+    pub(super) params: Vec<CapturedParam>,
+    pub(super) inputs: Vec<TensorId>,
+    pub(super) outputs: Vec<TensorId>,
+    pub(super) ports: Vec<(TargetId, TensorId)>,
+    pub(super) batch: u64,
+}
+
+/// A parameter or running statistic of a captured model.
+#[derive(Debug, Clone)]
+pub(super) struct CapturedParam {
+    pub path: String,
+    pub param_id: ParamId,
+    pub tensor: TensorId,
+    pub shape: Vec<usize>,
+}
+
+impl Captured {
+    /// The captured operations.
+    pub fn graph(&self) -> &GraphIr {
+        &self.graph
+    }
+
+    /// Batch size of the dummy input: the first dimension of the first input, or of the first
+    /// output if the inputs are made inside the forward pass.
+    pub fn batch(&self) -> u64 {
+        self.batch
+    }
+}
+
+/// Captures the forward pass of `model`; nothing is computed.
+///
+/// The model has to be plain: without simulations attached to its parameters and not on an
+/// autodiff device. It is not changed.
+///
+/// # Errors
+///
+/// When the forward pass panics on the capture device (shapes that do not fit, a tensor made on
+/// another device, an operation that reads values), with the panic's message.
+pub fn capture<M: Module>(model: &M, dummy: &DummyInput<M>) -> Result<Captured, GraphError> {
+    let device = Device::capture();
+    let recording = Recording::start();
+    let mut noted = None;
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        device.capture_scope(|scope| {
+            // A clone shares its running statistics with the original, `valid` copies them.
+            let model = model.valid().to_device(&device);
+            let mut params = Params::default();
+            model.visit(&mut params);
+            let traced = dummy.trace(&model, &device);
+            noted = Some((params.found, traced.inputs, traced.outputs.ids()));
+            scope.complete([], [])
+        })
+    }));
+    let captured = match result {
+        Ok(Ok(captured)) => captured,
+        Ok(Err(error)) => {
+            return Err(GraphError::Capture {
+                message: error.to_string(),
+            });
+        }
+        Err(panic) => {
+            return Err(GraphError::Forward {
+                message: message(panic),
+            });
+        }
+    };
+    let ports = recording.finish();
+    let (params, inputs, outputs) = noted.unwrap_or_default();
+    let outputs: Vec<TensorId> = outputs
+        .into_iter()
+        .enumerate()
+        .map(|(index, id)| id.ok_or(GraphError::OutputDevice { index }))
+        .collect::<Result<_, _>>()?;
+    let first_output = || {
+        let mut tensors = captured.graph.operations.iter().flat_map(|op| op.nodes());
+        tensors.find(|tensor| Some(&tensor.id) == outputs.first())
+    };
+    let batch = match inputs.first() {
+        Some((_, shape)) => shape.first().copied(),
+        None => first_output().and_then(|tensor| tensor.shape.to_vec().first().copied()),
+    };
+    Ok(Captured {
+        params,
+        inputs: inputs.into_iter().filter_map(|(id, _)| id).collect(),
+        outputs,
+        ports,
+        batch: batch.unwrap_or(1).max(1) as u64,
+        graph: captured.graph,
+    })
+}
+
+fn message(panic: Box<dyn Any + Send>) -> String {
+    match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(panic) => match panic.downcast::<&str>() {
+            Ok(text) => text.to_string(),
+            Err(_) => "a panic without message".to_string(),
+        },
+    }
+}
+
+/// Collects the parameters of a model on the capture device.
+#[derive(Default)]
+struct Params {
+    path: Vec<String>,
+    found: Vec<CapturedParam>,
+}
+
+impl ModuleVisitor for Params {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let base = param.base();
+        if let Some(tensor) = ports::tensor_id(&base) {
+            self.found.push(CapturedParam {
+                path: self.path.join("."),
+                param_id: param.id,
+                tensor,
+                shape: base.dims().to_vec(),
+            });
+        }
+    }
+}

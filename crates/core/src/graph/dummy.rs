@@ -1,0 +1,235 @@
+//! Dummy inputs: what a model is called with when its graph is captured or its output verified.
+
+use std::fmt;
+use std::sync::Arc;
+
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn_capture::{CaptureBackend, TensorId};
+
+/// Inputs of a forward pass together with the way to call it.
+///
+/// Any signature fits: inputs are a tensor (float, int or bool) or a tuple of up to four, outputs
+/// a tensor, a tuple of tensors or a `Vec` of them.
+///
+/// ```
+/// use burn::{nn::{Linear, LinearConfig}, prelude::*};
+/// use burn_compress_core::graph::DummyInput;
+///
+/// let device = Device::flex();
+/// let model = LinearConfig::new(4, 2).init(&device);
+/// let dummy = DummyInput::new(Tensor::<2>::ones([1, 4], &device), |model: &Linear, x| {
+///     model.forward(x)
+/// });
+/// assert_eq!(dummy.run(&model, &device)[0].shape().to_vec(), [1, 2]);
+/// ```
+///
+/// The forward pass is the user's own and is called with tensors on the device it has to run on;
+/// a tensor that it makes itself must be made on that device.
+pub struct DummyInput<M> {
+    forward: Arc<Forward<M>>,
+}
+
+type Forward<M> = dyn Fn(&M, &Device) -> Traced + Send + Sync;
+
+/// One forward pass: which inputs it had and what came out.
+pub(super) struct Traced {
+    /// Shape and, on the capture device, identifier of each input tensor.
+    pub inputs: Vec<(Option<TensorId>, Vec<usize>)>,
+    /// The outputs.
+    pub outputs: Box<dyn ForwardOutputs>,
+}
+
+impl<M> DummyInput<M> {
+    /// Calls `forward` with the model and `inputs`, moved to the model's device.
+    pub fn new<I, O>(inputs: I, forward: impl Fn(&M, I) -> O + Send + Sync + 'static) -> Self
+    where
+        I: ForwardInputs + 'static,
+        O: ForwardOutputs + 'static,
+    {
+        let forward = move |model: &M, device: &Device| {
+            let inputs = inputs.to_device(device);
+            let described = inputs.describe();
+            Traced {
+                inputs: described,
+                outputs: Box::new(forward(model, inputs)),
+            }
+        };
+        Self {
+            forward: Arc::new(forward),
+        }
+    }
+
+    /// Calls `forward` with the model and the device on which it has to make its inputs.
+    ///
+    /// Prefer [`DummyInput::new`]: here the batch size, which multiply-accumulates are divided by,
+    /// is taken from the first output.
+    pub fn from_fn<O>(forward: impl Fn(&M, &Device) -> O + Send + Sync + 'static) -> Self
+    where
+        O: ForwardOutputs + 'static,
+    {
+        let forward = move |model: &M, device: &Device| Traced {
+            inputs: Vec::new(),
+            outputs: Box::new(forward(model, device)),
+        };
+        Self {
+            forward: Arc::new(forward),
+        }
+    }
+
+    /// Runs the forward pass on `device`, where `model` has to be, and reads its outputs.
+    pub fn run(&self, model: &M, device: &Device) -> Vec<TensorData> {
+        (self.forward)(model, device).outputs.data()
+    }
+
+    pub(super) fn trace(&self, model: &M, device: &Device) -> Traced {
+        (self.forward)(model, device)
+    }
+}
+
+impl<M> Clone for DummyInput<M> {
+    fn clone(&self) -> Self {
+        Self {
+            forward: self.forward.clone(),
+        }
+    }
+}
+
+impl<M> fmt::Debug for DummyInput<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DummyInput").finish_non_exhaustive()
+    }
+}
+
+/// Tensors that a forward pass is called with.
+pub trait ForwardInputs: Send + Sync {
+    /// The same tensors on `device`.
+    fn to_device(&self, device: &Device) -> Self
+    where
+        Self: Sized;
+
+    /// Shape and, on the capture device, identifier of each tensor.
+    fn describe(&self) -> Vec<(Option<TensorId>, Vec<usize>)>;
+}
+
+/// Tensors that come out of a forward pass.
+pub trait ForwardOutputs {
+    /// Identifier of each tensor on the capture device.
+    fn ids(&self) -> Vec<Option<TensorId>>;
+
+    /// The values of each tensor.
+    fn data(&self) -> Vec<TensorData>;
+}
+
+macro_rules! impl_tensor {
+    ($($kind:ty),+) => {$(
+        impl<const D: usize> ForwardInputs for Tensor<D, $kind> {
+            fn to_device(&self, device: &Device) -> Self {
+                self.clone().to_device(device)
+            }
+
+            fn describe(&self) -> Vec<(Option<TensorId>, Vec<usize>)> {
+                vec![(self.ids()[0], self.dims().to_vec())]
+            }
+        }
+
+        impl<const D: usize> ForwardOutputs for Tensor<D, $kind> {
+            fn ids(&self) -> Vec<Option<TensorId>> {
+                let primitive = self.clone().try_into_primitive::<CaptureBackend>();
+                vec![primitive.ok().map(|primitive| primitive.id())]
+            }
+
+            fn data(&self) -> Vec<TensorData> {
+                vec![self.to_data()]
+            }
+        }
+    )+};
+}
+
+impl_tensor!(burn::tensor::Float, Int, Bool);
+
+macro_rules! impl_tuple {
+    ($($name:ident $index:tt),+) => {
+        impl<$($name: ForwardInputs),+> ForwardInputs for ($($name,)+) {
+            fn to_device(&self, device: &Device) -> Self {
+                ($(self.$index.to_device(device),)+)
+            }
+
+            fn describe(&self) -> Vec<(Option<TensorId>, Vec<usize>)> {
+                let mut all = Vec::new();
+                $(all.extend(self.$index.describe());)+
+                all
+            }
+        }
+
+        impl<$($name: ForwardOutputs),+> ForwardOutputs for ($($name,)+) {
+            fn ids(&self) -> Vec<Option<TensorId>> {
+                let mut all = Vec::new();
+                $(all.extend(self.$index.ids());)+
+                all
+            }
+
+            fn data(&self) -> Vec<TensorData> {
+                let mut all = Vec::new();
+                $(all.extend(self.$index.data());)+
+                all
+            }
+        }
+    };
+}
+
+impl_tuple!(A 0);
+impl_tuple!(A 0, B 1);
+impl_tuple!(A 0, B 1, C 2);
+impl_tuple!(A 0, B 1, C 2, D 3);
+
+impl<T: ForwardOutputs> ForwardOutputs for Vec<T> {
+    fn ids(&self) -> Vec<Option<TensorId>> {
+        self.iter().flat_map(T::ids).collect()
+    }
+
+    fn data(&self) -> Vec<TensorData> {
+        self.iter().flat_map(T::data).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::nn::{Linear, LinearConfig};
+
+    fn assert_shareable<T: Send + Sync + Clone>(_: &T) {}
+
+    #[test]
+    fn inputs_and_outputs_of_any_signature() {
+        let device = Device::flex();
+        let model = LinearConfig::new(3, 2).with_bias(false).init(&device);
+        let inputs = (
+            Tensor::<2>::ones([4, 3], &device),
+            Tensor::<1, Int>::zeros([4], &device),
+            Tensor::<1, Bool>::empty([4], &device),
+        );
+        let dummy = DummyInput::new(inputs, |model: &Linear, (x, rows, _flags)| {
+            let y = model.forward(x);
+            (y.clone(), vec![y.clone().select(0, rows), y])
+        });
+        assert_shareable(&dummy);
+        let outputs = dummy.clone().run(&model, &device);
+        let weight = model.weight.val().to_data().to_vec::<f32>().unwrap();
+        let first = outputs[0].to_vec::<f32>().unwrap()[0];
+        assert_eq!(outputs.len(), 3);
+        assert!((first - (weight[0] + weight[2] + weight[4])).abs() < 1e-6);
+        let traced = dummy.trace(&model, &device);
+        let shapes: Vec<_> = traced.inputs.into_iter().map(|(_, shape)| shape).collect();
+        assert_eq!(shapes, [vec![4, 3], vec![4], vec![4]]);
+    }
+
+    #[test]
+    fn inputs_made_by_the_closure() {
+        let device = Device::flex();
+        let model = LinearConfig::new(3, 2).init(&device);
+        let dummy = DummyInput::from_fn(|model: &Linear, device| {
+            model.forward(Tensor::<2>::ones([5, 3], device))
+        });
+        assert_eq!(dummy.run(&model, &device)[0].shape().to_vec(), [5, 2]);
+    }
+}

@@ -1,0 +1,86 @@
+//! What can go wrong between a model and its channel graph.
+
+/// An error of the capture, the analysis or a slicing plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GraphError {
+    /// The forward pass panicked while it was captured.
+    #[error(
+        "the forward pass failed on the capture device: {message}; check that the dummy input fits \
+         the model and that the forward pass reads no tensor values"
+    )]
+    Forward {
+        /// The panic's message.
+        message: String,
+    },
+    /// Burn refused the capture.
+    #[error("the forward pass cannot be captured: {message}")]
+    Capture {
+        /// What Burn said.
+        message: String,
+    },
+    /// An output of the forward pass is no tensor of the capture.
+    #[error(
+        "output {index} of the forward pass is not on the device it was given: build every tensor \
+         on the device of the model"
+    )]
+    OutputDevice {
+        /// Position of the output.
+        index: usize,
+    },
+    /// An operation that the analysis has no rule for reads channels of the model.
+    #[error(
+        "no rule for the operation `{operation}` that reads channels of {parameters}: leave the \
+         layers around it out of the pruning configuration's model or express it with other \
+         operations"
+    )]
+    UnknownOperation {
+        /// The operation's name in Burn's intermediate representation.
+        operation: String,
+        /// The parameters whose channels it reads.
+        parameters: String,
+    },
+    /// An operation's tensors do not have the shapes its rule expects.
+    #[error("the shapes of the operation `{operation}` do not fit its rule: {found}")]
+    Shape {
+        /// The operation's name in Burn's intermediate representation.
+        operation: String,
+        /// The shapes found.
+        found: String,
+    },
+    /// A channel that must stay was to be removed.
+    #[error("a channel of `{param}` cannot be removed: {reason}")]
+    Protected {
+        /// The parameter it belongs to.
+        param: String,
+        /// Why it must stay.
+        reason: String,
+    },
+    /// A channel that is not in the graph.
+    #[error("channel {channel} is not in this graph: take channels from the graph itself")]
+    UnknownChannel {
+        /// The channel.
+        channel: String,
+    },
+    /// Every channel of a parameter's dimension was to be removed.
+    #[error("all channels of `{param}` (dimension {dim}) would be removed: keep at least one")]
+    Emptied {
+        /// The parameter.
+        param: String,
+        /// Its dimension.
+        dim: usize,
+    },
+    /// The groups of a convolution, or the equal parts of a split, would differ in size.
+    #[error(
+        "`{layer}` needs equally many channels in each of its {blocks} blocks, but would keep \
+         {kept:?}: remove equally many from each block"
+    )]
+    UnequalBlocks {
+        /// The layer.
+        layer: String,
+        /// Number of blocks.
+        blocks: usize,
+        /// Channels kept, block by block.
+        kept: Vec<usize>,
+    },
+}

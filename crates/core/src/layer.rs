@@ -1,0 +1,520 @@
+//! The layers of a model: what a configuration can select from.
+//!
+//! A layer is a module that directly owns float parameters (`Conv2d`, `Linear`, `BatchNorm`, a
+//! model's own struct with a `Param` field), a module without parameters (`MaxPool2d`, `Dropout`,
+//! `Relu`), or whatever stands in a `Wrapper`. Modules that only contain other modules are not
+//! layers, unless they are wrapped.
+//!
+//! Burn tells a visitor the *enclosing* type when it enters a field, so a module shows its type
+//! only by its fields. One without fields to enter (`Relu`, `MaxPool2d`) is listed with an empty
+//! [`LayerInfo::kind`]; in a `Wrapper` its type is known. A field that is `None` cannot be told
+//! from such a module and is listed likewise.
+//!
+//! ```
+//! use burn::nn::conv::{Conv2d, Conv2dConfig};
+//! use burn::nn::{Linear, LinearConfig, Relu};
+//! use burn::prelude::*;
+//! use burn_compress_core::layer::layers;
+//!
+//! #[derive(Module, Debug)]
+//! struct Net {
+//!     conv: Conv2d,
+//!     relu: Relu,
+//!     fc: Linear,
+//! }
+//!
+//! let device = Device::flex();
+//! let net = Net {
+//!     conv: Conv2dConfig::new([1, 4], [3, 3]).init(&device),
+//!     relu: Relu::new(),
+//!     fc: LinearConfig::new(4, 2).init(&device),
+//! };
+//! let found: Vec<_> = layers(&net).into_iter().map(|l| (l.path, l.kind)).collect();
+//! let expected = [("conv", "Conv2d"), ("relu", ""), ("fc", "Linear")];
+//! assert_eq!(found, expected.map(|(path, kind)| (path.to_string(), kind.to_string())));
+//! ```
+
+use std::cell::Cell;
+
+use burn::module::{Flag, Module, ModuleVisitor, Param, ParamId};
+use burn::tensor::{Bool, Int, Tensor};
+
+use crate::target::Target;
+
+/// A layer of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerInfo {
+    /// The field names from the model down to the layer, `blocks.0.conv1`; empty when the model
+    /// itself owns parameters.
+    pub path: String,
+    /// The short type name, `Conv2d`; empty when it cannot be known (see the [module](self)).
+    pub kind: String,
+    /// Whether the layer stands in a `Wrapper`, so that its inputs and outputs can be targets.
+    pub wrapped: bool,
+    /// Its own float parameters in the order of its fields. Running statistics are not parameters.
+    pub params: Vec<ParamInfo>,
+}
+
+/// A float parameter of a layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParamInfo {
+    /// The field name, `weight`; with the position behind it in a list of parameters, `scales.0`.
+    pub name: String,
+    /// The shape in Burn's layout.
+    pub shape: Vec<usize>,
+    /// Burn's identity of the parameter.
+    pub id: ParamId,
+}
+
+impl LayerInfo {
+    /// The parameter called `name`.
+    pub fn param(&self, name: &str) -> Option<&ParamInfo> {
+        self.params.iter().find(|param| param.name == name)
+    }
+
+    /// Whether `target` exists in this layer as it stands: a parameter it owns, or any input or
+    /// output when it is wrapped.
+    pub fn has(&self, target: &Target) -> bool {
+        match target {
+            Target::Param(name) => self.param(name).is_some(),
+            Target::Input(_) | Target::Output(_) => self.wrapped,
+        }
+    }
+
+    /// The last part of the path: the name of the field, or its position in a list.
+    pub fn name(&self) -> &str {
+        self.path.rsplit('.').next().unwrap_or_default()
+    }
+}
+
+/// The layers of `model`, in the order of its fields. Lazy parameters stay uninitialized.
+pub fn layers<M: Module>(model: &M) -> Vec<LayerInfo> {
+    let mut collector = LayerCollector::new();
+    model.visit(&mut collector);
+    collector.finish()
+}
+
+/// The dimensions of a parameter that run over the layer's channels; `None` where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChannelDims {
+    /// The dimension of the output channels.
+    pub output: Option<usize>,
+    /// The dimension of the input channels, of those of one group in a grouped convolution.
+    pub input: Option<usize>,
+}
+
+/// Where the channels of a parameter are, in Burn's layouts.
+///
+/// | parameter                     | layout                      | output | input |
+/// |-------------------------------|-----------------------------|--------|-------|
+/// | `Conv1d`/`2d`/`3d` weight     | `[out, in / groups, k, ..]` | 0      | 1     |
+/// | `ConvTranspose*` weight       | `[in, out / groups, k, ..]` | 1      | 0     |
+/// | `Linear` weight               | `[in, out]`                 | 1      | 0     |
+/// | `Embedding` weight            | `[n_embedding, d_model]`    | 1      | none  |
+/// | any vector: bias, gamma, beta | `[out]`                     | 0      | none  |
+/// | anything else, rank 2 and up  | `[out, in, ..]` is assumed  | 0      | 1     |
+pub fn channel_dims(kind: &str, param: &str, rank: usize) -> ChannelDims {
+    let transposed = kind == "Linear" || kind.starts_with("ConvTranspose");
+    let (output, input) = match (rank, param) {
+        (0, _) => (None, None),
+        (1, _) => (Some(0), None),
+        (_, "weight") if transposed => (Some(1), Some(0)),
+        (_, "weight") if kind == "Embedding" => (Some(1), None),
+        _ => (Some(0), Some(1)),
+    };
+    ChannelDims { output, input }
+}
+
+thread_local! {
+    static ANNOUNCED: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+/// Tells a collector that visits on this thread that the module being visited stands in a wrapper
+/// around `L`.
+///
+/// A wrapper's `visit` calls this before it visits its inner layer, without entering a module of
+/// its own. The collector reads it at its next event, which still belongs to the wrapped field.
+pub(crate) fn announce_wrapper<L>() {
+    ANNOUNCED.set(Some(short_type_name::<L>()));
+}
+
+/// The type's name without its path and its parameters: `Conv2d`.
+fn short_type_name<L>() -> &'static str {
+    let name = std::any::type_name::<L>();
+    let name = name.split('<').next().unwrap_or(name);
+    name.rsplit("::").next().unwrap_or(name)
+}
+
+/// The visitor behind [`layers`]: it records the tree of modules, and [`finish`](Self::finish)
+/// tells layers from the modules that contain them.
+pub(crate) struct LayerCollector {
+    /// In visiting order, parents before children; the first is the model.
+    nodes: Vec<Node>,
+    /// The modules that are entered, as indices of `nodes`.
+    stack: Vec<usize>,
+    /// How deep the visit is inside the parameters of a reparameterization.
+    muted: usize,
+}
+
+struct Node {
+    path: String,
+    parent: usize,
+    /// The type of the struct or enum, once one of its fields was entered.
+    kind: Option<String>,
+    /// Whether the field belongs to a struct or enum, not to a list.
+    field: bool,
+    wrapped: bool,
+    /// Whether anything was found in it: a module, a parameter, a flag.
+    empty: bool,
+    params: Vec<ParamInfo>,
+    /// Whether a module with a known type is among its descendants.
+    composite: bool,
+}
+
+impl LayerCollector {
+    pub(crate) fn new() -> Self {
+        // Visits by others announce as well, with nobody to hear it.
+        ANNOUNCED.set(None);
+        Self {
+            nodes: vec![Node::new(String::new(), 0, false)],
+            stack: vec![0],
+            muted: 0,
+        }
+    }
+
+    /// Marks the module at `path` as wrapped, with the inner layer's type.
+    pub(crate) fn wrapped(&mut self, path: &str, kind: &str) {
+        if let Some(node) = self.nodes.iter_mut().rfind(|node| node.path == path) {
+            node.wrapped = true;
+            node.kind = Some(kind.to_string());
+        }
+    }
+
+    /// The layers, in visiting order.
+    pub(crate) fn finish(mut self) -> Vec<LayerInfo> {
+        self.hear();
+        for index in (1..self.nodes.len()).rev() {
+            if self.nodes[index].kind.is_some() || self.nodes[index].composite {
+                let parent = self.nodes[index].parent;
+                self.nodes[parent].composite = true;
+            }
+        }
+        let is_layer: Vec<bool> = (0..self.nodes.len()).map(|i| self.is_layer(i)).collect();
+        self.nodes
+            .into_iter()
+            .zip(is_layer)
+            .filter(|(_, is_layer)| *is_layer)
+            .map(|(node, _)| LayerInfo {
+                path: node.path,
+                kind: node.kind.unwrap_or_default(),
+                wrapped: node.wrapped,
+                params: node.params,
+            })
+            .collect()
+    }
+
+    fn is_layer(&self, index: usize) -> bool {
+        let node = &self.nodes[index];
+        if node.wrapped || !node.params.is_empty() {
+            return true;
+        }
+        if index == 0 || node.composite {
+            return false;
+        }
+        // A module without parameters. What is empty in a plain layer is an absent bias or a
+        // setting; only what stands beside other modules is a layer.
+        node.kind.is_some() || (node.empty && self.nodes[self.owner(index)].composite)
+    }
+
+    /// The nearest struct or enum that holds the module `index`.
+    fn owner(&self, mut index: usize) -> usize {
+        while !self.nodes[index].field && index != 0 {
+            index = self.nodes[index].parent;
+        }
+        self.nodes[index].parent
+    }
+
+    fn top(&self) -> usize {
+        self.stack[self.stack.len() - 1]
+    }
+
+    /// Takes a wrapper's announcement, which is about the innermost module.
+    fn hear(&mut self) {
+        if let Some(kind) = ANNOUNCED.take() {
+            let path = self.nodes[self.top()].path.clone();
+            self.wrapped(&path, kind);
+        }
+    }
+
+    fn occupy(&mut self) {
+        self.hear();
+        let top = self.top();
+        self.nodes[top].empty = false;
+    }
+}
+
+impl Node {
+    fn new(path: String, parent: usize, field: bool) -> Self {
+        Self {
+            path,
+            parent,
+            kind: None,
+            field,
+            wrapped: false,
+            empty: true,
+            params: Vec::new(),
+            composite: false,
+        }
+    }
+}
+
+impl ModuleVisitor for LayerCollector {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        if self.muted > 0 || container == "Reparameterization" {
+            self.muted += 1;
+            return;
+        }
+        self.occupy();
+        let parent = self.top();
+        let kind = container
+            .strip_prefix("Struct:")
+            .or(container.strip_prefix("Enum:"));
+        if let (Some(kind), None) = (kind, &self.nodes[parent].kind) {
+            self.nodes[parent].kind = Some(kind.to_string());
+        }
+        let path = match self.nodes[parent].path.as_str() {
+            "" => name.to_string(),
+            path => format!("{path}.{name}"),
+        };
+        self.stack.push(self.nodes.len());
+        self.nodes.push(Node::new(path, parent, kind.is_some()));
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        if self.muted > 0 {
+            self.muted -= 1;
+            return;
+        }
+        self.hear();
+        self.stack.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.muted > 0 {
+            return;
+        }
+        self.occupy();
+        let top = self.top();
+        let owner = self.owner(top);
+        let path = &self.nodes[top].path;
+        let name = match self.nodes[owner].path.len() {
+            0 => path.clone(),
+            prefix => path[prefix + 1..].to_string(),
+        };
+        let kind = self.nodes[owner].kind.as_deref().unwrap_or_default();
+        let is_statistic = matches!(name.as_str(), "running_mean" | "running_var");
+        if is_statistic && kind.starts_with("BatchNorm") {
+            return;
+        }
+        self.nodes[owner].params.push(ParamInfo {
+            name,
+            shape: param.lazy_shape().to_vec(),
+            id: param.id,
+        });
+    }
+
+    fn visit_int<const D: usize>(&mut self, _param: &Param<Tensor<D, Int>>) {
+        if self.muted == 0 {
+            self.occupy();
+        }
+    }
+
+    fn visit_bool<const D: usize>(&mut self, _param: &Param<Tensor<D, Bool>>) {
+        if self.muted == 0 {
+            self.occupy();
+        }
+    }
+
+    fn visit_flag(&mut self, _flag: &Param<Flag>) {
+        if self.muted == 0 {
+            self.occupy();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::nn::conv::{Conv2d, Conv2dConfig};
+    use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
+    use burn::nn::{
+        BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig, Relu,
+    };
+    use burn::prelude::*;
+    use burn::tensor::Distribution;
+    use rstest::rstest;
+
+    #[derive(Module, Debug)]
+    struct Block {
+        conv: Conv2d,
+        norm: BatchNorm,
+        relu: Relu,
+    }
+
+    #[derive(Module, Debug)]
+    struct Net {
+        token: Param<Tensor<3>>,
+        scales: Vec<Param<Tensor<1>>>,
+        blocks: Vec<Block>,
+        pool: MaxPool2d,
+        drop: Dropout,
+        relus: [Relu; 2],
+        fc: Linear,
+    }
+
+    fn block(channels: [usize; 2], device: &Device) -> Block {
+        Block {
+            conv: Conv2dConfig::new(channels, [3, 3])
+                .with_bias(false)
+                .init(device),
+            norm: BatchNormConfig::new(channels[1]).init(device),
+            relu: Relu::new(),
+        }
+    }
+
+    fn net() -> Net {
+        let device = Device::flex();
+        let vector = |n| Param::from_tensor(Tensor::random([n], Distribution::Default, &device));
+        Net {
+            token: Param::from_tensor(Tensor::zeros([1, 2, 3], &device)),
+            scales: vec![vector(5), vector(6)],
+            blocks: vec![block([1, 4], &device), block([4, 8], &device)],
+            pool: MaxPool2dConfig::new([2, 2]).init(),
+            drop: DropoutConfig::new(0.5).init(),
+            relus: [Relu::new(), Relu::new()],
+            fc: LinearConfig::new(8, 2).init(&device),
+        }
+    }
+
+    #[test]
+    fn finds_layers_in_module_order() {
+        let found: Vec<String> = layers(&net())
+            .iter()
+            .map(|layer| {
+                let params: Vec<_> = layer
+                    .params
+                    .iter()
+                    .map(|p| format!("{}{:?}", p.name, p.shape))
+                    .collect();
+                format!("{}:{} {}", layer.path, layer.kind, params.join(" "))
+            })
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ":Net token[1, 2, 3] scales.0[5] scales.1[6]",
+                "blocks.0.conv:Conv2d weight[4, 1, 3, 3]",
+                "blocks.0.norm:BatchNorm gamma[4] beta[4]",
+                "blocks.0.relu: ",
+                "blocks.1.conv:Conv2d weight[8, 4, 3, 3]",
+                "blocks.1.norm:BatchNorm gamma[8] beta[8]",
+                "blocks.1.relu: ",
+                "pool: ",
+                "drop:Dropout ",
+                "relus.0: ",
+                "relus.1: ",
+                "fc:Linear weight[8, 2] bias[2]",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_single_layer_is_its_own_model() {
+        let linear = LinearConfig::new(3, 2).init(&Device::flex());
+        let found = layers(&linear);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].path.as_str(), found[0].name()), ("", ""));
+        assert_eq!(found[0].param("weight").unwrap().id, linear.weight.id);
+        assert!(found[0].has(&Target::param("bias")) && !found[0].has(&Target::Output(0)));
+    }
+
+    #[test]
+    fn a_wrapper_announces_its_layer() {
+        let mut collector = LayerCollector::new();
+        let conv = Conv2dConfig::new([1, 2], [3, 3]).init(&Device::flex());
+        collector.enter_module("conv", "Struct:Net");
+        announce_wrapper::<Conv2d>();
+        conv.visit(&mut collector);
+        collector.exit_module("conv", "Struct:Net");
+        collector.enter_module("relu", "Struct:Net");
+        announce_wrapper::<Relu>();
+        collector.exit_module("relu", "Struct:Net");
+        collector.enter_module("block", "Struct:Net");
+        announce_wrapper::<Block>();
+        block([1, 2], &Device::flex()).visit(&mut collector);
+        collector.exit_module("block", "Struct:Net");
+        let found = collector.finish();
+        let found: Vec<_> = found
+            .iter()
+            .map(|l| (l.path.as_str(), l.kind.as_str(), l.wrapped, l.params.len()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("conv", "Conv2d", true, 2),
+                ("relu", "Relu", true, 0),
+                ("block", "Block", true, 0),
+                ("block.conv", "Conv2d", false, 1),
+                ("block.norm", "BatchNorm", false, 2),
+                ("block.relu", "", false, 0),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_announcement_that_nobody_heard_is_forgotten() {
+        announce_wrapper::<Vec<Relu>>();
+        let linear = LinearConfig::new(3, 2).init(&Device::flex());
+        assert!(!layers(&linear)[0].wrapped);
+        assert_eq!(short_type_name::<Vec<Relu>>(), "Vec");
+    }
+
+    #[test]
+    fn what_a_reparameterization_owns_is_no_layer() {
+        let mut collector = LayerCollector::new();
+        let linear = LinearConfig::new(3, 2).init(&Device::flex());
+        collector.enter_module("weight", "Struct:Linear");
+        collector.visit_float(&linear.weight);
+        collector.enter_module("Lora", "Reparameterization");
+        collector.enter_module("a", "Struct:Lora");
+        collector.visit_float(&linear.weight);
+        collector.exit_module("a", "Struct:Lora");
+        collector.exit_module("Lora", "Reparameterization");
+        collector.exit_module("weight", "Struct:Linear");
+        let found = collector.finish();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].params.len(), 1);
+    }
+
+    #[rstest]
+    #[case("Conv2d", "weight", 4, Some(0), Some(1))]
+    #[case("ConvTranspose1d", "weight", 3, Some(1), Some(0))]
+    #[case("Linear", "weight", 2, Some(1), Some(0))]
+    #[case("Linear", "bias", 1, Some(0), None)]
+    #[case("Embedding", "weight", 2, Some(1), None)]
+    #[case("BatchNorm", "gamma", 1, Some(0), None)]
+    #[case("MyLayer", "kernel", 3, Some(0), Some(1))]
+    #[case("MyLayer", "temperature", 0, None, None)]
+    fn channels_are_where_burn_keeps_them(
+        #[case] kind: &str,
+        #[case] param: &str,
+        #[case] rank: usize,
+        #[case] output: Option<usize>,
+        #[case] input: Option<usize>,
+    ) {
+        assert_eq!(
+            channel_dims(kind, param, rank),
+            ChannelDims { output, input }
+        );
+    }
+}

@@ -1,0 +1,51 @@
+//! Contracts of burn-compress: how compressors select, simulate, train together and report.
+//!
+//! - [`config`]: rules that select layers, targets and settings.
+//! - [`Wrapper`] and [`Simulation`]: what stands around layers and parameters.
+//! - [`TargetSpace`]: the state of one target, in which all compressors meet.
+//! - [`Compressor`] and [`Algorithm`]: the fused chain and what takes part in it.
+//! - [`Evaluator`]: the data, optimizer and loss that the chain trains with.
+//! - [`graph`]: the channels of a model and how they are coupled.
+//!
+//! No algorithm is named here; the algorithm crates depend on this one and not on each other.
+#![warn(missing_docs)]
+
+pub mod algorithm;
+mod attach;
+mod block;
+mod checkpoint;
+mod compressed;
+mod compressor;
+pub mod config;
+mod error;
+mod evaluator;
+pub mod fake_quantize;
+pub mod graph;
+mod history;
+pub mod layer;
+mod mask;
+mod params;
+mod quantization;
+mod simulation;
+mod space;
+pub mod target;
+mod training;
+mod walk;
+mod wrapper;
+
+pub use algorithm::{Algorithm, AlgorithmState, HostTensor, Run};
+pub use block::Grid;
+pub use compressed::{Calibration, Compressed, Masks};
+pub use compressor::{Budget, Compressor};
+pub use error::{BoxError, Error};
+pub use evaluator::Evaluator;
+pub use fake_quantize::{RoundGradient, fake_quantize};
+pub use graph::DummyInput;
+pub use history::{History, StepRecord};
+pub use mask::{Mask, MaskMethod};
+pub use params::{gradients, parameters};
+pub use quantization::{CalibrationEntry, Observer, Quantization};
+pub use simulation::Simulation;
+pub use space::{FlatTensor, TargetSpace};
+pub use target::{Mode, Target, TargetId};
+pub use wrapper::{Activation, Layer, Port, Wrapper};

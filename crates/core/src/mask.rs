@@ -1,0 +1,140 @@
+//! Masks: which elements of a target are kept.
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// How a mask enters the target's value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MaskMethod {
+    /// `value * mask`: a masked element is exactly zero.
+    #[default]
+    Mul,
+    /// `value + 0` where kept and `value - 1000` where masked, for what goes into a softmax.
+    Add,
+}
+
+impl MaskMethod {
+    pub(crate) fn apply<const D: usize>(self, value: Tensor<D>, mask: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Mul => value * mask,
+            Self::Add => value + (mask - 1.0) * 1000.0,
+        }
+    }
+}
+
+/// A binary mask: 1 keeps an element, 0 removes it.
+///
+/// Masks of parameters have the parameter's full shape. Masks of inputs and outputs keep size 1 in
+/// the dimensions that they do not distinguish, for example `[1, C, 1, 1]`.
+///
+/// ```
+/// use burn_compress_core::Mask;
+///
+/// let mask = Mask::new(vec![1.0, 0.0, 1.0, 1.0], [2, 2])?;
+/// assert_eq!(mask.sparsity(), 0.25);
+/// assert!(Mask::new(vec![0.5, 1.0], [2]).is_err());
+/// # Ok::<(), burn_compress_core::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mask {
+    values: Vec<f32>,
+    shape: Vec<usize>,
+    #[serde(default)]
+    method: MaskMethod,
+}
+
+impl Mask {
+    /// Makes a mask from zeros and ones in row-major order.
+    ///
+    /// # Errors
+    ///
+    /// A value other than 0 and 1, or a number of values that does not fill the shape.
+    pub fn new(values: Vec<f32>, shape: impl Into<Vec<usize>>) -> Result<Self, Error> {
+        let shape = shape.into();
+        let elements = shape.iter().product::<usize>();
+        if elements != values.len() {
+            return Err(Error::InvalidMask {
+                reason: format!("{} values do not fill the shape {shape:?}", values.len()),
+            });
+        }
+        if let Some(at) = values.iter().position(|&value| value != 0.0 && value != 1.0) {
+            return Err(Error::InvalidMask {
+                reason: format!("value {at} is {}, but a mask holds only 0 and 1", values[at]),
+            });
+        }
+        Ok(Self { values, shape, method: MaskMethod::Mul })
+    }
+
+    /// Sets how the mask enters the value.
+    pub fn with_method(mut self, method: MaskMethod) -> Self {
+        self.method = method;
+        self
+    }
+
+    /// How the mask enters the value.
+    pub fn method(&self) -> MaskMethod {
+        self.method
+    }
+
+    /// The zeros and ones in row-major order.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// The shape, of the target's rank; dimensions of size 1 broadcast.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The fraction of elements that the mask removes, 0 for an empty mask.
+    pub fn sparsity(&self) -> f64 {
+        if self.values.is_empty() {
+            return 0.0;
+        }
+        self.removed() as f64 / self.values.len() as f64
+    }
+
+    /// The number of elements that the mask removes.
+    pub fn removed(&self) -> usize {
+        self.values.iter().filter(|&&value| value == 0.0).count()
+    }
+
+    /// For each index along `dim`, whether the mask removes everything there.
+    ///
+    /// A dimension of size 1 answers with one entry.
+    pub fn removed_along(&self, dim: usize) -> Vec<bool> {
+        let size = self.shape[dim];
+        let inner: usize = self.shape[dim + 1..].iter().product();
+        let mut removed = vec![true; size];
+        for (at, value) in self.values.iter().enumerate() {
+            if *value != 0.0 {
+                removed[(at / inner) % size] = false;
+            }
+        }
+        removed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_and_columns_are_removed_only_when_all_zero() {
+        // [[0, 0, 0], [1, 0, 1]]
+        let mask = Mask::new(vec![0.0, 0.0, 0.0, 1.0, 0.0, 1.0], [2, 3]).unwrap();
+        assert_eq!(mask.removed_along(0), [true, false]);
+        assert_eq!(mask.removed_along(1), [false, true, false]);
+        assert!((mask.sparsity() - 4.0 / 6.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_mask_must_fill_its_shape_with_zeros_and_ones() {
+        assert!(matches!(Mask::new(vec![1.0], [2]), Err(Error::InvalidMask { .. })));
+        assert!(matches!(Mask::new(vec![f32::NAN], [1]), Err(Error::InvalidMask { .. })));
+    }
+}

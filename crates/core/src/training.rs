@@ -1,0 +1,239 @@
+//! The one training run that drives all compressors of a chain.
+
+use std::ops::ControlFlow;
+
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::Error;
+use crate::algorithm::Run;
+use crate::compressor::{Budget, Compressor, Length};
+use crate::history::StepRecord;
+use crate::target::Target;
+
+/// Runs the chain until `stop` completed steps or the end of the budget.
+pub(crate) fn run<M: Module + 'static, I: 'static>(
+    chain: &mut Compressor<M, I>,
+    budget: &Budget,
+    stop: Option<usize>,
+) -> Result<(), Error> {
+    let total = total_steps(chain, budget)?;
+    chain.progress.total_steps = total;
+    prepare(chain)?;
+    let last = stop.map_or(total, |stop| stop.min(total));
+    if last <= chain.progress.step {
+        return Ok(());
+    }
+    chain.evaluator.require_training("the training run")?;
+    let bar = progress_bar(total);
+    let evaluator = chain.evaluator.clone();
+    while chain.progress.step < last {
+        let (epoch, skip) = (chain.progress.epoch, chain.progress.position);
+        let mut seen = 0;
+        evaluator.for_each_batch(epoch, &mut |batch| {
+            seen += 1;
+            if seen <= skip {
+                return Ok(ControlFlow::Continue(()));
+            }
+            step(chain, &batch)?;
+            chain.progress.position = seen;
+            bar.set_position(chain.progress.step as u64);
+            leave_checkpoint(chain, budget)?;
+            Ok(match chain.progress.step < last {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            })
+        })?;
+        if seen == 0 {
+            return Err(Error::NoBatches { epoch });
+        }
+        if chain.progress.step < last {
+            chain.progress.epoch += 1;
+            chain.progress.position = 0;
+        }
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn total_steps<M: Module + 'static, I: 'static>(
+    chain: &Compressor<M, I>,
+    budget: &Budget,
+) -> Result<usize, Error> {
+    match budget.length {
+        Length::Steps(steps) => Ok(steps),
+        Length::Epochs(epochs) => {
+            chain.evaluator.require_training("the training run")?;
+            let mut steps = 0;
+            chain.evaluator.for_each_batch(0, &mut |_| {
+                steps += 1;
+                Ok(ControlFlow::Continue(()))
+            })?;
+            Ok(epochs * steps)
+        }
+    }
+}
+
+fn prepare<M: Module + 'static, I: 'static>(chain: &mut Compressor<M, I>) -> Result<(), Error> {
+    if chain.progress.prepared {
+        return Ok(());
+    }
+    let total_steps = chain.progress.total_steps;
+    for algorithm in &chain.algorithms {
+        algorithm.check(total_steps).map_err(|reason| Error::Budget {
+            reason: format!("{}: {reason}", algorithm.name()),
+        })?;
+    }
+    for algorithm in chain.algorithms.iter_mut().rev() {
+        let run = Run { model: &chain.model, step: 0, total_steps };
+        let name = algorithm.name();
+        algorithm.prepare(run).map_err(|source| Error::Algorithm { algorithm: name, source })?;
+    }
+    chain.progress.prepared = true;
+    Ok(())
+}
+
+fn step<M: Module + 'static, I: 'static>(
+    chain: &mut Compressor<M, I>,
+    batch: &I,
+) -> Result<(), Error> {
+    let gradients = backward(chain, batch)?;
+    let optimizer = chain.progress.optimizer.as_mut();
+    let schedule = chain.progress.schedule.as_mut();
+    let (Some(optimizer), Some(schedule)) = (optimizer, schedule) else {
+        // `require_training` has seen both.
+        return Ok(());
+    };
+    let learning_rate = schedule.step();
+    let rate = learning_rate.base();
+    chain.model = optimizer.step(learning_rate, chain.model.clone(), gradients);
+    after_step(chain, rate)
+}
+
+/// Forward and backward of one batch with every compressor's part; the gradients of the model.
+pub(crate) fn backward<M: Module + 'static, I: 'static>(
+    chain: &mut Compressor<M, I>,
+    batch: &I,
+) -> Result<GradientsParams, Error> {
+    let Some(task_loss) = chain.evaluator.loss() else {
+        return Err(Error::NoBatches { epoch: chain.progress.epoch });
+    };
+    let (step, total_steps) = (chain.progress.step, chain.progress.total_steps);
+    if let (Some(seed), Some(device)) =
+        (chain.evaluator.seed_of(step), chain.model.devices().first())
+    {
+        device.seed(seed);
+    }
+    let run = Run { model: &chain.model, step, total_steps };
+    for algorithm in &mut chain.algorithms {
+        let name = algorithm.name();
+        algorithm.observe(run).map_err(|source| Error::Algorithm { algorithm: name, source })?;
+    }
+    chain.phase.set_training(true);
+    let loss = task_loss(&chain.model, batch);
+    chain.phase.set_training(false);
+    for space in chain.spaces.values() {
+        if let Some(reason) = space.take_failure() {
+            return Err(Error::Observation { target: space.id().clone(), reason });
+        }
+    }
+    let task_value = loss.clone().detach().into_scalar::<f32>();
+    let mut loss = loss;
+    for algorithm in chain.algorithms.iter_mut().rev() {
+        let name = algorithm.name();
+        loss = algorithm
+            .loss(loss, batch, run)
+            .map_err(|source| Error::Algorithm { algorithm: name, source })?;
+    }
+    let value = loss.clone().detach().into_scalar::<f32>();
+    if !value.is_finite() {
+        return Err(Error::LossNotFinite { step, loss: f64::from(value) });
+    }
+    require_reached(chain)?;
+    chain.progress.history.steps.push(StepRecord {
+        step: step + 1,
+        loss: f64::from(value),
+        task_loss: f64::from(task_value),
+        learning_rate: 0.0,
+        sparsity: 0.0,
+    });
+    let gradients = GradientsParams::from_grads(loss.backward(), &chain.model);
+    let run = Run { model: &chain.model, step, total_steps };
+    for algorithm in &mut chain.algorithms {
+        let name = algorithm.name();
+        algorithm
+            .gradients(&gradients, run)
+            .map_err(|source| Error::Algorithm { algorithm: name, source })?;
+    }
+    Ok(gradients)
+}
+
+/// What follows the optimizer: masks move, the step is counted and recorded.
+pub(crate) fn after_step<M: Module + 'static, I: 'static>(
+    chain: &mut Compressor<M, I>,
+    learning_rate: f64,
+) -> Result<(), Error> {
+    chain.progress.step += 1;
+    let (step, total_steps) = (chain.progress.step, chain.progress.total_steps);
+    for algorithm in chain.algorithms.iter_mut().rev() {
+        let run = Run { model: &chain.model, step, total_steps };
+        let name = algorithm.name();
+        algorithm
+            .after_step(run)
+            .map_err(|source| Error::Algorithm { algorithm: name, source })?;
+    }
+    let sparsity = sparsity(chain);
+    if let Some(record) = chain.progress.history.steps.last_mut() {
+        record.learning_rate = learning_rate;
+        record.sparsity = sparsity;
+    }
+    if let Some((every, evaluate)) = chain.evaluator.evaluation()
+        && (step.is_multiple_of(*every) || step == total_steps)
+    {
+        let metric = evaluate(&chain.model.valid());
+        chain.progress.history.evaluations.push((step, metric));
+    }
+    Ok(())
+}
+
+/// An input or output that no forward pass reaches would be simulated nowhere, silently.
+fn require_reached<M: Module + 'static, I: 'static>(
+    chain: &Compressor<M, I>,
+) -> Result<(), Error> {
+    let unreached = chain.spaces.values().find(|space| {
+        !matches!(space.id().target, Target::Param(_)) && space.shape().is_none()
+    });
+    match unreached {
+        Some(space) => Err(Error::Unreached { target: space.id().clone() }),
+        None => Ok(()),
+    }
+}
+
+fn sparsity<M: Module + 'static, I: 'static>(chain: &Compressor<M, I>) -> f64 {
+    let counts = chain.spaces.values().filter(|space| space.id().target.is_param());
+    let (removed, all) = counts
+        .filter_map(|space| space.removed())
+        .fold((0, 0), |(removed, all), (r, a)| (removed + r, all + a));
+    if all == 0 { 0.0 } else { removed as f64 / all as f64 }
+}
+
+fn leave_checkpoint<M: Module + 'static, I: 'static>(
+    chain: &Compressor<M, I>,
+    budget: &Budget,
+) -> Result<(), Error> {
+    match &budget.checkpoint {
+        Some((path, every)) if chain.progress.step.is_multiple_of(*every) => {
+            chain.save_checkpoint(path)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Silent when the output is not a terminal.
+fn progress_bar(total: usize) -> ProgressBar {
+    let bar = ProgressBar::new(total as u64);
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} steps, {eta} left");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}

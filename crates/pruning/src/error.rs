@@ -1,0 +1,231 @@
+//! What can go wrong while a pruner is configured or generates its masks.
+
+use burn_compress_core::config::ConfigError;
+use thiserror::Error;
+
+/// An error of this crate.
+///
+/// Errors that belong to one target are wrapped in [`Target`](PruningError::Target), which names
+/// it: `conv1.weight: block size 3 does not divide dim 0 of size 8`.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum PruningError {
+    /// The configuration list is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+
+    /// An error at one target.
+    #[error("{target}: {source}")]
+    Target {
+        /// The target, for example `conv1.weight`.
+        target: String,
+        /// What is wrong with it.
+        source: Box<PruningError>,
+    },
+
+    /// A setting has a value outside its range.
+    #[error("`{key}` is {value}; expected {expected}")]
+    Setting {
+        /// The key of the setting.
+        key: &'static str,
+        /// The value found.
+        value: String,
+        /// The values allowed.
+        expected: &'static str,
+    },
+
+    /// Two settings exclude each other.
+    #[error("`{first}` and `{second}` exclude each other; remove one of them")]
+    Conflict {
+        /// One of the settings.
+        first: &'static str,
+        /// The other one.
+        second: &'static str,
+    },
+
+    /// A setting has no effect without another one.
+    #[error("`{key}` has no effect without `{requires}`; set both or neither")]
+    Requires {
+        /// The setting found.
+        key: &'static str,
+        /// The setting that is missing.
+        requires: &'static str,
+    },
+
+    /// A target has nothing that decides its mask.
+    #[error("nothing to prune to; set `sparse_ratio`, `sparse_threshold` or `align`")]
+    NoGoal,
+
+    /// The granularity has no meaning for the target.
+    #[error("granularity `{granularity}` needs {needs}; use a list of block sizes instead")]
+    Granularity {
+        /// The granularity found.
+        granularity: &'static str,
+        /// What the target lacks.
+        needs: &'static str,
+    },
+
+    /// A block has more dims than the target.
+    #[error("block {block:?} has more dims than the target of shape {shape:?}")]
+    BlockRank {
+        /// The block found.
+        block: Vec<i64>,
+        /// The shape of the target.
+        shape: Vec<usize>,
+    },
+
+    /// A block does not tile a dim of the target.
+    #[error("block size {block} does not divide dim {dim} of size {size}; use a divisor or -1")]
+    BlockSize {
+        /// The block size found.
+        block: i64,
+        /// The dim of the target.
+        dim: usize,
+        /// The size of that dim.
+        size: usize,
+    },
+
+    /// The target has no elements.
+    #[error("the target of shape {shape:?} has no elements")]
+    Empty {
+        /// The shape of the target.
+        shape: Vec<usize>,
+    },
+
+    /// The number of values is not the number that the target has room for.
+    #[error("found {found} {what}, expected {expected}")]
+    Length {
+        /// What was counted.
+        what: &'static str,
+        /// The number found.
+        found: usize,
+        /// The number expected.
+        expected: usize,
+    },
+
+    /// A score cannot be ranked.
+    #[error("the score of block {block} is NaN; check the weights and gradients for divergence")]
+    NotANumber {
+        /// The index of the block, row-major in the grid.
+        block: usize,
+    },
+
+    /// The members of a group do not agree in a setting.
+    #[error("group `{group}`: `{key}` is {found}, but {expected} for its member {member}")]
+    GroupSetting {
+        /// The group.
+        group: String,
+        /// The key of the setting.
+        key: &'static str,
+        /// The value at this target.
+        found: String,
+        /// The value at the first member.
+        expected: String,
+        /// The first member.
+        member: String,
+    },
+
+    /// The members of a dependency group do not have the same block grid.
+    #[error(
+        "group `{group}`: the block grid is {found:?}, but {expected:?} for its member {member}"
+    )]
+    GroupShape {
+        /// The group.
+        group: String,
+        /// The grid of this target, without dims of size 1.
+        found: Vec<usize>,
+        /// The grid of the first member, without dims of size 1.
+        expected: Vec<usize>,
+        /// The first member.
+        member: String,
+    },
+
+    /// The internal blocks of a dependency group do not tile its scores.
+    #[error("group `{group}`: {scores} scores cannot be split into {blocks} equal internal blocks")]
+    InternalBlocks {
+        /// The group.
+        group: String,
+        /// The number of scores.
+        scores: usize,
+        /// The least common multiple of the members' `internal_metric_block`.
+        blocks: usize,
+    },
+
+    /// Two targets of one generation have the same key.
+    #[error("the target is given twice")]
+    Duplicate,
+
+    /// The source of an alignment has no mask.
+    #[error("aligned to `{from}`, which this pruner does not prune; add it to the configuration")]
+    AlignSource {
+        /// The source.
+        from: String,
+    },
+
+    /// Alignments that wait for each other.
+    #[error("aligned to `{from}`, which is itself aligned to this target")]
+    AlignCycle {
+        /// The source.
+        from: String,
+    },
+
+    /// A dim of an alignment does not exist in its source.
+    #[error("aligned to dims {dims:?} of `{from}`, which has shape {shape:?}; name each dim once")]
+    AlignDims {
+        /// The source.
+        from: String,
+        /// The dims found.
+        dims: Vec<usize>,
+        /// The shape of the source.
+        shape: Vec<usize>,
+    },
+
+    /// The mask of an alignment does not fit its target.
+    #[error("the mask of shape {found:?} from `{from}` does not fit the target of shape {shape:?}")]
+    AlignShape {
+        /// The source.
+        from: String,
+        /// The shape of the mask that was taken from the source.
+        found: Vec<usize>,
+        /// The shape of the target.
+        shape: Vec<usize>,
+    },
+
+    /// A schedule that never fires.
+    #[error("a schedule of {times} updates every {interval} steps; both must be at least 1")]
+    Schedule {
+        /// Optimizer steps between two updates.
+        interval: usize,
+        /// Number of updates.
+        times: usize,
+    },
+}
+
+impl PruningError {
+    /// This error, at a target.
+    #[must_use]
+    pub fn at(self, target: impl ToString) -> Self {
+        Self::Target {
+            target: target.to_string(),
+            source: Box::new(self),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_its_target() {
+        let error = PruningError::BlockSize {
+            block: 3,
+            dim: 0,
+            size: 8,
+        };
+        assert_eq!(
+            error.at("conv1.weight").to_string(),
+            "conv1.weight: block size 3 does not divide dim 0 of size 8; use a divisor or -1"
+        );
+    }
+}

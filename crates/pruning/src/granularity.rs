@@ -1,0 +1,305 @@
+//! The granularity of pruning: the shape of the blocks that are kept or removed as a whole.
+//!
+//! A granularity is written in a configuration as a name or as a list of block sizes:
+//!
+//! ```text
+//! "default"                 the algorithm's own: elements for level, channels for the others
+//! "out_channel"             one block an output channel of a parameter
+//! "in_channel"              one block an input channel of a parameter
+//! "per_channel"             one block a channel of an input or output
+//! [2, -1]                   blocks of 2 by the whole dim; a short list is padded at the front with 1
+//! [[2], "back", -1]         the list [2], padded at the back with -1
+//! ```
+//!
+//! The channel dims depend on the layer, not on this crate: the weight of a linear layer is
+//! `[in, out]`, that of a convolution `[out, in / groups, ..]`. [`Axes`] names them.
+
+use burn_compress_core::layer::ChannelDims;
+use serde::{Deserialize, Serialize};
+
+use crate::{Blocks, PruningError};
+
+/// The shape of the blocks that are pruned as a whole.
+///
+/// # Example
+///
+/// ```
+/// use burn_compress_pruning::{Axes, Granularity};
+///
+/// let granularity: Granularity = serde_json::from_str("\"out_channel\"")?;
+/// // A linear weight is `[in, out]`: its output channels are the columns.
+/// let axes = Axes::Parameter { output: Some(1), input: Some(0) };
+/// let blocks = granularity.resolve(&[12, 16], axes, &Granularity::OutChannel)?;
+/// assert_eq!(blocks.grid(), [1, 16]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(into = "Written", from = "Written")]
+pub enum Granularity {
+    /// The granularity that the algorithm has by itself.
+    #[default]
+    Default,
+    /// One block for each output channel of a parameter.
+    OutChannel,
+    /// One block for each input channel of a parameter.
+    InChannel,
+    /// One block for each channel of an input or output.
+    PerChannel,
+    /// Blocks of these sizes, -1 for a whole dim, padded at the front with 1.
+    Block(Vec<i64>),
+    /// Blocks of these sizes, padded to the rank of the target at `side` with `value`.
+    Padded {
+        /// The sizes, -1 for a whole dim.
+        block: Vec<i64>,
+        /// Where sizes are added.
+        side: PadSide,
+        /// The size that is added.
+        value: i64,
+    },
+}
+
+/// Where a list of block sizes that is too short is padded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PadSide {
+    /// Before the first size.
+    Front,
+    /// After the last size.
+    Back,
+}
+
+/// Where the channels of a target are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Axes {
+    /// The target is a parameter, with the dims of its output and input channels, if it has them.
+    Parameter {
+        /// The dim of the output channels.
+        output: Option<usize>,
+        /// The dim of the input channels.
+        input: Option<usize>,
+    },
+    /// The target is an input or output of a layer.
+    Activation {
+        /// The dim of the channels.
+        channel: usize,
+    },
+}
+
+impl From<ChannelDims> for Axes {
+    fn from(dims: ChannelDims) -> Self {
+        Self::Parameter {
+            output: dims.output,
+            input: dims.input,
+        }
+    }
+}
+
+impl Axes {
+    const fn output(self) -> Option<usize> {
+        match self {
+            Self::Parameter { output, .. } => output,
+            Self::Activation { .. } => None,
+        }
+    }
+
+    const fn input(self) -> Option<usize> {
+        match self {
+            Self::Parameter { input, .. } => input,
+            Self::Activation { .. } => None,
+        }
+    }
+
+    const fn channel(self) -> Option<usize> {
+        match self {
+            Self::Parameter { .. } => None,
+            Self::Activation { channel } => Some(channel),
+        }
+    }
+}
+
+impl Granularity {
+    /// The grid of blocks on a target of `shape`.
+    ///
+    /// `default` is what [`Granularity::Default`] stands for.
+    ///
+    /// # Errors
+    ///
+    /// When the target lacks the channel dim that the granularity names, or the blocks do not tile
+    /// the target.
+    pub fn resolve(
+        &self,
+        shape: &[usize],
+        axes: Axes,
+        default: &Granularity,
+    ) -> Result<Blocks, PruningError> {
+        let channel = |dim: Option<usize>, granularity, needs| match dim {
+            Some(dim) if dim < shape.len() => {
+                let block: Vec<i64> = (0..shape.len())
+                    .map(|d| if d == dim { 1 } else { -1 })
+                    .collect();
+                Blocks::new(shape, &block)
+            }
+            _ => Err(PruningError::Granularity { granularity, needs }),
+        };
+        match self {
+            Self::Default if *default == Self::Default => Blocks::elements(shape),
+            Self::Default => default.resolve(shape, axes, &Self::Default),
+            Self::OutChannel => channel(
+                axes.output(),
+                "out_channel",
+                "a parameter with an output-channel dim",
+            ),
+            Self::InChannel => channel(
+                axes.input(),
+                "in_channel",
+                "a parameter with an input-channel dim",
+            ),
+            Self::PerChannel => channel(
+                axes.channel(),
+                "per_channel",
+                "an input or output with a channel dim",
+            ),
+            Self::Block(block) => Blocks::new(shape, block),
+            Self::Padded { block, side, value } => {
+                let Some(missing) = shape.len().checked_sub(block.len()) else {
+                    return Blocks::new(shape, block);
+                };
+                let padding = std::iter::repeat_n(*value, missing);
+                let sizes = block.iter().copied();
+                let block: Vec<i64> = match side {
+                    PadSide::Front => padding.chain(sizes).collect(),
+                    PadSide::Back => sizes.chain(padding).collect(),
+                };
+                Blocks::new(shape, &block)
+            }
+        }
+    }
+}
+
+/// A granularity as it stands in a configuration.
+#[derive(Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a granularity: \"default\", \"out_channel\", \"in_channel\", \
+                 \"per_channel\", a list of block sizes, or [sizes, \"front\" or \"back\", padding]"
+)]
+enum Written {
+    Name(Name),
+    Block(Vec<i64>),
+    Padded(Vec<i64>, PadSide, i64),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Name {
+    Default,
+    OutChannel,
+    InChannel,
+    PerChannel,
+}
+
+impl From<Written> for Granularity {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Name(Name::Default) => Self::Default,
+            Written::Name(Name::OutChannel) => Self::OutChannel,
+            Written::Name(Name::InChannel) => Self::InChannel,
+            Written::Name(Name::PerChannel) => Self::PerChannel,
+            Written::Block(block) => Self::Block(block),
+            Written::Padded(block, side, value) => Self::Padded { block, side, value },
+        }
+    }
+}
+
+impl From<Granularity> for Written {
+    fn from(granularity: Granularity) -> Self {
+        match granularity {
+            Granularity::Default => Self::Name(Name::Default),
+            Granularity::OutChannel => Self::Name(Name::OutChannel),
+            Granularity::InChannel => Self::Name(Name::InChannel),
+            Granularity::PerChannel => Self::Name(Name::PerChannel),
+            Granularity::Block(block) => Self::Block(block),
+            Granularity::Padded { block, side, value } => Self::Padded(block, side, value),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    const CONV: Axes = Axes::Parameter {
+        output: Some(0),
+        input: Some(1),
+    };
+
+    #[rstest]
+    #[case("\"default\"", Granularity::Default)]
+    #[case("\"out_channel\"", Granularity::OutChannel)]
+    #[case("\"in_channel\"", Granularity::InChannel)]
+    #[case("\"per_channel\"", Granularity::PerChannel)]
+    #[case("[2,-1]", Granularity::Block(vec![2, -1]))]
+    #[case("[[2],\"back\",-1]", Granularity::Padded { block: vec![2], side: PadSide::Back, value: -1 })]
+    fn it_is_written_and_read(#[case] text: &str, #[case] granularity: Granularity) {
+        assert_eq!(
+            serde_json::from_str::<Granularity>(text).unwrap(),
+            granularity
+        );
+        assert_eq!(serde_json::to_string(&granularity).unwrap(), text);
+    }
+
+    #[test]
+    fn an_unknown_name_lists_the_known_ones() {
+        let error = serde_json::from_str::<Granularity>("\"row\"").unwrap_err();
+        assert!(error.to_string().contains("\"out_channel\""), "{error}");
+    }
+
+    #[rstest]
+    #[case(Granularity::Default, &[8, 1, 1, 1])]
+    #[case(Granularity::OutChannel, &[8, 1, 1, 1])]
+    #[case(Granularity::InChannel, &[1, 4, 1, 1])]
+    #[case(Granularity::Block(vec![3]), &[8, 4, 3, 1])]
+    #[case(Granularity::Block(vec![2, 1, -1, -1]), &[4, 4, 1, 1])]
+    #[case(Granularity::Padded { block: vec![2], side: PadSide::Back, value: -1 }, &[4, 1, 1, 1])]
+    #[case(Granularity::Padded { block: vec![3], side: PadSide::Front, value: -1 }, &[1, 1, 1, 1])]
+    fn it_resolves_on_a_convolution(#[case] granularity: Granularity, #[case] grid: &[usize]) {
+        let blocks = granularity
+            .resolve(&[8, 4, 3, 3], CONV, &Granularity::OutChannel)
+            .unwrap();
+        assert_eq!(blocks.grid(), grid);
+    }
+
+    #[test]
+    fn default_of_default_is_one_block_an_element() {
+        let blocks = Granularity::Default
+            .resolve(&[2, 3], CONV, &Granularity::Default)
+            .unwrap();
+        assert_eq!(blocks, Blocks::elements(&[2, 3]).unwrap());
+    }
+
+    #[test]
+    fn channels_of_an_activation_are_not_those_of_a_parameter() {
+        let activation = Axes::Activation { channel: 1 };
+        let blocks = Granularity::PerChannel
+            .resolve(&[2, 4, 5], activation, &Granularity::Default)
+            .unwrap();
+        assert_eq!(blocks.grid(), [1, 4, 1]);
+        for (granularity, axes) in [
+            (Granularity::OutChannel, activation),
+            (
+                Granularity::InChannel,
+                Axes::Parameter {
+                    output: Some(0),
+                    input: None,
+                },
+            ),
+            (Granularity::PerChannel, CONV),
+        ] {
+            assert!(matches!(
+                granularity.resolve(&[2, 4, 5], axes, &Granularity::Default),
+                Err(PruningError::Granularity { .. })
+            ));
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Pruning for Burn models: importance scores, mask generation and schedules.
+//!
+//! A pruner works on the targets that a configuration selects, in four steps, each a pure function
+//! of host data:
+//!
+//! 1. [`PruningSettings`] say what is to be removed, [`Granularity`] in blocks of which shape.
+//! 2. A score from [`metrics`] tells how much each of the [`Blocks`] is worth.
+//! 3. [`mask::generate`] decides for all targets together which blocks stay.
+//! 4. A [`Schedule`] repeats this with rising goals.
+//!
+//! # Example
+//!
+//! ```
+//! use burn_compress_pruning::mask::{MaskConfig, MaskTarget, generate};
+//! use burn_compress_pruning::metrics::{Importance, L1Norm};
+//! use burn_compress_pruning::{Axes, Granularity, PruningSettings, Schedule};
+//!
+//! let weight = [0.1, -0.2, 3.0, 4.0, -0.5, 0.5, 2.0, -1.0];
+//! let axes = Axes::Parameter { output: Some(0), input: Some(1) };
+//! let blocks = Granularity::OutChannel.resolve(&[4, 2], axes, &Granularity::Default)?;
+//! let scores = L1Norm.score(&weight, &blocks);
+//!
+//! // After the first of two updates, 0.5 * (1 - (1 - 1/2)^3) = 0.4375 of the rows go.
+//! let goal = PruningSettings { sparse_ratio: Some(0.5), ..Default::default() };
+//! let factor = Schedule::agp(100, 2)?.progress(100);
+//! let target = MaskTarget::new("fc.weight", blocks, goal.scaled(factor)).with_scores(scores);
+//! let masks = generate(&[target], MaskConfig::new())?;
+//! assert_eq!(masks["fc.weight"].keep(), [false, true, true, true]);
+//! # Ok::<(), burn_compress_pruning::PruningError>(())
+//! ```
+#![warn(missing_docs)]
+
+mod blocks;
+mod error;
+mod granularity;
+pub mod mask;
+pub mod metrics;
+mod schedule;
+mod settings;
+
+pub use blocks::Blocks;
+pub use error::PruningError;
+pub use granularity::{Axes, Granularity, PadSide};
+pub use schedule::{Schedule, ScheduleKind};
+pub use settings::{Align, PruningSettings};

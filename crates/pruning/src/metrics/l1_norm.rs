@@ -1,0 +1,58 @@
+//! L1 norm: the sum of magnitudes of a block.
+//!
+//! The standard score for removing whole filters: a filter of small weights gives a feature map of
+//! small values. It needs no data and no gradient. It is blind to what follows the layer; with a
+//! batch norm behind a convolution, prefer [`Taylor`](super::Taylor).
+//!
+//! ```text
+//! score(block) = sum over w in block of |w|
+//! ```
+//!
+//! # References
+//!
+//! Li, Kadav, Durdanovic, Samet, Graf: Pruning Filters for Efficient ConvNets, 2017,
+//! <https://arxiv.org/abs/1608.08710>. The paper prunes filters (output channels, the default
+//! here); any block is possible.
+
+use super::Importance;
+use crate::Blocks;
+
+/// The L1 norm of each block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct L1Norm;
+
+impl Importance for L1Norm {
+    fn score(&self, data: &[f32], blocks: &Blocks) -> Vec<f32> {
+        l1_norm(data, blocks)
+    }
+}
+
+/// The sum of magnitudes of each block, accumulated in double precision.
+pub(super) fn l1_norm(data: &[f32], blocks: &Blocks) -> Vec<f32> {
+    blocks.reduce(data, |block| {
+        block.iter().map(|&w| f64::from(w).abs()).sum::<f64>() as f32
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_and_columns() {
+        let data = [1.0, -2.0, 3.0, -0.5, 0.25, 0.0];
+        let rows = Blocks::new(&[2, 3], &[1, -1]).unwrap();
+        assert_eq!(L1Norm.score(&data, &rows), [6.0, 0.75]);
+        let columns = Blocks::new(&[2, 3], &[-1, 1]).unwrap();
+        assert_eq!(L1Norm.score(&data, &columns), [1.5, 2.25, 3.0]);
+    }
+
+    #[test]
+    fn small_values_survive_next_to_large_ones() {
+        // 2^24 is the largest f32 below which every integer is exact: one at a time is lost in f32.
+        let mut data = vec![1.0; 1025];
+        data[0] = 16_777_216.0;
+        let whole = Blocks::new(&[1025], &[-1]).unwrap();
+        assert_eq!(l1_norm(&data, &whole), [16_778_240.0]);
+    }
+}

@@ -1,0 +1,54 @@
+//! L2 norm: the Euclidean length of a block.
+//!
+//! As [`L1Norm`](super::L1Norm), but a block with few large weights outranks one with many small
+//! weights.
+//!
+//! ```text
+//! score(block) = sqrt(sum over w in block of w^2)
+//! ```
+//!
+//! # References
+//!
+//! Compared with the L1 norm in section 4.4 of Li, Kadav, Durdanovic, Samet, Graf: Pruning Filters
+//! for Efficient ConvNets, 2017, <https://arxiv.org/abs/1608.08710>.
+
+use super::Importance;
+use crate::Blocks;
+
+/// The L2 norm of each block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct L2Norm;
+
+impl Importance for L2Norm {
+    fn score(&self, data: &[f32], blocks: &Blocks) -> Vec<f32> {
+        l2_norm(data, blocks)
+    }
+}
+
+/// The root of the sum of squares of each block, accumulated in double precision.
+fn l2_norm(data: &[f32], blocks: &Blocks) -> Vec<f32> {
+    blocks.reduce(data, |block| {
+        let squares: f64 = block.iter().map(|&w| f64::from(w).powi(2)).sum();
+        squares.sqrt() as f32
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows() {
+        let rows = Blocks::new(&[2, 2], &[1, -1]).unwrap();
+        assert_eq!(L2Norm.score(&[3.0, -4.0, 0.0, 0.5], &rows), [5.0, 0.5]);
+    }
+
+    #[test]
+    fn it_ranks_one_large_weight_above_many_small_ones() {
+        let rows = Blocks::new(&[2, 4], &[1, -1]).unwrap();
+        let data = [1.0, 0.0, 0.0, 0.0, 0.3, 0.3, 0.3, 0.3];
+        let l2 = l2_norm(&data, &rows);
+        let l1 = super::super::l1_norm::l1_norm(&data, &rows);
+        assert!(l2[0] > l2[1] && l1[0] < l1[1]);
+    }
+}

@@ -1,0 +1,201 @@
+//! Integer types and how a range of real numbers is laid over them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::QuantizationError;
+
+const BITS: std::ops::RangeInclusive<u8> = 2..=8;
+
+/// A signed or unsigned integer type of 2 to 8 bits, written `int8`, `uint4`.
+///
+/// | type    | integers                          | 8 bits       | 4 bits   |
+/// |---------|-----------------------------------|--------------|----------|
+/// | `intN`  | `-(2^(N-1) - 1) ..= 2^(N-1) - 1`  | -127 ..= 127 | -7 ..= 7 |
+/// | `uintN` | `0 ..= 2^N - 1`                   | 0 ..= 255    | 0 ..= 15 |
+///
+/// The smallest signed integer is left out, so that the range is symmetric and `-x` is
+/// representable whenever `x` is. One bit is not allowed: `int1` would hold nothing but zero.
+///
+/// ```
+/// use burn_compress_quantization::QuantDtype;
+///
+/// let dtype: QuantDtype = "uint4".parse()?;
+/// assert_eq!((dtype.qmin(), dtype.qmax(), dtype.bits()), (0.0, 15.0, 4));
+/// assert_eq!(QuantDtype::INT8.qmin(), -127.0);
+/// # Ok::<(), burn_compress_quantization::QuantizationError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QuantDtype {
+    signed: bool,
+    bits: u8,
+}
+
+impl QuantDtype {
+    /// -127 ..= 127, the type that is used when none is configured.
+    pub const INT8: Self = Self {
+        signed: true,
+        bits: 8,
+    };
+
+    /// 0 ..= 255.
+    pub const UINT8: Self = Self {
+        signed: false,
+        bits: 8,
+    };
+
+    /// The signed type of this many bits.
+    ///
+    /// # Errors
+    ///
+    /// Fewer than 2 or more than 8 bits.
+    pub fn int(bits: u8) -> Result<Self, QuantizationError> {
+        format!("int{bits}").parse()
+    }
+
+    /// The unsigned type of this many bits.
+    ///
+    /// # Errors
+    ///
+    /// Fewer than 2 or more than 8 bits.
+    pub fn uint(bits: u8) -> Result<Self, QuantizationError> {
+        format!("uint{bits}").parse()
+    }
+
+    /// The number of bits.
+    pub fn bits(self) -> u8 {
+        self.bits
+    }
+
+    /// Whether negative integers belong to the type.
+    pub fn is_signed(self) -> bool {
+        self.signed
+    }
+
+    /// The smallest integer.
+    pub fn qmin(self) -> f32 {
+        if self.signed { -self.qmax() } else { 0.0 }
+    }
+
+    /// The largest integer.
+    pub fn qmax(self) -> f32 {
+        let magnitude_bits = if self.signed {
+            self.bits - 1
+        } else {
+            self.bits
+        };
+        f32::from((1u16 << magnitude_bits) - 1)
+    }
+}
+
+impl fmt::Display for QuantDtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let prefix = if self.signed { "int" } else { "uint" };
+        write!(f, "{prefix}{}", self.bits)
+    }
+}
+
+impl FromStr for QuantDtype {
+    type Err = QuantizationError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let unknown = || QuantizationError::UnknownDtype {
+            found: text.to_string(),
+        };
+        let (signed, digits) = match text.strip_prefix('u') {
+            Some(rest) => (false, rest.strip_prefix("int")),
+            None => (true, text.strip_prefix("int")),
+        };
+        // One digit and nothing else: `int08` and `int+8` are not names of types.
+        let digits = digits.filter(|digits| digits.len() == 1);
+        let bits: u8 = digits.and_then(|d| d.parse().ok()).ok_or_else(unknown)?;
+        if BITS.contains(&bits) {
+            Ok(Self { signed, bits })
+        } else {
+            Err(unknown())
+        }
+    }
+}
+
+impl Serialize for QuantDtype {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for QuantDtype {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+/// How a range of real numbers is laid over the integers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QuantScheme {
+    /// The zero point is the middle of the integers; one sign of a skewed range wastes integers.
+    #[default]
+    Symmetric,
+    /// The zero point follows the range, so that all integers are used.
+    Affine,
+}
+
+impl fmt::Display for QuantScheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Symmetric => "symmetric",
+            Self::Affine => "affine",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("int8", -127.0, 127.0)]
+    #[case("int4", -7.0, 7.0)]
+    #[case("int2", -1.0, 1.0)]
+    #[case("uint8", 0.0, 255.0)]
+    #[case("uint4", 0.0, 15.0)]
+    #[case("uint2", 0.0, 3.0)]
+    fn ranges(#[case] name: &str, #[case] qmin: f32, #[case] qmax: f32) {
+        let dtype: QuantDtype = name.parse().unwrap();
+        assert_eq!((dtype.qmin(), dtype.qmax()), (qmin, qmax));
+        assert_eq!(dtype.to_string(), name);
+        let json = serde_json::to_string(&dtype).unwrap();
+        assert_eq!(json, format!("\"{name}\""));
+        assert_eq!(serde_json::from_str::<QuantDtype>(&json).unwrap(), dtype);
+    }
+
+    #[rstest]
+    #[case("int1")]
+    #[case("int9")]
+    #[case("int16")]
+    #[case("int08")]
+    #[case("int+8")]
+    #[case("Int8")]
+    #[case("u8")]
+    #[case("int")]
+    #[case("uuint8")]
+    #[case("")]
+    fn refuses(#[case] name: &str) {
+        let expected = QuantizationError::UnknownDtype {
+            found: name.to_string(),
+        };
+        assert_eq!(name.parse::<QuantDtype>(), Err(expected));
+    }
+
+    #[test]
+    fn schemes_are_lowercase() {
+        let json = serde_json::to_string(&[QuantScheme::Symmetric, QuantScheme::Affine]).unwrap();
+        assert_eq!(json, r#"["symmetric","affine"]"#);
+        assert_eq!(QuantScheme::default(), QuantScheme::Symmetric);
+    }
+}

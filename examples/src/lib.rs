@@ -1,0 +1,23 @@
+//! What the example programs share: data, network, plain training, command line and reports.
+//!
+//! - [`digits`]: handwritten digits, embedded in the program
+//! - [`resnet`]: the residual network that every example compresses
+//! - [`train`]: plain training of the dense network, and its accuracy
+//! - [`latency`]: forward time of a small network as a fraction of the dense one's
+//! - [`cli`]: the options that all programs have
+//! - [`report`]: the table on the terminal and the JSON document
+//! - [`figure`]: curves over the steps of a run, as SVG
+//! - [`file`]: writing a file whole or not at all
+//!
+//! The programs themselves are in `src/bin`, one for each combination of compressors.
+
+#![recursion_limit = "256"]
+
+pub mod cli;
+pub mod digits;
+pub mod figure;
+pub mod file;
+pub mod latency;
+pub mod report;
+pub mod resnet;
+pub mod train;

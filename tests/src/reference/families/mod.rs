@@ -1,0 +1,34 @@
+//! One module a family: runs a case and compares everything that it expects.
+
+use super::case::{Case, Result};
+use super::check::Checks;
+
+pub mod a;
+pub mod b;
+pub mod d;
+pub mod e;
+pub mod f;
+pub mod g;
+pub mod h;
+pub mod i;
+
+/// Runs a case of any family.
+///
+/// # Errors
+///
+/// When the case cannot be run, or asks for what the library does not have.
+pub fn run(case: &Case) -> Result<Checks> {
+    match case.file.family.as_str() {
+        "A" => a::run(case),
+        "B" => b::run(case),
+        "C" => case.not_covered("Slim and Movement pruning are not part of the library yet"),
+        "D" => d::run(case),
+        "E" => e::run(case),
+        "F" => f::run(case),
+        "G" => g::run(case),
+        "H" => h::run(case),
+        "I" => i::run(case),
+        "J" => case.not_covered("folding of batch norms is not part of the library yet"),
+        other => Err(case.error(format!("unknown family {other}"))),
+    }
+}

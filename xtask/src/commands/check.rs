@@ -1,0 +1,18 @@
+//! `cargo xtask check`: what must be clean before a change is taken, the cheapest first.
+
+use anyhow::Result;
+
+use super::Cargo;
+
+/// Runs every check and stops at the first that fails.
+pub fn run() -> Result<()> {
+    commands().iter().try_for_each(Cargo::run)
+}
+
+fn commands() -> [Cargo; 3] {
+    [
+        Cargo::new("fmt --all --check"),
+        Cargo::new("clippy --workspace --all-targets -- -D warnings"),
+        Cargo::new("doc --workspace --no-deps").env("RUSTDOCFLAGS", "-D warnings"),
+    ]
+}
