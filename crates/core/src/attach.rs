@@ -22,6 +22,7 @@ pub(crate) fn adopt<M: Module>(model: M, phase: Arc<Phase>) -> (M, Spaces) {
     walk::edit(model, Spaces::new(), move |spaces, found| {
         let mut take_over = |space: &mut Arc<TargetSpace>| {
             *space = space.fork(phase.clone());
+            space.release();
             spaces.insert(space.id().clone(), space.clone());
         };
         match found {
@@ -167,4 +168,28 @@ pub(crate) fn masked<M: Module>(model: M) -> M {
         Edited::Wrapper { ports, .. } => ports.spaces_mut().for_each(without_quantization),
     });
     model
+}
+
+/// A validation snapshot of `model` that records the hidden states of `targets`, and their states.
+///
+/// This is how a teacher is read: it shares nothing with the model that it was taken from.
+///
+/// # Errors
+///
+/// A target that is no input or output of a wrapped layer of the model.
+pub fn tap<M: Module>(
+    model: &M,
+    targets: &[TargetId],
+) -> Result<(M, Vec<Arc<TargetSpace>>), Error> {
+    let phase = Arc::new(Phase::default());
+    let (model, existing) = adopt(model.valid(), phase.clone());
+    let layers = crate::layer::layers(&model);
+    let missing: Vec<TargetId> =
+        targets.iter().filter(|id| !existing.contains_key(*id)).cloned().collect();
+    let mut spaces = new_spaces(&layers, &missing, &phase)?;
+    let model = attach(model, &spaces)?;
+    spaces.extend(existing);
+    let tapped: Vec<_> = targets.iter().map(|id| spaces[id].clone()).collect();
+    tapped.iter().for_each(|space| space.set_recording(true));
+    Ok((model, tapped))
 }

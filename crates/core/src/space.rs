@@ -146,6 +146,14 @@ impl TargetSpace {
         }
     }
 
+    /// Lets compressors of another chain claim the target.
+    pub(crate) fn release(&self) {
+        let mut inner = self.lock();
+        inner.modes.clear();
+        inner.observer = None;
+        inner.records = false;
+    }
+
     pub(crate) fn modes(&self) -> Vec<Mode> {
         self.lock().modes.clone()
     }

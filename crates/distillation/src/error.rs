@@ -39,4 +39,16 @@ pub enum DistillationError {
         /// Path of the student's layer.
         student: String,
     },
+
+    /// A layer gave no hidden state in the forward pass.
+    #[error(
+        "{whose} layer `{layer}` gave no hidden state: the forward pass does not reach its \
+         `Wrapper`"
+    )]
+    NoHiddenState {
+        /// `student` or `teacher`.
+        whose: &'static str,
+        /// Path of the layer.
+        layer: String,
+    },
 }

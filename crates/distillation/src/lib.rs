@@ -7,13 +7,16 @@
 //! - [`losses`]: what two hidden states cost each other, [`mse`](losses::mse) or
 //!   [`kl`](losses::kl).
 //! - [`combine`]: from the losses of all links to the loss that is trained.
+//! - [`DynamicLayerwiseDistiller`]: each layer learns from the nearest of its links.
 #![warn(missing_docs)]
 
 pub mod combine;
+mod dynamic;
 mod error;
 pub mod losses;
 mod settings;
 
+pub use dynamic::{DistillConfig, DynamicLayerwiseDistiller};
 pub use error::DistillationError;
 pub use losses::DistillationLoss;
 pub use settings::{DistillationSettings, Link};

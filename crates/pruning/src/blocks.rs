@@ -258,7 +258,8 @@ mod tests {
         #[case] block: &[i64],
         #[case] error: PruningError,
     ) {
-        assert_eq!(Blocks::new(shape, block), Err(error));
+        let found = Blocks::new(shape, block).unwrap_err();
+        assert_eq!(found.to_string(), error.to_string());
     }
 
     #[test]

@@ -7,12 +7,75 @@ use thiserror::Error;
 ///
 /// Errors that belong to one target are wrapped in [`Target`](PruningError::Target), which names
 /// it: `conv1.weight: block size 3 does not divide dim 0 of size 8`.
-#[derive(Debug, Clone, PartialEq, Error)]
+#[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PruningError {
     /// The configuration list is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+
+    /// The chain refused.
+    #[error(transparent)]
+    Core(#[from] burn_compress_core::Error),
+
+    /// A channel cannot be removed without changing the function of the model.
+    #[error("its channels cannot be removed: {reason}; exclude the layer from the configuration")]
+    Protected {
+        /// Why.
+        reason: String,
+    },
+
+    /// Channels are coupled with a layer that the configuration does not select.
+    #[error(
+        "its channels are coupled with those of `{coupled}`, which the configuration does not \
+         select: select or exclude both"
+    )]
+    CoupledLayer {
+        /// The other layer.
+        coupled: String,
+    },
+
+    /// Coupled layers have different settings.
+    #[error(
+        "its channels are coupled with those of `{member}`, but the settings differ: {found} and \
+         {expected}; give both the same"
+    )]
+    CoupledSettings {
+        /// The first member.
+        member: String,
+        /// The settings of this target.
+        found: String,
+        /// The settings of the first member.
+        expected: String,
+    },
+
+    /// The graph names a parameter that is no parameter of a layer.
+    #[error("the graph holds the parameter `{path}`, which belongs to no layer of the model")]
+    UnknownParameter {
+        /// The parameter.
+        path: String,
+    },
+
+    /// Inputs and outputs have no score.
+    #[error(
+        "inputs and outputs cannot be scored; give the target an `align` to a parameter's mask"
+    )]
+    NotScored,
+
+    /// The shape of an input or output is not known yet.
+    #[error(
+        "its shape is not known before a forward pass; give the evaluator a dummy input"
+    )]
+    UnknownShape,
+
+    /// A schedule needs a pruner to drive.
+    #[error("{schedule} drives a pruner without a schedule, but the newest of the chain is {found}")]
+    NothingToSchedule {
+        /// The schedule.
+        schedule: &'static str,
+        /// The newest algorithm.
+        found: &'static str,
+    },
 
     /// An error at one target.
     #[error("{target}: {source}")]

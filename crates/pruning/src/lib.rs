@@ -35,11 +35,15 @@ mod error;
 mod granularity;
 pub mod mask;
 pub mod metrics;
+mod pruner;
 mod schedule;
 mod settings;
+mod units;
 
 pub use blocks::Blocks;
 pub use error::PruningError;
 pub use granularity::{Axes, Granularity, PadSide};
-pub use schedule::{Schedule, ScheduleKind};
+pub use metrics::{L1NormPruner, L2NormPruner, LevelPruner, TaylorConfig, TaylorPruner};
+pub use pruner::PrunerConfig;
+pub use schedule::{AgpConfig, AgpPruner, LinearConfig, LinearPruner, Schedule, ScheduleKind};
 pub use settings::{Align, PruningSettings};

@@ -3,8 +3,8 @@
 //!
 //! Blocks are those of a [`Grid`]: `[1, 1]` is one block for a matrix, `[1, C, 1, 1]` one per
 //! channel, `[2, 2]` on a `[8, 6]` matrix four blocks of 4 by 3. Any rank is reduced one dimension
-//! at a time as a tensor of rank three, after neighbouring dimensions that are treated alike were
-//! merged; per tensor that is a single reduction, per channel at most two.
+//! at a time, after neighbouring dimensions that are treated alike were merged; per tensor that is
+//! a single reduction, per channel at most two.
 
 use burn::tensor::Tensor;
 use burn_compress_core::{FlatTensor, Grid};
@@ -42,8 +42,8 @@ pub fn range(
 ) -> Result<(Tensor<1>, Tensor<1>), QuantizationError> {
     let dims = merge(&values.shape, grid)?;
     let flat = values.values.clone().detach().without_autodiff();
-    let minimum = reduce(flat.clone(), &dims, |part| part.min_dim(1));
-    let maximum = reduce(flat, &dims, |part| part.max_dim(1));
+    let minimum = reduce(flat.clone(), &dims, Tensor::min_dim, Tensor::min_dim);
+    let maximum = reduce(flat, &dims, Tensor::max_dim, Tensor::max_dim);
     Ok((minimum, maximum))
 }
 
@@ -123,16 +123,25 @@ fn merge(shape: &[usize], grid: &Grid) -> Result<Vec<Dim>, QuantizationError> {
 }
 
 /// Reduces the elements of each block, the innermost dimension first.
-fn reduce(values: Tensor<1>, dims: &[Dim], over: impl Fn(Tensor<3>) -> Tensor<3>) -> Tensor<1> {
+///
+/// Contiguous blocks go through `rows`, which is many times faster on a CPU than `strided`.
+fn reduce(
+    values: Tensor<1>,
+    dims: &[Dim],
+    rows: impl Fn(Tensor<2>, usize) -> Tensor<2>,
+    strided: impl Fn(Tensor<3>, usize) -> Tensor<3>,
+) -> Tensor<1> {
     let mut outer = values.dims()[0];
     let mut inner = 1;
     let mut values = values;
     for dim in dims.iter().rev() {
         outer /= dim.size * dim.blocks;
         let parts = outer * dim.blocks;
-        if dim.size > 1 {
-            values = over(values.reshape([parts, dim.size, inner])).reshape([parts * inner]);
-        }
+        values = match (dim.size, inner) {
+            (1, _) => values,
+            (size, 1) => rows(values.reshape([parts, size]), 1).reshape([parts]),
+            (size, _) => strided(values.reshape([parts, size, inner]), 1).reshape([parts * inner]),
+        };
         inner *= dim.blocks;
     }
     values
@@ -195,6 +204,21 @@ mod tests {
         let (minimum, maximum) = ranges(&[1.0, f32::NAN, 3.0, 4.0], &[2, 2], &[2, 1]);
         assert!(minimum[0].is_nan() && maximum[0].is_nan());
         assert_eq!((minimum[1], maximum[1]), (3.0, 4.0));
+    }
+
+    #[test]
+    fn nan_is_found_wherever_it_is() {
+        // Long blocks take other code paths than short ones.
+        for at in [0, 1, 7, 100, 511, 1022, 1023] {
+            let mut x: Vec<f32> = (0..1024).map(|i| i as f32 - 500.0).collect();
+            x[at] = f32::NAN;
+            for blocks in [[1, 1], [4, 1], [1, 256], [2, 2]] {
+                let (minimum, maximum) = ranges(&x, &[4, 256], &blocks);
+                let found = |values: &[f32]| values.iter().filter(|v| v.is_nan()).count();
+                let counts = (found(&minimum), found(&maximum));
+                assert_eq!(counts, (1, 1), "element {at}, blocks {blocks:?}");
+            }
+        }
     }
 
     #[test]

@@ -8,16 +8,21 @@
 //! - [`blocks`]: the smallest and largest value of each block of a tensor.
 //! - [`range`]: scale and zero point of a range.
 //! - [`observer`]: the range followed over a training run.
+//! - [`QatQuantizer`]: quantization-aware training.
 #![warn(missing_docs)]
 
 pub mod blocks;
 mod dtype;
 mod error;
+mod granularity;
 pub mod observer;
+mod qat;
 pub mod range;
 mod settings;
 
 pub use dtype::{QuantDtype, QuantScheme};
 pub use error::QuantizationError;
+pub use granularity::Granularity;
 pub use observer::MovingAverageObserver;
-pub use settings::{ApplyMethod, Granularity, QuantizationSettings};
+pub use qat::{QatConfig, QatQuantizer};
+pub use settings::{ApplyMethod, QuantizationSettings};

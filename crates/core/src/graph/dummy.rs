@@ -214,8 +214,8 @@ mod tests {
         });
         assert_shareable(&dummy);
         let outputs = dummy.clone().run(&model, &device);
-        let weight = model.weight.val().to_data().to_vec::<f32>().unwrap();
-        let first = outputs[0].to_vec::<f32>().unwrap()[0];
+        let weight = model.weight.val().to_data().try_to_vec::<f32>().unwrap();
+        let first = outputs[0].try_to_vec::<f32>().unwrap()[0];
         assert_eq!(outputs.len(), 3);
         assert!((first - (weight[0] + weight[2] + weight[4])).abs() < 1e-6);
         let traced = dummy.trace(&model, &device);

@@ -15,6 +15,7 @@
 //! here); any block is possible.
 
 use super::Importance;
+use crate::pruner::{PrunerConfig, Signal, constructors};
 use crate::Blocks;
 
 /// The L1 norm of each block.
@@ -33,6 +34,16 @@ pub(super) fn l1_norm(data: &[f32], blocks: &Blocks) -> Vec<f32> {
         block.iter().map(|&w| f64::from(w).abs()).sum::<f64>() as f32
     })
 }
+
+/// Prunes blocks with the smallest sum of magnitudes.
+///
+/// Without a schedule the masks are generated once, before the first training step.
+#[derive(Debug, Clone, Copy)]
+pub struct L1NormPruner;
+
+constructors!(L1NormPruner, PrunerConfig, |config| {
+    Ok((Signal::Weights(Box::new(L1Norm)), *config))
+});
 
 #[cfg(test)]
 mod tests {

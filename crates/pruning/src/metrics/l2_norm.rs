@@ -13,6 +13,7 @@
 //! for Efficient ConvNets, 2017, <https://arxiv.org/abs/1608.08710>.
 
 use super::Importance;
+use crate::pruner::{PrunerConfig, Signal, constructors};
 use crate::Blocks;
 
 /// The L2 norm of each block.
@@ -32,6 +33,16 @@ fn l2_norm(data: &[f32], blocks: &Blocks) -> Vec<f32> {
         squares.sqrt() as f32
     })
 }
+
+/// Prunes blocks with the smallest Euclidean norm.
+///
+/// Without a schedule the masks are generated once, before the first training step.
+#[derive(Debug, Clone, Copy)]
+pub struct L2NormPruner;
+
+constructors!(L2NormPruner, PrunerConfig, |config| {
+    Ok((Signal::Weights(Box::new(L2Norm)), *config))
+});
 
 #[cfg(test)]
 mod tests {

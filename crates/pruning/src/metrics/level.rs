@@ -17,6 +17,7 @@
 
 use super::Importance;
 use super::l1_norm::l1_norm;
+use crate::pruner::{PrunerConfig, Signal, constructors};
 use crate::{Blocks, Granularity};
 
 /// The magnitude of each element, or the L1 norm of each block.
@@ -32,6 +33,16 @@ impl Importance for Level {
         Granularity::Default
     }
 }
+
+/// Prunes the smallest elements.
+///
+/// Without a schedule the masks are generated once, before the first training step.
+#[derive(Debug, Clone, Copy)]
+pub struct LevelPruner;
+
+constructors!(LevelPruner, PrunerConfig, |config| {
+    Ok((Signal::Weights(Box::new(Level)), *config))
+});
 
 #[cfg(test)]
 mod tests {

@@ -16,10 +16,10 @@ mod l2_norm;
 mod level;
 mod taylor;
 
-pub use l1_norm::L1Norm;
-pub use l2_norm::L2Norm;
-pub use level::Level;
-pub use taylor::Taylor;
+pub use l1_norm::{L1Norm, L1NormPruner};
+pub use l2_norm::{L2Norm, L2NormPruner};
+pub use level::{Level, LevelPruner};
+pub use taylor::{Taylor, TaylorConfig, TaylorPruner};
 
 use crate::{Blocks, Granularity};
 

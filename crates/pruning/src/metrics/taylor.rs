@@ -18,7 +18,10 @@
 //! <https://arxiv.org/abs/1906.10771>, equation 8. The paper adds up over the weights of a filter
 //! too, but squares the sum in its group variant; here each weight is squared on its own.
 
+use burn::config::Config;
+
 use super::Importance;
+use crate::pruner::{PrunerConfig, Signal, constructors};
 use crate::{Blocks, PruningError};
 
 /// The Taylor score of values that were collected over a number of steps.
@@ -65,6 +68,27 @@ fn taylor(collected: &[f32], steps: usize, blocks: &Blocks) -> Vec<f32> {
         (sum / steps as f64) as f32
     })
 }
+
+/// What a [`TaylorPruner`] needs to know.
+#[derive(Config, Debug)]
+pub struct TaylorConfig {
+    /// The number of training steps whose gradients make the score.
+    pub training_steps: usize,
+    /// What all pruners have in common.
+    #[config(default = "PrunerConfig::new()")]
+    pub pruner: PrunerConfig,
+}
+
+/// Prunes blocks whose removal is expected to change the loss least.
+///
+/// Without a schedule the masks are generated once, after `training_steps` steps.
+#[derive(Debug, Clone, Copy)]
+pub struct TaylorPruner;
+
+constructors!(TaylorPruner, TaylorConfig, |config| {
+    let taylor = Taylor::new(config.training_steps)?;
+    Ok((Signal::Gradients(Box::new(taylor), config.training_steps), config.pruner))
+});
 
 #[cfg(test)]
 mod tests {

@@ -1,23 +1,161 @@
-//! Family H.
+//! Family H: complete short training runs with plain gradient descent.
 
+use std::sync::Arc;
+
+use burn::module::Module;
 use burn::nn::loss::CrossEntropyLossConfig;
-use burn::tensor::Device;
+use burn::tensor::{Device, Int, Tensor};
+use serde::Deserialize;
 use serde_json::Value;
 
+use crate::reference::adapter::{self, Chain, core::Budget, core::Compressor};
 use crate::reference::case::{Case, Result};
 use crate::reference::check::Checks;
+use crate::reference::drive;
+use crate::reference::families::a::compare_masks;
 use crate::reference::model::{Activation, RefModel};
+use crate::reference::targets;
+
+/// The losses of one step.
+#[derive(Debug, Deserialize)]
+struct Losses {
+    step: usize,
+    raw_loss: f64,
+    total_loss: f64,
+}
+
+/// One generation of masks.
+#[derive(Debug, Deserialize)]
+struct Round {
+    after_step: usize,
+}
 
 /// Runs a case.
+///
+/// # Errors
+///
+/// When the case cannot be run, or fuses a compressor that the library does not have.
 pub fn run(case: &Case) -> Result<Checks> {
     let device = Device::flex().autodiff();
     let mut checks = Checks::new(case);
-    let model = RefModel::build(case.model()?, &device)?
-        .load(|layer, name| case.tensors.get(&format!("init/{layer}.{name}")).cloned())?;
-    let x = Activation::from_array(case.array("step0/x")?, &device)?;
-    let labels = case.array("step0/label")?.int_tensor::<1>(&device)?;
-    let loss = CrossEntropyLossConfig::new().init(&device).forward(model.forward(x).rows(), labels);
-    let losses: Vec<Value> = case.expected("losses")?;
-    checks.number("raw_loss", loss.into_scalar::<f32>() as f64, losses[0]["raw_loss"].as_f64().unwrap());
+    let losses: Vec<Losses> = case.expected("losses")?;
+    let rounds: Vec<Round> = match case.file.expected.get("rounds") {
+        Some(_) => case.expected("rounds")?,
+        None => Vec::new(),
+    };
+    let steps = losses.len();
+    let mut inputs = Vec::new();
+    let mut labels: Vec<Tensor<1, Int>> = Vec::new();
+    for step in 0..steps {
+        let x = case.array(&format!("step{step}/x"))?;
+        inputs.push(Activation::from_array(x, &device)?);
+        labels.push(case.array(&format!("step{step}/label"))?.int_tensor(&device)?);
+    }
+    let inputs = Arc::new(inputs);
+    let network = |part: &str| {
+        RefModel::build(case.model()?, &device)?
+            .load(|layer, name| case.tensors.get(&format!("{part}/{layer}.{name}")).cloned())
+    };
+    let batches = inputs.clone();
+    let evaluator = drive::evaluator(steps, case.argument("sgd_lr")?, move |model, step| {
+        let output = model.forward(batches[*step].clone()).rows();
+        let loss = CrossEntropyLossConfig::new().init(&output.device());
+        loss.forward(output, labels[*step].clone())
+    });
+    let chain = Compressor::from_model(network("init")?, evaluator);
+    let mut chain = fuse(case, chain, network("teacher")?.valid(), &inputs)?;
+
+    for step in 1..=steps {
+        chain
+            .advance(&Budget::steps(steps), Some(step))
+            .map_err(|error| case.error(format!("step {step}: {error}")))?;
+        if let Some(round) = rounds.iter().position(|round| round.after_step == step) {
+            let masks = targets::masks(chain.model(), &chain.masks());
+            compare_masks(case, &mut checks, &format!("round{round}/mask/"), &masks);
+        }
+    }
+    for (name, value) in chain.model().parameters() {
+        let expected = format!("final/{name}");
+        if case.tensors.contains_key(&expected) {
+            checks.array(case, &expected, &value);
+        }
+    }
+    let masks = targets::masks(chain.model(), &chain.masks());
+    compare_masks(case, &mut checks, "final_mask/", &masks);
+    compare_calibration(case, &mut checks, &chain)?;
+    let compressed = chain.finish().map_err(|error| case.error(error))?;
+    for expected in &losses {
+        let step = expected.step;
+        match compressed.history().steps.get(step) {
+            Some(record) => {
+                checks.number(&format!("raw loss {step}"), record.task_loss, expected.raw_loss);
+                checks.number(&format!("total loss {step}"), record.loss, expected.total_loss);
+            }
+            None => checks.fail(format!("step {step} is not in the history")),
+        }
+    }
+    if let Some(x) = case.tensors.get("eval/x") {
+        let x = Activation::from_array(x, &device.without_autodiff())?;
+        checks.array(case, "eval/out", &compressed.model().forward(x).array());
+    }
     Ok(checks)
+}
+
+/// Fuses the compressors of a case in the order of their creation.
+fn fuse(case: &Case, chain: Chain, teacher: RefModel, inputs: &Arc<Vec<Activation>>) -> Result<Chain> {
+    let newest_first: Vec<String> = case.expected("fused_compressors_newest_first")?;
+    let configurations: &[Value] =
+        case.file.config_list.as_array().map(Vec::as_slice).unwrap_or_default();
+    let known = ["AGPPruner", "TaylorPruner", "QATQuantizer", "DynamicLayerwiseDistiller"];
+    if let Some(unknown) = newest_first.iter().find(|name| !known.contains(&name.as_str())) {
+        return case.not_covered(format!("{unknown} is not part of the library yet"));
+    }
+    let oldest_first = newest_first.iter().rev();
+    let mut chain = chain;
+    for (name, rules) in oldest_first.zip(configurations) {
+        chain = match name.as_str() {
+            "AGPPruner" => {
+                let steps = first_argument(case, &["training_steps", "taylor_training_steps"])?;
+                let chain = adapter::taylor(case, chain, rules, steps)?;
+                let interval = case.argument("interval_steps")?;
+                adapter::agp(case, chain, interval, case.argument("total_times")?)?
+            }
+            "TaylorPruner" => {
+                let steps = first_argument(case, &["training_steps", "taylor_training_steps"])?;
+                adapter::taylor(case, chain, rules, steps)?
+            }
+            "QATQuantizer" => {
+                adapter::qat(case, chain, rules, case.argument("quant_start_step")?)?
+            }
+            _ => {
+                let lambda = case.argument("origin_loss_lambda")?;
+                adapter::distil(case, chain, rules, teacher.clone(), inputs.clone(), lambda)?
+            }
+        };
+    }
+    Ok(chain)
+}
+
+fn first_argument(case: &Case, keys: &[&str]) -> Result<usize> {
+    let present = keys.iter().find(|key| case.file.arguments.get(**key).is_some());
+    case.argument(present.unwrap_or(&keys[0]))
+}
+
+/// Compares ranges, scales and zero points at the end of the run.
+fn compare_calibration(case: &Case, checks: &mut Checks, chain: &Chain) -> Result<()> {
+    let calibration = chain.calibration().map_err(|error| case.error(error))?;
+    for (id, entry) in &calibration {
+        let target = targets::name(chain.model(), id);
+        for (part, value) in targets::calibration(chain.model(), id, entry) {
+            let expected = format!("final_{part}/{target}");
+            if !case.tensors.contains_key(&expected) {
+                continue;
+            }
+            match value {
+                Ok(value) => checks.array(case, &expected, &value),
+                Err(error) => checks.fail(format!("{expected}: {error}")),
+            }
+        }
+    }
+    Ok(())
 }

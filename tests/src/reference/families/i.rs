@@ -1,20 +1,217 @@
-//! Family I.
+//! Family I: removing masked channels, without and with quantization.
 
 use burn::module::Module;
 use burn::tensor::Device;
+use indexmap::IndexMap;
+use serde_json::Value;
 
-use crate::reference::case::{Case, Result};
+use crate::reference::adapter::core::target::{Target, TargetId};
+use crate::reference::adapter::core::{
+    Budget, Calibration, CalibrationEntry, Compressor, Evaluator, Mask, Masks, RoundGradient,
+};
+use crate::reference::adapter::quantization::QuantizationSettings;
+use crate::reference::adapter::{self, Chain};
+use crate::reference::case::{Array, Case, Result};
 use crate::reference::check::Checks;
+use crate::reference::config::{self, DefaultBlock};
+use crate::reference::families::a::compare_masks;
 use crate::reference::model::{Activation, RefModel};
+use crate::reference::{pruning, targets};
 
 /// Runs a case.
+///
+/// # Errors
+///
+/// When the case cannot be run, or needs what the library does not have.
 pub fn run(case: &Case) -> Result<Checks> {
     let device = Device::flex();
     let mut checks = Checks::new(case);
     let model = RefModel::build(case.model()?, &device)?
         .load(|layer, name| case.tensors.get(&format!("param/{layer}.{name}")).cloned())?
         .valid();
-    let x = Activation::from_array(case.array("x")?, &device)?;
-    checks.array(case, "out_original", &model.forward(x).array());
+    let input = case.array("x")?;
+    let x = Activation::from_array(input, &device)?;
+    if case.tensors.contains_key("out_original") {
+        checks.array(case, "out_original", &model.forward(x.clone()).array());
+    }
+    let quantized = !case.below("scale/").is_empty();
+    let pruning_rules = match quantized {
+        true => &case.file.config_list[0],
+        false => &case.file.config_list,
+    };
+    compare_pruner(case, &mut checks, &model, pruning_rules)?;
+
+    let mut chain: Chain = Compressor::from_model(model, Evaluator::new());
+    let masks = masks(case, chain.model())?;
+    chain.update_masks(&masks).map_err(|error| case.error(error))?;
+    if quantized {
+        let calibration = calibration(case, chain.model())?;
+        chain.update_calibration(&calibration).map_err(|error| case.error(error))?;
+    }
+    let compressed = chain.compress(Budget::none()).map_err(|error| case.error(error))?;
+    let simulated = compressed.model().forward(x.clone()).array();
+    let simulated_name = if quantized { "out_fused" } else { "out_masked" };
+    if case.tensors.contains_key(simulated_name) {
+        checks.array(case, simulated_name, &simulated);
+    }
+    if case.file.expected.get("masked_equals_fast") == Some(&Value::Bool(false)) {
+        return case.not_covered(
+            "the masks contradict each other, and the library refuses such a network instead of \
+             returning another function",
+        );
+    }
+
+    let before = count(case.below("param/").into_iter());
+    let small = adapter::speedup(case, compressed, input)?;
+    let parameters = small.plain.parameters();
+    for (name, value) in &parameters {
+        checks.array(case, &format!("fast/{name}"), value);
+    }
+    let shapes: IndexMap<String, Vec<usize>> = case.expected("shapes")?;
+    for (name, shape) in &shapes {
+        let found = parameters.get(name).map(|value| value.shape.clone());
+        checks.equal(&format!("shape of {name}"), found, Some(shape.clone()));
+    }
+    if case.file.expected.get("params_before").is_some() {
+        checks.equal("params_before", before, case.expected("params_before")?);
+        let after = count(parameters.iter().map(|(name, value)| (name.as_str(), value)));
+        checks.equal("params_after", after, case.expected("params_after")?);
+    }
+    compare_kept(case, &mut checks, &small.kept);
+    if quantized {
+        checks.array(case, "out_fast_quantized", &small.model.forward(x.clone()).array());
+        checks.array(case, "out_fast_float", &small.plain.forward(x).array());
+        for (id, entry) in &small.calibration {
+            let target = targets::name(&small.model, id);
+            for (part, value) in targets::calibration(&small.model, id, entry) {
+                let expected = format!("fast_{part}/{target}");
+                if case.tensors.contains_key(&expected) {
+                    checks.array(case, &expected, &value?);
+                }
+            }
+        }
+    } else {
+        checks.array(case, "out_fast", &small.plain.forward(x).array());
+    }
     Ok(checks)
+}
+
+/// Our own pruner's masks must be those that the file gives, where we have the pruner.
+fn compare_pruner(
+    case: &Case,
+    checks: &mut Checks,
+    model: &RefModel,
+    rules: &Value,
+) -> Result<()> {
+    let named = case.file.arguments.get("pruner").and_then(Value::as_str);
+    let first = case.file.algorithm.split(['+', ',']).next();
+    let Some(pruner) = named.or(first) else { return Ok(()) };
+    let importance = pruning::importance(case, pruner)?;
+    let default = importance.default_granularity();
+    let config = pruning::configuration(rules, model, &default)?;
+    let mut shapes = IndexMap::new();
+    for (name, mask) in case.below("mask/") {
+        let id = targets::parse(model, name)?;
+        if !id.target.is_param() {
+            shapes.insert(id, mask.shape.clone());
+        }
+    }
+    let selected = pruning::select(&config, model, &default, &shapes)?;
+    let mut scores = IndexMap::new();
+    for target in selected.iter().filter(|target| target.settings.is_active()) {
+        let value = pruning::value(case, model, &target.id, "param/")?;
+        if let Some(score) = pruning::scores(target, importance.as_ref(), &value) {
+            scores.insert(target.id.clone(), score);
+        }
+    }
+    let masks = pruning::masks(&selected, &scores, model)?;
+    compare_masks(case, checks, "mask/", &masks);
+    Ok(())
+}
+
+/// The masks of the file in Burn's layout.
+fn masks(case: &Case, model: &RefModel) -> Result<Masks> {
+    let mut masks = Masks::new();
+    for (name, array) in case.below("mask/") {
+        let id = targets::parse(model, name)?;
+        let array = targets::convert(model, &id, array);
+        let mask = Mask::new(array.values, array.shape).map_err(|error| case.error(error))?;
+        masks.insert(id, mask);
+    }
+    Ok(masks)
+}
+
+/// The scales and zero points of the file, with types and schemes from the configuration.
+fn calibration(case: &Case, model: &RefModel) -> Result<Calibration> {
+    let rules = &case.file.config_list[1];
+    let config = config::translate::<QuantizationSettings>(rules, model, DefaultBlock::Other)?;
+    let layers = crate::reference::adapter::core::layer::layers(model);
+    let selected = config.select(&layers).map_err(|error| case.error(error))?;
+    let mut calibration = Calibration::new();
+    for target in selected {
+        let id = target.id();
+        let name = targets::name(model, &id);
+        let rank = rank(case, model, &id, &name)?;
+        let scale = case.array(&format!("scale/{name}"))?;
+        let (grid, scale) = targets::grid(model, &id, rank, scale);
+        let zero_point = case.array(&format!("zero_point/{name}"))?;
+        let (_, zero_point) = targets::grid(model, &id, rank, zero_point);
+        let dtype = target.settings.dtype();
+        let entry = CalibrationEntry {
+            dtype: dtype.to_string(),
+            scheme: target.settings.scheme().to_string(),
+            qmin: dtype.qmin(),
+            qmax: dtype.qmax(),
+            grid,
+            gradient: RoundGradient::default(),
+            enabled: true,
+            scale: Some(scale),
+            zero_point: Some(zero_point),
+            minimum: None,
+            maximum: None,
+        };
+        calibration.insert(id, entry);
+    }
+    Ok(calibration)
+}
+
+/// Number of dims of a target; inputs and outputs have that of the network's input, or that which
+/// their scales give away.
+fn rank(case: &Case, model: &RefModel, id: &TargetId, name: &str) -> Result<usize> {
+    let scale = case.array(&format!("scale/{name}"))?.shape.len();
+    Ok(match (&id.target, model.kind(&id.layer)) {
+        (Target::Param(_), _) => case.array(&format!("param/{name}"))?.shape.len(),
+        (_, "Conv2d") => 4,
+        (_, "Linear") => 2,
+        _ => scale.max(case.array("x")?.shape.len()),
+    })
+}
+
+/// Compares the surviving channels of every layer that the file lists.
+fn compare_kept(
+    case: &Case,
+    checks: &mut Checks,
+    kept: &IndexMap<String, (Vec<usize>, Vec<usize>)>,
+) {
+    for (side, pick) in [("kept_in", 0), ("kept_out", 1)] {
+        for (layer, _) in case.below(&format!("{side}/")) {
+            let name = format!("{side}/{layer}");
+            match kept.get(layer) {
+                Some((inputs, outputs)) => {
+                    let indices = if pick == 0 { inputs } else { outputs };
+                    let values = indices.iter().map(|index| *index as f32).collect::<Vec<_>>();
+                    checks.array(case, &name, &Array::float([values.len()], values));
+                }
+                None => checks.fail(format!("{name}: the layer was not analysed")),
+            }
+        }
+    }
+}
+
+/// Number of trainable values; running statistics are not.
+fn count<'a>(parameters: impl Iterator<Item = (&'a str, &'a Array)>) -> usize {
+    parameters
+        .filter(|(name, _)| !name.ends_with(".running_mean") && !name.ends_with(".running_var"))
+        .map(|(_, value)| value.values.len())
+        .sum()
 }

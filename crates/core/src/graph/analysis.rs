@@ -1,0 +1,397 @@
+//! The state of the channel analysis: what is known about every tensor, and the steps that rules
+//! are made of.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use burn_capture::TensorId;
+use burn_ir::{OperationIr, TensorIr};
+
+use super::capture::Captured;
+use super::labels::{Axis, Label, Labels, Origin, Value};
+use super::{GraphError, rules};
+
+/// How the forward pass uses a dimension of a parameter.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Role {
+    /// Its channels are made here: masking the entry makes the channel zero.
+    pub producer: bool,
+    /// Its channels are read here, as the input of a contraction.
+    pub consumer: bool,
+}
+
+/// A convolution whose channels are split into groups.
+#[derive(Debug)]
+pub(super) struct Grouped {
+    pub weight: usize,
+    pub groups: usize,
+    pub input: Vec<Label>,
+    pub output: Vec<Label>,
+}
+
+/// Labels along a dimension that is split into equal contiguous blocks.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    pub layer: String,
+    pub blocks: usize,
+    pub labels: Vec<Label>,
+}
+
+/// Multiply-accumulates of one operation: the product of the sizes, divided by `divisor`.
+#[derive(Debug)]
+pub(super) struct Macs {
+    pub layer: String,
+    pub sizes: Vec<Size>,
+    pub divisor: u64,
+}
+
+/// A factor of a count, with the labels of the dimension it is the size of.
+#[derive(Debug)]
+pub(super) struct Size {
+    pub size: u64,
+    pub labels: Option<Vec<Label>>,
+}
+
+impl Size {
+    pub fn fixed(size: usize) -> Self {
+        Self {
+            size: size as u64,
+            labels: None,
+        }
+    }
+
+    /// The dimension `dim` of a tensor.
+    pub fn of(value: &Value, dim: usize) -> Self {
+        Self {
+            size: value.shape[dim] as u64,
+            labels: value.axes[dim].as_ref().map(|axis| axis.labels.clone()),
+        }
+    }
+}
+
+/// Abstract interpretation of a captured graph.
+pub(super) struct Analysis<'a> {
+    pub captured: &'a Captured,
+    pub labels: Labels,
+    pub tensors: BTreeMap<TensorId, Value>,
+    pub params: Vec<Value>,
+    pub roles: Vec<Vec<Role>>,
+    pub statistics: BTreeSet<usize>,
+    pub grouped: Vec<Grouped>,
+    /// Weights of depthwise convolutions, with the number of groups.
+    pub depthwise: BTreeMap<usize, usize>,
+    pub blocks: Vec<Blocks>,
+    pub macs: Vec<Macs>,
+    inputs: BTreeSet<TensorId>,
+    op: usize,
+}
+
+impl<'a> Analysis<'a> {
+    /// Labels the parameters and follows the labels through every operation.
+    pub fn run(captured: &'a Captured) -> Result<Self, GraphError> {
+        let mut analysis = Self {
+            captured,
+            labels: Labels::default(),
+            tensors: BTreeMap::new(),
+            params: Vec::new(),
+            roles: Vec::new(),
+            statistics: BTreeSet::new(),
+            grouped: Vec::new(),
+            depthwise: BTreeMap::new(),
+            blocks: Vec::new(),
+            macs: Vec::new(),
+            inputs: captured.inputs.iter().copied().collect(),
+            op: 0,
+        };
+        analysis.label_params();
+        for (index, op) in captured.graph.operations.iter().enumerate() {
+            analysis.op = index;
+            rules::apply(&mut analysis, op)?;
+        }
+        analysis.protect_outputs();
+        analysis.hide_unused();
+        Ok(analysis)
+    }
+
+    fn label_params(&mut self) {
+        for (index, param) in self.captured.params.iter().enumerate() {
+            let mut value = Value::plain(param.shape.clone(), false);
+            for (dim, &size) in param.shape.iter().enumerate() {
+                // The only entry of a dimension cannot be removed.
+                if size > 1 {
+                    let labels = (0..size).map(|_| Some(self.labels.fresh())).collect();
+                    value.axes[dim] = Some(Axis {
+                        labels,
+                        value: vec![Some(0.0); size],
+                        origins: vec![(index, dim)],
+                        spoiler: None,
+                    });
+                }
+            }
+            self.roles.push(vec![Role::default(); param.shape.len()]);
+            self.tensors.insert(param.tensor, value.clone());
+            self.params.push(value);
+        }
+    }
+
+    fn protect_outputs(&mut self) {
+        for id in &self.captured.outputs {
+            if let Some(value) = self.tensors.get(id).cloned() {
+                for axis in value.axes.iter().flatten() {
+                    self.protect(axis, "reaches the model's output");
+                }
+            }
+        }
+    }
+
+    fn hide_unused(&mut self) {
+        let operations = &self.captured.graph.operations;
+        let read: BTreeSet<TensorId> = operations
+            .iter()
+            .flat_map(|op| op.inputs().map(|tensor| tensor.id))
+            .chain(self.captured.outputs.iter().copied())
+            .collect();
+        for (param, value) in self.captured.params.iter().zip(self.params.clone()) {
+            if !read.contains(&param.tensor) {
+                for axis in value.axes.iter().flatten() {
+                    self.hide(axis, "is not used by the forward pass");
+                }
+            }
+        }
+    }
+
+    /// What is known about a tensor; nothing but its shape if no rule has described it.
+    pub fn value(&self, tensor: &TensorIr) -> Value {
+        match self.tensors.get(&tensor.id) {
+            Some(value) => value.clone(),
+            None => {
+                let inputs = &self.captured.inputs;
+                // Without declared inputs a constant may be one.
+                let data = inputs.is_empty() || inputs.contains(&tensor.id);
+                Value::plain(tensor.shape.to_vec(), data)
+            }
+        }
+    }
+
+    /// Describes an operation's output.
+    ///
+    /// Where an activation takes part, the parameters that the axes come from make its channels.
+    pub fn set(&mut self, out: &TensorIr, mut axes: Vec<Option<Axis>>, data: bool) {
+        for axis in axes.iter_mut().flatten() {
+            let labelled = axis.labels.iter().zip(&axis.value);
+            let zero = labelled
+                .filter(|(label, _)| label.is_some())
+                .all(|(_, value)| *value == Some(0.0));
+            axis.spoiler = match zero {
+                true => None,
+                false => axis.spoiler.or(Some(self.op)),
+            };
+            if data {
+                for (param, dim) in std::mem::take(&mut axis.origins) {
+                    self.roles[param][dim].producer = true;
+                }
+            }
+        }
+        let shape = out.shape.to_vec();
+        debug_assert_eq!(shape.len(), axes.len());
+        self.tensors.insert(out.id, Value { shape, axes, data });
+    }
+
+    /// Describes an output without labels.
+    pub fn set_plain(&mut self, out: &TensorIr, data: bool) {
+        self.set(out, vec![None; out.shape.to_vec().len()], data);
+    }
+
+    /// The name of the operation under analysis.
+    pub fn op_name(&self) -> String {
+        rules::name(&self.captured.graph.operations[self.op])
+    }
+
+    /// The name of the layer whose parameters a tensor is made of, the operation's if none.
+    pub fn layer(&self, value: &Value) -> String {
+        let origin = value.axes.iter().flatten().find_map(|a| a.origins.first());
+        match origin {
+            Some(&(param, _)) => layer_of(&self.captured.params[param].path).to_string(),
+            None => self.op_name(),
+        }
+    }
+
+    /// Forbids the removal of every channel along an axis.
+    pub fn protect(&mut self, axis: &Axis, why: &str) {
+        let reason = self.labels.reason(why.to_string());
+        for &atom in axis.labels.iter().flatten() {
+            self.labels.protect(atom, reason);
+        }
+    }
+
+    /// Forbids the removal of one channel.
+    pub fn protect_label(&mut self, label: Label, why: &str) {
+        if let Some(atom) = label {
+            let reason = self.labels.reason(why.to_string());
+            self.labels.protect(atom, reason);
+        }
+    }
+
+    /// Declares that the indices of an axis are no channels, and protects them.
+    pub fn hide(&mut self, axis: &Axis, why: &str) {
+        self.protect(axis, why);
+        for &atom in axis.labels.iter().flatten() {
+            self.labels.hide(atom);
+        }
+    }
+
+    /// Protects the labels of every dimension of the inputs; the outputs carry none.
+    pub fn opaque<'t>(
+        &mut self,
+        inputs: impl IntoIterator<Item = &'t TensorIr>,
+        outs: impl IntoIterator<Item = &'t TensorIr>,
+    ) {
+        let why = format!("is read by `{}`", self.op_name());
+        let mut data = false;
+        for tensor in inputs {
+            let value = self.value(tensor);
+            data |= value.data;
+            for axis in value.axes.iter().flatten() {
+                self.protect(axis, &why);
+            }
+        }
+        for out in outs {
+            self.set_plain(out, data);
+        }
+    }
+
+    /// An operation without a rule: an error if it reads labels.
+    pub fn unknown(&mut self, op: &OperationIr) -> Result<(), GraphError> {
+        let inputs: Vec<Value> = op.inputs().map(|tensor| self.value(tensor)).collect();
+        if inputs.iter().any(Value::is_labelled) {
+            return Err(GraphError::UnknownOperation {
+                operation: rules::name(op),
+                parameters: self.producers_of(&inputs),
+            });
+        }
+        let data = inputs.iter().any(|value| value.data);
+        for out in op.outputs() {
+            self.set_plain(out, data);
+        }
+        Ok(())
+    }
+
+    fn producers_of(&self, values: &[Value]) -> String {
+        let axes = || values.iter().flat_map(|v| v.axes.iter().flatten());
+        let wanted: BTreeSet<usize> = axes()
+            .flat_map(|axis| axis.labels.iter().flatten())
+            .map(|&atom| self.labels.find(atom))
+            .collect();
+        let names: Vec<String> = self
+            .params
+            .iter()
+            .zip(&self.captured.params)
+            .filter(|(value, _)| {
+                let mut labels = value.axes.iter().flatten().flat_map(|axis| &axis.labels);
+                labels.any(|label| label.is_some_and(|a| wanted.contains(&self.labels.find(a))))
+            })
+            .map(|(_, param)| format!("`{}`", param.path))
+            .collect();
+        names.join(", ")
+    }
+
+    /// A shape that a rule cannot read.
+    pub fn shape_error(&self, tensors: &[&TensorIr]) -> GraphError {
+        let shapes: Vec<_> = tensors.iter().map(|t| t.shape.to_vec()).collect();
+        GraphError::Shape {
+            operation: self.op_name(),
+            found: format!("{shapes:?}"),
+        }
+    }
+
+    /// Joins two axes index by index; an index that is labelled on one side alone is protected.
+    pub fn join(&mut self, a: Option<&Axis>, b: Option<&Axis>, why: &str) {
+        match (a, b) {
+            (Some(a), Some(b)) => {
+                for (&x, &y) in a.labels.iter().zip(&b.labels) {
+                    match (x, y) {
+                        (Some(x), Some(y)) => self.labels.join(x, y),
+                        (one, other) => self.protect_label(one.or(other), why),
+                    }
+                }
+            }
+            (Some(axis), None) | (None, Some(axis)) => self.protect(axis, why),
+            (None, None) => {}
+        }
+    }
+
+    /// A contraction: `sum_k a[.., k, ..] * b[.., k, ..]`.
+    ///
+    /// Both sides lose the same indices. That changes nothing if one side is exactly zero there,
+    /// where a parameter that is only read does not count: nobody masks it.
+    pub fn contract(&mut self, a: Option<&Axis>, b: Option<&Axis>, layer: &str, input: bool) {
+        let fixed = match input {
+            true => format!("`{layer}` reads it from the model's input"),
+            false => format!("meets a size that cannot change in `{layer}`"),
+        };
+        self.join(a, b, &fixed);
+        let is_param = |axis: Option<&Axis>| axis.is_some_and(|axis| !axis.origins.is_empty());
+        let both = is_param(a) && is_param(b);
+        for axis in [a, b].into_iter().flatten() {
+            for &(param, dim) in &axis.origins {
+                match both {
+                    true => self.roles[param][dim].producer = true,
+                    false => self.roles[param][dim].consumer = true,
+                }
+            }
+        }
+        let (Some(a), Some(b)) = (a, b) else { return };
+        let spoiler = [a, b].into_iter().find_map(|axis| axis.spoiler);
+        let what = match spoiler {
+            Some(op) => rules::name(&self.captured.graph.operations[op]),
+            None => "what is left".to_string(),
+        };
+        let why = format!("`{what}` of a removed channel is not zero before `{layer}`");
+        let masked = |axis: &Axis, i: usize| match axis.origins.is_empty() || both {
+            true => axis.value[i],
+            false => None,
+        };
+        for i in 0..a.labels.len() {
+            let values = [masked(a, i), masked(b, i)];
+            let zero = values.contains(&Some(0.0));
+            let broken = values.iter().flatten().any(|value| !value.is_finite());
+            if !zero || broken {
+                self.protect_label(a.labels[i].or(b.labels[i]), &why);
+            }
+        }
+    }
+
+    /// The parameter dimension that an axis is, entry by entry, if it is one.
+    pub fn origin(&self, axis: Option<&Axis>) -> Option<Origin> {
+        let axis = axis?;
+        let [(param, dim)] = axis.origins[..] else {
+            return None;
+        };
+        let own = self.params[param].axes[dim].as_ref()?;
+        (own.labels == axis.labels).then_some((param, dim))
+    }
+
+    /// Why the channels that meet an unlabelled `tensor` in this operation must stay.
+    pub fn fixed_by(&self, tensor: &TensorIr) -> String {
+        match self.is_input(tensor) {
+            true => "is a channel of the model's input".to_string(),
+            false => format!("meets a size that cannot change in `{}`", self.op_name()),
+        }
+    }
+
+    /// Whether a tensor is an input of the model, possibly in another shape.
+    pub fn is_input(&self, tensor: &TensorIr) -> bool {
+        self.inputs.contains(&tensor.id)
+    }
+
+    /// Notes that `out` is `input` in another shape.
+    pub fn same_source(&mut self, input: &TensorIr, out: &TensorIr) {
+        if self.is_input(input) {
+            self.inputs.insert(out.id);
+        }
+    }
+}
+
+/// The path of the layer that the parameter at `path` belongs to.
+pub(super) fn layer_of(path: &str) -> &str {
+    path.rsplit_once('.').map_or("", |(layer, _)| layer)
+}

@@ -1,0 +1,516 @@
+//! The result of the analysis: channels, the groups they form, and why some must stay.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use burn::module::ParamId;
+use indexmap::IndexMap;
+
+use super::analysis::{Analysis, Role, layer_of};
+use super::labels::{ChannelId, Label, Value};
+use super::macs::CountedOp;
+use super::{Captured, GraphError};
+use crate::target::{Target, TargetId};
+
+/// Which parameters of a model belong together, channel by channel.
+#[derive(Debug, Clone)]
+pub struct ChannelGraph {
+    pub(super) params: IndexMap<String, ParamNode>,
+    pub(super) channels: BTreeSet<ChannelId>,
+    protected: BTreeMap<ChannelId, String>,
+    groups: Vec<ChannelGroup>,
+    producers: BTreeMap<(usize, usize), usize>,
+    pub(super) grouped: Vec<GroupedConv>,
+    pub(super) depthwise: Vec<(String, usize)>,
+    pub(super) blocks: Vec<BlockRule>,
+    pub(super) ports: BTreeMap<TargetId, Vec<PortChannels>>,
+    pub(super) ops: Vec<CountedOp>,
+    pub(super) batch: u64,
+}
+
+/// A parameter or running statistic of the model.
+#[derive(Debug, Clone)]
+pub struct ParamNode {
+    /// Its path, `blocks.0.conv1.weight`.
+    pub path: String,
+    /// Its identifier in Burn.
+    pub param_id: ParamId,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Whether it is a running statistic of a normalization: sliced like a parameter, never masked.
+    pub statistic: bool,
+    /// Per dimension the channel of each index; `None` where indices are no channels.
+    pub channels: Vec<Option<Vec<ChannelId>>>,
+}
+
+impl ParamNode {
+    /// The path of the layer it belongs to, `blocks.0.conv1`.
+    pub fn layer(&self) -> &str {
+        layer_of(&self.path)
+    }
+
+    /// Its name in that layer, `weight`.
+    pub fn name(&self) -> &str {
+        self.path.rsplit('.').next().unwrap_or(&self.path)
+    }
+}
+
+/// Channels whose parameters overlap: a pruner chooses among them and masks all members alike.
+#[derive(Debug, Clone)]
+pub struct ChannelGroup {
+    /// The channels, in the index order of the first member.
+    pub channels: Vec<ChannelId>,
+    /// The parameter dimensions that make the channels, in module order.
+    pub members: Vec<GroupMember>,
+    /// The parameter dimensions that read the channels.
+    pub consumers: Vec<GroupMember>,
+    /// Number of contiguous blocks of `channels` that must lose equally many; 1 if free.
+    pub blocks: usize,
+    /// Why a channel of the group must stay, if one must. Others of the group may still be
+    /// removable: see [`ChannelGraph::protected`].
+    pub protected: Option<String>,
+}
+
+/// A dimension of a parameter as part of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupMember {
+    /// The parameter's path.
+    pub param: String,
+    /// The dimension.
+    pub dim: usize,
+    /// For each channel of the group, the indices along the dimension that belong to it.
+    pub positions: Vec<Vec<usize>>,
+}
+
+/// A convolution with more than one group that is not depthwise. Column `j` of the weight's second
+/// dimension is another input channel in every group, so that it carries no labels.
+#[derive(Debug, Clone)]
+pub struct GroupedConv {
+    /// The layer's path.
+    pub layer: String,
+    /// The weight's path.
+    pub weight: String,
+    /// The number of groups, which stays.
+    pub groups: usize,
+    /// The channel of each input, `None` where it cannot be removed.
+    pub input: Vec<Option<ChannelId>>,
+    /// The channel of each output.
+    pub output: Vec<Option<ChannelId>>,
+}
+
+/// Equal contiguous blocks along a dimension that must keep equally many channels.
+#[derive(Debug, Clone)]
+pub(super) struct BlockRule {
+    pub layer: String,
+    pub blocks: usize,
+    pub channels: Vec<Option<ChannelId>>,
+}
+
+/// The labelled dimension of a wrapped layer's input or output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PortChannels {
+    pub dim: usize,
+    pub channels: Vec<Option<ChannelId>>,
+}
+
+impl ChannelGraph {
+    /// Follows the channels of every parameter through a captured forward pass.
+    ///
+    /// # Errors
+    ///
+    /// When an operation without a rule reads channels, or one has shapes that its rule cannot
+    /// read.
+    pub fn analyze(captured: &Captured) -> Result<Self, GraphError> {
+        let mut analysis = Analysis::run(captured)?;
+        analysis.labels.compress();
+        // Blocks that fit no group protect their channels, which groups then report.
+        let (groups, producers) = Groups::find(&analysis);
+        let blocks = fit_blocks(&mut analysis, &groups);
+        Ok(Self::build(captured, analysis, groups, producers, blocks))
+    }
+
+    fn build(
+        captured: &Captured,
+        analysis: Analysis,
+        groups: Vec<Found>,
+        producers: BTreeMap<(usize, usize), usize>,
+        blocks: Vec<usize>,
+    ) -> Self {
+        let labels = &analysis.labels;
+        let of = |list: &[Label]| -> Vec<Option<ChannelId>> {
+            list.iter()
+                .map(|label| label.map(|atom| labels.channel(atom)))
+                .collect()
+        };
+        let mut params = IndexMap::new();
+        let mut channels = BTreeSet::new();
+        let mut protected = BTreeMap::new();
+        for (index, (value, param)) in analysis.params.iter().zip(&captured.params).enumerate() {
+            let node = ParamNode {
+                path: param.path.clone(),
+                param_id: param.param_id,
+                shape: param.shape.clone(),
+                statistic: analysis.statistics.contains(&index),
+                channels: (0..param.shape.len())
+                    .map(|dim| visible(&analysis, value, dim))
+                    .collect(),
+            };
+            for &channel in node.channels.iter().flatten().flatten() {
+                channels.insert(channel);
+                if let Some(reason) = labels.protected(channel.0) {
+                    protected.insert(channel, reason.to_string());
+                }
+            }
+            params.insert(param.path.clone(), node);
+        }
+        let path = |param: usize| captured.params[param].path.clone();
+        let member = |(param, dim): (usize, usize), group: &Found| GroupMember {
+            param: path(param),
+            dim,
+            positions: group.positions(&analysis, param, dim),
+        };
+        let groups = groups
+            .iter()
+            .zip(blocks)
+            .map(|(found, blocks)| ChannelGroup {
+                channels: found.channels.clone(),
+                members: found.members.iter().map(|&at| member(at, found)).collect(),
+                consumers: found
+                    .consumers
+                    .iter()
+                    .map(|&at| member(at, found))
+                    .collect(),
+                blocks,
+                protected: found
+                    .channels
+                    .iter()
+                    .find_map(|channel| labels.protected(channel.0))
+                    .map(str::to_string),
+            })
+            .collect();
+        let mut ports: BTreeMap<TargetId, Vec<PortChannels>> = BTreeMap::new();
+        for (target, id) in &captured.ports {
+            let found = analysis
+                .tensors
+                .get(id)
+                .and_then(|value| port(&analysis, value));
+            let calls = ports.entry(target.clone()).or_default();
+            calls.extend(found.map(|(dim, list)| PortChannels {
+                dim,
+                channels: of(&list),
+            }));
+        }
+        let depthwise = &analysis.depthwise;
+        Self {
+            grouped: analysis
+                .grouped
+                .iter()
+                .map(|conv| GroupedConv {
+                    layer: layer_of(&captured.params[conv.weight].path).to_string(),
+                    weight: path(conv.weight),
+                    groups: conv.groups,
+                    input: of(&conv.input),
+                    output: of(&conv.output),
+                })
+                .collect(),
+            blocks: analysis
+                .blocks
+                .iter()
+                .map(|rule| BlockRule {
+                    layer: rule.layer.clone(),
+                    blocks: rule.blocks,
+                    channels: of(&rule.labels),
+                })
+                .collect(),
+            ops: CountedOp::all(&analysis),
+            batch: captured.batch,
+            params,
+            channels,
+            protected,
+            groups,
+            producers,
+            depthwise: depthwise
+                .iter()
+                .map(|(&weight, &g)| (path(weight), g))
+                .collect(),
+            ports,
+        }
+    }
+
+    /// The groups, in the module order of their first members.
+    pub fn groups(&self) -> &[ChannelGroup] {
+        &self.groups
+    }
+
+    /// The group whose channels dimension `dim` of a layer's parameter makes: its output channels,
+    /// not the ones it reads.
+    pub fn group_of(&self, layer: &str, param: &str, dim: usize) -> Option<usize> {
+        let path = TargetId::new(layer, Target::param(param)).to_string();
+        let index = self.params.get_index_of(&path)?;
+        self.producers.get(&(index, dim)).copied()
+    }
+
+    /// The channel of every index along dimension `dim` of the parameter at `path`, `None` if the
+    /// indices are no channels: kernel sizes, rows of an embedding, a dimension of size 1.
+    pub fn param_channels(&self, path: &str, dim: usize) -> Option<&[ChannelId]> {
+        self.params.get(path)?.channels.get(dim)?.as_deref()
+    }
+
+    /// The channels of a wrapped layer's input or output, with the dimension they run along.
+    ///
+    /// `None` if nothing along it can be removed, if only some of its indices are channels, or if
+    /// the layer is called several times with different channels.
+    pub fn port_channels(&self, layer: &str, target: &Target) -> Option<(usize, Vec<ChannelId>)> {
+        let calls = self.ports.get(&TargetId::new(layer, target.clone()))?;
+        let first = calls.first()?;
+        if calls.iter().any(|call| call != first) {
+            return None;
+        }
+        let channels: Option<Vec<ChannelId>> = first.channels.iter().copied().collect();
+        Some((first.dim, channels?))
+    }
+
+    /// Why a channel must stay, `None` if it can be removed.
+    pub fn protected(&self, channel: ChannelId) -> Option<&str> {
+        self.protected.get(&channel).map(String::as_str)
+    }
+
+    /// The parameters and running statistics, in module order.
+    pub fn params(&self) -> impl Iterator<Item = &ParamNode> {
+        self.params.values()
+    }
+
+    /// The convolutions whose channels are split into groups.
+    pub fn grouped(&self) -> &[GroupedConv] {
+        &self.grouped
+    }
+}
+
+impl fmt::Display for ChannelGraph {
+    /// One line a group: its size, its members, its readers and why it is protected.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |members: &[GroupMember]| {
+            let names: Vec<String> = members
+                .iter()
+                .map(|member| format!("{}[{}]", member.param, member.dim))
+                .collect();
+            names.join(" ")
+        };
+        for (index, group) in self.groups.iter().enumerate() {
+            let size = group.channels.len();
+            write!(f, "{index}: {size} channels of {}", list(&group.members))?;
+            if !group.consumers.is_empty() {
+                write!(f, " -> {}", list(&group.consumers))?;
+            }
+            if group.blocks > 1 {
+                write!(f, ", in {} equal blocks", group.blocks)?;
+            }
+            if let Some(reason) = &group.protected {
+                let kept = group
+                    .channels
+                    .iter()
+                    .filter(|c| self.protected(**c).is_some());
+                write!(f, ", {} protected: {reason}", kept.count())?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// The channels along a parameter's dimension, `None` if they are hidden.
+fn visible(analysis: &Analysis, value: &Value, dim: usize) -> Option<Vec<ChannelId>> {
+    let axis = value.axes[dim].as_ref()?;
+    let labels = &analysis.labels;
+    if axis
+        .labels
+        .iter()
+        .flatten()
+        .any(|&atom| labels.is_hidden(atom))
+    {
+        return None;
+    }
+    axis.labels
+        .iter()
+        .map(|label| label.map(|atom| labels.channel(atom)))
+        .collect()
+}
+
+/// The dimension of a port that carries channels: the second of a feature map, otherwise the last.
+fn port(analysis: &Analysis, value: &Value) -> Option<(usize, Vec<Label>)> {
+    let labels = &analysis.labels;
+    let carries = |dim: usize| {
+        let axis = value.axes.get(dim).and_then(Option::as_ref);
+        axis.is_some_and(|axis| !axis.labels.iter().flatten().any(|&a| labels.is_hidden(a)))
+    };
+    let rank = value.shape.len();
+    let dim = match rank >= 3 && carries(1) {
+        true => 1,
+        false => (0..rank).rev().find(|&dim| carries(dim))?,
+    };
+    Some((dim, value.axes[dim].as_ref()?.labels.clone()))
+}
+
+/// A group under construction: parameters by position.
+struct Found {
+    channels: Vec<ChannelId>,
+    members: Vec<(usize, usize)>,
+    consumers: Vec<(usize, usize)>,
+}
+
+impl Found {
+    fn positions(&self, analysis: &Analysis, param: usize, dim: usize) -> Vec<Vec<usize>> {
+        let along = visible(analysis, &analysis.params[param], dim).unwrap_or_default();
+        let mut at: BTreeMap<ChannelId, Vec<usize>> = BTreeMap::new();
+        for (index, channel) in along.into_iter().enumerate() {
+            at.entry(channel).or_default().push(index);
+        }
+        let positions = self.channels.iter().map(|channel| at.remove(channel));
+        positions.map(Option::unwrap_or_default).collect()
+    }
+}
+
+struct Groups;
+
+impl Groups {
+    /// Connects the channels that share a producing parameter dimension.
+    fn find(analysis: &Analysis) -> (Vec<Found>, BTreeMap<(usize, usize), usize>) {
+        let with_role = |wanted: fn(&Role) -> bool| {
+            let mut found = Vec::new();
+            for (param, value) in analysis.params.iter().enumerate() {
+                for dim in 0..value.shape.len() {
+                    let role = &analysis.roles[param][dim];
+                    if !analysis.statistics.contains(&param) && wanted(role) {
+                        let channels = visible(analysis, value, dim);
+                        found.extend(channels.map(|channels| ((param, dim), channels)));
+                    }
+                }
+            }
+            found
+        };
+        let made = with_role(|role| role.producer);
+        let read = with_role(|role| role.consumer);
+
+        // Groups are joined through a second, smaller union-find over the dimensions.
+        let mut parent: Vec<usize> = (0..made.len()).collect();
+        fn root(parent: &[usize], mut i: usize) -> usize {
+            while parent[i] != i {
+                i = parent[i];
+            }
+            i
+        }
+        let mut first: BTreeMap<ChannelId, usize> = BTreeMap::new();
+        for (index, (_, channels)) in made.iter().enumerate() {
+            for &channel in channels {
+                let other = *first.entry(channel).or_insert(index);
+                let (x, y) = (root(&parent, index), root(&parent, other));
+                parent[x.max(y)] = x.min(y);
+            }
+        }
+        let mut groups: Vec<Found> = Vec::new();
+        let mut index_of: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut group_of: BTreeMap<ChannelId, usize> = BTreeMap::new();
+        let mut producers = BTreeMap::new();
+        for (index, (at, channels)) in made.iter().enumerate() {
+            let group = *index_of.entry(root(&parent, index)).or_insert_with(|| {
+                groups.push(Found {
+                    channels: Vec::new(),
+                    members: Vec::new(),
+                    consumers: Vec::new(),
+                });
+                groups.len() - 1
+            });
+            producers.insert(*at, group);
+            groups[group].members.push(*at);
+            for &channel in channels {
+                if group_of.insert(channel, group).is_none() {
+                    groups[group].channels.push(channel);
+                }
+            }
+        }
+        for (at, channels) in read {
+            let readers: BTreeSet<usize> = channels
+                .iter()
+                .filter_map(|channel| group_of.get(channel).copied())
+                .collect();
+            for group in readers {
+                groups[group].consumers.push(at);
+            }
+        }
+        (groups, producers)
+    }
+}
+
+/// The number of equal blocks of every group.
+///
+/// A split fits a group if it runs over the group's channels in their order. Where every block
+/// holds the same channels anyway it asks for nothing; any other split protects its channels.
+fn fit_blocks(analysis: &mut Analysis, groups: &[Found]) -> Vec<usize> {
+    let mut blocks = vec![1; groups.len()];
+    for rule in std::mem::take(&mut analysis.blocks) {
+        let channels: Option<Vec<ChannelId>> = rule
+            .labels
+            .iter()
+            .map(|label| label.map(|atom| analysis.labels.channel(atom)))
+            .collect();
+        let fit = channels
+            .as_deref()
+            .map_or(Fit::None, |c| fit(c, rule.blocks, groups));
+        match fit {
+            Fit::Always => {}
+            Fit::Group(group) => blocks[group] = lcm(blocks[group], rule.blocks),
+            Fit::None => {
+                let why = format!("is split into {} blocks by `{}`", rule.blocks, rule.layer);
+                for &label in &rule.labels {
+                    analysis.protect_label(label, &why);
+                }
+            }
+        }
+        analysis.blocks.push(rule);
+    }
+    blocks
+}
+
+enum Fit {
+    Always,
+    Group(usize),
+    None,
+}
+
+fn fit(channels: &[ChannelId], blocks: usize, groups: &[Found]) -> Fit {
+    let counts: Vec<BTreeMap<ChannelId, usize>> = channels
+        .chunks(channels.len() / blocks)
+        .map(|block| {
+            let mut counts = BTreeMap::new();
+            for &channel in block {
+                *counts.entry(channel).or_insert(0) += 1;
+            }
+            counts
+        })
+        .collect();
+    if counts.windows(2).all(|pair| pair[0] == pair[1]) {
+        return Fit::Always;
+    }
+    let mut order: Vec<ChannelId> = Vec::new();
+    let mut seen = BTreeSet::new();
+    order.extend(channels.iter().filter(|channel| seen.insert(**channel)));
+    let all: Vec<usize> = counts
+        .iter()
+        .flat_map(|counts| counts.values().copied())
+        .collect();
+    let disjoint = counts.iter().map(BTreeMap::len).sum::<usize>() == order.len();
+    let equal = all.windows(2).all(|pair| pair[0] == pair[1]);
+    let group = groups.iter().position(|group| group.channels == order);
+    match group {
+        Some(group) if disjoint && equal => Fit::Group(group),
+        _ => Fit::None,
+    }
+}
+
+fn lcm(a: usize, b: usize) -> usize {
+    let (mut x, mut y) = (a, b);
+    while y != 0 {
+        (x, y) = (y, x % y);
+    }
+    a / x * b
+}

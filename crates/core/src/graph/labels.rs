@@ -1,0 +1,217 @@
+//! Channel labels: which unit of the model every index of a tensor's dimension belongs to.
+//!
+//! Each index of a parameter's dimension starts as a label of its own. Operations carry labels
+//! from their inputs to their outputs and join labels that can only be removed together. Labels
+//! are atoms of a union-find; a class of joined atoms is one [`ChannelId`].
+
+use std::fmt;
+
+/// One unit of a model that can only be removed as a whole: an output channel of a convolution
+/// with its bias, the entry of every normalization after it and whatever is added to it.
+///
+/// Identifiers are ordered as the parameters are in the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChannelId(pub(super) usize);
+
+impl fmt::Display for ChannelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// The label of one index, `None` where nothing can be removed.
+pub(super) type Label = Option<usize>;
+
+/// Union-find over labels. A class keeps the smallest of its atoms as representative and the first
+/// reason that was given for protecting any of them.
+#[derive(Debug, Default)]
+pub(super) struct Labels {
+    parent: Vec<usize>,
+    reason: Vec<Option<usize>>,
+    hidden: Vec<bool>,
+    reasons: Vec<String>,
+}
+
+impl Labels {
+    /// A new label.
+    pub fn fresh(&mut self) -> usize {
+        let atom = self.parent.len();
+        self.parent.push(atom);
+        self.reason.push(None);
+        self.hidden.push(false);
+        atom
+    }
+
+    /// The representative of a label's class.
+    pub fn find(&self, mut atom: usize) -> usize {
+        while self.parent[atom] != atom {
+            atom = self.parent[atom];
+        }
+        atom
+    }
+
+    /// The class of a label.
+    pub fn channel(&self, atom: usize) -> ChannelId {
+        ChannelId(self.find(atom))
+    }
+
+    /// Makes one class of two.
+    pub fn join(&mut self, a: usize, b: usize) {
+        let (a, b) = (self.find(a), self.find(b));
+        if a == b {
+            return;
+        }
+        let (root, child) = (a.min(b), a.max(b));
+        self.parent[child] = root;
+        self.reason[root] = match (self.reason[root], self.reason[child]) {
+            (Some(x), Some(y)) => Some(x.min(y)),
+            (x, y) => x.or(y),
+        };
+        self.hidden[root] |= self.hidden[child];
+    }
+
+    /// Shortens the paths, so that every later [`Labels::find`] is one step.
+    pub fn compress(&mut self) {
+        for atom in 0..self.parent.len() {
+            self.parent[atom] = self.parent[self.parent[atom]];
+        }
+    }
+
+    /// Notes a reason, to be given to [`Labels::protect`].
+    pub fn reason(&mut self, text: String) -> usize {
+        match self.reasons.iter().position(|known| *known == text) {
+            Some(index) => index,
+            None => {
+                self.reasons.push(text);
+                self.reasons.len() - 1
+            }
+        }
+    }
+
+    /// Forbids the removal of a channel. The first reason stays.
+    pub fn protect(&mut self, atom: usize, reason: usize) {
+        let root = self.find(atom);
+        self.reason[root].get_or_insert(reason);
+    }
+
+    /// Marks a label as no channel at all, a kernel's column for example.
+    pub fn hide(&mut self, atom: usize) {
+        let root = self.find(atom);
+        self.hidden[root] = true;
+    }
+
+    /// Whether the label is no channel.
+    pub fn is_hidden(&self, atom: usize) -> bool {
+        self.hidden[self.find(atom)]
+    }
+
+    /// Why the channel must stay.
+    pub fn protected(&self, atom: usize) -> Option<&str> {
+        self.reason[self.find(atom)].map(|reason| self.reasons[reason].as_str())
+    }
+}
+
+/// A parameter's dimension: position of the parameter in the module, and the dimension.
+pub(super) type Origin = (usize, usize);
+
+/// One labelled dimension of a tensor.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Axis {
+    /// Per index, the unit it belongs to.
+    pub labels: Vec<Label>,
+    /// Per index, the value that every element there has once the unit's parameters are masked,
+    /// where that is a known constant.
+    pub value: Vec<Option<f64>>,
+    /// The parameter dimensions whose entries these are, in whatever order, as long as no
+    /// activation took part.
+    pub origins: Vec<Origin>,
+    /// The operation after which the values were no longer zero.
+    pub spoiler: Option<usize>,
+}
+
+impl Axis {
+    /// An axis without a single label is no axis.
+    pub fn new(labels: Vec<Label>, value: Vec<Option<f64>>) -> Option<Self> {
+        labels.iter().any(Option::is_some).then(|| Self {
+            labels,
+            value,
+            origins: Vec::new(),
+            spoiler: None,
+        })
+    }
+
+    /// The axis with `f` applied to the values of removed channels.
+    pub fn map(&self, f: impl Fn(f64) -> Option<f64>) -> Self {
+        Self {
+            labels: self.labels.clone(),
+            value: self.value.iter().map(|v| v.and_then(&f)).collect(),
+            origins: self.origins.clone(),
+            spoiler: self.spoiler,
+        }
+    }
+
+    /// The entries at `indices`, in that order.
+    pub fn take(&self, indices: impl Iterator<Item = usize> + Clone) -> Option<Self> {
+        let labels = indices.clone().map(|i| self.labels[i]).collect();
+        let value = indices.map(|i| self.value[i]).collect();
+        Self::new(labels, value).map(|axis| Self {
+            origins: self.origins.clone(),
+            spoiler: self.spoiler,
+            ..axis
+        })
+    }
+}
+
+/// What the analysis knows about a tensor.
+#[derive(Debug, Clone)]
+pub(super) struct Value {
+    /// The sizes of its dimensions.
+    pub shape: Vec<usize>,
+    /// The labelled dimensions.
+    pub axes: Vec<Option<Axis>>,
+    /// Whether it depends on the model's inputs.
+    pub data: bool,
+}
+
+impl Value {
+    /// A tensor without labels.
+    pub fn plain(shape: Vec<usize>, data: bool) -> Self {
+        let axes = vec![None; shape.len()];
+        Self { shape, axes, data }
+    }
+
+    /// Whether any dimension carries labels.
+    pub fn is_labelled(&self) -> bool {
+        self.axes.iter().any(Option::is_some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_atom_stands_for_its_class_and_the_first_reason_stays() {
+        let mut labels = Labels::default();
+        let [a, b, c] = std::array::from_fn(|_| labels.fresh());
+        let (first, second) = (
+            labels.reason("first".into()),
+            labels.reason("second".into()),
+        );
+        labels.protect(c, second);
+        labels.join(c, b);
+        assert_eq!(labels.channel(c), ChannelId(b));
+        labels.protect(a, first);
+        labels.join(a, c);
+        assert_eq!(labels.channel(c), ChannelId(a));
+        assert_eq!(labels.protected(b), Some("first"));
+    }
+
+    #[test]
+    fn an_axis_without_labels_is_none() {
+        assert_eq!(Axis::new(vec![None, None], vec![None, None]), None);
+        let axis = Axis::new(vec![Some(3), None], vec![Some(0.0), None]).unwrap();
+        assert_eq!(axis.take([1].into_iter()), None);
+        assert!(axis.map(|v| Some(v + 1.0)).value[0] == Some(1.0));
+    }
+}

@@ -1,0 +1,51 @@
+//! Reductions, cumulative operations and sorting: what they run over must stay, the other
+//! dimensions keep their channels.
+
+use burn_ir::{ReduceOpIr, TensorIr};
+
+use super::super::analysis::Analysis;
+
+/// A removed channel's constant is what comes out.
+pub(super) fn keep(x: f64) -> Option<f64> {
+    Some(x)
+}
+
+/// Of a removed channel's constants only zero is sure to come out.
+pub(super) fn zero(x: f64) -> Option<f64> {
+    (x == 0.0).then_some(0.0)
+}
+
+/// Nothing is known of the result.
+pub(super) fn lost(_: f64) -> Option<f64> {
+    None
+}
+
+/// Runs over every dimension.
+pub(super) fn all(a: &mut Analysis, op: &ReduceOpIr) {
+    a.opaque([&op.input], [&op.out]);
+}
+
+/// Runs over `dims`; `f` is what becomes of a removed channel's constant along the other
+/// dimensions.
+pub(super) fn dims(
+    a: &mut Analysis,
+    input: &TensorIr,
+    dims: &[usize],
+    out: &TensorIr,
+    f: impl Fn(f64) -> Option<f64>,
+) {
+    let value = a.value(input);
+    let why = format!("`{}` runs over channels", a.op_name());
+    let shape = out.shape.to_vec();
+    let mut axes = vec![None; shape.len()];
+    for (dim, axis) in value.axes.iter().enumerate() {
+        let Some(axis) = axis else { continue };
+        let followed = shape.len() == value.shape.len() && shape[dim] == value.shape[dim];
+        if dims.contains(&dim) || !followed {
+            a.protect(axis, &why);
+        } else {
+            axes[dim] = Some(axis.map(&f));
+        }
+    }
+    a.set(out, axes, value.data);
+}

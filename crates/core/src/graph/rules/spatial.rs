@@ -1,0 +1,87 @@
+//! Operations on feature maps `[batch, channels, ..]`: pooling, interpolation, padding, unfolding.
+
+use burn_ir::{GridSample2dOpIr, PadModeIr, PadOpIr, TensorIr, Unfold4dOpIr};
+
+use super::super::GraphError;
+use super::super::analysis::Analysis;
+use super::super::labels::Axis;
+use super::{number, reduce};
+
+/// Pooling and interpolation: batch and channels pass, zero stays zero.
+pub(super) fn pool(a: &mut Analysis, x: &TensorIr, out: &TensorIr) -> Result<(), GraphError> {
+    feature_map(a, x, out, reduce::zero)
+}
+
+/// The positions of the largest elements.
+pub(super) fn pool_indices(
+    a: &mut Analysis,
+    x: &TensorIr,
+    out: &TensorIr,
+) -> Result<(), GraphError> {
+    feature_map(a, x, out, reduce::lost)
+}
+
+fn feature_map(
+    a: &mut Analysis,
+    x: &TensorIr,
+    out: &TensorIr,
+    f: impl Fn(f64) -> Option<f64>,
+) -> Result<(), GraphError> {
+    if x.shape.to_vec().len() < 2 {
+        return Err(a.shape_error(&[x, out]));
+    }
+    let spatial: Vec<usize> = (2..x.shape.to_vec().len()).collect();
+    reduce::dims(a, x, &spatial, out, f);
+    Ok(())
+}
+
+/// A grid of positions is read from every channel alike.
+pub(super) fn grid_sample(a: &mut Analysis, op: &GridSample2dOpIr) {
+    let grid = a.value(&op.grid);
+    for axis in grid.axes.iter().flatten() {
+        a.protect(axis, "is read as a position by `grid_sample2d`");
+    }
+    reduce::dims(a, &op.tensor, &[2, 3], &op.out, reduce::zero);
+}
+
+/// Padding: a padded dimension cannot shrink, in the others zero padding keeps zero.
+pub(super) fn pad(a: &mut Analysis, op: &PadOpIr) {
+    let value = a.value(&op.input);
+    let fill = match op.mode {
+        PadModeIr::Constant(fill) => Some(number(fill)),
+        PadModeIr::Reflect | PadModeIr::Edge => None,
+    };
+    let padded: Vec<usize> = (0..value.shape.len())
+        .filter(|&dim| op.out.shape.to_vec()[dim] != value.shape[dim])
+        .collect();
+    reduce::dims(a, &op.input, &padded, &op.out, |x| {
+        fill.is_none_or(|fill| fill == x).then_some(x)
+    });
+}
+
+/// Windows of a feature map as columns: `[n, c, h, w] -> [n, c * kh * kw, windows]`.
+pub(super) fn unfold4d(a: &mut Analysis, op: &Unfold4dOpIr) -> Result<(), GraphError> {
+    let value = a.value(&op.x);
+    if value.shape.len() != 4 {
+        return Err(a.shape_error(&[&op.x, &op.out]));
+    }
+    for axis in value.axes[2..].iter().flatten() {
+        a.protect(axis, "is cut into windows by `unfold4d`");
+    }
+    let kernel = op.kernel_size[0] * op.kernel_size[1];
+    let channels = value.axes[1].as_ref().and_then(|axis| {
+        let columns = axis.take((0..value.shape[1] * kernel).map(|i| i / kernel))?;
+        // Windows over the padding hold zeros.
+        Some(Axis {
+            value: columns
+                .value
+                .iter()
+                .map(|v| v.and_then(reduce::zero))
+                .collect(),
+            ..columns
+        })
+    });
+    let batch = value.axes[0].as_ref().map(|axis| axis.map(reduce::zero));
+    a.set(&op.out, vec![batch, channels, None], value.data);
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! Quantization-aware training: the model trains with the rounding that it will run with.
+//!
+//! The default choice when there is data and time to train. Every target follows the range of its
+//! values by a moving average, derives scale and zero point from it and computes with values that
+//! are rounded to that grid, so that the weights learn to sit well on it.
+//!
+//! ```text
+//! range  <- 0.99 range + 0.01 (min x, max x)           every training step, from the first
+//! scale, zero point from the range                     from step `start_step` on
+//! x'     =  (round(clamp(z + x / s, qmin, qmax)) - z) s
+//! dx'/dx =  1 where qmin <= z + x / s <= qmax, else 0
+//! ```
+//!
+//! # References
+//!
+//! Jacob et al., *Quantization and Training of Neural Networks for Efficient
+//! Integer-Arithmetic-Only Inference*, arXiv 1712.05877. Deviations: ranges of weights are averaged
+//! like those of activations, once a training step; the range always contains 0; batch norms are
+//! not folded.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use burn::config::Config;
+use burn::module::Module;
+use burn_compress_core::config::{ConfigList, Selected};
+use burn_compress_core::{
+    Algorithm, BoxError, Compressor, Error, Evaluator, Mode, Quantization, RoundGradient, Run,
+    TargetId, TargetSpace, parameters,
+};
+use indexmap::{IndexMap, IndexSet};
+
+use crate::settings::ApplyMethod;
+use crate::{MovingAverageObserver, QuantizationSettings};
+
+/// When a [`QatQuantizer`] begins to quantize.
+#[derive(Config, Debug, Copy)]
+pub struct QatConfig {
+    /// Completed optimizer steps before the first quantized forward pass. Ranges are followed from
+    /// the first step on.
+    #[config(default = 0)]
+    pub start_step: usize,
+    /// Check at every observation that the values are finite, and name the target if they are not.
+    ///
+    /// Reads numbers back from the device; on an accelerator, turning it off avoids waiting for the
+    /// computation.
+    #[config(default = true)]
+    pub check_finite: bool,
+}
+
+/// Trains a model with simulated quantization.
+///
+/// ```
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::module::Module;
+/// use burn::optim::SgdConfig;
+/// use burn::tensor::{Device, Tensor};
+/// use burn_compress_core::config::ConfigList;
+/// use burn_compress_core::{Budget, Evaluator, Wrapper};
+/// use burn_compress_quantization::{QatConfig, QatQuantizer, QuantizationSettings};
+///
+/// #[derive(Module, Debug)]
+/// struct Net {
+///     fc: Wrapper<Linear>,
+/// }
+///
+/// let device = Device::flex();
+/// let model = Net { fc: LinearConfig::new(4, 2).init(&device).into() };
+/// let batch = Tensor::<2>::ones([8, 4], &device);
+/// let evaluator = Evaluator::new()
+///     .with_data(move |_epoch| vec![batch.clone()])
+///     .with_optimizer(SgdConfig::new().init())
+///     .with_learning_rate(0.1)
+///     .with_loss(|model: &Net, batch: &Tensor<2>| model.fc.forward(batch.clone()).square().mean());
+/// let config = ConfigList::<QuantizationSettings>::from_json(
+///     r#"[{"op_types": ["Linear"], "quant_dtype": "int8"}]"#,
+/// )?;
+/// let quantizer = QatQuantizer::new(model, &config, evaluator, QatConfig::new())?;
+/// let compressed = quantizer.compress(Budget::steps(3))?;
+/// assert_eq!(compressed.calibration()?.len(), 3); // input, weight and output
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct QatQuantizer {
+    targets: Vec<Quantized>,
+    parameters: IndexSet<String>,
+    start_step: usize,
+    enabled: bool,
+}
+
+struct Quantized {
+    space: Arc<TargetSpace>,
+    bypassed: bool,
+}
+
+impl QatQuantizer {
+    /// Quantizes `model`.
+    ///
+    /// # Errors
+    ///
+    /// A configuration that does not fit the model, or an evaluator that cannot train.
+    #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
+    pub fn new<M: Module + 'static, I: 'static>(
+        model: M,
+        config: &ConfigList<QuantizationSettings>,
+        evaluator: Evaluator<M, I>,
+        quantizer: QatConfig,
+    ) -> Result<Compressor<M, I>, Error> {
+        Self::from_compressor(Compressor::from_model(model, evaluator), config, quantizer)
+    }
+
+    /// Quantizes the model of `compressor` as well, in the same run.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new), and a target that another quantizer of the chain has.
+    pub fn from_compressor<M: Module + 'static, I: 'static>(
+        mut compressor: Compressor<M, I>,
+        config: &ConfigList<QuantizationSettings>,
+        quantizer: QatConfig,
+    ) -> Result<Compressor<M, I>, Error> {
+        compressor.evaluator().require_training("QatQuantizer")?;
+        let selected = config.select(compressor.layers())?;
+        let ids: Vec<TargetId> = selected.iter().map(Selected::id).collect();
+        let spaces = compressor.claim(Mode::Quantization, &ids)?;
+        let mut targets = Vec::new();
+        for (item, space) in selected.iter().zip(spaces) {
+            let (dtype, scheme) = (item.settings.dtype(), item.settings.scheme());
+            let gradient = match item.settings.apply_method {
+                None => Some(RoundGradient::Clipped),
+                Some(method) => method.gradient(),
+            };
+            let state = Quantization::new(
+                dtype.to_string(),
+                scheme.to_string(),
+                dtype.qmin(),
+                dtype.qmax(),
+            );
+            space.set_quantization(Some(state.with_gradient(gradient.unwrap_or_default())));
+            let observer = MovingAverageObserver::new(
+                item.layer.kind.clone(),
+                item.target.clone(),
+                item.settings.granularity(),
+                dtype,
+                scheme,
+            );
+            space.set_observer(Some(Arc::new(observer.with_check(quantizer.check_finite))));
+            let bypassed = item.settings.apply_method == Some(ApplyMethod::Bypass);
+            targets.push(Quantized { space, bypassed });
+        }
+        let is_param = |id: &&TargetId| id.target.is_param();
+        compressor.push(Self {
+            targets,
+            parameters: ids.iter().filter(is_param).map(ToString::to_string).collect(),
+            start_step: quantizer.start_step,
+            enabled: false,
+        });
+        Ok(compressor)
+    }
+
+    fn enable(&mut self) {
+        for target in self.targets.iter().filter(|target| !target.bypassed) {
+            if let Some(mut state) = target.space.quantization() {
+                state.enabled = true;
+                target.space.set_quantization(Some(state));
+            }
+        }
+        self.enabled = true;
+    }
+}
+
+impl<M: Module + 'static, I: 'static> Algorithm<M, I> for QatQuantizer {
+    fn name(&self) -> &'static str {
+        "QatQuantizer"
+    }
+
+    fn mode(&self) -> Mode {
+        Mode::Quantization
+    }
+
+    fn check(&self, total_steps: usize) -> Result<(), BoxError> {
+        if total_steps <= self.start_step {
+            let reason = format!(
+                "nothing is quantized before step {}, the run has {total_steps} steps: give it \
+                 more, or start earlier with `QatConfig::with_start_step`",
+                self.start_step
+            );
+            return Err(reason.into());
+        }
+        Ok(())
+    }
+
+    fn observe(&mut self, run: Run<'_, M>) -> Result<(), BoxError> {
+        if !self.enabled && run.step >= self.start_step {
+            self.enable();
+        }
+        let mut weights: IndexMap<_, _> = parameters(run.model, &self.parameters);
+        for target in &self.targets {
+            if let Some(weight) = weights.swap_remove(&target.space.id().to_string()) {
+                target.space.observe(&weight)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}

@@ -1,0 +1,168 @@
+//! What can go wrong between a compressed model and its small version.
+
+use std::path::PathBuf;
+
+use burn_compress_core::graph::GraphError;
+
+/// An error of slicing, verifying, saving or loading a small model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpeedupError {
+    /// The compressed model could not be read or rebuilt.
+    #[error(transparent)]
+    Core(#[from] burn_compress_core::Error),
+
+    /// The model's graph could not be captured, analysed or sliced.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+
+    /// Every channel of a group is masked.
+    #[error(
+        "all output channels of `{layer}` are masked, so that nothing would be left of it: lower \
+         its sparsity so that at least one channel stays"
+    )]
+    NothingLeft {
+        /// The layer or parameter that makes the channels.
+        layer: String,
+    },
+
+    /// The model has no float parameter or running statistic with this path.
+    #[error("the model has no float parameter `{path}`: make the plan from this model")]
+    UnknownParameter {
+        /// The path.
+        path: String,
+    },
+
+    /// A shape is not the expected one.
+    #[error("`{path}` has the shape {expected:?}, but {what} is made for {found:?}")]
+    Shape {
+        /// The parameter.
+        path: String,
+        /// What does not fit.
+        what: &'static str,
+        /// Shape of the parameter.
+        expected: Vec<usize>,
+        /// The other shape.
+        found: Vec<usize>,
+    },
+
+    /// An index is outside of a parameter.
+    #[error("index {index} of dimension {dim} is outside of `{path}` {shape:?}")]
+    Index {
+        /// The parameter.
+        path: String,
+        /// The dimension.
+        dim: usize,
+        /// The index.
+        index: usize,
+        /// Shape of the parameter.
+        shape: Vec<usize>,
+    },
+
+    /// The kept indices of a parameter cannot be used.
+    #[error("cannot slice `{path}` {shape:?}: {reason}")]
+    Slice {
+        /// The parameter.
+        path: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Why.
+        reason: String,
+    },
+
+    /// A constant of a layer must change and cannot be reached.
+    #[error(
+        "`{field}` of `{layer}` must become {value}, but the constants of a plain layer cannot be \
+         changed: make the field a `Wrapper<Conv2d>` (or the wrapper of its own type)"
+    )]
+    ConstantField {
+        /// The layer.
+        layer: String,
+        /// The constant.
+        field: &'static str,
+        /// The value that it needs.
+        value: usize,
+    },
+
+    /// A mask or a scale cannot follow the channels of its target.
+    #[error("the state of `{target}` cannot follow its channels: {reason}")]
+    Reindex {
+        /// The target.
+        target: String,
+        /// Why.
+        reason: String,
+    },
+
+    /// The small model computes something else.
+    #[error(
+        "the small model differs from the simulated one by {error:.3e} relative to its largest \
+         output, more than {tolerance:.1e}{at}; it was not returned",
+        at = first_layer(layer)
+    )]
+    Differs {
+        /// The first layer whose slicing changes the function, where it could be found.
+        layer: Option<String>,
+        /// Largest relative error.
+        error: f64,
+        /// The tolerance.
+        tolerance: f64,
+    },
+
+    /// The two models do not return the same tensors.
+    #[error("output {index} of the small model cannot be compared: {reason}")]
+    Incomparable {
+        /// Position of the output.
+        index: usize,
+        /// Why.
+        reason: String,
+    },
+
+    /// The dummy input's forward pass failed on the small model.
+    #[error("the forward pass of the small model failed: {reason}")]
+    Forward {
+        /// The panic's message.
+        reason: String,
+    },
+
+    /// A file could not be read or written.
+    #[error("`{path}`: {reason}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+
+    /// A file is not a small model, or is damaged.
+    #[error("`{path}` is not a usable small model: {reason}", path = path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+
+    /// A file belongs to another architecture.
+    #[error("`{path}` does not belong to this model: {reason}", path = path.display())]
+    Architecture {
+        /// The file.
+        path: PathBuf,
+        /// The first parameters that differ.
+        reason: String,
+    },
+
+    /// A value to save or to load is not finite.
+    #[error("`{tensor}` holds a value that is not finite: nothing was {action}")]
+    NotFinite {
+        /// The parameter or state.
+        tensor: String,
+        /// `saved` or `loaded`.
+        action: &'static str,
+    },
+}
+
+fn first_layer(layer: &Option<String>) -> String {
+    layer
+        .as_ref()
+        .map_or_else(String::new, |layer| format!(", first because of `{layer}`"))
+}

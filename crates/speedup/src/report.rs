@@ -1,0 +1,261 @@
+//! What a speedup saved.
+
+use std::fmt;
+
+use burn::module::Module;
+use burn_compress_core::layer::layers;
+use serde::{Deserialize, Serialize};
+
+use crate::slice::float_shapes;
+use crate::verify::RoundingBoundary;
+
+/// A count before and after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// Of the model that was given.
+    pub dense: u64,
+    /// Of the small model.
+    pub small: u64,
+}
+
+impl Change {
+    /// The fraction that was removed, 0 if there was nothing.
+    pub fn saved(&self) -> f64 {
+        if self.dense == 0 {
+            0.0
+        } else {
+            1.0 - self.small as f64 / self.dense as f64
+        }
+    }
+}
+
+/// The largest parameter of one layer, before and after.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LayerChange {
+    /// Path of the layer.
+    pub layer: String,
+    /// Its type, `Conv2d`.
+    pub kind: String,
+    /// Shape of its largest parameter before.
+    pub before: Vec<usize>,
+    /// Shape of that parameter in the small model.
+    pub after: Vec<usize>,
+}
+
+/// What a speedup saved, and how well the small model was verified.
+///
+/// Its `Display` is a small table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpeedupReport {
+    /// Parameters, without the running statistics of normalizations.
+    pub params: Change,
+    /// Multiply-accumulates of one forward pass for one element of the batch.
+    pub macs: Change,
+    /// Bytes of all stored values as `f32`, running statistics included. Simulated quantization
+    /// does not count: its integers are not stored.
+    pub bytes: Change,
+    /// The layers in module order.
+    pub layers: Vec<LayerChange>,
+    /// Largest relative error on the dummy input, without simulated quantization.
+    pub max_relative_error: f64,
+    /// With simulated quantization: how many outputs moved across a rounding boundary.
+    pub rounding_boundary: RoundingBoundary,
+}
+
+impl SpeedupReport {
+    /// Counts and compares two models with the same layers.
+    pub fn new<M: Module>(
+        dense: &M,
+        small: &M,
+        macs: Change,
+        max_relative_error: f64,
+        rounding_boundary: RoundingBoundary,
+    ) -> Self {
+        let (before, after) = (layers(dense), layers(small));
+        let params = |layers: &[burn_compress_core::layer::LayerInfo]| -> u64 {
+            layers
+                .iter()
+                .flat_map(|layer| &layer.params)
+                .map(|param| elements(&param.shape))
+                .sum()
+        };
+        let bytes = |model: &M| {
+            float_shapes(model)
+                .values()
+                .map(|shape| 4 * elements(shape))
+                .sum::<u64>()
+        };
+        let rows = before.iter().zip(&after).filter_map(|(before, after)| {
+            let at = largest(&before.params)?;
+            Some(LayerChange {
+                layer: before.path.clone(),
+                kind: before.kind.clone(),
+                before: before.params[at].shape.clone(),
+                after: after.params.get(at)?.shape.clone(),
+            })
+        });
+        Self {
+            params: Change {
+                dense: params(&before),
+                small: params(&after),
+            },
+            macs,
+            bytes: Change {
+                dense: bytes(dense),
+                small: bytes(small),
+            },
+            layers: rows.collect(),
+            max_relative_error,
+            rounding_boundary,
+        }
+    }
+}
+
+fn elements(shape: &[usize]) -> u64 {
+    shape.iter().map(|&size| size as u64).product()
+}
+
+/// The first of the parameters with the most elements.
+fn largest(params: &[burn_compress_core::layer::ParamInfo]) -> Option<usize> {
+    (0..params.len())
+        .rev()
+        .max_by_key(|&at| elements(&params[at].shape))
+}
+
+impl fmt::Display for SpeedupReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shape = |shape: &[usize]| {
+            shape
+                .iter()
+                .map(usize::to_string)
+                .collect::<Vec<_>>()
+                .join("x")
+        };
+        let mut rows = vec![["layer", "type", "before", "after"].map(str::to_string)];
+        for row in &self.layers {
+            let cells = [
+                row.layer.clone(),
+                row.kind.clone(),
+                shape(&row.before),
+                shape(&row.after),
+            ];
+            rows.push(cells);
+        }
+        let widths: [usize; 4] = std::array::from_fn(|column| {
+            rows.iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        });
+        for row in &rows {
+            let line: Vec<String> = row
+                .iter()
+                .zip(widths)
+                .map(|(cell, width)| format!("{cell:<width$}"))
+                .collect();
+            writeln!(f, "{}", line.join("  ").trim_end())?;
+        }
+        writeln!(f)?;
+        for (name, change) in [
+            ("parameters", self.params),
+            ("MACs", self.macs),
+            ("bytes", self.bytes),
+        ] {
+            let Change { dense, small } = change;
+            let saved = 100.0 * change.saved();
+            writeln!(
+                f,
+                "{name:<10}  {dense:>12} -> {small:>12}  ({saved:.1} % removed)"
+            )?;
+        }
+        write!(f, "largest relative error {:.1e}", self.max_relative_error)?;
+        if self.rounding_boundary.values > 0 {
+            let RoundingBoundary { values, differing } = self.rounding_boundary;
+            write!(
+                f,
+                ", {differing} of {values} quantized outputs moved by rounding"
+            )?;
+        }
+        writeln!(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::nn::conv::{Conv2d, Conv2dConfig};
+    use burn::nn::{BatchNorm, BatchNormConfig};
+    use burn::tensor::Device;
+
+    #[derive(Module, Debug)]
+    struct Net {
+        conv: Conv2d,
+        norm: BatchNorm,
+    }
+
+    fn net(channels: usize) -> Net {
+        let device = Device::flex();
+        Net {
+            conv: Conv2dConfig::new([2, channels], [3, 3]).init(&device),
+            norm: BatchNormConfig::new(channels).init(&device),
+        }
+    }
+
+    fn report() -> SpeedupReport {
+        let macs = Change {
+            dense: 400,
+            small: 100,
+        };
+        let rounding = RoundingBoundary {
+            values: 10,
+            differing: 1,
+        };
+        SpeedupReport::new(&net(4), &net(1), macs, 2e-7, rounding)
+    }
+
+    #[test]
+    fn running_statistics_are_bytes_but_no_parameters() {
+        let report = report();
+        // A channel has 2 * 9 weights, a bias, gamma and beta; and two statistics.
+        assert_eq!(
+            report.params,
+            Change {
+                dense: 4 * 21,
+                small: 21
+            }
+        );
+        assert_eq!(
+            report.bytes,
+            Change {
+                dense: 4 * 4 * 23,
+                small: 4 * 23
+            }
+        );
+        assert_eq!(report.macs.saved(), 0.75);
+        assert_eq!(report.layers[0].after, [1, 2, 3, 3]);
+    }
+
+    #[test]
+    fn it_is_shown_as_a_table() {
+        let text = report().to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "layer  type       before   after");
+        assert_eq!(lines[1], "conv   Conv2d     4x2x3x3  1x2x3x3");
+        assert_eq!(lines[2], "norm   BatchNorm  4        1");
+        assert!(lines[4].ends_with("(75.0 % removed)"), "{text}");
+        assert!(text.contains("1 of 10 quantized outputs"), "{text}");
+    }
+
+    #[test]
+    fn it_survives_json() {
+        let report = report();
+        let json = serde_json::to_string(&report).unwrap();
+        assert_eq!(
+            serde_json::from_str::<SpeedupReport>(&json).unwrap(),
+            report
+        );
+    }
+}

@@ -1,0 +1,537 @@
+//! From a compressed model to a small one.
+//!
+//! ```text
+//! masks --removable--> channels --slice_plan--> plan --slice_module--> small model --verify--> result
+//! ```
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, Tensor, TensorData};
+use burn_compress_core::graph::{ChannelGraph, ChannelId};
+use burn_compress_core::{
+    Calibration, Compressed, DummyInput, History, Mask, MaskMethod, Masks, TargetId,
+};
+use indexmap::IndexMap;
+
+use crate::SpeedupError;
+use crate::propagate::removal_order;
+use crate::report::{Change, SpeedupReport};
+use crate::slice::{float_shapes, slice_module};
+use crate::state::{SmallState, reindex_state};
+use crate::verify::{self, RoundingBoundary, TOLERANCE};
+use crate::view::CapturedView;
+
+/// A small model.
+#[derive(Clone, Debug)]
+pub struct Speedup<M> {
+    /// The model: the same Rust type with smaller tensors. Masks are part of its parameters; only
+    /// what is left in `state` is still simulated.
+    pub model: M,
+    /// What is left of the compression: scales and zero points, masks of inputs and outputs and of
+    /// quantized parameters.
+    pub state: SmallState,
+    /// What was saved, and how well it was verified.
+    pub report: SpeedupReport,
+}
+
+/// Removes the masked channels of a compressed model for real.
+///
+/// The channels to remove follow from the masks and the model's graph (see
+/// [`propagate`](crate::propagate)). Everything that lives on a removed channel goes with it:
+/// parameters, running statistics, masks, scales and zero points. Single masked values that are not
+/// a whole channel stay as zeros.
+///
+/// The small model is verified on the dummy input and returned only if it computes what the
+/// simulated model does: relative error at most [`TOLERANCE`], compared without simulated
+/// quantization. With quantization, values on a rounding boundary may move by one step; the report
+/// counts them.
+///
+/// ```
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::prelude::*;
+/// use burn::tensor::activation::relu;
+/// use burn_compress_core::{Calibration, Compressed, DummyInput, History, Mask, Masks};
+/// use burn_compress_speedup::ModelSpeedup;
+///
+/// #[derive(Module, Debug)]
+/// struct Mlp {
+///     first: Linear,
+///     second: Linear,
+/// }
+///
+/// let device = Device::flex();
+/// let model = Mlp {
+///     first: LinearConfig::new(4, 3).init(&device),
+///     second: LinearConfig::new(3, 2).init(&device),
+/// };
+/// // What a pruner would have found: the second of three hidden features is masked.
+/// let masks = Masks::from([
+///     ("first.weight".parse()?, Mask::new([1.0, 0.0, 1.0].repeat(4), [4, 3])?),
+///     ("first.bias".parse()?, Mask::new(vec![1.0, 0.0, 1.0], [3])?),
+/// ]);
+/// let compressed =
+///     Compressed::from_parts(model, &masks, &Calibration::new(), History::default())?;
+/// let dummy_input = DummyInput::new(Tensor::<2>::ones([1, 4], &device), |model: &Mlp, x| {
+///     model.second.forward(relu(model.first.forward(x)))
+/// });
+///
+/// let small = ModelSpeedup::new(compressed, dummy_input).speedup_model()?;
+/// assert_eq!(small.model.first.weight.dims(), [4, 2]);
+/// assert_eq!(small.model.second.weight.dims(), [2, 2]);
+/// assert_eq!(small.report.macs.small, 4 * 2 + 2 * 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct ModelSpeedup<M> {
+    compressed: Compressed<M>,
+    dummy_input: DummyInput<M>,
+}
+
+impl<M: Module + 'static> ModelSpeedup<M> {
+    /// Speeds `compressed` up, which `dummy_input` can be passed through.
+    pub fn new(compressed: Compressed<M>, dummy_input: DummyInput<M>) -> Self {
+        Self {
+            compressed,
+            dummy_input,
+        }
+    }
+
+    /// Removes the masked channels and verifies the result.
+    ///
+    /// # Errors
+    ///
+    /// A graph that cannot be captured, a layer of which nothing would be left, a depthwise
+    /// convolution without a wrapper, and a small model that does not compute the same.
+    pub fn speedup_model(&self) -> Result<Speedup<M>, SpeedupError> {
+        let graph = self.compressed.graph(&self.dummy_input)?;
+        let (masks, calibration) = (self.compressed.masks(), self.compressed.calibration()?);
+        let view = CapturedView::new(&graph);
+        let order = removal_order(&view, &parameter_masks(&masks))?;
+        let removed: BTreeSet<ChannelId> = order.iter().copied().collect();
+        log::info!("removing {} channels", removed.len());
+
+        let dense = self.compressed.unwrap_model();
+        let is_baked = |target: &TargetId, mask: &Mask| {
+            target.target.is_param()
+                && mask.method() == MaskMethod::Mul
+                && !calibration.contains_key(target)
+        };
+        let multiplied = masks
+            .iter()
+            .filter(|(_, mask)| mask.method() == MaskMethod::Mul)
+            .map(named)
+            .collect();
+        let mut left = masks.clone();
+        left.retain(|target, mask| !is_baked(target, mask));
+        let baked = dense.clone().map(&mut Bake {
+            path: Vec::new(),
+            masks: multiplied,
+        });
+
+        let plan = graph.slice_plan(&removed)?;
+        let plain = slice_module(baked.clone(), &plan)?;
+        let state = reindex_state(&plan, &float_shapes(&dense), &left, &calibration)?;
+
+        let simulated = self.run(&self.compressed.masked_model())?;
+        let small = self.run(&with_state(
+            plain.clone(),
+            &state.masks,
+            &Calibration::new(),
+        )?)?;
+        let error = match verify::verify(&simulated, &small, TOLERANCE) {
+            Err(SpeedupError::Differs {
+                error, tolerance, ..
+            }) => {
+                let layer = self.locate(&graph, &view, &order, &baked, &left, &simulated);
+                return Err(SpeedupError::Differs {
+                    layer,
+                    error,
+                    tolerance,
+                });
+            }
+            result => result?,
+        };
+        let mut boundary = RoundingBoundary::default();
+        let mut model = plain.clone();
+        if !state.masks.is_empty() || !state.calibration.is_empty() {
+            model = with_state(plain.clone(), &state.masks, &state.calibration)?;
+        }
+        if !state.calibration.is_empty() {
+            let (simulated, small) = (self.run(self.compressed.model())?, self.run(&model)?);
+            boundary = verify::rounding_boundary(&simulated, &small, TOLERANCE)?;
+        }
+        let macs = Change {
+            dense: graph.macs(),
+            small: graph.macs_after(&removed),
+        };
+        let report = SpeedupReport::new(&dense, &plain, macs, error, boundary);
+        Ok(Speedup {
+            model,
+            state,
+            report,
+        })
+    }
+
+    fn run(&self, model: &M) -> Result<Vec<TensorData>, SpeedupError> {
+        let device = model
+            .devices()
+            .first()
+            .map_or_else(Device::default, Clone::clone);
+        catch_unwind(AssertUnwindSafe(|| self.dummy_input.run(model, &device))).map_err(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()));
+            SpeedupError::Forward {
+                reason: text.unwrap_or_else(|| "it panicked".to_string()),
+            }
+        })
+    }
+
+    /// The layer whose channels are the first whose removal changes the function.
+    ///
+    /// Removes more and more of the channels, group by group in the order in which they were found.
+    fn locate(
+        &self,
+        graph: &ChannelGraph,
+        view: &CapturedView<'_>,
+        order: &[ChannelId],
+        baked: &M,
+        masks: &Masks,
+        simulated: &[TensorData],
+    ) -> Option<String> {
+        let shapes = float_shapes(baked);
+        let layers: Vec<_> = order
+            .iter()
+            .map(|&channel| view.layer_of(channel))
+            .collect();
+        let ends = (1..=order.len()).filter(|&end| layers.get(end) != Some(&layers[end - 1]));
+        for end in ends {
+            let removed = order[..end].iter().copied().collect();
+            // A prefix may leave blocks of different sizes, which only the whole makes equal.
+            let Ok(plan) = graph.slice_plan(&removed) else {
+                continue;
+            };
+            let differs = || -> Result<bool, SpeedupError> {
+                let state = reindex_state(&plan, &shapes, masks, &Calibration::new())?;
+                let small = slice_module(baked.clone(), &plan)?;
+                let small = self.run(&with_state(small, &state.masks, &Calibration::new())?)?;
+                Ok(verify::relative_error(simulated, &small)? > TOLERANCE)
+            };
+            if differs().unwrap_or(true) {
+                return layers[end - 1].clone();
+            }
+        }
+        None
+    }
+}
+
+fn with_state<M: Module + 'static>(
+    model: M,
+    masks: &Masks,
+    calibration: &Calibration,
+) -> Result<M, SpeedupError> {
+    Ok(Compressed::from_parts(model, masks, calibration, History::default())?.into_model())
+}
+
+fn named((target, mask): (&TargetId, &Mask)) -> (String, Mask) {
+    (target.to_string(), mask.clone())
+}
+
+/// The masks that make values of parameters zero, by path.
+fn parameter_masks(masks: &Masks) -> IndexMap<String, Mask> {
+    let zeroing = |(target, mask): &(&TargetId, &Mask)| {
+        target.target.is_param() && mask.method() == MaskMethod::Mul
+    };
+    masks.iter().filter(zeroing).map(named).collect()
+}
+
+/// Multiplies parameters by their masks.
+struct Bake {
+    path: Vec<String>,
+    masks: IndexMap<String, Mask>,
+}
+
+impl ModuleMapper for Bake {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        match self.masks.get(&self.path.join(".")) {
+            Some(mask) => param.map(|tensor| {
+                let data = TensorData::new(mask.values().to_vec(), mask.shape().to_vec());
+                let mask = Tensor::from_data(data, &tensor.device());
+                tensor * mask
+            }),
+            None => param,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{load_small, save_small};
+    use burn::nn::conv::{Conv2d, Conv2dConfig};
+    use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
+    use burn::tensor::Distribution;
+    use burn::tensor::activation::relu;
+    use burn_compress_core::{CalibrationEntry, Grid, Quantization, Wrapper};
+    use std::collections::BTreeMap;
+
+    /// A stem, a residual block with a depthwise convolution, a grouped convolution and a head.
+    #[derive(Module, Debug)]
+    struct Net {
+        stem: Wrapper<Conv2d>,
+        norm: BatchNorm,
+        depthwise: Wrapper<Conv2d>,
+        point: Conv2d,
+        grouped: Conv2d,
+        fc: Linear,
+    }
+
+    impl Net {
+        fn new(device: &Device) -> Self {
+            device.seed(3);
+            let conv = |channels, kernel: usize| {
+                Conv2dConfig::new(channels, [kernel, kernel])
+                    .with_padding(burn::nn::PaddingConfig2d::Same)
+            };
+            Self {
+                stem: conv([2, 8], 3).init(device).into(),
+                norm: BatchNormConfig::new(8).init(device),
+                depthwise: conv([8, 8], 3).with_groups(8).init(device).into(),
+                point: conv([8, 8], 1).init(device),
+                grouped: conv([8, 6], 3).with_groups(2).init(device),
+                fc: LinearConfig::new(6 * 4, 3).init(device),
+            }
+        }
+
+        fn forward(&self, x: Tensor<4>) -> Tensor<2> {
+            let x = relu(self.norm.forward(self.stem.forward(x)));
+            let x = self.point.forward(relu(self.depthwise.forward(x.clone()))) + x;
+            let x = relu(self.grouped.forward(relu(x)));
+            self.fc.forward(x.flatten(1, 3))
+        }
+    }
+
+    fn dummy(device: &Device) -> DummyInput<Net> {
+        device.seed(4);
+        let x = Tensor::random([3, 2, 2, 2], Distribution::Default, device);
+        DummyInput::new(x, |net: &Net, x| net.forward(x))
+    }
+
+    fn id(target: &str) -> TargetId {
+        target.parse().unwrap()
+    }
+
+    /// A mask of `shape` without the indices `removed` along dimension 0.
+    fn rows(shape: &[usize], removed: &[usize]) -> Mask {
+        let inner: usize = shape[1..].iter().product();
+        let kept = |at: usize| !removed.contains(&(at / inner));
+        let values = (0..shape[0] * inner)
+            .map(|at| f32::from(kept(at)))
+            .collect();
+        Mask::new(values, shape.to_vec()).unwrap()
+    }
+
+    /// Channels 1 and 6 of the stream (one of each group of the grouped convolution) and channels
+    /// 0 and 5 of the grouped convolution.
+    fn masks() -> Masks {
+        let (stream, grouped): (&[usize], &[usize]) = (&[1, 6], &[0, 5]);
+        Masks::from([
+            (id("stem.weight"), rows(&[8, 2, 3, 3], stream)),
+            (id("stem.bias"), rows(&[8], stream)),
+            (id("norm.gamma"), rows(&[8], stream)),
+            (id("norm.beta"), rows(&[8], stream)),
+            (id("depthwise.weight"), rows(&[8, 1, 3, 3], stream)),
+            (id("depthwise.bias"), rows(&[8], stream)),
+            (id("point.weight"), rows(&[8, 8, 1, 1], stream)),
+            (id("point.bias"), rows(&[8], stream)),
+            (id("grouped.weight"), rows(&[6, 4, 3, 3], grouped)),
+            (id("grouped.bias"), rows(&[6], grouped)),
+        ])
+    }
+
+    fn speed_up(masks: &Masks, calibration: &Calibration) -> Result<Speedup<Net>, SpeedupError> {
+        let device = Device::flex();
+        let compressed =
+            Compressed::from_parts(Net::new(&device), masks, calibration, History::default())?;
+        ModelSpeedup::new(compressed, dummy(&device)).speedup_model()
+    }
+
+    #[test]
+    fn residual_depthwise_grouped_and_flatten_shrink_together() {
+        let small = speed_up(&masks(), &Calibration::new()).unwrap();
+        let net = &small.model;
+        assert_eq!(net.stem.weight.dims(), [6, 2, 3, 3]);
+        assert_eq!(net.norm.running_mean.value().dims(), [6]);
+        assert_eq!(
+            (net.depthwise.weight.dims(), net.depthwise.groups),
+            ([6, 1, 3, 3], 6)
+        );
+        assert_eq!(net.point.weight.dims(), [6, 6, 1, 1]);
+        assert_eq!(
+            (net.grouped.weight.dims(), net.grouped.groups),
+            ([4, 3, 3, 3], 2)
+        );
+        assert_eq!(net.fc.weight.dims(), [4 * 4, 3]);
+        assert!(small.report.max_relative_error <= TOLERANCE);
+        assert!(small.state.masks.is_empty() && small.state.calibration.is_empty());
+        assert_eq!(
+            small.state.groups,
+            BTreeMap::from([("depthwise".to_string(), 6)])
+        );
+        // 2 x 2 places; depthwise and grouped read one and three inputs a row.
+        let macs = 4 * (6 * 2 * 9 + 6 * 9 + 6 * 6 + 4 * 3 * 9) + 16 * 3;
+        assert_eq!(small.report.macs.small, macs);
+    }
+
+    #[test]
+    fn single_masked_values_stay_zero() {
+        let mut masks = masks();
+        let mut values = vec![1.0; 6 * 4 * 3];
+        values[3] = 0.0;
+        masks.insert(id("fc.weight"), Mask::new(values, [24, 3]).unwrap());
+        let small = speed_up(&masks, &Calibration::new()).unwrap();
+        // Rows 0..4 of fc read channel 0, which is gone: the masked entry went with it.
+        assert_eq!(small.model.fc.weight.dims(), [16, 3]);
+        let mut values = vec![1.0; 6 * 4 * 3];
+        values[5 * 3] = 0.0;
+        masks.insert(id("fc.weight"), Mask::new(values, [24, 3]).unwrap());
+        let small = speed_up(&masks, &Calibration::new()).unwrap();
+        let weight = small
+            .model
+            .fc
+            .weight
+            .val()
+            .into_data()
+            .try_to_vec::<f32>()
+            .unwrap();
+        assert_eq!(weight.iter().position(|&value| value == 0.0), Some(3));
+    }
+
+    fn entry(grid: Grid) -> CalibrationEntry {
+        let blocks = grid.len();
+        let quantization = Quantization::new("int8", "symmetric", -127.0, 127.0).with_grid(grid);
+        CalibrationEntry {
+            enabled: true,
+            scale: Some((1..=blocks).map(|at| 0.01 * at as f32).collect()),
+            zero_point: Some(vec![0.0; blocks]),
+            ..quantization.to_calibration().unwrap()
+        }
+    }
+
+    #[test]
+    fn scales_of_weights_and_outputs_follow_their_channels() {
+        let calibration = Calibration::from([
+            (id("stem.weight"), entry(Grid::per_channel(4, 0, 8))),
+            (id("depthwise._output_0"), entry(Grid::per_channel(4, 1, 8))),
+            (id("fc.weight"), entry(Grid::per_tensor(2))),
+        ]);
+        let small = speed_up(&masks(), &calibration).unwrap();
+        let kept = [1, 3, 4, 5, 6, 8].map(|at| 0.01 * at as f32).to_vec();
+        let scale = |target: &str| small.state.calibration[&id(target)].scale.clone();
+        assert_eq!(scale("stem.weight"), Some(kept.clone()));
+        assert_eq!(scale("depthwise._output_0"), Some(kept));
+        assert_eq!(scale("fc.weight"), Some(vec![0.01]));
+        assert!(small.report.max_relative_error <= TOLERANCE);
+        assert_eq!(
+            small.report.rounding_boundary,
+            RoundingBoundary {
+                values: 9,
+                differing: 0
+            }
+        );
+    }
+
+    #[test]
+    fn zero_must_stay_zero_where_channels_go() {
+        let mut quantization = entry(Grid::per_tensor(4));
+        quantization.zero_point = Some(vec![0.25]);
+        let calibration = Calibration::from([(id("stem._output_0"), quantization)]);
+        let error = speed_up(&masks(), &calibration).unwrap_err();
+        assert!(
+            error.to_string().contains("its zero point 0.25 is no int8"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_saved_small_model_computes_the_same() {
+        let calibration = Calibration::from([
+            (id("stem.weight"), entry(Grid::per_channel(4, 0, 8))),
+            (id("depthwise._output_0"), entry(Grid::per_channel(4, 1, 8))),
+        ]);
+        let small = speed_up(&masks(), &calibration).unwrap();
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("small.bcs");
+        save_small(&small.model, &small.state, &path).unwrap();
+        let device = Device::flex();
+        let (model, state) = load_small(Net::new(&device), &path).unwrap();
+        assert_eq!(state, small.state);
+        let loaded = with_state(model, &state.masks, &state.calibration).unwrap();
+        let run = |model: &Net| dummy(&device).run(model, &device).remove(0);
+        run(&loaded).assert_eq(&run(&small.model), true);
+    }
+
+    fn speed_up_with(
+        forward: impl Fn(&Net, Tensor<4>) -> Tensor<2> + Send + Sync + 'static,
+    ) -> SpeedupError {
+        let device = Device::flex();
+        let model = Net::new(&device);
+        let compressed =
+            Compressed::from_parts(model, &masks(), &Calibration::new(), History::default());
+        let dummy = DummyInput::new(Tensor::<4>::ones([3, 2, 2, 2], &device), forward);
+        ModelSpeedup::new(compressed.unwrap(), dummy)
+            .speedup_model()
+            .unwrap_err()
+    }
+
+    #[test]
+    fn another_function_is_refused_with_the_layer() {
+        // This forward pass depends on a size that the speedup changes from 6 to 4.
+        let error = speed_up_with(|net, x| net.forward(x) * net.grouped.weight.dims()[0] as f64);
+        let SpeedupError::Differs { layer, error, .. } = error else {
+            panic!("{error}")
+        };
+        assert_eq!(layer.as_deref(), Some("grouped"));
+        assert!((error - 1.0 / 3.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_forward_pass_that_cannot_run_is_an_error() {
+        let error = speed_up_with(|net, x| {
+            assert_eq!(net.stem.weight.dims()[0], 8, "eight channels");
+            net.forward(x)
+        });
+        assert!(matches!(&error, SpeedupError::Forward { reason } if reason.contains("eight")));
+    }
+
+    #[test]
+    fn a_depthwise_layer_that_disagrees_keeps_the_channel() {
+        let mut masks = masks();
+        masks.insert(id("depthwise.bias"), rows(&[8], &[1]));
+        let small = speed_up(&masks, &Calibration::new());
+        // Only channel 1 could go, and the two groups of `grouped` must lose equally many.
+        assert_eq!(small.unwrap().model.stem.weight.dims(), [8, 2, 3, 3]);
+    }
+
+    #[test]
+    fn a_layer_without_channels_is_an_error() {
+        let all = Masks::from([
+            (
+                id("grouped.weight"),
+                rows(&[6, 4, 3, 3], &[0, 1, 2, 3, 4, 5]),
+            ),
+            (id("grouped.bias"), rows(&[6], &[0, 1, 2, 3, 4, 5])),
+        ]);
+        let error = speed_up(&all, &Calibration::new()).unwrap_err();
+        assert!(matches!(error, SpeedupError::NothingLeft { layer } if layer == "grouped"));
+    }
+}
