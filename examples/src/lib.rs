@@ -4,6 +4,8 @@
 //! - [`resnet`]: the residual network that every example compresses
 //! - [`train`]: plain training of the dense network, and its accuracy
 //! - [`latency`]: forward time of a small network as a fraction of the dense one's
+//! - [`configs`]: what is pruned, quantized and distilled
+//! - [`pipeline`]: everything around the compressors
 //! - [`cli`]: the options that all programs have
 //! - [`report`]: the table on the terminal and the JSON document
 //! - [`figure`]: curves over the steps of a run, as SVG
@@ -14,10 +16,12 @@
 #![recursion_limit = "256"]
 
 pub mod cli;
+pub mod configs;
 pub mod digits;
 pub mod figure;
 pub mod file;
 pub mod latency;
+pub mod pipeline;
 pub mod report;
 pub mod resnet;
 pub mod train;

@@ -1,8 +1,101 @@
-//! Fusion compression for [Burn](https://burn.dev).
+//! Fusion compression for [Burn](https://burn.dev) models: prune, quantize and distill one model in
+//! one training run, then make it smaller for real.
+//!
+//! ```
+//! use burn::module::Module;
+//! use burn::nn::conv::{Conv2d, Conv2dConfig};
+//! use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
+//! use burn::optim::AdamConfig;
+//! use burn::tensor::{Device, Distribution, Tensor, activation::relu};
+//! use burn_compress::prelude::*;
+//!
+//! #[derive(Module, Debug)]
+//! struct Net {
+//!     conv: Wrapper<Conv2d>, // a `Conv2d` whose input and output can be simulated
+//!     bn: Wrapper<BatchNorm>,
+//!     head: Linear,
+//! }
+//!
+//! impl Net {
+//!     fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+//!         let x = relu(self.bn.forward(self.conv.forward(images)));
+//!         self.head.forward(x.mean_dim(3).mean_dim(2).flatten(1, 3))
+//!     }
+//! }
+//!
+//! let device = Device::flex();
+//! let model = Net {
+//!     conv: Conv2dConfig::new([1, 8], [3, 3]).init(&device).into(),
+//!     bn: BatchNormConfig::new(8).init(&device).into(),
+//!     head: LinearConfig::new(8, 2).init(&device),
+//! };
+//! let images = Tensor::<4>::random([16, 1, 6, 6], Distribution::Normal(0.0, 1.0), &device);
+//! let dummy_input = DummyInput::new(images.clone(), |model: &Net, x| model.forward(x));
+//! let evaluator = Evaluator::new()
+//!     .with_dummy_input(dummy_input.clone())
+//!     .with_data(move |_epoch| vec![images.clone()])
+//!     .with_optimizer(AdamConfig::new().init())
+//!     .with_learning_rate(1e-3)
+//!     .with_loss(|model: &Net, images: &Tensor<4>| model.forward(images.clone()).square().mean());
+//!
+//! let prune = ConfigList::from_json(r#"[{"op_types": ["Conv2d"], "sparse_ratio": 0.5}]"#)?;
+//! let quantize = ConfigList::from_json(r#"[{"op_types": ["Conv2d"], "quant_dtype": "int8"}]"#)?;
+//! let distill = ConfigList::from_json(r#"[{"op_types": ["Conv2d"], "lambda": 0.1}]"#)?;
+//!
+//! let teacher = model.clone();
+//! let pruner = TaylorPruner::new(model, &prune, evaluator, TaylorConfig::new(2))?;
+//! let pruner = AgpPruner::new(pruner, AgpConfig::new(2, 3))?;
+//! let quantizer =
+//!     QatQuantizer::from_compressor(pruner, &quantize, QatConfig::new().with_start_step(2))?;
+//! let distiller = DynamicLayerwiseDistiller::from_compressor(
+//!     quantizer,
+//!     &distill,
+//!     &teacher,
+//!     |teacher: &Net, images: &Tensor<4>| teacher.forward(images.clone()),
+//!     DistillConfig::new(0.1),
+//! )?;
+//! let compressed = distiller.compress(Budget::steps(10))?; // one run, everything at once
+//! let small = ModelSpeedup::new(compressed, dummy_input).speedup_model()?;
+//! assert_eq!(small.model.conv.weight.dims(), [4, 1, 3, 3]); // same type, smaller tensors
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Crates
+//!
+//! This facade re-exports [`burn_compress_core`] at its root and the algorithms by what they do:
+//!
+//! - [`pruning`]: importance scores, masks and schedules.
+//! - [`quantization`]: quantization-aware training.
+//! - [`distillation`]: losses between hidden states.
+//! - [`speedup`]: removal of what was masked, verification, saving and loading.
+//!
+//! # Features
+//!
+//! The backend features of Burn are forwarded: `flex` and `simd` (default), `wgpu`, `vulkan`,
+//! `cuda` and `tch`. Several can be compiled in; the run-time `Device` chooses.
 #![warn(missing_docs)]
 
 pub use burn_compress_core::*;
+
 pub use burn_compress_distillation as distillation;
 pub use burn_compress_pruning as pruning;
 pub use burn_compress_quantization as quantization;
 pub use burn_compress_speedup as speedup;
+
+/// Everything that a compression program names.
+pub mod prelude {
+    pub use burn_compress_core::config::{ConfigList, Rule};
+    pub use burn_compress_core::{
+        Budget, Compressed, Compressor, DummyInput, Evaluator, Layer, Target, TargetId, Wrapper,
+    };
+    pub use burn_compress_distillation::{
+        DistillConfig, DistillationSettings, DynamicLayerwiseDistiller,
+    };
+    pub use burn_compress_pruning::{
+        AgpConfig, AgpPruner, L1NormPruner, L2NormPruner, LevelPruner, LinearConfig as
+        LinearScheduleConfig, LinearPruner, PrunerConfig, PruningSettings, TaylorConfig,
+        TaylorPruner,
+    };
+    pub use burn_compress_quantization::{QatConfig, QatQuantizer, QuantizationSettings};
+    pub use burn_compress_speedup::{ModelSpeedup, Speedup, load_small, save_small};
+}

@@ -35,6 +35,22 @@ pub(crate) fn adopt<M: Module>(model: M, phase: Arc<Phase>) -> (M, Spaces) {
     })
 }
 
+/// Hangs `spaces` on a model that holds copies of them, as a snapshot does.
+pub(crate) fn rejoin<M: Module>(model: M, spaces: &Spaces) -> M {
+    let (model, _) = walk::edit(model, spaces.clone(), |spaces, found| {
+        let rejoin = |space: &mut Arc<TargetSpace>| {
+            if let Some(shared) = spaces.get(space.id()).cloned() {
+                *space = shared;
+            }
+        };
+        match found {
+            Edited::Simulation(space) => rejoin(space),
+            Edited::Wrapper { ports, .. } => ports.spaces_mut().for_each(rejoin),
+        }
+    });
+    model
+}
+
 /// The states that hang on a model.
 pub(crate) fn spaces<M: Module>(model: &M) -> Spaces {
     walk::visit(model, Spaces::new(), |spaces, seen| {

@@ -15,7 +15,7 @@ use crate::attach::{self, Spaces};
 use crate::compressed::{Calibration, Compressed, Masks};
 use crate::evaluator::Evaluator;
 use crate::graph::ChannelGraph;
-use crate::history::History;
+use crate::history::{History, StepRecord};
 use crate::layer::{LayerInfo, layers};
 use crate::space::{Phase, TargetSpace};
 use crate::target::{Mode, TargetId};
@@ -47,6 +47,8 @@ pub(crate) struct Progress {
     pub(crate) optimizer: Option<ModuleOptimizer>,
     pub(crate) schedule: Option<ModuleLrScheduler>,
     pub(crate) history: History,
+    /// The losses of the step whose backward pass is done and whose optimizer step is not.
+    pub(crate) record: Option<StepRecord>,
 }
 
 impl<M: fmt::Debug, I> fmt::Debug for Compressor<M, I> {
@@ -79,6 +81,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
             optimizer: evaluator.optimizer(),
             schedule: evaluator.learning_rate(),
             history: History::default(),
+            record: None,
         };
         Self {
             layers: layers(&model),
@@ -218,8 +221,8 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
                 }
                 return Err(error);
             }
-            self.spaces[id].claim(Mode::Pruning);
         }
+        targets.iter().for_each(|id| self.spaces[id].claim(Mode::Pruning));
         Ok(())
     }
 

@@ -150,6 +150,13 @@ pub enum Error {
         source: BoxError,
     },
 
+    /// A trainee is used when its run cannot go on.
+    #[error("this trainee cannot go on: {reason}")]
+    Trainee {
+        /// Why, and what to do.
+        reason: &'static str,
+    },
+
     /// A checkpoint could not be written or does not belong to this chain.
     #[error("checkpoint `{path}`: {reason}", path = path.display())]
     Checkpoint {

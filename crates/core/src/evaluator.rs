@@ -14,7 +14,7 @@ use burn::tensor::Tensor;
 use crate::Error;
 use crate::graph::DummyInput;
 
-type Loss<M, I> = Arc<dyn Fn(&M, &I) -> Tensor<1> + Send + Sync>;
+pub(crate) type Loss<M, I> = Arc<dyn Fn(&M, &I) -> Tensor<1> + Send + Sync>;
 type Evaluation<M> = Arc<dyn Fn(&M) -> f64 + Send + Sync>;
 type Visit<'a, I> = &'a mut dyn FnMut(I) -> Result<ControlFlow<()>, Error>;
 

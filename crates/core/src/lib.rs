@@ -30,6 +30,9 @@ mod rebuild;
 mod simulation;
 mod space;
 pub mod target;
+#[cfg(test)]
+mod tests;
+mod trainee;
 mod training;
 mod walk;
 mod wrapper;
@@ -51,4 +54,5 @@ pub use rebuild::edit_layers;
 pub use simulation::Simulation;
 pub use space::{FlatTensor, TargetSpace};
 pub use target::{Mode, Target, TargetId};
+pub use trainee::{Trainee, TraineeOutput};
 pub use wrapper::{Activation, Layer, Port, Wrapper};

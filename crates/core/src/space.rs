@@ -270,6 +270,12 @@ impl TargetSpace {
         Arc::new(Self { id: self.id.clone(), phase, inner: Mutex::new(inner) })
     }
 
+    /// Takes over what a copy of this state knows.
+    pub(crate) fn restore(&self, copy: &Self) {
+        let inner = copy.lock().clone();
+        *self.lock() = inner;
+    }
+
     /// Executes the simulated logic on a parameter: quantize, then mask.
     pub(crate) fn simulate_parameter<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
         self.simulate(base)

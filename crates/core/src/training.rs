@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Error;
@@ -75,7 +76,10 @@ fn total_steps<M: Module + 'static, I: 'static>(
     }
 }
 
-fn prepare<M: Module + 'static, I: 'static>(chain: &mut Compressor<M, I>) -> Result<(), Error> {
+/// Lets every compressor check the length of the run and prepare for it, once a run.
+pub(crate) fn prepare<M: Module + 'static, I: 'static>(
+    chain: &mut Compressor<M, I>,
+) -> Result<(), Error> {
     if chain.progress.prepared {
         return Ok(());
     }
@@ -98,7 +102,7 @@ fn step<M: Module + 'static, I: 'static>(
     chain: &mut Compressor<M, I>,
     batch: &I,
 ) -> Result<(), Error> {
-    let gradients = backward(chain, batch)?;
+    let (_, gradients) = backward(chain, batch)?;
     let optimizer = chain.progress.optimizer.as_mut();
     let schedule = chain.progress.schedule.as_mut();
     let (Some(optimizer), Some(schedule)) = (optimizer, schedule) else {
@@ -111,11 +115,12 @@ fn step<M: Module + 'static, I: 'static>(
     after_step(chain, rate)
 }
 
-/// Forward and backward of one batch with every compressor's part; the gradients of the model.
+/// Forward and backward of one batch with every compressor's part; the loss that is minimised and
+/// the gradients of the model.
 pub(crate) fn backward<M: Module + 'static, I: 'static>(
     chain: &mut Compressor<M, I>,
     batch: &I,
-) -> Result<GradientsParams, Error> {
+) -> Result<(Tensor<1>, GradientsParams), Error> {
     let Some(task_loss) = chain.evaluator.loss() else {
         return Err(Error::NoBatches { epoch: chain.progress.epoch });
     };
@@ -146,12 +151,13 @@ pub(crate) fn backward<M: Module + 'static, I: 'static>(
             .loss(loss, batch, run)
             .map_err(|source| Error::Algorithm { algorithm: name, source })?;
     }
-    let value = loss.clone().detach().into_scalar::<f32>();
+    let minimised = loss.clone().detach();
+    let value = minimised.clone().into_scalar::<f32>();
     if !value.is_finite() {
         return Err(Error::LossNotFinite { step, loss: f64::from(value) });
     }
     require_reached(chain)?;
-    chain.progress.history.steps.push(StepRecord {
+    chain.progress.record = Some(StepRecord {
         step: step + 1,
         loss: f64::from(value),
         task_loss: f64::from(task_value),
@@ -166,7 +172,7 @@ pub(crate) fn backward<M: Module + 'static, I: 'static>(
             .gradients(&gradients, run)
             .map_err(|source| Error::Algorithm { algorithm: name, source })?;
     }
-    Ok(gradients)
+    Ok((minimised, gradients))
 }
 
 /// What follows the optimizer: masks move, the step is counted and recorded.
@@ -184,9 +190,8 @@ pub(crate) fn after_step<M: Module + 'static, I: 'static>(
             .map_err(|source| Error::Algorithm { algorithm: name, source })?;
     }
     let sparsity = sparsity(chain);
-    if let Some(record) = chain.progress.history.steps.last_mut() {
-        record.learning_rate = learning_rate;
-        record.sparsity = sparsity;
+    if let Some(record) = chain.progress.record.take() {
+        chain.progress.history.steps.push(StepRecord { learning_rate, sparsity, ..record });
     }
     if let Some((every, evaluate)) = chain.evaluator.evaluation()
         && (step.is_multiple_of(*every) || step == total_steps)

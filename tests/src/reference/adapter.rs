@@ -3,13 +3,19 @@
 //! The families describe what a compressor is to do in terms of the files; here this becomes calls
 //! of the library. Every compressor is fused onto a chain, so that all of them are built alike.
 
-pub use burn_compress::{core, distillation, pruning, quantization};
+pub use burn_compress::{core, distillation, pruning, quantization, speedup};
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+
+use burn::module::Module;
+use burn::tensor::Device;
+use self::core::graph::{ChannelGraph, ChannelId, SlicePlan};
+use self::core::target::Target;
 
 use serde_json::Value;
 
 use super::case::{Array, Case, Result};
+use super::config::DefaultBlock;
 use super::drive::Step;
 use super::model::{Activation, RefModel};
 
@@ -24,24 +30,65 @@ pub fn wrap<L>(layer: L) -> Wrapped<L> {
     core::Wrapper::new(layer)
 }
 
-/// Fuses a first-order Taylor pruner that collects gradients for `steps` steps.
+/// Fuses a pruner that needs no gradients, `LevelPruner` for example.
 ///
 /// Targets are independent and a target may lose everything, as in NNI.
 ///
 /// # Errors
 ///
-/// When the library refuses the configuration.
-pub fn taylor(case: &Case, _chain: Chain, _rules: &Value, _steps: usize) -> Result<Chain> {
-    case.not_covered("TaylorPruner is not connected")
+/// When the library has no such pruner or refuses the configuration.
+pub fn one_shot(case: &Case, chain: Chain, pruner: &str, rules: &Value) -> Result<Chain> {
+    let importance = super::pruning::importance(case, pruner)?;
+    let default = importance.default_granularity();
+    let config = super::pruning::configuration(rules, chain.model(), &default)?;
+    let fused = match pruner {
+        "LevelPruner" => pruning::LevelPruner::from_compressor(chain, &config, LIKE_NNI),
+        "L1NormPruner" => pruning::L1NormPruner::from_compressor(chain, &config, LIKE_NNI),
+        "L2NormPruner" => pruning::L2NormPruner::from_compressor(chain, &config, LIKE_NNI),
+        other => return case.not_covered(format!("{other} is not part of the library yet")),
+    };
+    fused.map_err(|error| case.error(error))
 }
 
-/// Lets the automated gradual schedule drive the newest pruner of the chain.
+/// No coupled channels beyond those of the configuration, and no block that is spared.
+const LIKE_NNI: pruning::PrunerConfig =
+    pruning::PrunerConfig { coupled: false, keep_at_least_one: false };
+
+/// Fuses a first-order Taylor pruner that collects gradients for `steps` steps.
 ///
 /// # Errors
 ///
-/// When the library refuses the schedule.
-pub fn agp(case: &Case, _chain: Chain, _interval: usize, _times: usize) -> Result<Chain> {
-    case.not_covered("AGPPruner is not connected")
+/// When the library refuses the configuration.
+pub fn taylor(case: &Case, chain: Chain, rules: &Value, steps: usize) -> Result<Chain> {
+    let default = pruning::Granularity::OutChannel;
+    let config = super::pruning::configuration(rules, chain.model(), &default)?;
+    let options = pruning::TaylorConfig::new(steps).with_pruner(LIKE_NNI);
+    pruning::TaylorPruner::from_compressor(chain, &config, options)
+        .map_err(|error| case.error(error))
+}
+
+/// Lets a schedule drive the newest pruner of the chain.
+///
+/// # Errors
+///
+/// When the library has no such schedule or refuses it.
+pub fn schedule(
+    case: &Case,
+    chain: Chain,
+    name: &str,
+    interval: usize,
+    times: usize,
+) -> Result<Chain> {
+    let fused = match name {
+        "AGPPruner" => {
+            pruning::AgpPruner::new(chain, pruning::AgpConfig::new(interval, times))
+        }
+        "LinearPruner" => {
+            pruning::LinearPruner::new(chain, pruning::LinearConfig::new(interval, times))
+        }
+        other => return case.not_covered(format!("{other} is not part of the library yet")),
+    };
+    fused.map_err(|error| case.error(error))
 }
 
 /// Fuses quantization-aware training that rounds from `start_step` on.
@@ -49,24 +96,32 @@ pub fn agp(case: &Case, _chain: Chain, _interval: usize, _times: usize) -> Resul
 /// # Errors
 ///
 /// When the library refuses the configuration.
-pub fn qat(case: &Case, _chain: Chain, _rules: &Value, _start_step: usize) -> Result<Chain> {
-    case.not_covered("QATQuantizer is not connected")
+pub fn qat(case: &Case, chain: Chain, rules: &Value, start_step: usize) -> Result<Chain> {
+    let config = super::config::translate(rules, chain.model(), DefaultBlock::Other)?;
+    let options = quantization::QatConfig::new().with_start_step(start_step);
+    quantization::QatQuantizer::from_compressor(chain, &config, options)
+        .map_err(|error| case.error(error))
 }
 
-/// Fuses a dynamic layer-wise distiller; `inputs` are those of every step.
+/// Fuses a dynamic layer-wise distiller; `predict` runs the teacher on the batch of a step.
 ///
 /// # Errors
 ///
 /// When the library refuses the configuration.
-pub fn distil(
+pub fn distil<O>(
     case: &Case,
-    _chain: Chain,
-    _rules: &Value,
-    _teacher: RefModel,
-    _inputs: Arc<Vec<Activation>>,
-    _origin_lambda: f64,
+    chain: Chain,
+    rules: &Value,
+    teacher: &RefModel,
+    predict: impl Fn(&RefModel, &Step) -> O + Send + 'static,
+    origin_lambda: f64,
 ) -> Result<Chain> {
-    case.not_covered("DynamicLayerwiseDistiller is not connected")
+    let config = super::config::translate(rules, chain.model(), DefaultBlock::Other)?;
+    let options = distillation::DistillConfig::new(origin_lambda);
+    distillation::DynamicLayerwiseDistiller::from_compressor(
+        chain, &config, teacher, predict, options,
+    )
+    .map_err(|error| case.error(error))
 }
 
 /// A network without its masked channels.
@@ -89,8 +144,74 @@ pub struct Small {
 /// When the library refuses.
 pub fn speedup(
     case: &Case,
-    _compressed: core::Compressed<RefModel>,
-    _input: &Array,
+    compressed: core::Compressed<RefModel>,
+    input: &Array,
 ) -> Result<Small> {
-    case.not_covered("ModelSpeedup is not connected")
+    let device = Device::flex();
+    let dummy = match Activation::from_array(input, &device)? {
+        Activation::Rank2(x) => core::DummyInput::new(x, |model: &RefModel, x| {
+            model.forward(Activation::Rank2(x)).rows()
+        }),
+        Activation::Rank3(x) => core::DummyInput::new(x, |model: &RefModel, x| {
+            model.forward(Activation::Rank3(x)).rows()
+        }),
+        Activation::Rank4(x) => core::DummyInput::new(x, |model: &RefModel, x| {
+            model.forward(Activation::Rank4(x)).rows()
+        }),
+    };
+    let graph = compressed.graph(&dummy).map_err(|error| case.error(error))?;
+    let removed = removed_channels(&graph, &compressed.masks());
+    let plan = graph.slice_plan(&removed).map_err(|error| case.error(error))?;
+    let kept = kept_channels(&compressed.unwrap_model(), &plan);
+    let small = speedup::ModelSpeedup::new(compressed, dummy)
+        .speedup_model()
+        .map_err(|error| case.error(error))?;
+    let plain = Chain::from_model(small.model.clone(), core::Evaluator::new()).unwrap_model();
+    Ok(Small {
+        model: small.model,
+        plain: plain.valid(),
+        calibration: small.state.calibration,
+        kept,
+    })
+}
+
+/// The channels that every masked parameter that makes them removes.
+fn removed_channels(graph: &ChannelGraph, masks: &core::Masks) -> BTreeSet<ChannelId> {
+    let masks: BTreeMap<String, &core::Mask> =
+        masks.iter().map(|(id, mask)| (id.to_string(), mask)).collect();
+    let mut removed = BTreeSet::new();
+    for group in graph.groups() {
+        for (at, channel) in group.channels.iter().enumerate() {
+            let mut masked = group.members.iter().filter_map(|member| {
+                let gone = masks.get(&member.param)?.removed_along(member.dim);
+                Some(member.positions[at].iter().all(|index| gone[*index]))
+            });
+            let first = masked.next();
+            if first == Some(true) && masked.all(|gone| gone) {
+                removed.insert(*channel);
+            }
+        }
+    }
+    removed.retain(|channel| graph.protected(*channel).is_none());
+    removed
+}
+
+/// Surviving input and output channels of each layer: those that the plan keeps, or all.
+fn kept_channels(
+    model: &RefModel,
+    plan: &SlicePlan,
+) -> indexmap::IndexMap<String, (Vec<usize>, Vec<usize>)> {
+    let kept = |layer: &str, target: Target, size: usize| -> Vec<usize> {
+        let id = core::TargetId::new(layer, target);
+        let port = plan.ports.iter().find(|port| port.target == id);
+        port.map_or_else(|| (0..size).collect(), |port| port.keep.clone())
+    };
+    let layers = model.layers().iter();
+    let kept = layers.filter_map(|(name, layer)| {
+        let (inputs, outputs) = layer.channels()?;
+        let inputs = kept(name, Target::Input(0), inputs);
+        let outputs = kept(name, Target::Output(0), outputs);
+        Some((name.clone(), (inputs, outputs)))
+    });
+    kept.collect()
 }

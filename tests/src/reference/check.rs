@@ -107,6 +107,11 @@ impl Checks {
         (got - expected).abs() <= limit
     }
 
+    /// Whether nothing differs so far.
+    pub fn is_clean(&self) -> bool {
+        self.failures.is_empty()
+    }
+
     /// How many tensors and values were compared.
     pub fn len(&self) -> usize {
         self.compared.len()

@@ -16,6 +16,7 @@ use burn::nn::{
 use burn::tensor::{Device, Tensor, activation};
 use indexmap::IndexMap;
 
+use super::adapter::core::Layer;
 use super::adapter::{Wrapped, wrap};
 use super::case::{Array, CaseError, LayerSpec, ModelSpec, OpSpec, Result};
 use super::expression;
@@ -141,6 +142,26 @@ pub enum RefLayer {
     MaxPool2d(Wrapped<MaxPool2d>),
     /// Rectifier.
     Relu(Wrapped<Relu>),
+    /// A given hidden state of rank 2.
+    State2(Wrapped<State<2>>),
+    /// A given hidden state of rank 3.
+    State3(Wrapped<State<3>>),
+    /// A given hidden state of rank 4.
+    State4(Wrapped<State<4>>),
+}
+
+/// A layer that returns its parameter whatever its input.
+#[derive(Module, Debug)]
+pub struct State<const D: usize> {
+    value: Param<Tensor<D>>,
+}
+
+impl<const D: usize> Layer<Tensor<D>> for State<D> {
+    type Output = Tensor<D>;
+
+    fn forward(&self, _input: Tensor<D>) -> Tensor<D> {
+        self.value.val()
+    }
 }
 
 /// Runs an expression on the module of a layer.
@@ -153,6 +174,9 @@ macro_rules! each_layer {
             RefLayer::Embedding($module) => $body,
             RefLayer::MaxPool2d($module) => $body,
             RefLayer::Relu($module) => $body,
+            RefLayer::State2($module) => $body,
+            RefLayer::State3($module) => $body,
+            RefLayer::State4($module) => $body,
         }
     };
 }
@@ -167,6 +191,9 @@ macro_rules! map_layer {
             RefLayer::Embedding($module) => RefLayer::Embedding($body),
             RefLayer::MaxPool2d($module) => RefLayer::MaxPool2d($body),
             RefLayer::Relu($module) => RefLayer::Relu($body),
+            RefLayer::State2($module) => RefLayer::State2($body),
+            RefLayer::State3($module) => RefLayer::State3($body),
+            RefLayer::State4($module) => RefLayer::State4($body),
         }
     };
 }
@@ -221,6 +248,25 @@ impl RefLayer {
         })
     }
 
+    /// A layer that returns a given hidden state, as its parameter `value`.
+    ///
+    /// # Errors
+    ///
+    /// When the rank is not 2, 3 or 4.
+    pub fn state(array: &Array, device: &Device) -> Result<Self> {
+        Ok(match Activation::from_array(array, device)? {
+            Activation::Rank2(value) => {
+                Self::State2(wrap(State { value: Param::from_tensor(value) }))
+            }
+            Activation::Rank3(value) => {
+                Self::State3(wrap(State { value: Param::from_tensor(value) }))
+            }
+            Activation::Rank4(value) => {
+                Self::State4(wrap(State { value: Param::from_tensor(value) }))
+            }
+        })
+    }
+
     /// Runs the layer.
     ///
     /// # Panics
@@ -234,6 +280,21 @@ impl RefLayer {
             Self::MaxPool2d(layer) => Activation::Rank4(layer.forward(x.feature_maps())),
             Self::Relu(layer) => each_rank!(x, tensor => layer.forward(tensor)),
             Self::Embedding(_) => panic!("the networks of the cases never run an embedding"),
+            Self::State2(_) | Self::State3(_) | Self::State4(_) => self.output(),
+        }
+    }
+
+    /// What a layer with a given hidden state returns.
+    ///
+    /// # Panics
+    ///
+    /// When the layer needs an input.
+    pub fn output(&self) -> Activation {
+        match self {
+            Self::State2(layer) => Activation::Rank2(layer.forward(layer.value.val())),
+            Self::State3(layer) => Activation::Rank3(layer.forward(layer.value.val())),
+            Self::State4(layer) => Activation::Rank4(layer.forward(layer.value.val())),
+            other => panic!("a {} needs an input", other.kind()),
         }
     }
 
@@ -251,6 +312,25 @@ impl RefLayer {
         }
     }
 
+    /// Numbers of input and output channels, absent for layers without parameters.
+    pub fn channels(&self) -> Option<(usize, usize)> {
+        match self {
+            Self::Conv2d(layer) => {
+                let [output, input, ..] = layer.weight.dims();
+                Some((input * layer.groups, output))
+            }
+            Self::Linear(layer) => {
+                let [input, output] = layer.weight.dims();
+                Some((input, output))
+            }
+            Self::BatchNorm(layer) => {
+                let [features] = layer.gamma.dims();
+                Some((features, features))
+            }
+            _ => None,
+        }
+    }
+
     /// Burn's name of the class.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -260,6 +340,7 @@ impl RefLayer {
             Self::Embedding(_) => "Embedding",
             Self::MaxPool2d(_) => "MaxPool2d",
             Self::Relu(_) => "Relu",
+            Self::State2(_) | Self::State3(_) | Self::State4(_) => "State",
         }
     }
 }
@@ -342,6 +423,11 @@ impl RefModel {
             }
         }
         Ok(Self { layers, ops: Arc::new(ops) })
+    }
+
+    /// Layers without data flow.
+    pub fn from_layers(layers: IndexMap<String, RefLayer>) -> Self {
+        Self { layers, ops: Arc::default() }
     }
 
     /// Runs the network.

@@ -1,11 +1,8 @@
 //! What the pruning families share: the targets of a configuration, their scores and goals.
 
-use indexmap::IndexMap;
-
-use super::adapter::core::config::ConfigList;
+use super::adapter::core::config::{ConfigList, Selected};
 use super::adapter::core::layer::{channel_dims, layers};
-use super::adapter::core::target::{Target, TargetId};
-use super::adapter::pruning::mask::{MaskConfig, MaskTarget, generate};
+use super::adapter::core::target::TargetId;
 use super::adapter::pruning::metrics::{Importance, L1Norm, L2Norm, Level};
 use super::adapter::pruning::{Axes, Blocks, Granularity, PruningSettings};
 use super::case::{Array, Case, CaseError, Result};
@@ -51,7 +48,7 @@ pub struct PruneTarget {
     pub id: TargetId,
     /// What is to be removed.
     pub settings: PruningSettings,
-    /// The blocks that are scored; absent for inputs and outputs whose shape is not known.
+    /// The blocks that are scored; what follows another target is not.
     pub blocks: Option<Blocks>,
 }
 
@@ -64,41 +61,26 @@ pub fn select(
     config: &ConfigList<PruningSettings>,
     model: &RefModel,
     default: &Granularity,
-    activation_shapes: &IndexMap<TargetId, Vec<usize>>,
 ) -> Result<Vec<PruneTarget>> {
     let failed = |error: &dyn std::fmt::Display| CaseError::Failed(error.to_string());
     let selected =
         PruningSettings::select(config, &layers(model)).map_err(|error| failed(&error))?;
-    selected
-        .into_iter()
-        .map(|selected| {
-            let id = selected.id();
-            let granularity = selected.settings.granularity.clone().unwrap_or_default();
-            let blocks = match selected.target.param_name() {
-                // What follows another target has no blocks of its own.
-                Some(name) if selected.settings.align.is_some() => {
-                    let shape = &selected.layer.param(name).expect("it was selected").shape;
-                    Some(Blocks::elements(shape).map_err(|error| failed(&error))?)
-                }
-                Some(name) => {
-                    let shape = &selected.layer.param(name).expect("it was selected").shape;
-                    let axes = Axes::from(channel_dims(&selected.layer.kind, name, shape.len()));
-                    let blocks = granularity.resolve(shape, axes, default);
-                    Some(blocks.map_err(|error| failed(&error))?)
-                }
-                None => match activation_shapes.get(&id) {
-                    Some(shape) => {
-                        let axes = Axes::Activation { channel: 1 };
-                        let default = Granularity::PerChannel;
-                        let blocks = granularity.resolve(shape, axes, &default);
-                        Some(blocks.map_err(|error| failed(&error))?)
-                    }
-                    None => None,
-                },
-            };
-            Ok(PruneTarget { id, settings: selected.settings, blocks })
-        })
-        .collect()
+    let target = |selected: Selected<PruningSettings>| {
+        let id = selected.id();
+        let param = selected.target.param_name().and_then(|name| selected.layer.param(name));
+        let blocks = match param.filter(|_| selected.settings.is_active()) {
+            Some(param) => {
+                let granularity = selected.settings.granularity.clone().unwrap_or_default();
+                let rank = param.shape.len();
+                let axes = Axes::from(channel_dims(&selected.layer.kind, &param.name, rank));
+                let blocks = granularity.resolve(&param.shape, axes, default);
+                Some(blocks.map_err(|error| failed(&error))?)
+            }
+            None => None,
+        };
+        Ok(PruneTarget { id, settings: selected.settings, blocks })
+    };
+    selected.into_iter().map(target).collect()
 }
 
 /// The scores of a target's blocks from its values in Burn's layout.
@@ -117,45 +99,23 @@ pub fn value(case: &Case, model: &RefModel, id: &TargetId, prefix: &str) -> Resu
     Ok(targets::convert(model, id, array))
 }
 
-/// The masks of all targets from the scores of the active ones.
+/// The scores of a target of the case in PyTorch's layout, absent for a target without any.
 ///
 /// # Errors
 ///
-/// When the library refuses to generate them.
-pub fn masks(
-    targets: &[PruneTarget],
-    scores: &IndexMap<TargetId, Array>,
+/// When the case has no such parameter.
+pub fn scores_of(
+    case: &Case,
     model: &RefModel,
-) -> Result<IndexMap<String, Array>> {
-    let mut inputs = Vec::new();
-    for target in targets {
-        let blocks = target.blocks.clone().ok_or_else(|| {
-            CaseError::Failed(format!("the shape of `{}` is not known", target.id))
-        })?;
-        let mut input = MaskTarget::new(target.id.clone(), blocks, target.settings.clone());
-        if let Some(scores) = scores.get(&target.id)
-            && target.settings.is_active()
-        {
-            input = input.with_scores(scores.values.clone());
-        }
-        if let Some(align) = &target.settings.align {
-            let layer = align.module_name.clone().unwrap_or_else(|| target.id.layer.clone());
-            let source = TargetId::new(layer, align.target_name.clone());
-            input = input.with_align(source, align.dims.clone());
-        }
-        inputs.push(input);
+    target: &PruneTarget,
+    importance: &dyn Importance,
+) -> Result<Option<Array>> {
+    if target.blocks.is_none() {
+        return Ok(None);
     }
-    let config = MaskConfig::new().with_keep_at_least_one(false);
-    let generated = generate(&inputs, config).map_err(|e| CaseError::Failed(e.to_string()))?;
-    let masks = generated.into_iter().map(|(id, mask)| {
-        let (values, shape) = match id.target {
-            Target::Param(_) => (mask.expand(), mask.blocks().shape().to_vec()),
-            _ => mask.expand_broadcast(),
-        };
-        let array = targets::convert(model, &id, &Array::float(shape, values));
-        (targets::name(model, &id), array)
-    });
-    Ok(masks.collect())
+    let value = value(case, model, &target.id, "param/")?;
+    let scores = scores(target, importance, &value);
+    Ok(scores.map(|scores| targets::convert(model, &target.id, &scores)))
 }
 
 /// Fraction of zeros.

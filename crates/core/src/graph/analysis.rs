@@ -209,9 +209,10 @@ impl<'a> Analysis<'a> {
     /// The name of the layer whose parameters a tensor is made of, the operation's if none.
     pub fn layer(&self, value: &Value) -> String {
         let origin = value.axes.iter().flatten().find_map(|a| a.origins.first());
-        match origin {
-            Some(&(param, _)) => layer_of(&self.captured.params[param].path).to_string(),
-            None => self.op_name(),
+        match origin.map(|&(param, _)| layer_of(&self.captured.params[param].path)) {
+            // The model itself is the layer.
+            None | Some("") => self.op_name(),
+            Some(layer) => layer.to_string(),
         }
     }
 

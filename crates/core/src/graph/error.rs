@@ -30,9 +30,8 @@ pub enum GraphError {
     },
     /// An operation that the analysis has no rule for reads channels of the model.
     #[error(
-        "no rule for the operation `{operation}` that reads channels of {parameters}: leave the \
-         layers around it out of the pruning configuration's model or express it with other \
-         operations"
+        "no rule for the operation `{operation}`, which reads channels of {parameters}: express \
+         that part of the forward pass with other operations"
     )]
     UnknownOperation {
         /// The operation's name in Burn's intermediate representation.

@@ -6,7 +6,8 @@ use std::fmt;
 use burn::module::ParamId;
 use indexmap::IndexMap;
 
-use super::analysis::{Analysis, Role, layer_of};
+use super::analysis::{Analysis, layer_of};
+use super::grouping::{self, Found, visible};
 use super::labels::{ChannelId, Label, Value};
 use super::macs::CountedOp;
 use super::{Captured, GraphError};
@@ -124,8 +125,8 @@ impl ChannelGraph {
         let mut analysis = Analysis::run(captured)?;
         analysis.labels.compress();
         // Blocks that fit no group protect their channels, which groups then report.
-        let (groups, producers) = Groups::find(&analysis);
-        let blocks = fit_blocks(&mut analysis, &groups);
+        let (groups, producers) = grouping::find(&analysis);
+        let blocks = grouping::fit_blocks(&mut analysis, &groups);
         Ok(Self::build(captured, analysis, groups, producers, blocks))
     }
 
@@ -318,24 +319,6 @@ impl fmt::Display for ChannelGraph {
     }
 }
 
-/// The channels along a parameter's dimension, `None` if they are hidden.
-fn visible(analysis: &Analysis, value: &Value, dim: usize) -> Option<Vec<ChannelId>> {
-    let axis = value.axes[dim].as_ref()?;
-    let labels = &analysis.labels;
-    if axis
-        .labels
-        .iter()
-        .flatten()
-        .any(|&atom| labels.is_hidden(atom))
-    {
-        return None;
-    }
-    axis.labels
-        .iter()
-        .map(|label| label.map(|atom| labels.channel(atom)))
-        .collect()
-}
-
 /// The dimension of a port that carries channels: the second of a feature map, otherwise the last.
 fn port(analysis: &Analysis, value: &Value) -> Option<(usize, Vec<Label>)> {
     let labels = &analysis.labels;
@@ -349,168 +332,4 @@ fn port(analysis: &Analysis, value: &Value) -> Option<(usize, Vec<Label>)> {
         false => (0..rank).rev().find(|&dim| carries(dim))?,
     };
     Some((dim, value.axes[dim].as_ref()?.labels.clone()))
-}
-
-/// A group under construction: parameters by position.
-struct Found {
-    channels: Vec<ChannelId>,
-    members: Vec<(usize, usize)>,
-    consumers: Vec<(usize, usize)>,
-}
-
-impl Found {
-    fn positions(&self, analysis: &Analysis, param: usize, dim: usize) -> Vec<Vec<usize>> {
-        let along = visible(analysis, &analysis.params[param], dim).unwrap_or_default();
-        let mut at: BTreeMap<ChannelId, Vec<usize>> = BTreeMap::new();
-        for (index, channel) in along.into_iter().enumerate() {
-            at.entry(channel).or_default().push(index);
-        }
-        let positions = self.channels.iter().map(|channel| at.remove(channel));
-        positions.map(Option::unwrap_or_default).collect()
-    }
-}
-
-struct Groups;
-
-impl Groups {
-    /// Connects the channels that share a producing parameter dimension.
-    fn find(analysis: &Analysis) -> (Vec<Found>, BTreeMap<(usize, usize), usize>) {
-        let with_role = |wanted: fn(&Role) -> bool| {
-            let mut found = Vec::new();
-            for (param, value) in analysis.params.iter().enumerate() {
-                for dim in 0..value.shape.len() {
-                    let role = &analysis.roles[param][dim];
-                    if !analysis.statistics.contains(&param) && wanted(role) {
-                        let channels = visible(analysis, value, dim);
-                        found.extend(channels.map(|channels| ((param, dim), channels)));
-                    }
-                }
-            }
-            found
-        };
-        let made = with_role(|role| role.producer);
-        let read = with_role(|role| role.consumer);
-
-        // Groups are joined through a second, smaller union-find over the dimensions.
-        let mut parent: Vec<usize> = (0..made.len()).collect();
-        fn root(parent: &[usize], mut i: usize) -> usize {
-            while parent[i] != i {
-                i = parent[i];
-            }
-            i
-        }
-        let mut first: BTreeMap<ChannelId, usize> = BTreeMap::new();
-        for (index, (_, channels)) in made.iter().enumerate() {
-            for &channel in channels {
-                let other = *first.entry(channel).or_insert(index);
-                let (x, y) = (root(&parent, index), root(&parent, other));
-                parent[x.max(y)] = x.min(y);
-            }
-        }
-        let mut groups: Vec<Found> = Vec::new();
-        let mut index_of: BTreeMap<usize, usize> = BTreeMap::new();
-        let mut group_of: BTreeMap<ChannelId, usize> = BTreeMap::new();
-        let mut producers = BTreeMap::new();
-        for (index, (at, channels)) in made.iter().enumerate() {
-            let group = *index_of.entry(root(&parent, index)).or_insert_with(|| {
-                groups.push(Found {
-                    channels: Vec::new(),
-                    members: Vec::new(),
-                    consumers: Vec::new(),
-                });
-                groups.len() - 1
-            });
-            producers.insert(*at, group);
-            groups[group].members.push(*at);
-            for &channel in channels {
-                if group_of.insert(channel, group).is_none() {
-                    groups[group].channels.push(channel);
-                }
-            }
-        }
-        for (at, channels) in read {
-            let readers: BTreeSet<usize> = channels
-                .iter()
-                .filter_map(|channel| group_of.get(channel).copied())
-                .collect();
-            for group in readers {
-                groups[group].consumers.push(at);
-            }
-        }
-        (groups, producers)
-    }
-}
-
-/// The number of equal blocks of every group.
-///
-/// A split fits a group if it runs over the group's channels in their order. Where every block
-/// holds the same channels anyway it asks for nothing; any other split protects its channels.
-fn fit_blocks(analysis: &mut Analysis, groups: &[Found]) -> Vec<usize> {
-    let mut blocks = vec![1; groups.len()];
-    for rule in std::mem::take(&mut analysis.blocks) {
-        let channels: Option<Vec<ChannelId>> = rule
-            .labels
-            .iter()
-            .map(|label| label.map(|atom| analysis.labels.channel(atom)))
-            .collect();
-        let fit = channels
-            .as_deref()
-            .map_or(Fit::None, |c| fit(c, rule.blocks, groups));
-        match fit {
-            Fit::Always => {}
-            Fit::Group(group) => blocks[group] = lcm(blocks[group], rule.blocks),
-            Fit::None => {
-                let why = format!("is split into {} blocks by `{}`", rule.blocks, rule.layer);
-                for &label in &rule.labels {
-                    analysis.protect_label(label, &why);
-                }
-            }
-        }
-        analysis.blocks.push(rule);
-    }
-    blocks
-}
-
-enum Fit {
-    Always,
-    Group(usize),
-    None,
-}
-
-fn fit(channels: &[ChannelId], blocks: usize, groups: &[Found]) -> Fit {
-    let counts: Vec<BTreeMap<ChannelId, usize>> = channels
-        .chunks(channels.len() / blocks)
-        .map(|block| {
-            let mut counts = BTreeMap::new();
-            for &channel in block {
-                *counts.entry(channel).or_insert(0) += 1;
-            }
-            counts
-        })
-        .collect();
-    if counts.windows(2).all(|pair| pair[0] == pair[1]) {
-        return Fit::Always;
-    }
-    let mut order: Vec<ChannelId> = Vec::new();
-    let mut seen = BTreeSet::new();
-    order.extend(channels.iter().filter(|channel| seen.insert(**channel)));
-    let all: Vec<usize> = counts
-        .iter()
-        .flat_map(|counts| counts.values().copied())
-        .collect();
-    let disjoint = counts.iter().map(BTreeMap::len).sum::<usize>() == order.len();
-    let equal = all.windows(2).all(|pair| pair[0] == pair[1]);
-    let group = groups.iter().position(|group| group.channels == order);
-    match group {
-        Some(group) if disjoint && equal => Fit::Group(group),
-        _ => Fit::None,
-    }
-}
-
-fn lcm(a: usize, b: usize) -> usize {
-    let (mut x, mut y) = (a, b);
-    while y != 0 {
-        (x, y) = (y, x % y);
-    }
-    a / x * b
 }

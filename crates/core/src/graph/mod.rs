@@ -25,6 +25,7 @@
 //! | `analysis.rs` | what is known of every tensor                                     |
 //! | `rules/`      | one rule for every operation                                      |
 //! | `group.rs`    | [`ChannelGraph`] and [`ChannelGroup`]: the result                 |
+//! | `grouping.rs` | which channels form a group, equal blocks                       |
 //! | `plan.rs`     | [`SlicePlan`]: what is left when channels are removed             |
 //! | `macs.rs`     | multiply-accumulates before and after                             |
 //!
@@ -58,6 +59,7 @@ mod capture;
 mod dummy;
 mod error;
 mod group;
+mod grouping;
 mod labels;
 mod macs;
 mod plan;

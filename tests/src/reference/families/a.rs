@@ -4,9 +4,11 @@ use burn::module::Module;
 use burn::tensor::Device;
 use indexmap::IndexMap;
 
+use crate::reference::adapter::core::{Budget, Evaluator};
+use crate::reference::adapter::{self, Chain};
 use crate::reference::case::{Array, Case, Result};
 use crate::reference::check::Checks;
-use crate::reference::model::RefModel;
+use crate::reference::model::{Activation, RefModel};
 use crate::reference::pruning;
 use crate::reference::targets;
 
@@ -24,26 +26,27 @@ pub fn run(case: &Case) -> Result<Checks> {
     let default = importance.default_granularity();
     let config = pruning::configuration(&case.file.config_list, &model, &default)?;
 
-    // An aligned output takes its shape from the file, the batch included.
-    let mut shapes = IndexMap::new();
-    for (name, mask) in case.below("mask/") {
-        let id = targets::parse(&model, name)?;
-        if !id.target.is_param() {
-            shapes.insert(id, mask.shape.clone());
+    for target in pruning::select(&config, &model, &default)? {
+        let name = targets::name(&model, &target.id);
+        if let Some(score) = pruning::scores_of(case, &model, &target, importance.as_ref())? {
+            checks.array(case, &format!("metric/{name}"), &score);
         }
     }
-    let selected = pruning::select(&config, &model, &default, &shapes)?;
 
-    let mut scores = IndexMap::new();
-    for target in selected.iter().filter(|target| target.settings.is_active()) {
-        let value = pruning::value(case, &model, &target.id, "param/")?;
-        if let Some(score) = pruning::scores(target, importance.as_ref(), &value) {
-            let metric = targets::convert(&model, &target.id, &score);
-            checks.array(case, &format!("metric/{}", targets::name(&model, &target.id)), &metric);
-            scores.insert(target.id.clone(), score);
+    let chain = Chain::from_model(model, Evaluator::new());
+    let chain = adapter::one_shot(case, chain, &case.file.algorithm, &case.file.config_list)?;
+    // An aligned output has a shape once a forward pass has reached its layer.
+    for (name, mask) in case.below("mask/") {
+        let id = targets::parse(chain.model(), name)?;
+        if !id.target.is_param() {
+            let zeros = Array::float(mask.shape.clone(), vec![0.0; mask.values.len()]);
+            let x = Activation::from_array(&zeros, &Device::flex())?;
+            chain.model().layers()[&id.layer].forward(x);
         }
     }
-    let masks = pruning::masks(&selected, &scores, &model)?;
+    let model = chain.model().clone();
+    let compressed = chain.compress(Budget::none()).map_err(|error| case.error(error))?;
+    let masks = targets::masks(&model, &compressed.masks());
     compare_masks(case, &mut checks, "mask/", &masks);
     let sparsity: IndexMap<String, f64> = case.expected("sparsity")?;
     for (name, expected) in sparsity {

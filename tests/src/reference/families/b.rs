@@ -56,7 +56,8 @@ pub fn run(case: &Case) -> Result<Checks> {
     let interval = match scheduled {
         true => {
             let interval: usize = case.argument("interval_steps")?;
-            chain = adapter::agp(case, chain, interval, case.argument("total_times")?)?;
+            let times = case.argument("total_times")?;
+            chain = adapter::schedule(case, chain, "AGPPruner", interval, times)?;
             interval
         }
         false => steps,
@@ -85,6 +86,8 @@ pub fn run(case: &Case) -> Result<Checks> {
                 generation += 1;
                 last = masks;
             }
+            // What happens after the last generation of the file is not prescribed.
+            None if generation == rounds.len() => {}
             None => {
                 for (name, mask) in &masks {
                     let moved = match last.get(name) {
@@ -118,7 +121,7 @@ fn score_targets(
     let taylor = Taylor::new(training_steps).map_err(|error| case.error(error))?;
     let default = taylor.default_granularity();
     let config = pruning::configuration(&case.file.config_list, model, &default)?;
-    let mut selected = pruning::select(&config, model, &default, &IndexMap::new())?;
+    let mut selected = pruning::select(&config, model, &default)?;
     selected.retain(|target| target.settings.is_active());
     let names = selected
         .iter()

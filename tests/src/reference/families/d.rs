@@ -1,16 +1,16 @@
 //! Family D: schedules. Goals and masks after every optimizer step.
 
-use burn::module::Module;
 use burn::tensor::Device;
 use indexmap::IndexMap;
 
+use crate::reference::adapter::core::Budget;
 use crate::reference::adapter::pruning::{PruningSettings, Schedule};
+use crate::reference::adapter::{self, Chain};
 use crate::reference::case::{Array, Case, Result};
 use crate::reference::check::Checks;
 use crate::reference::families::a::compare_masks;
 use crate::reference::model::RefModel;
-use crate::reference::pruning;
-use crate::reference::targets;
+use crate::reference::{drive, pruning, targets};
 
 /// Runs a case.
 ///
@@ -23,46 +23,49 @@ pub fn run(case: &Case) -> Result<Checks> {
         return case.not_covered(format!("{name} is not part of the library yet"));
     };
     let importance = pruning::importance(case, pruner)?;
-    let schedule = schedule_of(case, schedule)?;
+    let rule = schedule_of(case, schedule)?;
     let mut checks = Checks::new(case);
-    let model = RefModel::build(case.model()?, &Device::flex())?
-        .load(|layer, name| case.tensors.get(&format!("param/{layer}.{name}")).cloned())?
-        .valid();
+    let model = RefModel::build(case.model()?, &Device::flex().autodiff())?
+        .load(|layer, name| case.tensors.get(&format!("param/{layer}.{name}")).cloned())?;
     let default = importance.default_granularity();
     let config = pruning::configuration(&case.file.config_list, &model, &default)?;
-    let selected = pruning::select(&config, &model, &default, &IndexMap::new())?;
-    let mut scores = IndexMap::new();
-    for target in selected.iter().filter(|target| target.settings.is_active()) {
-        let value = pruning::value(case, &model, &target.id, "param/")?;
-        if let Some(score) = pruning::scores(target, importance.as_ref(), &value) {
-            scores.insert(target.id.clone(), score);
-        }
-    }
+    let selected = pruning::select(&config, &model, &default)?;
 
+    // Gradients of zero keep the parameters where they are.
+    let zero = |array: Array| Array::float(array.shape, vec![0.0; array.values.len()]);
+    let still: IndexMap<String, Array> =
+        model.parameters().into_iter().map(|(name, array)| (name, zero(array))).collect();
     let steps: usize = case.argument("max_steps")?;
+    let evaluator =
+        drive::evaluator(steps, 1.0, move |model, _| drive::loss_with_gradients(model, &still));
+    let chain = Chain::from_model(model, evaluator);
+    let chain = adapter::one_shot(case, chain, pruner, &case.file.config_list)?;
+    let (interval, times) = (rule.interval(), rule.times());
+    let mut chain = adapter::schedule(case, chain, schedule, interval, times)?;
+
     let mut goals: IndexMap<String, Vec<f32>> = IndexMap::new();
     let mut sparsity: IndexMap<String, Vec<f32>> = IndexMap::new();
     let mut masks: IndexMap<String, Array> = IndexMap::new();
     let mut triggers = Vec::new();
     for step in 1..=steps {
-        let mut now = selected.clone();
-        for target in &mut now {
-            target.settings = target.settings.scaled(schedule.progress(step));
-            if target.settings.is_active() {
-                let name = targets::name(&model, &target.id);
-                for (key, goal) in scheduled(&target.settings) {
-                    goals.entry(format!("{name}.{key}")).or_default().push(goal as f32);
-                }
-            }
-        }
-        if schedule.at(step).is_some() {
+        chain
+            .advance(&Budget::steps(steps), Some(step))
+            .map_err(|error| case.error(format!("step {step}: {error}")))?;
+        let now = targets::masks(chain.model(), &chain.masks());
+        if rule.at(step).is_some() {
             triggers.push(step);
-            masks = pruning::masks(&now, &scores, &model)?;
+        } else if now != masks {
+            checks.fail(format!("the masks moved after step {step}"));
         }
+        masks = now;
         for target in &selected {
-            let name = targets::name(&model, &target.id);
-            let now = masks.get(&name).map_or(0.0, pruning::sparsity);
-            sparsity.entry(name).or_default().push(now as f32);
+            let name = targets::name(chain.model(), &target.id);
+            let goal = target.settings.scaled(rule.progress(step));
+            for (key, goal) in scheduled(&goal).into_iter().filter(|_| goal.is_active()) {
+                goals.entry(format!("{name}.{key}")).or_default().push(goal as f32);
+            }
+            let removed = masks.get(&name).map_or(0.0, pruning::sparsity);
+            sparsity.entry(name).or_default().push(removed as f32);
         }
     }
 

@@ -118,7 +118,8 @@ fn fuse(case: &Case, chain: Chain, teacher: RefModel, inputs: &Arc<Vec<Activatio
                 let steps = first_argument(case, &["training_steps", "taylor_training_steps"])?;
                 let chain = adapter::taylor(case, chain, rules, steps)?;
                 let interval = case.argument("interval_steps")?;
-                adapter::agp(case, chain, interval, case.argument("total_times")?)?
+                let times = case.argument("total_times")?;
+                adapter::schedule(case, chain, name, interval, times)?
             }
             "TaylorPruner" => {
                 let steps = first_argument(case, &["training_steps", "taylor_training_steps"])?;
@@ -129,7 +130,10 @@ fn fuse(case: &Case, chain: Chain, teacher: RefModel, inputs: &Arc<Vec<Activatio
             }
             _ => {
                 let lambda = case.argument("origin_loss_lambda")?;
-                adapter::distil(case, chain, rules, teacher.clone(), inputs.clone(), lambda)?
+                let inputs = inputs.clone();
+                let predict =
+                    move |teacher: &RefModel, step: &usize| teacher.forward(inputs[*step].clone());
+                adapter::distil(case, chain, rules, &teacher, predict, lambda)?
             }
         };
     }

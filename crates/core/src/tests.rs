@@ -1,0 +1,297 @@
+//! The chain and what hangs on its model.
+
+use burn::module::{Module, Param};
+use burn::nn::{Linear, LinearConfig};
+use burn::optim::SgdConfig;
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::{
+    Calibration, CalibrationEntry, Compressor, Error, Evaluator, Grid, Mask, Masks, Mode,
+    RoundGradient, Target, TargetId, Wrapper,
+};
+
+#[derive(Module, Debug)]
+struct Net {
+    first: Wrapper<Linear>,
+    second: Linear,
+}
+
+impl Net {
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.second.forward(self.first.forward(x))
+    }
+}
+
+/// The same model before anybody wrapped it.
+#[derive(Module, Debug)]
+struct PlainNet {
+    first: Linear,
+    second: Linear,
+}
+
+impl PlainNet {
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.second.forward(self.first.forward(x))
+    }
+}
+
+fn linear(values: [[f32; 2]; 2]) -> Linear {
+    let device = Device::flex();
+    let mut linear = LinearConfig::new(2, 2).with_bias(false).init(&device);
+    linear.weight = Param::from_data(TensorData::from(values), &device);
+    linear
+}
+
+const FIRST: [[f32; 2]; 2] = [[0.5, -1.0], [1.5, 2.0]];
+const SECOND: [[f32; 2]; 2] = [[1.0, 0.25], [-0.75, 0.5]];
+
+fn net() -> Net {
+    Net {
+        first: linear(FIRST).into(),
+        second: linear(SECOND),
+    }
+}
+
+fn plain_net(first: [[f32; 2]; 2], second: [[f32; 2]; 2]) -> PlainNet {
+    PlainNet {
+        first: linear(first),
+        second: linear(second),
+    }
+}
+
+fn chain() -> Compressor<Net, Tensor<2>> {
+    Compressor::from_model(net(), Evaluator::new())
+}
+
+fn input() -> Tensor<2> {
+    Tensor::from_floats([[1.0, 2.0]], &Device::flex())
+}
+
+fn forward(net: &Net) -> Vec<f32> {
+    net.forward(input()).into_data().try_to_vec().unwrap()
+}
+
+fn raw(linear: &Linear) -> Vec<f32> {
+    linear
+        .weight
+        .base()
+        .detach()
+        .into_data()
+        .try_to_vec()
+        .unwrap()
+}
+
+fn weight(layer: &str) -> TargetId {
+    TargetId::new(layer, Target::param("weight"))
+}
+
+fn output(layer: &str) -> TargetId {
+    TargetId::new(layer, Target::Output(0))
+}
+
+fn mask<const N: usize>(values: [f32; N], shape: [usize; 2]) -> Mask {
+    Mask::new(values.to_vec(), shape).unwrap()
+}
+
+/// Removes the second output channel of `first`, in the weight and in the output.
+fn masks() -> Masks {
+    Masks::from([
+        (weight("first"), mask([1.0, 0.0, 1.0, 0.0], [2, 2])),
+        (output("first"), mask([1.0, 0.0], [1, 2])),
+    ])
+}
+
+/// Steps of one for `second.weight`, between -1 and 1.
+fn calibration() -> Calibration {
+    let entry = CalibrationEntry {
+        dtype: "int2".to_string(),
+        scheme: "symmetric".to_string(),
+        qmin: -1.0,
+        qmax: 1.0,
+        grid: Grid::new([]),
+        gradient: RoundGradient::StraightThrough,
+        enabled: true,
+        scale: Some(vec![1.0]),
+        zero_point: Some(vec![0.0]),
+        minimum: None,
+        maximum: None,
+    };
+    Calibration::from([(weight("second"), entry)])
+}
+
+#[test]
+fn a_target_has_one_compressor_of_each_mode() {
+    let mut chain = chain();
+    let pruned = chain.claim(Mode::Pruning, &[weight("first")]).unwrap();
+    let both = [weight("second"), weight("first")];
+    let taken = chain.claim(Mode::Pruning, &both).unwrap_err();
+    assert!(matches!(
+        &taken,
+        Error::TargetTaken { target, mode: Mode::Pruning } if *target == weight("first")
+    ));
+    assert!(
+        chain.space(&weight("second")).is_none(),
+        "nothing is claimed with an error"
+    );
+    let quantized = chain.claim(Mode::Quantization, &both).unwrap();
+    assert!(
+        std::sync::Arc::ptr_eq(&pruned[0], &quantized[1]),
+        "compressors meet in one state"
+    );
+}
+
+#[test]
+fn unknown_targets_are_refused_with_what_the_model_has() {
+    let mut chain = chain();
+    let reason = |id: TargetId, chain: &mut Compressor<Net, Tensor<2>>| match chain
+        .claim(Mode::Pruning, &[id])
+    {
+        Err(Error::UnknownTarget { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    };
+    assert!(reason(weight("frist"), &mut chain).contains("first"));
+    let bias = TargetId::new("first", Target::param("bias"));
+    assert!(reason(bias, &mut chain).contains("weight"));
+    assert!(reason(output("second"), &mut chain).contains("Wrapper<Linear>"));
+}
+
+#[test]
+fn a_chain_keeps_its_first_evaluator() {
+    let full = Evaluator::<Net, Tensor<2>>::new()
+        .with_data(|_| vec![input()])
+        .with_optimizer(SgdConfig::new().init())
+        .with_learning_rate(0.1)
+        .with_loss(|net: &Net, x: &Tensor<2>| net.forward(x.clone()).mean());
+    let without = chain().with_evaluator(full.clone());
+    assert!(without.evaluator().require_training("a test").is_ok());
+    assert!(
+        without.progress.optimizer.is_some(),
+        "the optimizer is that of the evaluator"
+    );
+
+    let loss_only = Evaluator::new().with_loss(|_: &Net, x: &Tensor<2>| x.clone().mean());
+    let with = Compressor::from_model(net(), loss_only).with_evaluator(full);
+    let missing = with.evaluator().require_training("a test").unwrap_err();
+    assert!(matches!(
+        missing,
+        Error::MissingEvaluator {
+            builder: "with_data",
+            ..
+        }
+    ));
+    assert!(with.progress.optimizer.is_none());
+}
+
+#[test]
+fn masks_are_replaced_all_or_none() {
+    let mut chain = chain();
+    let before = mask([0.0, 1.0, 1.0, 1.0], [2, 2]);
+    chain
+        .update_masks(&Masks::from([(weight("first"), before.clone())]))
+        .unwrap();
+    let update = Masks::from([
+        (weight("first"), mask([1.0, 0.0, 1.0, 0.0], [2, 2])),
+        (weight("second"), mask([1.0, 1.0, 1.0, 0.0], [2, 2])),
+        (output("first"), Mask::new(vec![1.0, 0.0], [2]).unwrap()),
+    ]);
+    // An output has no shape before the first forward pass, so the model runs once.
+    chain
+        .update_masks(&Masks::from([(output("first"), mask([1.0, 1.0], [1, 2]))]))
+        .unwrap();
+    let _ = forward(chain.model());
+    let held = chain.masks();
+
+    let error = chain.update_masks(&update).unwrap_err();
+    assert!(matches!(error, Error::ShapeMismatch { target, .. } if target == output("first")));
+    assert_eq!(chain.masks(), held);
+    assert_eq!(chain.masks()[&weight("first")], before);
+    chain
+        .claim(Mode::Pruning, &[weight("second")])
+        .expect("a failed update claims nothing");
+}
+
+#[test]
+fn masks_and_scales_act_and_come_off_exactly() {
+    let mut chain = chain();
+    chain.update_masks(&masks()).unwrap();
+    chain.update_calibration(&calibration()).unwrap();
+    // first: [1, 2] x [[0.5, 0], [1.5, 0]] = [3.5, 0].
+    // second: [[1, 0.25], [-0.75, 0.5]] rounds to [[1, 0], [-1, 0]], half to even.
+    assert_eq!(forward(chain.model()), [3.5, 0.0]);
+    assert_eq!(chain.calibration().unwrap(), calibration());
+
+    let plain = chain.unwrap_model();
+    assert_eq!(raw(&plain.first), FIRST.concat());
+    assert_eq!(raw(&plain.second), SECOND.concat());
+    assert_eq!(forward(&plain), forward(&net()));
+}
+
+#[test]
+fn plain_records_load_into_a_simulated_model_and_back() {
+    let mut chain = chain();
+    chain.update_masks(&masks()).unwrap();
+    chain.update_calibration(&calibration()).unwrap();
+    let other = [[2.0, 4.0], [-1.0, 3.0]];
+
+    let simulated = chain
+        .model()
+        .clone()
+        .load_record(plain_net(other, SECOND).into_record());
+    assert_eq!(raw(&simulated.first), other.concat());
+    // [1, 2] x [[2, 0], [-1, 0]] = [0, 0] would prove little, so the mask is read off the weight.
+    let masked: Vec<f32> = simulated
+        .first
+        .weight
+        .val()
+        .into_data()
+        .try_to_vec()
+        .unwrap();
+    assert_eq!(
+        masked,
+        [2.0, 0.0, -1.0, 0.0],
+        "the simulation is still attached"
+    );
+
+    let back = plain_net(FIRST, FIRST).load_record(simulated.into_record());
+    assert_eq!(raw(&back.first), other.concat());
+    assert_eq!(raw(&back.second), SECOND.concat());
+    let expected = plain_net(other, SECOND).forward(input());
+    back.forward(input())
+        .into_data()
+        .assert_eq(&expected.into_data(), true);
+}
+
+#[test]
+fn a_snapshot_does_not_follow_later_masks() {
+    let mut chain = chain();
+    chain
+        .claim(Mode::Pruning, &[weight("first"), output("first")])
+        .unwrap();
+    let dense = forward(&net());
+    let snapshot = chain.model().valid();
+    let clone = chain.model().clone();
+    chain.update_masks(&masks()).unwrap();
+    assert_eq!(forward(&snapshot), dense);
+    // [3.5, 0] x [[1, 0.25], [-0.75, 0.5]] = [3.5, 0.875].
+    assert_eq!(forward(&clone), [3.5, 0.875], "a clone shares the states");
+    assert_eq!(forward(chain.model()), [3.5, 0.875]);
+}
+
+#[test]
+fn a_chain_leaves_the_model_it_was_given_alone() {
+    let model = net();
+    let mut first = Compressor::<Net, Tensor<2>>::from_model(model.clone(), Evaluator::new());
+    first.update_masks(&masks()).unwrap();
+    assert_eq!(forward(&model), forward(&net()));
+
+    let adopted = Compressor::<Net, Tensor<2>>::from_model(first.model().clone(), Evaluator::new());
+    assert_eq!(
+        adopted.masks(),
+        first.masks(),
+        "simulations that the model carries go on"
+    );
+    first
+        .update_masks(&Masks::from([(weight("first"), mask([1.0; 4], [2, 2]))]))
+        .unwrap();
+    assert_eq!(adopted.masks(), masks());
+}

@@ -1,0 +1,391 @@
+//! Training a chain with Burn's own `Learner`.
+//!
+//! [`Compressor::compress`] brings a training loop of its own. Programs that already train with
+//! Burn's `Learner` and `SupervisedTraining`, for their metrics, early stopping or dashboard, turn
+//! the chain into a [`Trainee`] instead: a model whose training step is that of the chain.
+
+use std::fmt;
+use std::sync::Arc;
+
+use burn::backend::ExecutionError;
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor};
+use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
+use burn::tensor::{Device, Tensor};
+use burn::train::metric::{Adaptor, LossInput};
+use burn::train::{InferenceStep, Interrupter, ItemLazy, TrainOutput, TrainStep};
+use parking_lot::Mutex;
+
+use crate::Error;
+use crate::attach;
+use crate::compressed::{Compressed, Masks};
+use crate::compressor::Compressor;
+use crate::evaluator::Loss;
+use crate::training;
+
+impl<M: Module + 'static, I: Send + 'static> Compressor<M, I> {
+    /// Turns the chain into a model that Burn's `Learner` trains.
+    ///
+    /// Of the evaluator, only the loss, the seed and the evaluation are used here: data, optimizer
+    /// and learning rate are the `Learner`'s. `total_steps` is the number of optimizer steps that
+    /// it will make, epochs times batches; the schedules of the compressors are laid out on it.
+    ///
+    /// # Errors
+    ///
+    /// An evaluator without a loss, a number of steps that is too short for a schedule, or the
+    /// error of an algorithm.
+    pub fn into_trainee(mut self, total_steps: usize) -> Result<Trainee<M, I>, Error> {
+        let loss = self.evaluator.loss().ok_or(Error::MissingEvaluator {
+            algorithm: "the training run",
+            missing: "the loss of a batch",
+            builder: "with_loss",
+        })?;
+        self.progress.total_steps = total_steps;
+        training::prepare(&mut self)?;
+        let model = self.model.clone();
+        let engine = Engine {
+            chain: Some(self),
+            error: None,
+            interrupter: None,
+        };
+        Ok(Trainee {
+            model,
+            loss,
+            training: true,
+            engine: Arc::new(Mutex::new(engine)),
+        })
+    }
+}
+
+/// A model that trains with every compressor of a chain, made by [`Compressor::into_trainee`].
+///
+/// Each step observes, adds the compressors' losses and shows them the gradients; after each
+/// optimizer step masks move and schedules advance, exactly as in [`Compressor::compress`]. Clones
+/// are handles on one run, as the `Learner` clones its model at every step.
+///
+/// `valid()` gives a snapshot that later steps do not change. The model that a `Learner` returns is
+/// such a snapshot; [`finish`](Self::finish) makes a [`Compressed`] of it and ends the run.
+///
+/// A training step of Burn cannot return an error. The first one ends the run: no later step
+/// changes the model, its loss is NaN, and [`finish`](Self::finish) returns the error. With
+/// [`with_interrupter`](Self::with_interrupter) the `Learner` stops there too.
+///
+/// Records hold the raw parameters alone, so checkpoints of the `Learner` do not restore masks,
+/// scales and schedules. On several devices, the steps run one after another; distributed training,
+/// where each device optimizes a model of its own, is not supported.
+///
+/// ```
+/// use burn::module::Module;
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::optim::SgdConfig;
+/// use burn::tensor::{Device, Tensor};
+/// use burn::train::Learner;
+/// use burn_compress_core::{Compressor, Evaluator};
+///
+/// let device = Device::flex();
+/// let batch = Tensor::<2>::ones([8, 4], &device);
+/// let evaluator = Evaluator::new()
+///     .with_loss(|model: &Linear, batch: &Tensor<2>| model.forward(batch.clone()).mean());
+/// let chain = Compressor::from_model(LinearConfig::new(4, 2).init(&device), evaluator);
+/// // Here pruners, quantizers and distillers join the chain.
+///
+/// let mut learner = Learner::new(chain.into_trainee(3)?, SgdConfig::new().init(), 0.1);
+/// for _ in 0..3 {
+///     let output = learner.train_step(batch.clone());
+///     learner.lr_step();
+///     learner.optimizer_step(output.grads);
+/// }
+/// let compressed = learner.model().valid().finish()?;
+/// assert_eq!(compressed.history().steps.len(), 3);
+/// # Ok::<(), burn_compress_core::Error>(())
+/// ```
+pub struct Trainee<M, I> {
+    model: M,
+    loss: Loss<M, I>,
+    training: bool,
+    engine: Arc<Mutex<Engine<M, I>>>,
+}
+
+/// The chain of a run, driven by whichever handle makes the step.
+struct Engine<M, I> {
+    /// Gone when the run is finished.
+    chain: Option<Compressor<M, I>>,
+    error: Option<Error>,
+    interrupter: Option<Interrupter>,
+}
+
+impl<M: Module + 'static, I: 'static> Engine<M, I> {
+    /// Runs a part of a step on the chain as that of `model`, unless an error ended the run.
+    fn drive<T>(
+        &mut self,
+        model: &M,
+        part: impl FnOnce(&mut Compressor<M, I>) -> Result<T, Error>,
+    ) -> Option<T> {
+        if self.error.is_some() {
+            return None;
+        }
+        let outcome = match &mut self.chain {
+            Some(chain) => {
+                chain.model = model.clone();
+                part(chain)
+            }
+            None => Err(FINISHED),
+        };
+        outcome.map_err(|error| self.fail(error)).ok()
+    }
+
+    fn fail(&mut self, error: Error) {
+        log::error!("the compression run ends: {error}");
+        if let Some(interrupter) = &self.interrupter {
+            interrupter.stop(Some(&error.to_string()));
+        }
+        self.error.get_or_insert(error);
+    }
+}
+
+const FINISHED: Error = Error::Trainee {
+    reason: "its run is finished; begin another chain",
+};
+const SNAPSHOT: Error = Error::Trainee {
+    reason: "a validation snapshot does not train; call `train` on it before",
+};
+
+impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
+    /// Stops the `Learner` at the first error, with the error as the reason.
+    ///
+    /// Pass what `SupervisedTraining::interrupter` gives.
+    pub fn with_interrupter(self, interrupter: Interrupter) -> Self {
+        self.engine.lock().interrupter = Some(interrupter);
+        self
+    }
+
+    /// The model with its simulations.
+    pub fn model(&self) -> &M {
+        &self.model
+    }
+
+    /// The masks of this model: of a snapshot those of its time, otherwise the latest.
+    pub fn masks(&self) -> Masks {
+        attach::masks(&attach::spaces(&self.model))
+    }
+
+    /// The error that ended the run, in words.
+    pub fn error(&self) -> Option<String> {
+        self.engine.lock().error.as_ref().map(ToString::to_string)
+    }
+
+    /// Ends the run with this model, its masks and its scales.
+    ///
+    /// # Errors
+    ///
+    /// The first error of the run, the error of an algorithm, or a run that another handle has
+    /// finished.
+    pub fn finish(self) -> Result<Compressed<M>, Error> {
+        let (chain, error) = {
+            let mut engine = self.engine.lock();
+            (engine.chain.take(), engine.error.take())
+        };
+        if let Some(error) = error {
+            return Err(error);
+        }
+        let mut chain = chain.ok_or(FINISHED)?;
+        // A snapshot holds copies of the states; the compressors must finish what it saw.
+        for (id, copy) in attach::spaces(&self.model) {
+            if let Some(space) = chain.spaces.get(&id) {
+                space.restore(&copy);
+            }
+        }
+        chain.model = attach::rejoin(self.model.train(), &chain.spaces);
+        let (step, total_steps) = (chain.progress.step, chain.progress.total_steps);
+        if step != total_steps {
+            log::warn!("the run ends after {step} steps, but was laid out for {total_steps}");
+        }
+        chain.finish()
+    }
+
+    fn fail(&self, error: Error) {
+        self.engine.lock().fail(error);
+    }
+
+    /// The optimizer's step and what follows it.
+    fn update(self, learning_rate: f64, optimize: impl FnOnce(M) -> M) -> Self {
+        let mut engine = self.engine.lock();
+        if engine.error.is_some() || engine.chain.is_none() {
+            drop(engine);
+            return self;
+        }
+        let model = optimize(self.model);
+        engine.drive(&model, |chain| training::after_step(chain, learning_rate));
+        drop(engine);
+        Self { model, ..self }
+    }
+}
+
+impl<M: Module + 'static, I: Send + 'static> TrainStep for Trainee<M, I> {
+    type Input = I;
+    type Output = TraineeOutput;
+
+    fn step(&self, item: I) -> TrainOutput<TraineeOutput> {
+        if !self.training {
+            self.fail(SNAPSHOT);
+        }
+        let outcome = self
+            .engine
+            .lock()
+            .drive(&self.model, |chain| training::backward(chain, &item));
+        let (loss, grads) = outcome.unwrap_or_else(|| {
+            let device = self.model.devices().first().cloned().unwrap_or_default();
+            (Tensor::full([1], f32::NAN, &device), GradientsParams::new())
+        });
+        TrainOutput {
+            grads,
+            item: TraineeOutput { loss },
+        }
+    }
+
+    fn optimize(
+        self,
+        optim: &mut ModuleOptimizer,
+        lr_module: ModuleLearningRate,
+        grads: GradientsParams,
+    ) -> Self {
+        self.update(lr_module.base(), |model| {
+            optim.step(lr_module, model, grads)
+        })
+    }
+
+    fn optimize_multi(
+        self,
+        optim: &mut ModuleOptimizer,
+        lr_module: ModuleLearningRate,
+        grads: MultiGradientsParams,
+    ) -> Self {
+        self.update(lr_module.base(), |model| {
+            optim.step_multi(lr_module, model, grads)
+        })
+    }
+}
+
+impl<M: Module + 'static, I: Send + 'static> InferenceStep for Trainee<M, I> {
+    type Input = I;
+    type Output = TraineeOutput;
+
+    fn step(&self, item: I) -> TraineeOutput {
+        TraineeOutput {
+            loss: (self.loss)(&self.model, &item),
+        }
+    }
+}
+
+/// What a step of a [`Trainee`] gives to metrics.
+#[derive(Clone, Debug)]
+pub struct TraineeOutput {
+    /// In training the loss that is minimised, every compressor's part included; in validation the
+    /// user's own. One element.
+    pub loss: Tensor<1>,
+}
+
+impl ItemLazy for TraineeOutput {
+    fn sync(self) -> Result<Self, ExecutionError> {
+        self.loss.device().flush()?;
+        Ok(Self {
+            loss: self.loss.without_autodiff(),
+        })
+    }
+}
+
+impl Adaptor<LossInput> for TraineeOutput {
+    fn adapt(&self) -> LossInput {
+        LossInput::new(self.loss.clone())
+    }
+}
+
+impl<M: Clone, I> Clone for Trainee<M, I> {
+    fn clone(&self) -> Self {
+        Self {
+            model: self.model.clone(),
+            loss: self.loss.clone(),
+            training: self.training,
+            engine: self.engine.clone(),
+        }
+    }
+}
+
+impl<M: fmt::Debug, I> fmt::Debug for Trainee<M, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trainee")
+            .field("model", &self.model)
+            .field("training", &self.training)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<M: fmt::Display, I> fmt::Display for Trainee<M, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.model.fmt(f)
+    }
+}
+
+/// The paths and records are those of the model.
+impl<M: Module + 'static, I: Send + 'static> Module for Trainee<M, I> {
+    fn collect_devices(&self, devices: Devices) -> Devices {
+        self.model.collect_devices(devices)
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        Self {
+            model: self.model.fork(device),
+            ..self
+        }
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        Self {
+            model: self.model.to_device(device),
+            ..self
+        }
+    }
+
+    /// A snapshot takes part in the run again: its masks and scales are the latest of the run.
+    fn train(self) -> Self {
+        let model = self.model.train();
+        let model = match &self.engine.lock().chain {
+            Some(chain) => attach::rejoin(model, &chain.spaces),
+            None => model,
+        };
+        Self {
+            model,
+            training: true,
+            ..self
+        }
+    }
+
+    fn valid(&self) -> Self {
+        Self {
+            model: self.model.valid(),
+            training: false,
+            ..self.clone()
+        }
+    }
+
+    fn materialize(self) -> Self {
+        Self {
+            model: self.model.materialize(),
+            ..self
+        }
+    }
+
+    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        self.model.visit(visitor);
+    }
+
+    fn map<T: ModuleMapper>(self, mapper: &mut T) -> Self {
+        Self {
+            model: self.model.map(mapper),
+            ..self
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

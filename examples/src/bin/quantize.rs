@@ -1,0 +1,16 @@
+//! Quantization alone: int8 quantization-aware training.
+
+use burn_compress::prelude::*;
+use burn_compress_examples::{configs, pipeline};
+
+fn main() -> anyhow::Result<()> {
+    pipeline::run("quantize", |setup| {
+        let chain = QatQuantizer::new(
+            setup.dense.clone(),
+            &configs::quantization()?,
+            setup.evaluator(setup.steps)?,
+            QatConfig::new().with_start_step(setup.steps / 20),
+        )?;
+        setup.finish(chain, Budget::steps(setup.steps))
+    })
+}

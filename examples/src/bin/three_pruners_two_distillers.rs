@@ -1,0 +1,57 @@
+//! Three pruners on different layers and two distillers, fused in any order one likes.
+
+use burn_compress::prelude::*;
+use burn_compress_examples::digits::DigitsBatch;
+use burn_compress_examples::pipeline;
+use burn_compress_examples::resnet::DigitsResNet;
+
+fn main() -> anyhow::Result<()> {
+    pipeline::run("three_pruners_two_distillers", |setup| {
+        let layers = |pattern: &str| {
+            let rule = Rule::new().with_op_names_re([pattern]).with_op_types(["Conv2d"]);
+            let ratio = PruningSettings { sparse_ratio: Some(setup.sparsity), ..Default::default() };
+            ConfigList::new(vec![rule.with_settings(ratio)])
+        };
+        let features = |stage: &str, lambda: f64| {
+            let rule = Rule::new().with_op_names_re([stage]).with_op_types(["Conv2d"]);
+            let lambda = DistillationSettings { lambda: Some(lambda), ..Default::default() };
+            ConfigList::new(vec![rule.with_settings(lambda)])
+        };
+        let predict =
+            |teacher: &DigitsResNet, batch: &DigitsBatch| teacher.forward(batch.images.clone());
+        let agp = || AgpConfig::new(setup.interval(), setup.updates());
+
+        // Stem and first stage share their channels through the additions, so they go together.
+        let chain = TaylorPruner::new(
+            setup.dense.clone(),
+            &layers("stem|stage1"),
+            setup.evaluator(setup.steps)?,
+            TaylorConfig::new(setup.interval()),
+        )?;
+        let chain = AgpPruner::new(chain, agp())?;
+        let chain = DynamicLayerwiseDistiller::from_compressor(
+            chain,
+            &features("stage1|stage2", 0.1),
+            &setup.dense,
+            predict,
+            DistillConfig::new(0.5),
+        )?;
+        let chain =
+            L1NormPruner::from_compressor(chain, &layers("stage2"), PrunerConfig::new())?;
+        let chain = AgpPruner::new(chain, agp())?;
+        let chain =
+            L2NormPruner::from_compressor(chain, &layers("stage3"), PrunerConfig::new())?;
+        let chain = LinearPruner::new(
+            chain,
+            LinearScheduleConfig::new(setup.interval(), setup.updates()),
+        )?;
+        let chain = DynamicLayerwiseDistiller::from_compressor(
+            chain,
+            &features("stage3", 0.1),
+            &setup.dense,
+            predict,
+            DistillConfig::new(0.5),
+        )?;
+        setup.finish(chain, Budget::steps(setup.steps))
+    })
+}
