@@ -3,32 +3,24 @@
 //! The families describe what a compressor is to do in terms of the files; here this becomes calls
 //! of the library. Every compressor is fused onto a chain, so that all of them are built alike.
 
-pub use burn_compress::{core, distillation, pruning, quantization, speedup};
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::Module;
 use burn::tensor::Device;
-use self::core::graph::{ChannelGraph, ChannelId, SlicePlan};
-use self::core::target::Target;
-
+use burn_compress::graph::{ChannelGraph, ChannelId, SlicePlan};
+use burn_compress::target::Target;
+use burn_compress::{distillation, pruning, quantization, speedup};
 use serde_json::Value;
 
-use super::case::{Array, Case, Result};
+use super::activation::Activation;
+use super::array::Array;
+use super::case::{Case, Result};
 use super::config::DefaultBlock;
 use super::drive::Step;
-use super::model::{Activation, RefModel};
-
-/// A layer whose inputs and outputs can be targets.
-pub type Wrapped<L> = core::Wrapper<L>;
+use super::model::RefModel;
 
 /// Compressors fused over a network of a case.
-pub type Chain = core::Compressor<RefModel, Step>;
-
-/// Wraps a layer.
-pub fn wrap<L>(layer: L) -> Wrapped<L> {
-    core::Wrapper::new(layer)
-}
+pub type Chain = burn_compress::Compressor<RefModel, Step>;
 
 /// Fuses a pruner that needs no gradients, `LevelPruner` for example.
 ///
@@ -51,8 +43,10 @@ pub fn one_shot(case: &Case, chain: Chain, pruner: &str, rules: &Value) -> Resul
 }
 
 /// No coupled channels beyond those of the configuration, and no block that is spared.
-const LIKE_NNI: pruning::PrunerConfig =
-    pruning::PrunerConfig { coupled: false, keep_at_least_one: false };
+const LIKE_NNI: pruning::PrunerConfig = pruning::PrunerConfig {
+    coupled: false,
+    keep_at_least_one: false,
+};
 
 /// Fuses a first-order Taylor pruner that collects gradients for `steps` steps.
 ///
@@ -80,9 +74,7 @@ pub fn schedule(
     times: usize,
 ) -> Result<Chain> {
     let fused = match name {
-        "AGPPruner" => {
-            pruning::AgpPruner::new(chain, pruning::AgpConfig::new(interval, times))
-        }
+        "AGPPruner" => pruning::AgpPruner::new(chain, pruning::AgpConfig::new(interval, times)),
         "LinearPruner" => {
             pruning::LinearPruner::new(chain, pruning::LinearConfig::new(interval, times))
         }
@@ -132,7 +124,7 @@ pub struct Small {
     /// The network without simulation.
     pub plain: RefModel,
     /// Scales and zero points of what is left.
-    pub calibration: core::Calibration,
+    pub calibration: burn_compress::Calibration,
     /// Surviving input and output channels of each layer.
     pub kept: indexmap::IndexMap<String, (Vec<usize>, Vec<usize>)>,
 }
@@ -144,29 +136,34 @@ pub struct Small {
 /// When the library refuses.
 pub fn speedup(
     case: &Case,
-    compressed: core::Compressed<RefModel>,
+    compressed: burn_compress::Compressed<RefModel>,
     input: &Array,
 ) -> Result<Small> {
     let device = Device::flex();
     let dummy = match Activation::from_array(input, &device)? {
-        Activation::Rank2(x) => core::DummyInput::new(x, |model: &RefModel, x| {
-            model.forward(Activation::Rank2(x)).rows()
+        Activation::Rank2(x) => burn_compress::DummyInput::new(x, |model: &RefModel, x| {
+            model.forward(Activation::Rank2(x)).flat_rows()
         }),
-        Activation::Rank3(x) => core::DummyInput::new(x, |model: &RefModel, x| {
-            model.forward(Activation::Rank3(x)).rows()
+        Activation::Rank3(x) => burn_compress::DummyInput::new(x, |model: &RefModel, x| {
+            model.forward(Activation::Rank3(x)).flat_rows()
         }),
-        Activation::Rank4(x) => core::DummyInput::new(x, |model: &RefModel, x| {
-            model.forward(Activation::Rank4(x)).rows()
+        Activation::Rank4(x) => burn_compress::DummyInput::new(x, |model: &RefModel, x| {
+            model.forward(Activation::Rank4(x)).flat_rows()
         }),
     };
-    let graph = compressed.graph(&dummy).map_err(|error| case.error(error))?;
+    let graph = compressed
+        .graph(&dummy)
+        .map_err(|error| case.error(error))?;
     let removed = removed_channels(&graph, &compressed.masks());
-    let plan = graph.slice_plan(&removed).map_err(|error| case.error(error))?;
+    let plan = graph
+        .slice_plan(&removed)
+        .map_err(|error| case.error(error))?;
     let kept = kept_channels(&compressed.unwrap_model(), &plan);
     let small = speedup::ModelSpeedup::new(compressed, dummy)
         .speedup_model()
         .map_err(|error| case.error(error))?;
-    let plain = Chain::from_model(small.model.clone(), core::Evaluator::new()).unwrap_model();
+    let plain =
+        Chain::from_model(small.model.clone(), burn_compress::Evaluator::new()).unwrap_model();
     Ok(Small {
         model: small.model,
         plain: plain.valid(),
@@ -176,9 +173,11 @@ pub fn speedup(
 }
 
 /// The channels that every masked parameter that makes them removes.
-fn removed_channels(graph: &ChannelGraph, masks: &core::Masks) -> BTreeSet<ChannelId> {
-    let masks: BTreeMap<String, &core::Mask> =
-        masks.iter().map(|(id, mask)| (id.to_string(), mask)).collect();
+fn removed_channels(graph: &ChannelGraph, masks: &burn_compress::Masks) -> BTreeSet<ChannelId> {
+    let masks: BTreeMap<String, &burn_compress::Mask> = masks
+        .iter()
+        .map(|(id, mask)| (id.to_string(), mask))
+        .collect();
     let mut removed = BTreeSet::new();
     for group in graph.groups() {
         for (at, channel) in group.channels.iter().enumerate() {
@@ -202,7 +201,7 @@ fn kept_channels(
     plan: &SlicePlan,
 ) -> indexmap::IndexMap<String, (Vec<usize>, Vec<usize>)> {
     let kept = |layer: &str, target: Target, size: usize| -> Vec<usize> {
-        let id = core::TargetId::new(layer, target);
+        let id = burn_compress::TargetId::new(layer, target);
         let port = plan.ports.iter().find(|port| port.target == id);
         port.map_or_else(|| (0..size).collect(), |port| port.keep.clone())
     };

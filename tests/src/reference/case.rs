@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
 use indexmap::IndexMap;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use super::array::Array;
 
 /// Why a case gives no comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,7 +121,10 @@ impl LayerSpec {
     pub fn size_or(&self, key: &str, default: impl Into<Option<usize>>) -> Result<usize> {
         match self.options.get(key) {
             Some(value) => value.as_u64().map(|size| size as usize).ok_or_else(|| {
-                CaseError::Failed(format!("layer `{}`: `{key}` is not a size: {value}", self.name))
+                CaseError::Failed(format!(
+                    "layer `{}`: `{key}` is not a size: {value}",
+                    self.name
+                ))
             }),
             None => default
                 .into()
@@ -130,7 +134,10 @@ impl LayerSpec {
 
     /// Whether the layer has a bias; layers have one unless the file says otherwise.
     pub fn bias(&self) -> bool {
-        self.options.get("bias").and_then(Value::as_bool).unwrap_or(true)
+        self.options
+            .get("bias")
+            .and_then(Value::as_bool)
+            .unwrap_or(true)
     }
 }
 
@@ -147,100 +154,6 @@ pub struct OpSpec {
     /// Name of the value that is written.
     #[serde(rename = "out")]
     pub output: String,
-}
-
-/// A tensor of a case: row-major values with their shape.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Array {
-    /// Sizes of the dims.
-    pub shape: Vec<usize>,
-    /// The values; integers of the files are small enough to be exact.
-    pub values: Vec<f32>,
-    /// Whether the file holds integers, which must agree exactly.
-    pub integer: bool,
-}
-
-impl Array {
-    /// Floating-point values of a shape.
-    pub fn float(shape: impl Into<Vec<usize>>, values: Vec<f32>) -> Self {
-        Self { shape: shape.into(), values, integer: false }
-    }
-
-    /// The values of a tensor.
-    pub fn from_tensor<const D: usize>(tensor: Tensor<D>) -> Self {
-        let shape = tensor.dims().to_vec();
-        let values = tensor
-            .into_data()
-            .convert::<f32>()
-            .into_vec::<f32>()
-            .expect("converted to f32 just before");
-        Self::float(shape, values)
-    }
-
-    /// The values as a tensor of rank `D`.
-    ///
-    /// # Errors
-    ///
-    /// When the array has another rank.
-    pub fn tensor<const D: usize>(&self, device: &Device) -> Result<Tensor<D>> {
-        self.assert_rank(D)?;
-        let data = TensorData::new(self.values.clone(), self.shape.clone());
-        Ok(Tensor::from_data(data, device))
-    }
-
-    /// The values as a tensor of integers of rank `D`.
-    ///
-    /// # Errors
-    ///
-    /// When the array has another rank.
-    pub fn int_tensor<const D: usize>(&self, device: &Device) -> Result<Tensor<D, Int>> {
-        self.assert_rank(D)?;
-        let values: Vec<i32> = self.values.iter().map(|value| *value as i32).collect();
-        Ok(Tensor::from_data(TensorData::new(values, self.shape.clone()), device))
-    }
-
-    fn assert_rank(&self, rank: usize) -> Result<()> {
-        if self.shape.len() == rank {
-            return Ok(());
-        }
-        Err(CaseError::Failed(format!("expected a tensor of rank {rank}, found the shape {:?}", self.shape)))
-    }
-
-    /// The array with the order of its dims reversed.
-    ///
-    /// For rank 2 this is the transpose that turns the `[out, in]` of a PyTorch linear layer into
-    /// the `[in, out]` of Burn, and back.
-    pub fn reversed(&self) -> Self {
-        let rank = self.shape.len();
-        let shape: Vec<usize> = self.shape.iter().rev().copied().collect();
-        let mut strides = vec![1; rank];
-        for dim in (0..rank.saturating_sub(1)).rev() {
-            strides[dim] = strides[dim + 1] * self.shape[dim + 1];
-        }
-        let mut values = Vec::with_capacity(self.values.len());
-        for flat in 0..self.values.len() {
-            let mut rest = flat;
-            let mut source = 0;
-            for dim in (0..rank).rev() {
-                source += (rest % shape[dim]) * strides[rank - 1 - dim];
-                rest /= shape[dim];
-            }
-            values.push(self.values[source]);
-        }
-        Self { shape, values, integer: self.integer }
-    }
-
-    /// The only value of an array of one element.
-    ///
-    /// # Errors
-    ///
-    /// When there is another number of elements.
-    pub fn scalar(&self) -> Result<f32> {
-        match self.values.as_slice() {
-            [value] => Ok(*value),
-            _ => Err(CaseError::Failed(format!("expected one value, found the shape {:?}", self.shape))),
-        }
-    }
 }
 
 /// A case with its tensors.
@@ -261,10 +174,12 @@ impl Case {
     /// the JSON half promises.
     pub fn load(directory: &Path, name: &str) -> Result<Self> {
         let json_path = directory.join(format!("{name}.json"));
-        let text = std::fs::read_to_string(&json_path)
-            .map_err(|error| CaseError::Failed(format!("{name}: {}: {error}", json_path.display())))?;
-        let file: CaseFile = serde_json::from_str(&text)
-            .map_err(|error| CaseError::Failed(format!("{name}: {}: {error}", json_path.display())))?;
+        let text = std::fs::read_to_string(&json_path).map_err(|error| {
+            CaseError::Failed(format!("{name}: {}: {error}", json_path.display()))
+        })?;
+        let file: CaseFile = serde_json::from_str(&text).map_err(|error| {
+            CaseError::Failed(format!("{name}: {}: {error}", json_path.display()))
+        })?;
         if file.schema != SCHEMA {
             return Err(CaseError::Failed(format!(
                 "{name}: schema {} is not understood, only {SCHEMA}",
@@ -272,13 +187,17 @@ impl Case {
             )));
         }
         let tensors_path = directory.join(format!("{name}.safetensors"));
-        let bytes = std::fs::read(&tensors_path)
-            .map_err(|error| CaseError::Failed(format!("{name}: {}: {error}", tensors_path.display())))?;
-        let tensors = read_tensors(&bytes)
-            .map_err(|error| CaseError::Failed(format!("{name}: {}: {error}", tensors_path.display())))?;
+        let bytes = std::fs::read(&tensors_path).map_err(|error| {
+            CaseError::Failed(format!("{name}: {}: {error}", tensors_path.display()))
+        })?;
+        let tensors = read_tensors(&bytes).map_err(|error| {
+            CaseError::Failed(format!("{name}: {}: {error}", tensors_path.display()))
+        })?;
         for (tensor, spec) in &file.tensors {
             let found = tensors.get(tensor).ok_or_else(|| {
-                CaseError::Failed(format!("{name}: the tensor `{tensor}` is missing from the file"))
+                CaseError::Failed(format!(
+                    "{name}: the tensor `{tensor}` is missing from the file"
+                ))
             })?;
             if found.shape != spec.shape {
                 return Err(CaseError::Failed(format!(
@@ -301,7 +220,10 @@ impl Case {
     ///
     /// When the case has none.
     pub fn model(&self) -> Result<&ModelSpec> {
-        self.file.model.as_ref().ok_or_else(|| self.error("the case has no model"))
+        self.file
+            .model
+            .as_ref()
+            .ok_or_else(|| self.error("the case has no model"))
     }
 
     /// A tensor by name.
@@ -310,7 +232,9 @@ impl Case {
     ///
     /// When the case has no such tensor.
     pub fn array(&self, name: &str) -> Result<&Array> {
-        self.tensors.get(name).ok_or_else(|| self.error(format!("no tensor `{name}`")))
+        self.tensors
+            .get(name)
+            .ok_or_else(|| self.error(format!("no tensor `{name}`")))
     }
 
     /// Every tensor whose name starts with `prefix`, with the rest of its name.
@@ -340,15 +264,20 @@ impl Case {
     }
 
     fn typed<T: DeserializeOwned>(&self, part: &str, object: &Value, key: &str) -> Result<T> {
-        let value =
-            object.get(key).ok_or_else(|| self.error(format!("no `{key}` under `{part}`")))?;
+        let value = object
+            .get(key)
+            .ok_or_else(|| self.error(format!("no `{key}` under `{part}`")))?;
         serde_json::from_value(value.clone())
             .map_err(|error| self.error(format!("`{part}.{key}`: {error}")))
     }
 
     /// Names of the tensors that the case expects, found through their roles.
     pub fn expected_tensors(&self) -> Vec<&str> {
-        self.tensors.keys().map(String::as_str).filter(|name| self.is_expected(name)).collect()
+        self.tensors
+            .keys()
+            .map(String::as_str)
+            .filter(|name| self.is_expected(name))
+            .collect()
     }
 
     fn is_expected(&self, name: &str) -> bool {
@@ -379,7 +308,10 @@ pub fn case_names(directory: &Path) -> Result<Vec<String>> {
         .map_err(|error| CaseError::Failed(format!("{}: {error}", directory.display())))?;
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "json")
+        })
         .filter(|path| path.file_stem().is_some_and(|stem| stem != "index"))
         .filter_map(|path: PathBuf| path.file_stem()?.to_str().map(str::to_owned))
         .collect();
@@ -393,14 +325,24 @@ fn read_tensors(bytes: &[u8]) -> std::result::Result<BTreeMap<String, Array>, St
     for (name, view) in tensors.tensors() {
         let words = view.data().as_chunks::<4>().0;
         let (values, integer): (Vec<f32>, bool) = match view.dtype() {
-            Dtype::F32 => (words.iter().map(|word| f32::from_le_bytes(*word)).collect(), false),
+            Dtype::F32 => (
+                words.iter().map(|word| f32::from_le_bytes(*word)).collect(),
+                false,
+            ),
             Dtype::I32 => {
                 let integers = words.iter().map(|word| i32::from_le_bytes(*word));
                 (integers.map(|value| value as f32).collect(), true)
             }
             other => return Err(format!("`{name}` has the unexpected data type {other:?}")),
         };
-        arrays.insert(name, Array { shape: view.shape().to_vec(), values, integer });
+        arrays.insert(
+            name,
+            Array {
+                shape: view.shape().to_vec(),
+                values,
+                integer,
+            },
+        );
     }
     Ok(arrays)
 }
@@ -446,20 +388,18 @@ mod tests {
 
     #[test]
     fn roles_match_numbers_rests_and_literals() {
-        assert!(role_matches("step{t}/grad/MODULE.TARGET", "step12/grad/conv1.weight"));
-        assert!(!role_matches("step{t}/grad/MODULE.TARGET", "step/grad/conv1.weight"));
+        assert!(role_matches(
+            "step{t}/grad/MODULE.TARGET",
+            "step12/grad/conv1.weight"
+        ));
+        assert!(!role_matches(
+            "step{t}/grad/MODULE.TARGET",
+            "step/grad/conv1.weight"
+        ));
         assert!(role_matches("mask/", "mask/fc.bias"));
         assert!(!role_matches("mask/", "final_mask/fc.bias"));
         assert!(role_matches("out", "out"));
         assert!(!role_matches("out", "out_fast"));
         assert!(role_matches("distil/_output_0", "distil/_output_0"));
-    }
-
-    #[test]
-    fn reversing_the_dims_transposes_a_matrix() {
-        let matrix = Array::float([2, 3], vec![1., 2., 3., 4., 5., 6.]);
-        let transposed = Array::float([3, 2], vec![1., 4., 2., 5., 3., 6.]);
-        assert_eq!(matrix.reversed(), transposed);
-        assert_eq!(transposed.reversed(), matrix);
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
-use super::case::{Array, Case, Tolerance};
+use super::array::Array;
+use super::case::{Case, Tolerance};
 
 /// Mismatches that are kept for each tensor.
 const MISMATCHES_SHOWN: usize = 3;
@@ -46,7 +47,9 @@ impl Checks {
 
     fn pair(&mut self, name: &str, got: &Array, expected: &Array, selected: Option<&Array>) {
         self.compared.insert(name.to_owned());
-        if got.shape != expected.shape {
+        // A single value has the shape `[1]` or as many dims of size 1 as its target.
+        let single = got.values.len() == 1 && expected.values.len() == 1;
+        if got.shape != expected.shape && !single {
             self.failures.push(format!(
                 "{name}: the shape is {:?}, expected {:?}",
                 got.shape, expected.shape
@@ -85,7 +88,8 @@ impl Checks {
     pub fn number(&mut self, name: &str, got: f64, expected: f64) {
         self.compared.insert(name.to_owned());
         if !self.agrees(got, expected) {
-            self.failures.push(format!("{name}: {got} instead of {expected}"));
+            self.failures
+                .push(format!("{name}: {got} instead of {expected}"));
         }
     }
 
@@ -93,7 +97,8 @@ impl Checks {
     pub fn equal<T: PartialEq + Debug>(&mut self, name: &str, got: T, expected: T) {
         self.compared.insert(name.to_owned());
         if got != expected {
-            self.failures.push(format!("{name}: {got:?} instead of {expected:?}"));
+            self.failures
+                .push(format!("{name}: {got:?} instead of {expected:?}"));
         }
     }
 
@@ -127,7 +132,8 @@ impl Checks {
     pub fn finish(mut self, case: &Case) -> Vec<String> {
         for name in case.expected_tensors() {
             if !self.compared.contains(name) {
-                self.failures.push(format!("{name}: expected by the case, but not compared"));
+                self.failures
+                    .push(format!("{name}: expected by the case, but not compared"));
             }
         }
         if self.compared.is_empty() {

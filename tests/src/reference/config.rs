@@ -9,9 +9,9 @@
 //!
 //! A rule that selects layers of several classes becomes one rule for each class.
 
-use super::adapter::core::config::{ConfigList, Settings};
-use super::adapter::core::layer::{LayerInfo, layers};
-use super::adapter::core::target::{Mode, Target};
+use burn_compress::config::{ConfigList, Settings};
+use burn_compress::layer::{LayerInfo, layers};
+use burn_compress::target::{Mode, Target};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -76,8 +76,11 @@ fn selection(rule: &Map<String, Value>) -> Map<String, Value> {
         let Some(value) = rule.get(key) else { continue };
         let value = match (key, value) {
             ("op_types" | "exclude_op_types", Value::Array(classes)) => {
-                let mut kinds: Vec<&str> =
-                    classes.iter().filter_map(Value::as_str).map(layout::burn_kind).collect();
+                let mut kinds: Vec<&str> = classes
+                    .iter()
+                    .filter_map(Value::as_str)
+                    .map(layout::burn_kind)
+                    .collect();
                 kinds.dedup();
                 json!(kinds)
             }
@@ -140,8 +143,12 @@ fn translate_rule(
             }
         }
     }
-    let active = ["sparse_ratio", "sparse_threshold"].iter().any(|key| rule.contains_key(*key));
-    let named = map.get("granularity").is_some_and(|granularity| granularity != "default");
+    let active = ["sparse_ratio", "sparse_threshold"]
+        .iter()
+        .any(|key| rule.contains_key(*key));
+    let named = map
+        .get("granularity")
+        .is_some_and(|granularity| granularity != "default");
     if kind == "Embedding" && default == DefaultBlock::OutChannel && active && !named {
         map.insert("granularity".to_owned(), json!([1, -1]));
     }
@@ -210,15 +217,24 @@ fn align(value: &Value, kind: &str, model: &RefModel) -> Value {
     };
     let source = align.get("module_name").and_then(Value::as_str);
     let source_kind = source.map_or(kind, |name| model.kind(name));
-    let target = align.get("target_name").and_then(Value::as_str).unwrap_or("weight");
+    let target = align
+        .get("target_name")
+        .and_then(Value::as_str)
+        .unwrap_or("weight");
     let mut translated = align.clone();
     translated.retain(|_, value| !value.is_null());
-    translated
-        .insert("target_name".to_owned(), json!(layout::burn_target(source_kind, target)));
+    translated.insert(
+        "target_name".to_owned(),
+        json!(layout::burn_target(source_kind, target)),
+    );
     if layout::is_transposed(source_kind, target)
         && let Some(dims) = align.get("dims").and_then(Value::as_array)
     {
-        let dims: Vec<u64> = dims.iter().filter_map(Value::as_u64).map(|dim| 1 - dim).collect();
+        let dims: Vec<u64> = dims
+            .iter()
+            .filter_map(Value::as_u64)
+            .map(|dim| 1 - dim)
+            .collect();
         translated.insert("dims".to_owned(), json!(dims));
     }
     Value::Object(translated)
@@ -235,7 +251,11 @@ impl Settings for Probe {
     fn default_targets(layer: &LayerInfo) -> Vec<Target> {
         match layer.wrapped {
             true => vec![Target::Output(0)],
-            false => layer.params.iter().map(|param| Target::param(&param.name)).collect(),
+            false => layer
+                .params
+                .iter()
+                .map(|param| Target::param(&param.name))
+                .collect(),
         }
     }
 
@@ -243,11 +263,7 @@ impl Settings for Probe {
         self
     }
 
-    fn validate(
-        &self,
-        _layer: &LayerInfo,
-        _target: &Target,
-    ) -> std::result::Result<(), String> {
+    fn validate(&self, _layer: &LayerInfo, _target: &Target) -> std::result::Result<(), String> {
         Ok(())
     }
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::SgdConfig;
 use burn::tensor::Tensor;
-use super::adapter::core::Evaluator;
+use burn_compress::Evaluator;
 use indexmap::IndexMap;
 
-use super::case::{Array, Case, Result};
+use super::array::Array;
+use super::case::{Case, Result};
 use super::layout;
 use super::model::RefModel;
 
@@ -58,9 +59,15 @@ pub fn course(case: &Case, part: &str, steps: usize) -> Result<Course> {
 ///
 /// When a gradient has another shape than its parameter.
 pub fn loss_with_gradients(model: &RefModel, gradients: &IndexMap<String, Array>) -> Tensor<1> {
-    let mut sum = DotProduct { path: Vec::new(), model, gradients, loss: None };
+    let mut sum = DotProduct {
+        path: Vec::new(),
+        model,
+        gradients,
+        loss: None,
+    };
     model.visit(&mut sum);
-    sum.loss.expect("the gradients name at least one parameter of the model")
+    sum.loss
+        .expect("the gradients name at least one parameter of the model")
 }
 
 struct DotProduct<'a> {

@@ -18,7 +18,11 @@ const OPERATIONS: [&str; 4] = ["relu", "cat", "mean_hw", "flatten"];
 ///
 /// When the text is not an expression.
 pub fn parse(text: &str) -> Result<Vec<OpSpec>> {
-    let mut parser = Parser { text, rest: text, ops: Vec::new() };
+    let mut parser = Parser {
+        text,
+        rest: text,
+        ops: Vec::new(),
+    };
     loop {
         let before = parser.rest;
         if let Some(name) = parser.name()
@@ -103,7 +107,12 @@ impl<'a> Parser<'a> {
 
     fn emit(&mut self, op: &str, layer: Option<String>, inputs: Vec<String>) -> String {
         let output = format!("#{}", self.ops.len());
-        self.ops.push(OpSpec { op: op.to_owned(), layer, inputs, output: output.clone() });
+        self.ops.push(OpSpec {
+            op: op.to_owned(),
+            layer,
+            inputs,
+            output: output.clone(),
+        });
         output
     }
 
@@ -120,7 +129,10 @@ impl<'a> Parser<'a> {
 
     fn error(&self, message: &str) -> CaseError {
         let at = self.text.len() - self.rest.len();
-        CaseError::Failed(format!("the expression `{}`, at {at}: {message}", self.text))
+        CaseError::Failed(format!(
+            "the expression `{}`, at {at}: {message}",
+            self.text
+        ))
     }
 }
 

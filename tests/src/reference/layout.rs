@@ -7,7 +7,7 @@
 //! | `weight`, `bias` of a batch norm | `gamma`, `beta` |
 //! | `Linear` weight `[out, in]` | `[in, out]` |
 
-use super::case::Array;
+use super::array::Array;
 
 /// Burn's name of a PyTorch layer class.
 pub fn burn_kind(class: &str) -> &str {

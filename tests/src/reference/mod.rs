@@ -5,13 +5,16 @@
 //! compares everything that the case expects. Nothing here knows a particular case: shapes, bit
 //! widths, ratios and groups all come from the files.
 
+pub mod activation;
 mod adapter;
+pub mod array;
 pub mod case;
 pub mod check;
 pub mod config;
 pub mod drive;
 pub mod expression;
 pub mod families;
+pub mod layer;
 pub mod layout;
 pub mod model;
 pub mod pruning;

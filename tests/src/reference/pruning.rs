@@ -1,11 +1,13 @@
 //! What the pruning families share: the targets of a configuration, their scores and goals.
 
-use super::adapter::core::config::{ConfigList, Selected};
-use super::adapter::core::layer::{channel_dims, layers};
-use super::adapter::core::target::TargetId;
-use super::adapter::pruning::metrics::{Importance, L1Norm, L2Norm, Level};
-use super::adapter::pruning::{Axes, Blocks, Granularity, PruningSettings};
-use super::case::{Array, Case, CaseError, Result};
+use burn_compress::config::{ConfigList, Selected};
+use burn_compress::layer::{channel_dims, layers};
+use burn_compress::pruning::metrics::{Importance, L1Norm, L2Norm, Level};
+use burn_compress::pruning::{Axes, Blocks, Granularity, PruningSettings};
+use burn_compress::target::TargetId;
+
+use super::array::Array;
+use super::case::{Case, CaseError, Result};
 use super::config::{self, DefaultBlock};
 use super::model::RefModel;
 use super::targets;
@@ -67,7 +69,10 @@ pub fn select(
         PruningSettings::select(config, &layers(model)).map_err(|error| failed(&error))?;
     let target = |selected: Selected<PruningSettings>| {
         let id = selected.id();
-        let param = selected.target.param_name().and_then(|name| selected.layer.param(name));
+        let param = selected
+            .target
+            .param_name()
+            .and_then(|name| selected.layer.param(name));
         let blocks = match param.filter(|_| selected.settings.is_active()) {
             Some(param) => {
                 let granularity = selected.settings.granularity.clone().unwrap_or_default();
@@ -78,7 +83,11 @@ pub fn select(
             }
             None => None,
         };
-        Ok(PruneTarget { id, settings: selected.settings, blocks })
+        Ok(PruneTarget {
+            id,
+            settings: selected.settings,
+            blocks,
+        })
     };
     selected.into_iter().map(target).collect()
 }
@@ -86,7 +95,10 @@ pub fn select(
 /// The scores of a target's blocks from its values in Burn's layout.
 pub fn scores(target: &PruneTarget, importance: &dyn Importance, values: &Array) -> Option<Array> {
     let blocks = target.blocks.as_ref()?;
-    Some(Array::float(blocks.grid(), importance.score(&values.values, blocks)))
+    Some(Array::float(
+        blocks.grid(),
+        importance.score(&values.values, blocks),
+    ))
 }
 
 /// A parameter in Burn's layout.
@@ -123,4 +135,3 @@ pub fn sparsity(mask: &Array) -> f64 {
     let zeros = mask.values.iter().filter(|value| **value == 0.0).count();
     zeros as f64 / mask.values.len() as f64
 }
-

@@ -27,7 +27,10 @@ pub struct Report {
 impl Report {
     /// Adds the verdict of a case.
     pub fn add(&mut self, family: &str, name: &str, verdict: Verdict) {
-        self.cases.entry(family.to_owned()).or_default().insert(name.to_owned(), verdict);
+        self.cases
+            .entry(family.to_owned())
+            .or_default()
+            .insert(name.to_owned(), verdict);
     }
 
     /// How many cases there are.
@@ -51,7 +54,11 @@ impl Report {
     }
 
     fn count(&self, is: impl Fn(&Verdict) -> bool) -> usize {
-        self.cases.values().flat_map(IndexMap::values).filter(|verdict| is(verdict)).count()
+        self.cases
+            .values()
+            .flat_map(IndexMap::values)
+            .filter(|verdict| is(verdict))
+            .count()
     }
 }
 
@@ -71,7 +78,10 @@ impl fmt::Display for Report {
                     Verdict::NotCovered(_) => row[2] += 1,
                 }
             }
-            total.iter_mut().zip(row).for_each(|(total, count)| *total += count);
+            total
+                .iter_mut()
+                .zip(row)
+                .for_each(|(total, count)| *total += count);
             write_row(f, family, row)?;
         }
         write_row(f, "all", total)?;
@@ -97,5 +107,8 @@ impl fmt::Display for Report {
 
 fn write_row(f: &mut fmt::Formatter<'_>, name: &str, row: [usize; 4]) -> fmt::Result {
     let [passed, failed, not_covered, comparisons] = row;
-    writeln!(f, "{name:<6} {passed:>8} {failed:>8} {not_covered:>13} {comparisons:>13}")
+    writeln!(
+        f,
+        "{name:<6} {passed:>8} {failed:>8} {not_covered:>13} {comparisons:>13}"
+    )
 }

@@ -1,10 +1,11 @@
 //! Masks, scales and hidden states of targets, in PyTorch's names and layout.
 
-use super::adapter::core::target::{Target, TargetId};
-use super::adapter::core::{CalibrationEntry, FlatTensor, Grid, Mask, Masks};
+use burn_compress::target::{Target, TargetId};
+use burn_compress::{CalibrationEntry, FlatTensor, Grid, Mask, Masks};
 use indexmap::IndexMap;
 
-use super::case::{Array, CaseError, Result};
+use super::array::Array;
+use super::case::{CaseError, Result};
 use super::layout;
 use super::model::RefModel;
 
@@ -35,7 +36,11 @@ pub fn id(model: &RefModel, layer: &str, target: &str) -> Result<TargetId> {
 /// PyTorch's name of a target.
 pub fn name(model: &RefModel, id: &TargetId) -> String {
     let target = id.target.to_string();
-    format!("{}.{}", id.layer, layout::torch_target(model.kind(&id.layer), &target))
+    format!(
+        "{}.{}",
+        id.layer,
+        layout::torch_target(model.kind(&id.layer), &target)
+    )
 }
 
 /// What belongs to a target from one layout to the other.
@@ -45,12 +50,19 @@ pub fn convert(model: &RefModel, id: &TargetId, array: &Array) -> Array {
 
 /// Masks by PyTorch's names.
 pub fn masks(model: &RefModel, masks: &Masks) -> IndexMap<String, Array> {
-    masks.iter().map(|(id, mask)| (name(model, id), mask_array(model, id, mask))).collect()
+    masks
+        .iter()
+        .map(|(id, mask)| (name(model, id), mask_array(model, id, mask)))
+        .collect()
 }
 
 /// A mask as an array.
 pub fn mask_array(model: &RefModel, id: &TargetId, mask: &Mask) -> Array {
-    convert(model, id, &Array::float(mask.shape(), mask.values().to_vec()))
+    convert(
+        model,
+        id,
+        &Array::float(mask.shape(), mask.values().to_vec()),
+    )
 }
 
 /// One value for each block of a target, shaped as the file shapes it: one block for the whole
@@ -70,7 +82,11 @@ pub fn block_values(
     if grid.blocks().iter().all(|blocks| *blocks == 1) {
         return Ok(Array::float([1], values.clone()));
     }
-    Ok(convert(model, id, &Array::float(grid.blocks(), values.clone())))
+    Ok(convert(
+        model,
+        id,
+        &Array::float(grid.blocks(), values.clone()),
+    ))
 }
 
 /// The grid of a target of `rank` dims whose scale the file gives with this shape, and the values
@@ -108,6 +124,8 @@ pub fn calibration(
 ///
 /// When the device does not hand over its values.
 pub fn flat(tensor: &FlatTensor) -> Result<Array> {
-    let values = tensor.to_vec().map_err(|error| CaseError::Failed(error.to_string()))?;
+    let values = tensor
+        .to_vec()
+        .map_err(|error| CaseError::Failed(error.to_string()))?;
     Ok(Array::float(tensor.shape.clone(), values))
 }

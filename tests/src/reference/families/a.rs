@@ -2,13 +2,15 @@
 
 use burn::module::Module;
 use burn::tensor::Device;
+use burn_compress::{Budget, Evaluator};
 use indexmap::IndexMap;
 
-use crate::reference::adapter::core::{Budget, Evaluator};
+use crate::reference::activation::Activation;
 use crate::reference::adapter::{self, Chain};
-use crate::reference::case::{Array, Case, Result};
+use crate::reference::array::Array;
+use crate::reference::case::{Case, Result};
 use crate::reference::check::Checks;
-use crate::reference::model::{Activation, RefModel};
+use crate::reference::model::RefModel;
 use crate::reference::pruning;
 use crate::reference::targets;
 
@@ -45,14 +47,20 @@ pub fn run(case: &Case) -> Result<Checks> {
         }
     }
     let model = chain.model().clone();
-    let compressed = chain.compress(Budget::none()).map_err(|error| case.error(error))?;
+    let compressed = chain
+        .compress(Budget::none())
+        .map_err(|error| case.error(error))?;
     let masks = targets::masks(&model, &compressed.masks());
     compare_masks(case, &mut checks, "mask/", &masks);
     let sparsity: IndexMap<String, f64> = case.expected("sparsity")?;
     for (name, expected) in sparsity {
         match masks.get(&name) {
             Some(mask) => {
-                checks.number(&format!("sparsity {name}"), pruning::sparsity(mask), expected);
+                checks.number(
+                    &format!("sparsity {name}"),
+                    pruning::sparsity(mask),
+                    expected,
+                );
             }
             None => checks.fail(format!("sparsity {name}: there is no such mask")),
         }

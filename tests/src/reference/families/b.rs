@@ -5,15 +5,17 @@
 //! one step to those of the next.
 
 use burn::tensor::Device;
+use burn_compress::pruning::metrics::{Importance, Taylor};
+use burn_compress::{Budget, Compressor};
 use indexmap::IndexMap;
 use serde::Deserialize;
 
-use crate::reference::adapter::core::{Budget, Compressor};
-use crate::reference::adapter::pruning::metrics::{Importance, Taylor};
-use crate::reference::adapter::{self, pruning as library};
-use crate::reference::case::{Array, Case, Result};
+use crate::reference::adapter;
+use crate::reference::array::Array;
+use crate::reference::case::{Case, Result};
 use crate::reference::check::Checks;
 use crate::reference::families::a::compare_masks;
+use crate::reference::families::d::schedule_of;
 use crate::reference::model::RefModel;
 use crate::reference::{drive, pruning, targets};
 
@@ -30,10 +32,13 @@ struct Round {
 ///
 /// When the case cannot be run, or names a schedule that the library does not have.
 pub fn run(case: &Case) -> Result<Checks> {
-    let scheduled = match case.file.algorithm.as_str() {
-        "TaylorPruner" => false,
-        "AGPPruner+TaylorPruner" => true,
-        other => return case.not_covered(format!("{other} is not part of the library yet")),
+    let schedule = match case.file.algorithm.split_once('+') {
+        None if case.file.algorithm == "TaylorPruner" => None,
+        Some((schedule, "TaylorPruner")) => Some(schedule),
+        _ => {
+            let name = &case.file.algorithm;
+            return case.not_covered(format!("{name} is not part of the library yet"));
+        }
     };
     let device = Device::flex().autodiff();
     let mut checks = Checks::new(case);
@@ -53,14 +58,14 @@ pub fn run(case: &Case) -> Result<Checks> {
     let chain = Compressor::from_model(model, evaluator);
     let rules = &case.file.config_list;
     let mut chain = adapter::taylor(case, chain, rules, training_steps)?;
-    let interval = match scheduled {
-        true => {
+    let interval = match schedule {
+        Some(schedule) => {
             let interval: usize = case.argument("interval_steps")?;
             let times = case.argument("total_times")?;
-            chain = adapter::schedule(case, chain, "AGPPruner", interval, times)?;
+            chain = adapter::schedule(case, chain, schedule, interval, times)?;
             interval
         }
-        false => steps,
+        None => steps,
     };
 
     let mut last: IndexMap<String, Array> = IndexMap::new();
@@ -70,9 +75,17 @@ pub fn run(case: &Case) -> Result<Checks> {
             .advance(&Budget::steps(steps), Some(step))
             .map_err(|error| case.error(format!("step {step}: {error}")))?;
         let masks = targets::masks(chain.model(), &chain.masks());
-        match rounds.get(generation).filter(|round| round.after_step == step) {
+        match rounds
+            .get(generation)
+            .filter(|round| round.after_step == step)
+        {
             Some(round) => {
-                compare_masks(case, &mut checks, &format!("round{generation}/mask/"), &masks);
+                compare_masks(
+                    case,
+                    &mut checks,
+                    &format!("round{generation}/mask/"),
+                    &masks,
+                );
                 compare_scores(
                     case,
                     &mut checks,
@@ -82,7 +95,7 @@ pub fn run(case: &Case) -> Result<Checks> {
                     &gradients[generation * interval..generation * interval + training_steps],
                     &parameters[generation * interval..],
                 )?;
-                compare_goals(case, &mut checks, scheduled, &collected_targets, round)?;
+                compare_goals(case, &mut checks, schedule, &collected_targets, round)?;
                 generation += 1;
                 last = masks;
             }
@@ -148,8 +161,15 @@ fn compare_scores(
             let value = targets::convert(&model, &target.id, &parameters[step][name]);
             let gradient = targets::convert(&model, &target.id, &gradients[step][name]);
             collected.resize(value.values.len(), 0.0);
-            let products = value.values.iter().zip(&gradient.values).map(|(w, g)| (w * g).powi(2));
-            collected.iter_mut().zip(products).for_each(|(sum, product)| *sum += product);
+            let products = value
+                .values
+                .iter()
+                .zip(&gradient.values)
+                .map(|(w, g)| (w * g).powi(2));
+            collected
+                .iter_mut()
+                .zip(products)
+                .for_each(|(sum, product)| *sum += product);
         }
         let collected = Array::float([collected.len()], collected);
         if let Some(scores) = pruning::scores(target, taylor, &collected) {
@@ -164,21 +184,21 @@ fn compare_scores(
 fn compare_goals(
     case: &Case,
     checks: &mut Checks,
-    scheduled: bool,
+    schedule: Option<&str>,
     (selected, _, names): &(Vec<pruning::PruneTarget>, Taylor, IndexMap<String, String>),
     round: &Round,
 ) -> Result<()> {
-    let factor = match scheduled {
-        true => {
-            let schedule: library::Schedule =
-                crate::reference::families::d::schedule_of(case, "AGPPruner")?;
-            schedule.progress(round.after_step)
-        }
-        false => 1.0,
+    let factor = match schedule {
+        Some(schedule) => schedule_of(case, schedule)?.progress(round.after_step),
+        None => 1.0,
     };
     for target in selected {
         let name = &names[&target.id.to_string()];
-        let goal = target.settings.scaled(factor).sparse_ratio.unwrap_or_default();
+        let goal = target
+            .settings
+            .scaled(factor)
+            .sparse_ratio
+            .unwrap_or_default();
         let step = round.after_step;
         match round.current_ratio.get(name) {
             Some(expected) => checks.number(&format!("goal {name} {step}"), goal, *expected),

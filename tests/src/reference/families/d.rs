@@ -1,12 +1,13 @@
 //! Family D: schedules. Goals and masks after every optimizer step.
 
 use burn::tensor::Device;
+use burn_compress::Budget;
+use burn_compress::pruning::{PruningSettings, Schedule};
 use indexmap::IndexMap;
 
-use crate::reference::adapter::core::Budget;
-use crate::reference::adapter::pruning::{PruningSettings, Schedule};
 use crate::reference::adapter::{self, Chain};
-use crate::reference::case::{Array, Case, Result};
+use crate::reference::array::Array;
+use crate::reference::case::{Case, Result};
 use crate::reference::check::Checks;
 use crate::reference::families::a::compare_masks;
 use crate::reference::model::RefModel;
@@ -33,11 +34,15 @@ pub fn run(case: &Case) -> Result<Checks> {
 
     // Gradients of zero keep the parameters where they are.
     let zero = |array: Array| Array::float(array.shape, vec![0.0; array.values.len()]);
-    let still: IndexMap<String, Array> =
-        model.parameters().into_iter().map(|(name, array)| (name, zero(array))).collect();
+    let still: IndexMap<String, Array> = model
+        .parameters()
+        .into_iter()
+        .map(|(name, array)| (name, zero(array)))
+        .collect();
     let steps: usize = case.argument("max_steps")?;
-    let evaluator =
-        drive::evaluator(steps, 1.0, move |model, _| drive::loss_with_gradients(model, &still));
+    let evaluator = drive::evaluator(steps, 1.0, move |model, _| {
+        drive::loss_with_gradients(model, &still)
+    });
     let chain = Chain::from_model(model, evaluator);
     let chain = adapter::one_shot(case, chain, pruner, &case.file.config_list)?;
     let (interval, times) = (rule.interval(), rule.times());
@@ -62,7 +67,10 @@ pub fn run(case: &Case) -> Result<Checks> {
             let name = targets::name(chain.model(), &target.id);
             let goal = target.settings.scaled(rule.progress(step));
             for (key, goal) in scheduled(&goal).into_iter().filter(|_| goal.is_active()) {
-                goals.entry(format!("{name}.{key}")).or_default().push(goal as f32);
+                goals
+                    .entry(format!("{name}.{key}"))
+                    .or_default()
+                    .push(goal as f32);
             }
             let removed = masks.get(&name).map_or(0.0, pruning::sparsity);
             sparsity.entry(name).or_default().push(removed as f32);
@@ -71,10 +79,18 @@ pub fn run(case: &Case) -> Result<Checks> {
 
     checks.equal("trigger_steps", triggers, case.expected("trigger_steps")?);
     for (name, course) in goals {
-        checks.array(case, &format!("goal/{name}"), &Array::float([steps], course));
+        checks.array(
+            case,
+            &format!("goal/{name}"),
+            &Array::float([steps], course),
+        );
     }
     for (name, course) in sparsity {
-        checks.array(case, &format!("sparsity/{name}"), &Array::float([steps], course));
+        checks.array(
+            case,
+            &format!("sparsity/{name}"),
+            &Array::float([steps], course),
+        );
     }
     compare_masks(case, &mut checks, "final_mask/", &masks);
     Ok(checks)
@@ -104,5 +120,8 @@ fn scheduled(settings: &PruningSettings) -> Vec<(&'static str, f64)> {
         ("max_sparse_ratio", settings.max_sparse_ratio),
         ("min_sparse_ratio", settings.min_sparse_ratio),
     ];
-    goals.into_iter().filter_map(|(key, goal)| Some((key, goal?))).collect()
+    goals
+        .into_iter()
+        .filter_map(|(key, goal)| Some((key, goal?)))
+        .collect()
 }

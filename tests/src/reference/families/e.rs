@@ -11,18 +11,19 @@ use std::sync::{Arc, Mutex};
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
+use burn_compress::quantization;
+use burn_compress::target::TargetId;
+use burn_compress::{Budget, CalibrationEntry, Compressor, fake_quantize, gradients};
 use indexmap::IndexMap;
 use serde::Deserialize;
 
-use crate::reference::adapter::core::target::TargetId;
-use crate::reference::adapter::core::{
-    Budget, CalibrationEntry, Compressor, fake_quantize, gradients,
-};
-use crate::reference::adapter::{self, quantization};
-use crate::reference::case::{Array, Case, Result};
+use crate::reference::activation::Activation;
+use crate::reference::adapter;
+use crate::reference::array::Array;
+use crate::reference::case::{Case, Result};
 use crate::reference::check::Checks;
 use crate::reference::drive;
-use crate::reference::model::{Activation, RefModel};
+use crate::reference::model::RefModel;
 use crate::reference::targets;
 
 /// What a target is quantized to.
@@ -30,6 +31,7 @@ use crate::reference::targets;
 struct Range {
     qmin: f64,
     qmax: f64,
+    bits: Option<u32>,
     scheme: Option<String>,
 }
 
@@ -56,7 +58,10 @@ struct Prescribed {
 /// When the case cannot be run, or names a quantizer that the library does not have.
 pub fn run(case: &Case) -> Result<Checks> {
     if case.file.algorithm != "QATQuantizer" {
-        return case.not_covered(format!("{} is not part of the library yet", case.file.algorithm));
+        return case.not_covered(format!(
+            "{} is not part of the library yet",
+            case.file.algorithm
+        ));
     }
     let device = Device::flex().autodiff();
     let mut checks = Checks::new(case);
@@ -73,7 +78,9 @@ pub fn run(case: &Case) -> Result<Checks> {
     let (course, sink) = (prescribed.clone(), seen.clone());
     let evaluator = drive::evaluator(steps, learning_rate, move |model, step| {
         let (now, loss) = compare_step(model, &course, *step);
-        sink.lock().expect("no step panics while it holds the lock").push(now);
+        sink.lock()
+            .expect("no step panics while it holds the lock")
+            .push(now);
         loss
     });
     let chain = Compressor::from_model(model, evaluator);
@@ -83,7 +90,10 @@ pub fn run(case: &Case) -> Result<Checks> {
             .advance(&Budget::steps(steps), Some(step + 1))
             .map_err(|error| case.error(format!("step {step}: {error}")))?;
         let calibration = chain.calibration().map_err(|error| case.error(error))?;
-        let seen = seen.lock().expect("no step panics while it holds the lock").pop();
+        let seen = seen
+            .lock()
+            .expect("no step panics while it holds the lock")
+            .pop();
         let Some(seen) = seen else {
             return Err(case.error(format!("step {step} did not run")));
         };
@@ -98,8 +108,18 @@ pub fn run(case: &Case) -> Result<Checks> {
             let name = format!("range of {target}");
             let got = (f64::from(entry.qmin), f64::from(entry.qmax));
             checks.equal(&name, got, (range.qmin, range.qmax));
+            let bits = entry
+                .dtype
+                .trim_start_matches(char::is_alphabetic)
+                .parse()
+                .ok();
+            checks.equal(&format!("bits of {target}"), bits, range.bits.or(bits));
             let scheme = range.scheme.as_deref().unwrap_or("symmetric");
-            checks.equal(&format!("scheme of {target}"), entry.scheme.as_str(), scheme);
+            checks.equal(
+                &format!("scheme of {target}"),
+                entry.scheme.as_str(),
+                scheme,
+            );
             if target == "_input_0" {
                 let x = case.array(&format!("step{step}/x"))?;
                 let value = quantized_input(case, x, entry)?;
@@ -111,7 +131,11 @@ pub fn run(case: &Case) -> Result<Checks> {
     let x = Activation::from_array(case.array("eval/x")?, &device.without_autodiff())?;
     let parameters = chain.model().parameters();
     for (name, _) in case.below("eval/param/") {
-        checks.array(case, &format!("eval/param/{name}"), &parameters[&format!("{layer}.{name}")]);
+        checks.array(
+            case,
+            &format!("eval/param/{name}"),
+            &parameters[&format!("{layer}.{name}")],
+        );
     }
     checks.array(case, "eval/out", &chain.model().valid().forward(x).array());
     Ok(checks)
@@ -126,20 +150,32 @@ fn prescribed(
     learning_rate: f64,
 ) -> Result<Prescribed> {
     let layer = model.layers().keys().next().cloned().unwrap_or_default();
-    let mut prescribed =
-        Prescribed { layer, inputs: Vec::new(), upstream: Vec::new(), directions: Vec::new() };
+    let mut prescribed = Prescribed {
+        layer,
+        inputs: Vec::new(),
+        upstream: Vec::new(),
+        directions: Vec::new(),
+    };
     for step in 0..steps {
         let x = Activation::from_array(case.array(&format!("step{step}/x"))?, device)?;
         prescribed.inputs.push(x);
-        prescribed.upstream.push(case.array(&format!("step{step}/upstream"))?.clone());
+        prescribed
+            .upstream
+            .push(case.array(&format!("step{step}/upstream"))?.clone());
         let mut directions = IndexMap::new();
         for (name, now) in case.below(&format!("step{step}/param/")) {
             let next = match step + 1 < steps {
                 true => case.array(&format!("step{}/param/{name}", step + 1))?,
                 false => case.array(&format!("eval/param/{name}"))?,
             };
-            let difference = now.values.iter().zip(&next.values).map(|(now, next)| now - next);
-            let direction = difference.map(|d| (f64::from(d) / learning_rate) as f32).collect();
+            let difference = now
+                .values
+                .iter()
+                .zip(&next.values)
+                .map(|(now, next)| now - next);
+            let direction = difference
+                .map(|d| (f64::from(d) / learning_rate) as f32)
+                .collect();
             let direction = Array::float(now.shape.clone(), direction);
             directions.insert(format!("{}.{name}", prescribed.layer), direction);
         }
@@ -155,7 +191,9 @@ fn compare_step(model: &RefModel, prescribed: &Prescribed, step: usize) -> (Seen
     let layer = &model.layers()[&prescribed.layer];
     let mut simulated = IndexMap::new();
     let mut found = IndexMap::new();
-    let loss = out.weighted_sum(&prescribed.upstream[step]).expect("the upstream has its shape");
+    let loss = out
+        .weighted_sum(&prescribed.upstream[step])
+        .expect("the upstream has its shape");
     let mut backward = loss.backward();
     if let Some(gradient) = x.gradient(&backward) {
         found.insert("x".to_owned(), gradient);
@@ -173,8 +211,15 @@ fn compare_step(model: &RefModel, prescribed: &Prescribed, step: usize) -> (Seen
             found.insert(name.clone(), targets::convert(model, &id, &gradient));
         }
     }
-    let seen = Seen { out: out.array(), simulated, gradients: found };
-    (seen, drive::loss_with_gradients(model, &prescribed.directions[step]))
+    let seen = Seen {
+        out: out.array(),
+        simulated,
+        gradients: found,
+    };
+    (
+        seen,
+        drive::loss_with_gradients(model, &prescribed.directions[step]),
+    )
 }
 
 /// Compares output, simulated parameters and gradients of a step.

@@ -2,16 +2,16 @@
 
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
+use burn_compress::target::{Mode, TargetId};
+use burn_compress::{Compressor, Evaluator, Mask, MaskMethod, Quantization, gradients};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::reference::adapter::core::target::{Mode, TargetId};
-use crate::reference::adapter::core::{
-    Compressor, Evaluator, Mask, MaskMethod, Quantization, gradients,
-};
-use crate::reference::case::{Array, Case, Result};
+use crate::reference::activation::Activation;
+use crate::reference::array::Array;
+use crate::reference::case::{Case, Result};
 use crate::reference::check::Checks;
-use crate::reference::model::{Activation, RefModel};
+use crate::reference::model::RefModel;
 use crate::reference::targets;
 
 /// Integer range of a target.
@@ -42,8 +42,9 @@ pub fn run(case: &Case) -> Result<Checks> {
     for (target, array) in case.below("mask/") {
         let id = targets::id(chain.model(), &layer, target)?;
         let mask = mask(case, chain.model(), &id, target, array)?;
-        let space =
-            chain.claim(Mode::Pruning, std::slice::from_ref(&id)).map_err(|e| error(&e))?;
+        let space = chain
+            .claim(Mode::Pruning, std::slice::from_ref(&id))
+            .map_err(|e| error(&e))?;
         space[0].set_mask(Some(mask)).map_err(|e| error(&e))?;
     }
 
@@ -61,16 +62,16 @@ pub fn run(case: &Case) -> Result<Checks> {
         let (grid, scale) = targets::grid(chain.model(), &id, rank, scale);
         let zero_point = case.array(&format!("zero_point/{target}"))?;
         let (_, zero_point) = targets::grid(chain.model(), &id, rank, zero_point);
-        let tensor = |values: Vec<f32>| {
-            Tensor::<1>::from_data(TensorData::from(values.as_slice()), &plain)
-        };
+        let tensor =
+            |values: Vec<f32>| Tensor::<1>::from_data(TensorData::from(values.as_slice()), &plain);
         let mut quantization =
             Quantization::new(&range.dtype, "affine", range.qmin, range.qmax).with_grid(grid);
         quantization.scale = Some(tensor(scale));
         quantization.zero_point = Some(tensor(zero_point));
         quantization.enabled = true;
-        let space =
-            chain.claim(Mode::Quantization, std::slice::from_ref(&id)).map_err(|e| error(&e))?;
+        let space = chain
+            .claim(Mode::Quantization, std::slice::from_ref(&id))
+            .map_err(|e| error(&e))?;
         space[0].set_quantization(Some(quantization));
     }
 
@@ -78,8 +79,9 @@ pub fn run(case: &Case) -> Result<Checks> {
     let records = case.tensors.contains_key("distil/_output_0");
     let output = targets::id(chain.model(), &layer, "_output_0")?;
     if records {
-        let space =
-            chain.claim(Mode::Distillation, std::slice::from_ref(&output)).map_err(|e| error(&e))?;
+        let space = chain
+            .claim(Mode::Distillation, std::slice::from_ref(&output))
+            .map_err(|e| error(&e))?;
         space[0].set_recording(true);
     }
 
@@ -98,7 +100,9 @@ pub fn run(case: &Case) -> Result<Checks> {
                 let value = targets::convert(chain.model(), &id, &value);
                 checks.array(case, &format!("simulated/{param}"), &value);
             }
-            None => checks.fail(format!("simulated/{param}: the layer has no such parameter")),
+            None => checks.fail(format!(
+                "simulated/{param}: the layer has no such parameter"
+            )),
         }
     }
 
@@ -125,13 +129,7 @@ pub fn run(case: &Case) -> Result<Checks> {
 }
 
 /// The mask of a target; those of inputs and outputs are given without the batch dim.
-fn mask(
-    case: &Case,
-    model: &RefModel,
-    id: &TargetId,
-    target: &str,
-    array: &Array,
-) -> Result<Mask> {
+fn mask(case: &Case, model: &RefModel, id: &TargetId, target: &str, array: &Array) -> Result<Mask> {
     let method = case.file.config_list[0]["pruning"]["target_settings"][target_key(target)]
         .get("apply_method")
         .and_then(Value::as_str);

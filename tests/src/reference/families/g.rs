@@ -6,18 +6,21 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use burn_compress::config::ConfigList;
+use burn_compress::distillation::DistillationSettings;
+use burn_compress::layer::layers;
+use burn_compress::{Budget, FlatTensor};
 use indexmap::IndexMap;
 
-use crate::reference::adapter::core::config::ConfigList;
-use crate::reference::adapter::core::layer::layers;
-use crate::reference::adapter::core::{Budget, FlatTensor};
-use crate::reference::adapter::distillation::DistillationSettings;
+use crate::reference::activation::Activation;
 use crate::reference::adapter::{self, Chain};
-use crate::reference::case::{Array, Case, Result};
+use crate::reference::array::Array;
+use crate::reference::case::{Case, Result};
 use crate::reference::check::Checks;
 use crate::reference::config::{self, DefaultBlock};
 use crate::reference::drive;
-use crate::reference::model::{Activation, RefLayer, RefModel};
+use crate::reference::layer::RefLayer;
+use crate::reference::model::RefModel;
 
 /// Runs a case.
 ///
@@ -26,7 +29,10 @@ use crate::reference::model::{Activation, RefLayer, RefModel};
 /// When the case cannot be run, or names a distiller that the library does not have.
 pub fn run(case: &Case) -> Result<Checks> {
     if case.file.algorithm != "DynamicLayerwiseDistiller" {
-        return case.not_covered(format!("{} is not part of the library yet", case.file.algorithm));
+        return case.not_covered(format!(
+            "{} is not part of the library yet",
+            case.file.algorithm
+        ));
     }
     let device = Device::flex().autodiff();
     let mut checks = Checks::new(case);
@@ -45,11 +51,20 @@ pub fn run(case: &Case) -> Result<Checks> {
     let rules = &case.file.config_list;
     let mut chain = adapter::distil(case, chain, rules, &teacher, predict, origin_lambda)?;
     let before = chain.model().parameters();
-    chain.advance(&Budget::steps(1), None).map_err(|error| case.error(error))?;
+    chain
+        .advance(&Budget::steps(1), None)
+        .map_err(|error| case.error(error))?;
     let after = chain.model().parameters();
     for (name, _) in case.below("student/") {
-        let (before, after) = (&before[&format!("{name}.value")], &after[&format!("{name}.value")]);
-        let gradient = before.values.iter().zip(&after.values).map(|(before, after)| before - after);
+        let (before, after) = (
+            &before[&format!("{name}.value")],
+            &after[&format!("{name}.value")],
+        );
+        let gradient = before
+            .values
+            .iter()
+            .zip(&after.values)
+            .map(|(before, after)| before - after);
         let gradient = Array::float(before.shape.clone(), gradient.collect());
         checks.array(case, &format!("grad_student/{name}"), &gradient);
     }
@@ -58,7 +73,11 @@ pub fn run(case: &Case) -> Result<Checks> {
     checks.number("total loss", total, case.expected("total_loss")?);
     checks.array(case, "total_loss", &Array::float([1], vec![total as f32]));
     let distilled = total - origin_lambda * origin;
-    checks.number("distillation loss", distilled, case.expected("distill_loss")?);
+    checks.number(
+        "distillation loss",
+        distilled,
+        case.expected("distill_loss")?,
+    );
     Ok(checks)
 }
 
@@ -85,11 +104,16 @@ fn compare_links(case: &Case, checks: &mut Checks, student: &RefModel) -> Result
     let rules = &case.file.config_list;
     let config: ConfigList<DistillationSettings> =
         config::translate(rules, student, DefaultBlock::Other)?;
-    let selected = config.select(&layers(student)).map_err(|error| case.error(error))?;
+    let selected = config
+        .select(&layers(student))
+        .map_err(|error| case.error(error))?;
     let state = |name: String| -> Result<FlatTensor> {
         let array = case.array(&name)?;
         let values = Array::float([array.values.len()], array.values.clone()).tensor(&device)?;
-        Ok(FlatTensor { values, shape: array.shape.clone() })
+        Ok(FlatTensor {
+            values,
+            shape: array.shape.clone(),
+        })
     };
     for target in &selected {
         let path = target.layer.path.as_str();
@@ -113,7 +137,11 @@ fn compare_links(case: &Case, checks: &mut Checks, student: &RefModel) -> Result
             }
         }
         let got = smallest.map(|(link, _)| link.to_owned());
-        checks.equal(&format!("chosen link of {path}"), got, chosen.get(path).cloned());
+        checks.equal(
+            &format!("chosen link of {path}"),
+            got,
+            chosen.get(path).cloned(),
+        );
     }
     Ok(())
 }

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::tensor::{Device, Int, Tensor};
+use burn_compress::{Budget, Compressor};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::reference::adapter::{self, Chain, core::Budget, core::Compressor};
+use crate::reference::activation::Activation;
+use crate::reference::adapter::{self, Chain};
 use crate::reference::case::{Case, Result};
 use crate::reference::check::Checks;
 use crate::reference::drive;
 use crate::reference::families::a::compare_masks;
-use crate::reference::model::{Activation, RefModel};
+use crate::reference::model::RefModel;
 use crate::reference::targets;
 
 /// The losses of one step.
@@ -49,7 +51,10 @@ pub fn run(case: &Case) -> Result<Checks> {
     for step in 0..steps {
         let x = case.array(&format!("step{step}/x"))?;
         inputs.push(Activation::from_array(x, &device)?);
-        labels.push(case.array(&format!("step{step}/label"))?.int_tensor(&device)?);
+        labels.push(
+            case.array(&format!("step{step}/label"))?
+                .int_tensor(&device)?,
+        );
     }
     let inputs = Arc::new(inputs);
     let network = |part: &str| {
@@ -63,7 +68,13 @@ pub fn run(case: &Case) -> Result<Checks> {
         loss.forward(output, labels[*step].clone())
     });
     let chain = Compressor::from_model(network("init")?, evaluator);
-    let mut chain = fuse(case, chain, network("teacher")?.valid(), &inputs)?;
+    let mut chain = fuse(
+        case,
+        &mut checks,
+        chain,
+        network("teacher")?.valid(),
+        &inputs,
+    )?;
 
     for step in 1..=steps {
         chain
@@ -88,8 +99,16 @@ pub fn run(case: &Case) -> Result<Checks> {
         let step = expected.step;
         match compressed.history().steps.get(step) {
             Some(record) => {
-                checks.number(&format!("raw loss {step}"), record.task_loss, expected.raw_loss);
-                checks.number(&format!("total loss {step}"), record.loss, expected.total_loss);
+                checks.number(
+                    &format!("raw loss {step}"),
+                    record.task_loss,
+                    expected.raw_loss,
+                );
+                checks.number(
+                    &format!("total loss {step}"),
+                    record.loss,
+                    expected.total_loss,
+                );
             }
             None => checks.fail(format!("step {step} is not in the history")),
         }
@@ -102,19 +121,38 @@ pub fn run(case: &Case) -> Result<Checks> {
 }
 
 /// Fuses the compressors of a case in the order of their creation.
-fn fuse(case: &Case, chain: Chain, teacher: RefModel, inputs: &Arc<Vec<Activation>>) -> Result<Chain> {
+fn fuse(
+    case: &Case,
+    checks: &mut Checks,
+    chain: Chain,
+    teacher: RefModel,
+    inputs: &Arc<Vec<Activation>>,
+) -> Result<Chain> {
     let newest_first: Vec<String> = case.expected("fused_compressors_newest_first")?;
-    let configurations: &[Value] =
-        case.file.config_list.as_array().map(Vec::as_slice).unwrap_or_default();
-    let known = ["AGPPruner", "TaylorPruner", "QATQuantizer", "DynamicLayerwiseDistiller"];
-    if let Some(unknown) = newest_first.iter().find(|name| !known.contains(&name.as_str())) {
+    let configurations: &[Value] = case
+        .file
+        .config_list
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let known = [
+        "AGPPruner",
+        "LinearPruner",
+        "TaylorPruner",
+        "QATQuantizer",
+        "DynamicLayerwiseDistiller",
+    ];
+    if let Some(unknown) = newest_first
+        .iter()
+        .find(|name| !known.contains(&name.as_str()))
+    {
         return case.not_covered(format!("{unknown} is not part of the library yet"));
     }
     let oldest_first = newest_first.iter().rev();
     let mut chain = chain;
     for (name, rules) in oldest_first.zip(configurations) {
         chain = match name.as_str() {
-            "AGPPruner" => {
+            "AGPPruner" | "LinearPruner" => {
                 let steps = first_argument(case, &["training_steps", "taylor_training_steps"])?;
                 let chain = adapter::taylor(case, chain, rules, steps)?;
                 let interval = case.argument("interval_steps")?;
@@ -125,9 +163,7 @@ fn fuse(case: &Case, chain: Chain, teacher: RefModel, inputs: &Arc<Vec<Activatio
                 let steps = first_argument(case, &["training_steps", "taylor_training_steps"])?;
                 adapter::taylor(case, chain, rules, steps)?
             }
-            "QATQuantizer" => {
-                adapter::qat(case, chain, rules, case.argument("quant_start_step")?)?
-            }
+            "QATQuantizer" => adapter::qat(case, chain, rules, case.argument("quant_start_step")?)?,
             _ => {
                 let lambda = case.argument("origin_loss_lambda")?;
                 let inputs = inputs.clone();
@@ -137,11 +173,25 @@ fn fuse(case: &Case, chain: Chain, teacher: RefModel, inputs: &Arc<Vec<Activatio
             }
         };
     }
+    // The library writes abbreviations in names like other words.
+    let lower = |names: Vec<String>| names.iter().map(|name| name.to_lowercase()).collect();
+    let fused: Vec<String> = lower(
+        chain
+            .algorithms()
+            .iter()
+            .rev()
+            .map(|n| n.to_string())
+            .collect(),
+    );
+    let expected: Vec<String> = lower(newest_first);
+    checks.equal("fused compressors", fused, expected);
     Ok(chain)
 }
 
 fn first_argument(case: &Case, keys: &[&str]) -> Result<usize> {
-    let present = keys.iter().find(|key| case.file.arguments.get(**key).is_some());
+    let present = keys
+        .iter()
+        .find(|key| case.file.arguments.get(**key).is_some());
     case.argument(present.unwrap_or(&keys[0]))
 }
 

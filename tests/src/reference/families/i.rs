@@ -2,20 +2,22 @@
 
 use burn::module::Module;
 use burn::tensor::Device;
+use burn_compress::quantization::QuantizationSettings;
+use burn_compress::target::{Target, TargetId};
+use burn_compress::{
+    Budget, Calibration, CalibrationEntry, Compressor, Error, Evaluator, Mask, Masks, RoundGradient,
+};
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use crate::reference::adapter::core::target::{Target, TargetId};
-use crate::reference::adapter::core::{
-    Budget, Calibration, CalibrationEntry, Compressor, Error, Evaluator, Mask, Masks, RoundGradient,
-};
-use crate::reference::adapter::quantization::QuantizationSettings;
+use crate::reference::activation::Activation;
 use crate::reference::adapter::{self, Chain};
-use crate::reference::case::{Array, Case, Result};
+use crate::reference::array::Array;
+use crate::reference::case::{Case, Result};
 use crate::reference::check::Checks;
 use crate::reference::config::{self, DefaultBlock};
 use crate::reference::families::a::compare_masks;
-use crate::reference::model::{Activation, RefModel};
+use crate::reference::model::RefModel;
 use crate::reference::targets;
 
 /// Runs a case.
@@ -43,13 +45,19 @@ pub fn run(case: &Case) -> Result<Checks> {
 
     let mut chain: Chain = Compressor::from_model(model, Evaluator::new());
     let masks = masks(case, chain.model())?;
-    chain.update_masks(&masks).map_err(|error| case.error(error))?;
+    chain
+        .update_masks(&masks)
+        .map_err(|error| case.error(error))?;
     let calibration = match quantized {
         true => calibration(case, chain.model())?,
         false => Calibration::new(),
     };
-    chain.update_calibration(&calibration).map_err(|error| case.error(error))?;
-    let compressed = chain.compress(Budget::none()).map_err(|error| case.error(error))?;
+    chain
+        .update_calibration(&calibration)
+        .map_err(|error| case.error(error))?;
+    let compressed = chain
+        .compress(Budget::none())
+        .map_err(|error| case.error(error))?;
     let simulated = compressed.model().forward(x.clone()).array();
     let simulated_name = if quantized { "out_fused" } else { "out_masked" };
     if case.tensors.contains_key(simulated_name) {
@@ -60,11 +68,21 @@ pub fn run(case: &Case) -> Result<Checks> {
     let plain = compressed.unwrap_model();
     let mut chain: Chain = Compressor::from_model(plain, Evaluator::new());
     let masks = on_parameters(chain.model(), &masks).map_err(|error| case.error(error))?;
-    chain.update_masks(&masks).map_err(|error| case.error(error))?;
-    chain.update_calibration(&calibration).map_err(|error| case.error(error))?;
-    let compressed = chain.compress(Budget::none()).map_err(|error| case.error(error))?;
+    chain
+        .update_masks(&masks)
+        .map_err(|error| case.error(error))?;
+    chain
+        .update_calibration(&calibration)
+        .map_err(|error| case.error(error))?;
+    let compressed = chain
+        .compress(Budget::none())
+        .map_err(|error| case.error(error))?;
     if case.tensors.contains_key(simulated_name) {
-        checks.array(case, simulated_name, &compressed.model().forward(x.clone()).array());
+        checks.array(
+            case,
+            simulated_name,
+            &compressed.model().forward(x.clone()).array(),
+        );
     }
 
     let before = count(case.below("param/").into_iter());
@@ -77,7 +95,11 @@ pub fn run(case: &Case) -> Result<Checks> {
     }
     if case.file.expected.get("params_before").is_some() {
         checks.equal("params_before", before, case.expected("params_before")?);
-        let after = count(parameters.iter().map(|(name, value)| (name.as_str(), value)));
+        let after = count(
+            parameters
+                .iter()
+                .map(|(name, value)| (name.as_str(), value)),
+        );
         checks.equal("params_after", after, case.expected("params_after")?);
     }
     compare_kept(case, &mut checks, &small.kept);
@@ -95,7 +117,11 @@ pub fn run(case: &Case) -> Result<Checks> {
         checks.array(case, &format!("fast/{name}"), value);
     }
     if quantized {
-        checks.array(case, "out_fast_quantized", &small.model.forward(x.clone()).array());
+        checks.array(
+            case,
+            "out_fast_quantized",
+            &small.model.forward(x.clone()).array(),
+        );
         checks.array(case, "out_fast_float", &small.plain.forward(x).array());
         for (id, entry) in &small.calibration {
             let target = targets::name(&small.model, id);
@@ -113,12 +139,7 @@ pub fn run(case: &Case) -> Result<Checks> {
 }
 
 /// Our own pruner's masks must be those that the file gives.
-fn compare_pruner(
-    case: &Case,
-    checks: &mut Checks,
-    model: &RefModel,
-    rules: &Value,
-) -> Result<()> {
+fn compare_pruner(case: &Case, checks: &mut Checks, model: &RefModel, rules: &Value) -> Result<()> {
     let named = case.file.arguments.get("pruner").and_then(Value::as_str);
     let first = case.file.algorithm.split(['+', ',']).next();
     let chain = Chain::from_model(model.clone(), Evaluator::new());
@@ -127,7 +148,9 @@ fn compare_pruner(
     // Aligned outputs have a shape once a forward pass has reached their layers.
     let x = Activation::from_array(case.array("x")?, &Device::flex())?;
     chain.model().forward(x);
-    let compressed = chain.compress(Budget::none()).map_err(|error| case.error(error))?;
+    let compressed = chain
+        .compress(Budget::none())
+        .map_err(|error| case.error(error))?;
     let masks = targets::masks(model, &compressed.masks());
     compare_masks(case, checks, "mask/", &masks);
     Ok(())
@@ -159,7 +182,10 @@ fn on_parameters(model: &RefModel, masks: &Masks) -> std::result::Result<Masks, 
         }
         for name in ["gamma", "beta"] {
             let id = TargetId::new(&id.layer, Target::param(name));
-            translated.insert(id, Mask::new(mask.values().to_vec(), [mask.values().len()])?);
+            translated.insert(
+                id,
+                Mask::new(mask.values().to_vec(), [mask.values().len()])?,
+            );
         }
     }
     Ok(translated)
@@ -169,7 +195,7 @@ fn on_parameters(model: &RefModel, masks: &Masks) -> std::result::Result<Masks, 
 fn calibration(case: &Case, model: &RefModel) -> Result<Calibration> {
     let rules = &case.file.config_list[1];
     let config = config::translate::<QuantizationSettings>(rules, model, DefaultBlock::Other)?;
-    let layers = crate::reference::adapter::core::layer::layers(model);
+    let layers = burn_compress::layer::layers(model);
     let selected = config.select(&layers).map_err(|error| case.error(error))?;
     let mut calibration = Calibration::new();
     for target in selected {
@@ -223,7 +249,10 @@ fn compare_kept(
             match kept.get(layer) {
                 Some((inputs, outputs)) => {
                     let indices = if pick == 0 { inputs } else { outputs };
-                    let values = indices.iter().map(|index| *index as f32).collect::<Vec<_>>();
+                    let values = indices
+                        .iter()
+                        .map(|index| *index as f32)
+                        .collect::<Vec<_>>();
                     checks.array(case, &name, &Array::float([values.len()], values));
                 }
                 None => checks.fail(format!("{name}: the layer was not analysed")),
