@@ -84,7 +84,12 @@ pub enum DeviceName {
 
 impl DeviceName {
     #[allow(deprecated)] // Burn 0.22 still ships LibTorch, and announces its end for 0.23.
-    fn open(self) -> anyhow::Result<Device> {
+    /// The device, without autodiff.
+    ///
+    /// # Errors
+    ///
+    /// Names the cargo feature to add if the device was not compiled in.
+    pub fn open(self) -> anyhow::Result<Device> {
         match self {
             #[cfg(feature = "flex")]
             Self::Flex => Ok(Device::flex()),

@@ -5,6 +5,7 @@
 //! - [`train`]: plain training of the dense network, and its accuracy
 //! - [`latency`]: forward time of a small network as a fraction of the dense one's
 //! - [`configs`]: what is pruned, quantized and distilled
+//! - [`fused`]: the chain of the main job
 //! - [`pipeline`]: everything around the compressors
 //! - [`cli`]: the options that all programs have
 //! - [`report`]: the table on the terminal and the JSON document
@@ -20,6 +21,7 @@ pub mod configs;
 pub mod digits;
 pub mod figure;
 pub mod file;
+pub mod fused;
 pub mod latency;
 pub mod pipeline;
 pub mod report;

@@ -118,6 +118,16 @@ pub enum Error {
         loss: f64,
     },
 
+    /// A loss that is not one number.
+    #[error(
+        "the loss of a batch has the shape {found:?}, but must be one number: return its mean or \
+         its sum"
+    )]
+    LossShape {
+        /// Shape that was found.
+        found: Vec<usize>,
+    },
+
     /// An epoch of the evaluator's data is empty.
     #[error("epoch {epoch} of the evaluator's data holds no batch")]
     NoBatches {

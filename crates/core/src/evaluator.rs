@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn::data::dataloader::DataLoader;
 use burn::module::Module;
@@ -21,6 +21,16 @@ type Visit<'a, I> = &'a mut dyn FnMut(I) -> Result<ControlFlow<()>, Error>;
 /// Hands out the batches of an epoch, in an order that depends on the epoch alone.
 trait Batches<I>: Send + Sync {
     fn epoch(&self, epoch: usize, visit: Visit<'_, I>) -> Result<(), Error>;
+
+    /// The number of batches in an epoch.
+    fn count(&self) -> Result<usize, Error> {
+        let mut batches = 0;
+        self.epoch(0, &mut |_| {
+            batches += 1;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(batches)
+    }
 }
 
 /// Data, optimizer, learning-rate schedule, loss and evaluation of a training run.
@@ -120,8 +130,17 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
     }
 
     /// Sets the data to Burn's data loader, one pass an epoch.
+    ///
+    /// A shuffling loader draws another order at each pass and cannot go back. A resumed run sees
+    /// the data of an uninterrupted one if its loader is built anew with the same seed, and one that
+    /// goes on after [`advance`](crate::Compressor::advance) if that ended between two epochs; with
+    /// [`with_data`](Self::with_data) there is no such condition.
     pub fn with_data_loader(mut self, loader: Arc<dyn DataLoader<I>>) -> Self {
-        self.batches = Some(Arc::new(FromLoader { loader, drawn: AtomicUsize::new(0) }));
+        self.batches = Some(Arc::new(FromLoader {
+            loader,
+            drawn: AtomicUsize::new(0),
+            counted: OnceLock::new(),
+        }));
         self
     }
 
@@ -217,6 +236,14 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
         }
     }
 
+    /// The number of batches in an epoch.
+    pub(crate) fn batches_in_epoch(&self) -> Result<usize, Error> {
+        match &self.batches {
+            Some(batches) => batches.count(),
+            None => Err(Error::NoBatches { epoch: 0 }),
+        }
+    }
+
     pub(crate) fn optimizer(&self) -> Option<ModuleOptimizer> {
         self.optimizer.clone()
     }
@@ -264,7 +291,23 @@ where
 /// later epoch first draws the orders of the epochs before it.
 struct FromLoader<I> {
     loader: Arc<dyn DataLoader<I>>,
+    /// Orders drawn for epochs.
     drawn: AtomicUsize,
+    /// Batches in an epoch; counting them draws one order before those of the epochs.
+    counted: OnceLock<usize>,
+}
+
+impl<I> FromLoader<I> {
+    fn pass(&self, epoch: usize, visit: Visit<'_, I>) -> Result<(), Error> {
+        for batch in self.loader.iter() {
+            let batch =
+                batch.map_err(|error| Error::Data { epoch, reason: error.to_string() })?;
+            if visit(batch)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl<I> Batches<I> for FromLoader<I> {
@@ -274,13 +317,18 @@ impl<I> Batches<I> for FromLoader<I> {
             self.drawn.fetch_add(1, Ordering::AcqRel);
         }
         self.drawn.fetch_add(1, Ordering::AcqRel);
-        for batch in self.loader.iter() {
-            let batch =
-                batch.map_err(|error| Error::Data { epoch, reason: error.to_string() })?;
-            if visit(batch)?.is_break() {
-                break;
-            }
+        self.pass(epoch, visit)
+    }
+
+    fn count(&self) -> Result<usize, Error> {
+        if let Some(&batches) = self.counted.get() {
+            return Ok(batches);
         }
-        Ok(())
+        let mut batches = 0;
+        self.pass(0, &mut |_| {
+            batches += 1;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(*self.counted.get_or_init(|| batches))
     }
 }

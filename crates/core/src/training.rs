@@ -20,6 +20,14 @@ pub(crate) fn run<M: Module + 'static, I: 'static>(
     stop: Option<usize>,
 ) -> Result<(), Error> {
     let total = total_steps(chain, budget)?;
+    if total < chain.progress.step {
+        let step = chain.progress.step;
+        let reason = format!(
+            "{step} steps are done, the run has {total}: the budget is that of the whole run, \
+             give it at least {step}"
+        );
+        return Err(Error::Budget { reason });
+    }
     chain.progress.total_steps = total;
     prepare(chain)?;
     let last = stop.map_or(total, |stop| stop.min(total));
@@ -66,28 +74,26 @@ fn total_steps<M: Module + 'static, I: 'static>(
         Length::Steps(steps) => Ok(steps),
         Length::Epochs(epochs) => {
             chain.evaluator.require_training("the training run")?;
-            let mut steps = 0;
-            chain.evaluator.for_each_batch(0, &mut |_| {
-                steps += 1;
-                Ok(ControlFlow::Continue(()))
-            })?;
-            Ok(epochs * steps)
+            match chain.evaluator.batches_in_epoch()? {
+                0 => Err(Error::NoBatches { epoch: 0 }),
+                batches => Ok(epochs * batches),
+            }
         }
     }
 }
 
-/// Lets every compressor check the length of the run and prepare for it, once a run.
+/// Lets every compressor check the length of the run and, once a run, prepare for it.
 pub(crate) fn prepare<M: Module + 'static, I: 'static>(
     chain: &mut Compressor<M, I>,
 ) -> Result<(), Error> {
-    if chain.progress.prepared {
-        return Ok(());
-    }
     let total_steps = chain.progress.total_steps;
     for algorithm in &chain.algorithms {
         algorithm.check(total_steps).map_err(|reason| Error::Budget {
             reason: format!("{}: {reason}", algorithm.name()),
         })?;
+    }
+    if chain.progress.prepared {
+        return Ok(());
     }
     for algorithm in chain.algorithms.iter_mut().rev() {
         let run = Run { model: &chain.model, step: 0, total_steps };
@@ -142,6 +148,9 @@ pub(crate) fn backward<M: Module + 'static, I: 'static>(
         if let Some(reason) = space.take_failure() {
             return Err(Error::Observation { target: space.id().clone(), reason });
         }
+    }
+    if loss.dims() != [1] {
+        return Err(Error::LossShape { found: loss.dims().to_vec() });
     }
     let task_value = loss.clone().detach().into_scalar::<f32>();
     let mut loss = loss;

@@ -77,7 +77,8 @@ impl Pruner {
         }
         let selected = PruningSettings::select(config, compressor.layers())?;
         let granularity = signal.importance().default_granularity();
-        let units = build(&mut compressor, name, selected, &granularity, options.coupled)?;
+        let whole = matches!(signal, Signal::Gradients(..)) && std::env::var("WHOLE").is_ok();
+        let units = build(&mut compressor, name, selected, &granularity, options.coupled, whole)?;
         compressor.push(Self {
             name,
             signal,
@@ -158,8 +159,9 @@ impl Pruner {
             .into_iter()
             .map(|(path, tensor)| Ok((path, tensor.to_vec()?)))
             .collect::<Result<IndexMap<_, _>, burn_compress_core::Error>>()?;
-        let targets = self.units.targets(&data, self.signal.importance(), factor)?;
-        let config = MaskConfig::new().with_keep_at_least_one(self.config.keep_at_least_one);
+        let keep = self.config.keep_at_least_one;
+        let targets = self.units.targets(&data, self.signal.importance(), factor, keep)?;
+        let config = MaskConfig::new().with_keep_at_least_one(keep);
         let masks = generate(&targets, config)?;
         self.units.write(&masks)?;
         Ok(())

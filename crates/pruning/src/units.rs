@@ -45,6 +45,9 @@ struct Coupled {
     written: Vec<Member>,
     /// Why a channel must stay.
     protected: Vec<Option<String>>,
+    /// Channels that are all that some parameter has of the group, as a branch of a concatenation;
+    /// fewest first. Not all of them can go.
+    branches: Vec<Vec<usize>>,
 }
 
 /// A parameter dimension that carries channels of a group.
@@ -63,6 +66,7 @@ pub(crate) fn build<M: Module + 'static, I: 'static>(
     selected: Vec<Selected<PruningSettings>>,
     default: &Granularity,
     coupled: bool,
+    whole_channels: bool,
 ) -> Result<Units, PruningError> {
     let mut units = Units {
         single: Vec::new(),
@@ -89,7 +93,7 @@ pub(crate) fn build<M: Module + 'static, I: 'static>(
     let mut covered = IndexSet::new();
     for (index, items) in grouped {
         let graph = compressor.graph(pruner)?;
-        let group = couple(compressor, &graph, index, &items)?;
+        let group = couple(compressor, &graph, index, &items, whole_channels)?;
         covered.extend(group.written.iter().map(|member| member.id.clone()));
         units.sources.extend(group.scored.iter().map(|member| member.id.to_string()));
         units.coupled.push(group);
@@ -123,9 +127,19 @@ fn output_dim(
     let (Some(dim), true) = (dims.output, coupled && settings.is_active() && !by_hand) else {
         return Ok(None);
     };
-    let blocks = granularity(settings)
+    let granularity = granularity(settings);
+    let blocks = granularity
         .resolve(&param.shape, dims.into(), default)
         .map_err(|error| error.at(item.id()))?;
+    // Elements are no channels, not even where a channel has a single element.
+    let elements = match &granularity {
+        Granularity::Default => *default == Granularity::Default,
+        Granularity::Block(sizes) => param.shape.len() > 1 && sizes.iter().all(|&size| size == 1),
+        _ => false,
+    };
+    if elements {
+        return Ok(None);
+    }
     let whole_channels = blocks
         .grid()
         .iter()
@@ -143,6 +157,7 @@ fn couple<M: Module + 'static, I: 'static>(
     graph: &ChannelGraph,
     index: usize,
     items: &[Selected<PruningSettings>],
+    whole_channels: bool,
 ) -> Result<Coupled, PruningError> {
     let group = &graph.groups()[index];
     let first = &items[0];
@@ -160,7 +175,7 @@ fn couple<M: Module + 'static, I: 'static>(
     let members = claim_members(compressor, group, items)?;
     let (mut scored, mut written) = (Vec::new(), Vec::new());
     for member in members {
-        if items.iter().any(|item| item.id() == member.id) {
+        if whole_channels || items.iter().any(|item| item.id() == member.id) {
             scored.push(member.clone_handle());
         }
         written.push(member);
@@ -178,7 +193,25 @@ fn couple<M: Module + 'static, I: 'static>(
         ..settings
     };
     let channels = group.channels.len();
-    Ok(Coupled { key, settings, channels, elements, scored, written, protected })
+    let branches = branches(group);
+    Ok(Coupled { key, settings, channels, elements, scored, written, protected, branches })
+}
+
+/// The channels of every parameter dimension that has some of the group only, fewest first.
+fn branches(group: &ChannelGroup) -> Vec<Vec<usize>> {
+    let mut branches: Vec<Vec<usize>> = group
+        .members
+        .iter()
+        .chain(&group.consumers)
+        .map(|member| {
+            let all = member.positions.iter().enumerate();
+            all.filter(|(_, at)| !at.is_empty()).map(|(channel, _)| channel).collect()
+        })
+        .filter(|branch: &Vec<usize>| !branch.is_empty() && branch.len() < group.channels.len())
+        .collect();
+    branches.sort_by(|a, b| a.len().cmp(&b.len()).then_with(|| a.cmp(b)));
+    branches.dedup();
+    branches
 }
 
 /// The settings of a group, which all its selected members must share.
@@ -354,6 +387,7 @@ impl Coupled {
         data: &IndexMap<String, Vec<f32>>,
         importance: &dyn Importance,
         factor: f64,
+        keep_at_least_one: bool,
     ) -> Result<MaskTarget<String>, PruningError> {
         let mut sums = vec![(0.0f64, 0u32); self.channels];
         for member in &self.scored {
@@ -366,21 +400,55 @@ impl Coupled {
                 }
             }
         }
-        let scores = sums
+        let mut scores: Vec<f32> = sums
             .into_iter()
-            .zip(&self.protected)
-            .map(|((sum, count), protected)| match protected {
-                Some(_) => f32::INFINITY,
-                None => (sum / f64::from(count.max(1))) as f32,
-            })
+            .map(|(sum, count)| (sum / f64::from(count.max(1))) as f32)
             .collect();
+        let mut settings = self.settings.scaled(factor);
+        let mut stays: Vec<bool> = self.protected.iter().map(Option::is_some).collect();
+        if keep_at_least_one && self.keep_branches(&scores, &mut stays) {
+            self.limit(&mut settings, &stays);
+        }
+        for (score, stays) in scores.iter_mut().zip(stays) {
+            if stays {
+                *score = f32::INFINITY;
+            }
+        }
         let blocks = Blocks::new(&[self.channels, self.elements], &[1, -1])?;
-        let target = MaskTarget::new(self.key.clone(), blocks, self.settings.scaled(factor))
-            .with_scores(scores);
+        let target = MaskTarget::new(self.key.clone(), blocks, settings).with_scores(scores);
         Ok(match self.current() {
             Some(keep) => target.with_current(&keep),
             None => target,
         })
+    }
+
+    /// Lets the best channel of every branch stay; whether there is one that had to be chosen.
+    fn keep_branches(&self, scores: &[f32], stays: &mut [bool]) -> bool {
+        let mut chosen = false;
+        for branch in &self.branches {
+            if branch.iter().any(|&channel| stays[channel]) {
+                continue;
+            }
+            let best = branch.iter().copied().reduce(|best, channel| {
+                if scores[channel] > scores[best] { channel } else { best }
+            });
+            if let Some(best) = best {
+                stays[best] = true;
+                chosen = true;
+            }
+        }
+        chosen
+    }
+
+    /// Limits the goal to the channels that may go, as many in each block.
+    fn limit(&self, settings: &mut PruningSettings, stays: &[bool]) {
+        let size = self.channels / settings.internal_metric_block.unwrap_or(1);
+        let free = stays.chunks(size).map(|block| block.iter().filter(|stays| !**stays).count());
+        // Half a channel more, so that the integer part is the count whatever is rounded.
+        let most = (free.min().unwrap_or(0) as f64 + 0.5) / size as f64;
+        settings.max_sparse_ratio =
+            Some(settings.max_sparse_ratio.map_or(most, |max| max.min(most)));
+        settings.min_sparse_ratio = settings.min_sparse_ratio.map(|min| min.min(most));
     }
 
     fn current(&self) -> Option<Vec<bool>> {
@@ -406,15 +474,18 @@ impl Units {
     }
 
     /// What the masks are generated for, with goals scaled by `factor`.
+    ///
+    /// With `keep_at_least_one`, no parameter loses all channels that it has of a group.
     pub(crate) fn targets(
         &self,
         data: &IndexMap<String, Vec<f32>>,
         importance: &dyn Importance,
         factor: f64,
+        keep_at_least_one: bool,
     ) -> Result<Vec<MaskTarget<String>>, PruningError> {
         let mut targets = Vec::new();
         for group in &self.coupled {
-            targets.push(group.target(data, importance, factor)?);
+            targets.push(group.target(data, importance, factor, keep_at_least_one)?);
         }
         for single in &self.single {
             let blocks = single.blocks()?;
@@ -491,5 +562,90 @@ impl Units {
         let device = self.device.clone().without_autodiff();
         let values = Tensor::from_data(TensorData::from(host.values.as_slice()), &device);
         FlatTensor { values, shape: host.shape.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::nn::conv::{Conv2d, Conv2dConfig};
+    use burn::nn::{Initializer, PaddingConfig2d};
+    use burn_compress_core::config::ConfigList;
+    use burn_compress_core::{Budget, Compressed, DummyInput, Evaluator};
+
+    use super::*;
+    use crate::{L1NormPruner, LevelPruner, PrunerConfig};
+
+    /// `x + f(x)` behind two branches of 2 and 6 channels, `x = cat(left, right)`.
+    #[derive(Module, Debug)]
+    struct Net {
+        left: Conv2d,
+        right: Conv2d,
+        block: Conv2d,
+        head: Conv2d,
+    }
+
+    fn net(device: &Device) -> Net {
+        let conv = |channels: [usize; 2], value: f64| {
+            Conv2dConfig::new(channels, [1, 1])
+                .with_padding(PaddingConfig2d::Valid)
+                .with_bias(false)
+                .with_initializer(Initializer::Constant { value })
+                .init(device)
+        };
+        Net {
+            left: conv([1, 2], 0.1),
+            right: conv([1, 6], 1.0),
+            block: conv([8, 8], 1.0),
+            head: conv([8, 1], 1.0),
+        }
+    }
+
+    fn evaluator(device: &Device) -> Evaluator<Net, ()> {
+        let input = Tensor::<4>::ones([1, 1, 2, 2], device);
+        Evaluator::new().with_dummy_input(DummyInput::new(input, |net: &Net, x: Tensor<4>| {
+            let x = Tensor::cat(vec![net.left.forward(x.clone()), net.right.forward(x)], 1);
+            net.head.forward(net.block.forward(x.clone()) + x)
+        }))
+    }
+
+    fn removed(compressed: &Compressed<Net>, target: &str) -> Vec<bool> {
+        compressed.masks()[&target.parse::<TargetId>().unwrap()].removed_along(0)
+    }
+
+    #[test]
+    fn a_branch_of_a_concatenation_keeps_its_best_channel() {
+        let device = Device::flex();
+        // int(8 * 0.75) = 6 of 8 channels go, those of `left` first but for one. With 0.95 that
+        // would be 7, but each branch keeps one.
+        for (ratio, expected) in [(0.75, 6), (0.95, 6), (0.25, 2)] {
+            let config = ConfigList::from_json(&format!(
+                r#"[{{"op_names": ["left", "right", "block"], "sparse_ratio": {ratio}}}]"#
+            ));
+            let (model, options) = (net(&device), PrunerConfig::new());
+            let pruner =
+                L1NormPruner::new(model, &config.unwrap(), evaluator(&device), options).unwrap();
+            let compressed = pruner.compress(Budget::none()).unwrap();
+            assert_eq!(removed(&compressed, "left.weight"), [false, true]);
+            let block = removed(&compressed, "block.weight");
+            assert_eq!(block.iter().filter(|removed| **removed).count(), expected, "{ratio}");
+            assert_eq!(removed(&compressed, "right.weight"), block[2..]);
+        }
+    }
+
+    #[test]
+    fn elements_are_not_coupled_even_where_a_channel_has_one() {
+        let device = Device::flex();
+        let config = ConfigList::from_json(
+            r#"[{"op_names": ["left", "right", "block"], "sparse_ratio": 0.5}]"#,
+        );
+        let (model, options) = (net(&device), PrunerConfig::new());
+        let pruner =
+            LevelPruner::new(model, &config.unwrap(), evaluator(&device), options).unwrap();
+        let compressed = pruner.compress(Budget::none()).unwrap();
+        let sparsity = |target: &str| {
+            compressed.masks()[&target.parse::<TargetId>().unwrap()].sparsity()
+        };
+        // Each weight alone loses half of its elements.
+        assert_eq!(["left.weight", "right.weight", "block.weight"].map(sparsity), [0.5; 3]);
     }
 }

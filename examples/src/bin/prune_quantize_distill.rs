@@ -1,31 +1,11 @@
 //! The main job: pruning, quantization and distillation fused over one network, in one run.
 
 use burn_compress::prelude::*;
-use burn_compress_examples::digits::DigitsBatch;
-use burn_compress_examples::resnet::DigitsResNet;
-use burn_compress_examples::{configs, pipeline};
+use burn_compress_examples::{fused, pipeline};
 
 fn main() -> anyhow::Result<()> {
     pipeline::run("prune_quantize_distill", |setup| {
-        let pruner = TaylorPruner::new(
-            setup.dense.clone(),
-            &configs::pruning(setup.sparsity)?,
-            setup.evaluator(setup.steps)?,
-            TaylorConfig::new(setup.interval()),
-        )?;
-        let pruner = AgpPruner::new(pruner, AgpConfig::new(setup.interval(), setup.updates()))?;
-        let quantizer = QatQuantizer::from_compressor(
-            pruner,
-            &configs::quantization()?,
-            QatConfig::new().with_start_step(setup.steps / 20),
-        )?;
-        let chain = DynamicLayerwiseDistiller::from_compressor(
-            quantizer,
-            &configs::distillation()?,
-            &setup.dense,
-            |teacher: &DigitsResNet, batch: &DigitsBatch| teacher.forward(batch.images.clone()),
-            DistillConfig::new(0.1),
-        )?;
+        let chain = fused::prune_quantize_distill(setup)?;
         setup.finish(chain, Budget::steps(setup.steps))
     })
 }

@@ -153,16 +153,20 @@ fn fuse(
     for (name, rules) in oldest_first.zip(configurations) {
         chain = match name.as_str() {
             "AGPPruner" | "LinearPruner" => {
-                let steps = first_argument(case, &["training_steps", "taylor_training_steps"])?;
-                let chain = adapter::taylor(case, chain, rules, steps)?;
+                let base = case
+                    .file
+                    .expected
+                    .get("scheduler_base")
+                    .and_then(Value::as_str);
+                let chain = match base.unwrap_or("TaylorPruner") {
+                    "TaylorPruner" => adapter::taylor(case, chain, rules, score_steps(case)?)?,
+                    base => adapter::one_shot(case, chain, base, rules)?,
+                };
                 let interval = case.argument("interval_steps")?;
                 let times = case.argument("total_times")?;
                 adapter::schedule(case, chain, name, interval, times)?
             }
-            "TaylorPruner" => {
-                let steps = first_argument(case, &["training_steps", "taylor_training_steps"])?;
-                adapter::taylor(case, chain, rules, steps)?
-            }
+            "TaylorPruner" => adapter::taylor(case, chain, rules, score_steps(case)?)?,
             "QATQuantizer" => adapter::qat(case, chain, rules, case.argument("quant_start_step")?)?,
             _ => {
                 let lambda = case.argument("origin_loss_lambda")?;
@@ -188,11 +192,12 @@ fn fuse(
     Ok(chain)
 }
 
-fn first_argument(case: &Case, keys: &[&str]) -> Result<usize> {
-    let present = keys
-        .iter()
-        .find(|key| case.file.arguments.get(**key).is_some());
-    case.argument(present.unwrap_or(&keys[0]))
+/// The steps whose gradients make a Taylor score.
+fn score_steps(case: &Case) -> Result<usize> {
+    match case.file.arguments.get("taylor_training_steps") {
+        Some(_) => case.argument("taylor_training_steps"),
+        None => case.argument("training_steps"),
+    }
 }
 
 /// Compares ranges, scales and zero points at the end of the run.
