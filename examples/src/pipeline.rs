@@ -56,10 +56,7 @@ impl Setup {
     /// # Errors
     ///
     /// Never for at least one step.
-    pub fn evaluator(
-        &self,
-        steps: usize,
-    ) -> anyhow::Result<Evaluator<DigitsResNet, DigitsBatch>> {
+    pub fn evaluator(&self, steps: usize) -> anyhow::Result<Evaluator<DigitsResNet, DigitsBatch>> {
         let schedule = CosineAnnealingLrSchedulerConfig::new(LEARNING_RATE, steps)
             .init()
             .map_err(|reason| anyhow::anyhow!("the learning-rate schedule: {reason}"))?;
@@ -74,7 +71,9 @@ impl Setup {
             .with_loss(|model: &DigitsResNet, batch: &DigitsBatch| {
                 cross_entropy(model.forward(batch.images.clone()), batch.labels.clone())
             })
-            .with_evaluation((steps / 10).max(1), move |model| accuracy(model, &test.test))
+            .with_evaluation((steps / 10).max(1), move |model| {
+                accuracy(model, &test.test)
+            })
             .with_seed(self.seed))
     }
 
@@ -97,7 +96,11 @@ impl Setup {
         let compressed = chain.compress(budget)?;
         let (simulated, history) = (compressed.model().clone(), compressed.history().clone());
         let small = ModelSpeedup::new(compressed, self.dummy_input()).speedup_model()?;
-        Ok(Outcome { simulated, small, history })
+        Ok(Outcome {
+            simulated,
+            small,
+            history,
+        })
     }
 
     /// Steps between two updates of a pruning schedule of 20 updates: 10 in a run of 460 steps.
@@ -116,10 +119,7 @@ impl Setup {
 /// # Errors
 ///
 /// A device that is not there, a file that cannot be written, or the error of a compressor.
-pub fn run(
-    name: &str,
-    compress: impl Fn(&Setup) -> anyhow::Result<Outcome>,
-) -> anyhow::Result<()> {
+pub fn run(name: &str, compress: impl Fn(&Setup) -> anyhow::Result<Outcome>) -> anyhow::Result<()> {
     let args = Args::parse();
     let device = args.device()?;
     let digits = Arc::new(Digits::load()?);
@@ -142,12 +142,7 @@ pub fn run(
     Ok(())
 }
 
-fn prepare(
-    args: &Args,
-    device: &Device,
-    digits: Arc<Digits>,
-    seed: u64,
-) -> anyhow::Result<Setup> {
+fn prepare(args: &Args, device: &Device, digits: Arc<Digits>, seed: u64) -> anyhow::Result<Setup> {
     device.seed(seed);
     let model = DigitsResNetConfig::new().init(&device.clone().autodiff());
     let config = TrainingConfig::new().with_seed(seed);
@@ -188,7 +183,10 @@ fn measure(setup: &Setup, outcome: Outcome) -> anyhow::Result<Run> {
             dense: dense.parameters() as u64,
             small: small.model.parameters() as u64,
         },
-        macs: Size { dense: dense.macs() as u64, small: small.model.macs() as u64 },
+        macs: Size {
+            dense: dense.macs() as u64,
+            small: small.model.macs() as u64,
+        },
         bytes,
         latency_ratio: LatencyRatio {
             b1: latency::ratio(dense, &small.model, test, 1)?,
@@ -199,7 +197,15 @@ fn measure(setup: &Setup, outcome: Outcome) -> anyhow::Result<Run> {
 }
 
 fn draw(name: &str, history: &History, path: &std::path::Path) -> anyhow::Result<()> {
-    let loss = history.steps.iter().map(|record| (record.step, record.loss)).collect();
-    let sparsity = history.steps.iter().map(|r| (r.step, 100.0 * r.sparsity)).collect();
+    let loss = history
+        .steps
+        .iter()
+        .map(|record| (record.step, record.loss))
+        .collect();
+    let sparsity = history
+        .steps
+        .iter()
+        .map(|r| (r.step, 100.0 * r.sparsity))
+        .collect();
     Figure::of_run(name, loss, sparsity, history.evaluations.clone()).save(path)
 }

@@ -504,9 +504,9 @@ impl NetSpec {
         Tensor::from_data(TensorData::new(values, shape), device)
     }
 
-    /// Two images as dummy input.
+    /// Three images as dummy input.
     pub fn dummy_input(&self, device: &Device) -> DummyInput<Net> {
-        DummyInput::new(self.images(0, 2, device), |net: &Net, x| net.forward(x))
+        DummyInput::new(self.images(0, 3, device), |net: &Net, x| net.forward(x))
     }
 }
 

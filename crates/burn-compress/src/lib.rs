@@ -92,9 +92,9 @@ pub mod prelude {
         DistillConfig, DistillationSettings, DynamicLayerwiseDistiller,
     };
     pub use burn_compress_pruning::{
-        AgpConfig, AgpPruner, L1NormPruner, L2NormPruner, LevelPruner, LinearConfig as
-        LinearScheduleConfig, LinearPruner, PrunerConfig, PruningSettings, TaylorConfig,
-        TaylorPruner,
+        AgpConfig, AgpPruner, L1NormPruner, L2NormPruner, LevelPruner,
+        LinearConfig as LinearScheduleConfig, LinearPruner, PrunerConfig, PruningSettings,
+        TaylorConfig, TaylorPruner,
     };
     pub use burn_compress_quantization::{QatConfig, QatQuantizer, QuantizationSettings};
     pub use burn_compress_speedup::{ModelSpeedup, Speedup, load_small, save_small};

@@ -91,14 +91,18 @@ impl<T: Module + 'static, I: 'static> DynamicLayerwiseDistiller<T, I> {
         predict: impl Fn(&T, &I) -> O + Send + 'static,
         distiller: DistillConfig,
     ) -> Result<Compressor<M, I>, Error> {
-        compressor.evaluator().require_training("DynamicLayerwiseDistiller")?;
+        compressor
+            .evaluator()
+            .require_training("DynamicLayerwiseDistiller")?;
         let selected = config.select(compressor.layers())?;
         let mut linked: IndexSet<TargetId> = IndexSet::new();
         let mut links = Vec::new();
         for item in &selected {
             let layers = item.settings.links(&item.layer.path);
             let positions = layers.into_iter().map(|layer| {
-                linked.insert_full(TargetId::new(layer, item.target.clone())).0
+                linked
+                    .insert_full(TargetId::new(layer, item.target.clone()))
+                    .0
             });
             links.push(positions.collect::<Vec<_>>());
         }
@@ -109,11 +113,20 @@ impl<T: Module + 'static, I: 'static> DynamicLayerwiseDistiller<T, I> {
         })?;
         let ids: Vec<TargetId> = selected.iter().map(|item| item.id()).collect();
         let spaces = compressor.claim(Mode::Distillation, &ids)?;
-        let students = selected.iter().zip(spaces).zip(links).map(|((item, space), links)| {
-            space.set_recording(true);
-            let (lambda, loss) = (item.settings.lambda(), item.settings.loss());
-            Student { space, lambda, loss, links }
-        });
+        let students = selected
+            .iter()
+            .zip(spaces)
+            .zip(links)
+            .map(|((item, space), links)| {
+                space.set_recording(true);
+                let (lambda, loss) = (item.settings.lambda(), item.settings.loss());
+                Student {
+                    space,
+                    lambda,
+                    loss,
+                    links,
+                }
+            });
         compressor.push(Self {
             teacher,
             predict: Box::new(move |teacher, batch| {
@@ -134,20 +147,25 @@ impl<T: Module + 'static, I: 'static> DynamicLayerwiseDistiller<T, I> {
             .iter()
             .map(|&link| {
                 let teacher = &self.states[link].id().layer;
-                student.loss.between((layer, &hidden), (teacher, &taught[link]))
+                student
+                    .loss
+                    .between((layer, &hidden), (teacher, &taught[link]))
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let nearest = minimum(losses)
-            .ok_or_else(|| DistillationError::NoLink { student: layer.clone() })?;
+        let nearest = minimum(losses).ok_or_else(|| DistillationError::NoLink {
+            student: layer.clone(),
+        })?;
         Ok(nearest)
     }
 }
 
 fn hidden(whose: &'static str, space: &TargetSpace) -> Result<FlatTensor, DistillationError> {
-    space.take_hidden().ok_or_else(|| DistillationError::NoHiddenState {
-        whose,
-        layer: space.id().layer.clone(),
-    })
+    space
+        .take_hidden()
+        .ok_or_else(|| DistillationError::NoHiddenState {
+            whose,
+            layer: space.id().layer.clone(),
+        })
 }
 
 impl<M, T, I> Algorithm<M, I> for DynamicLayerwiseDistiller<T, I>

@@ -63,13 +63,13 @@ pub enum PruningError {
     NotScored,
 
     /// The shape of an input or output is not known yet.
-    #[error(
-        "its shape is not known before a forward pass; give the evaluator a dummy input"
-    )]
+    #[error("its shape is not known before a forward pass; give the evaluator a dummy input")]
     UnknownShape,
 
     /// A schedule needs a pruner to drive.
-    #[error("{schedule} drives a pruner without a schedule, but the newest of the chain is {found}")]
+    #[error(
+        "{schedule} drives a pruner without a schedule, but the newest of the chain is {found}"
+    )]
     NothingToSchedule {
         /// The schedule.
         schedule: &'static str,

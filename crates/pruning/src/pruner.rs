@@ -77,8 +77,13 @@ impl Pruner {
         }
         let selected = PruningSettings::select(config, compressor.layers())?;
         let granularity = signal.importance().default_granularity();
-        let whole = matches!(signal, Signal::Gradients(..)) && std::env::var("WHOLE").is_ok();
-        let units = build(&mut compressor, name, selected, &granularity, options.coupled, whole)?;
+        let units = build(
+            &mut compressor,
+            name,
+            selected,
+            &granularity,
+            options.coupled,
+        )?;
         compressor.push(Self {
             name,
             signal,
@@ -105,7 +110,12 @@ impl Pruner {
         let found = newest.name();
         let mut pruner = match newest.into_any().downcast::<Self>() {
             Ok(pruner) if pruner.schedule.is_none() => *pruner,
-            _ => return Err(PruningError::NothingToSchedule { schedule: name, found }),
+            _ => {
+                return Err(PruningError::NothingToSchedule {
+                    schedule: name,
+                    found,
+                });
+            }
         };
         if let Signal::Gradients(_, steps) = pruner.signal
             && steps > schedule.interval()
@@ -160,7 +170,9 @@ impl Pruner {
             .map(|(path, tensor)| Ok((path, tensor.to_vec()?)))
             .collect::<Result<IndexMap<_, _>, burn_compress_core::Error>>()?;
         let keep = self.config.keep_at_least_one;
-        let targets = self.units.targets(&data, self.signal.importance(), factor, keep)?;
+        let targets = self
+            .units
+            .targets(&data, self.signal.importance(), factor, keep)?;
         let config = MaskConfig::new().with_keep_at_least_one(keep);
         let masks = generate(&targets, config)?;
         self.units.write(&masks)?;
@@ -171,8 +183,9 @@ impl Pruner {
         if let Some(factor) = self.due(run.step) {
             self.decide(run.model, factor)?;
         }
-        let interval_ends =
-            self.schedule.is_some_and(|schedule| run.step.is_multiple_of(schedule.interval()));
+        let interval_ends = self
+            .schedule
+            .is_some_and(|schedule| run.step.is_multiple_of(schedule.interval()));
         if interval_ends {
             self.collected.clear();
             self.steps_collected = 0;
@@ -213,11 +226,7 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for Pruner {
         }
     }
 
-    fn gradients(
-        &mut self,
-        grads: &GradientsParams,
-        run: Run<'_, M>,
-    ) -> Result<(), BoxError> {
+    fn gradients(&mut self, grads: &GradientsParams, run: Run<'_, M>) -> Result<(), BoxError> {
         if !self.collects(run.step) {
             return Ok(());
         }
@@ -233,7 +242,13 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for Pruner {
                 Some(sum) => sum.values + value,
                 None => value,
             };
-            self.collected.insert(path, FlatTensor { values: sum, shape: weight.shape });
+            self.collected.insert(
+                path,
+                FlatTensor {
+                    values: sum,
+                    shape: weight.shape,
+                },
+            );
         }
         self.steps_collected += 1;
         Ok(())
@@ -245,16 +260,25 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for Pruner {
 
     fn state(&self) -> Result<AlgorithmState, BoxError> {
         let mut state = AlgorithmState::default();
-        state.values.insert("steps_collected".to_string(), self.steps_collected as f64);
+        state
+            .values
+            .insert("steps_collected".to_string(), self.steps_collected as f64);
         for (path, tensor) in &self.collected {
-            let host = HostTensor { values: tensor.to_vec()?, shape: tensor.shape.clone() };
+            let host = HostTensor {
+                values: tensor.to_vec()?,
+                shape: tensor.shape.clone(),
+            };
             state.tensors.insert(path.clone(), host);
         }
         Ok(state)
     }
 
     fn load_state(&mut self, state: &AlgorithmState) -> Result<(), BoxError> {
-        let steps = state.values.get("steps_collected").copied().unwrap_or_default();
+        let steps = state
+            .values
+            .get("steps_collected")
+            .copied()
+            .unwrap_or_default();
         self.steps_collected = steps as usize;
         self.collected = state
             .tensors
@@ -300,7 +324,9 @@ macro_rules! constructors {
                 config: &burn_compress_core::config::ConfigList<$crate::PruningSettings>,
                 pruner: $config,
             ) -> Result<burn_compress_core::Compressor<M, I>, $crate::PruningError> {
-                let signal: fn(&$config) -> Result<
+                let signal: fn(
+                    &$config,
+                ) -> Result<
                     ($crate::pruner::Signal, $crate::pruner::PrunerConfig),
                     $crate::PruningError,
                 > = $signal;

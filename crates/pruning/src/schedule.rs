@@ -253,7 +253,10 @@ mod tests {
     fn an_empty_schedule_is_refused_in_code_and_in_a_file() {
         assert!(matches!(
             Schedule::agp(0, 3),
-            Err(PruningError::Schedule { interval: 0, times: 3 })
+            Err(PruningError::Schedule {
+                interval: 0,
+                times: 3
+            })
         ));
         let read = |text: &str| serde_json::from_str::<Schedule>(text);
         assert!(read(r#"{"kind": "agp", "interval": 5, "times": 0}"#).is_err());

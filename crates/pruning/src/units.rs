@@ -66,13 +66,17 @@ pub(crate) fn build<M: Module + 'static, I: 'static>(
     selected: Vec<Selected<PruningSettings>>,
     default: &Granularity,
     coupled: bool,
-    whole_channels: bool,
 ) -> Result<Units, PruningError> {
     let mut units = Units {
         single: Vec::new(),
         coupled: Vec::new(),
         sources: IndexSet::new(),
-        device: compressor.model().devices().first().cloned().unwrap_or_default(),
+        device: compressor
+            .model()
+            .devices()
+            .first()
+            .cloned()
+            .unwrap_or_default(),
     };
     let mut left = Vec::new();
     let mut grouped: IndexMap<usize, Vec<Selected<PruningSettings>>> = IndexMap::new();
@@ -81,10 +85,13 @@ pub(crate) fn build<M: Module + 'static, I: 'static>(
             Some(dim) => {
                 let graph = compressor.graph(pruner)?;
                 let name = item.target.to_string();
-                let group = graph.group_of(&item.layer.path, &name, dim).ok_or_else(|| {
-                    let reason = "its output channels are not channels of the graph".to_string();
-                    PruningError::Protected { reason }.at(item.id())
-                })?;
+                let group = graph
+                    .group_of(&item.layer.path, &name, dim)
+                    .ok_or_else(|| {
+                        let reason =
+                            "its output channels are not channels of the graph".to_string();
+                        PruningError::Protected { reason }.at(item.id())
+                    })?;
                 grouped.entry(group).or_default().push(item);
             }
             None => left.push(item),
@@ -93,12 +100,17 @@ pub(crate) fn build<M: Module + 'static, I: 'static>(
     let mut covered = IndexSet::new();
     for (index, items) in grouped {
         let graph = compressor.graph(pruner)?;
-        let group = couple(compressor, &graph, index, &items, whole_channels)?;
+        let group = couple(compressor, &graph, index, &items)?;
         covered.extend(group.written.iter().map(|member| member.id.clone()));
-        units.sources.extend(group.scored.iter().map(|member| member.id.to_string()));
+        units
+            .sources
+            .extend(group.scored.iter().map(|member| member.id.to_string()));
         units.coupled.push(group);
     }
-    for item in left.into_iter().filter(|item| !covered.contains(&item.id())) {
+    for item in left
+        .into_iter()
+        .filter(|item| !covered.contains(&item.id()))
+    {
         let single = claim_single(compressor, item, default)?;
         if single.settings.is_active() {
             if !single.id.target.is_param() {
@@ -119,7 +131,11 @@ fn output_dim(
     coupled: bool,
 ) -> Result<Option<usize>, PruningError> {
     let settings = &item.settings;
-    let Some(param) = item.target.param_name().and_then(|name| item.layer.param(name)) else {
+    let Some(param) = item
+        .target
+        .param_name()
+        .and_then(|name| item.layer.param(name))
+    else {
         return Ok(None);
     };
     let dims = channel_dims(&item.layer.kind, &param.name, param.shape.len());
@@ -157,7 +173,6 @@ fn couple<M: Module + 'static, I: 'static>(
     graph: &ChannelGraph,
     index: usize,
     items: &[Selected<PruningSettings>],
-    whole_channels: bool,
 ) -> Result<Coupled, PruningError> {
     let group = &graph.groups()[index];
     let first = &items[0];
@@ -170,12 +185,15 @@ fn couple<M: Module + 'static, I: 'static>(
     if let Some(reason) = protected.iter().flatten().next()
         && protected.iter().all(Option::is_some)
     {
-        return Err(PruningError::Protected { reason: reason.clone() }.at(first.id()));
+        return Err(PruningError::Protected {
+            reason: reason.clone(),
+        }
+        .at(first.id()));
     }
     let members = claim_members(compressor, group, items)?;
     let (mut scored, mut written) = (Vec::new(), Vec::new());
     for member in members {
-        if whole_channels || items.iter().any(|item| item.id() == member.id) {
+        if items.iter().any(|item| item.id() == member.id) {
             scored.push(member.clone_handle());
         }
         written.push(member);
@@ -194,7 +212,16 @@ fn couple<M: Module + 'static, I: 'static>(
     };
     let channels = group.channels.len();
     let branches = branches(group);
-    Ok(Coupled { key, settings, channels, elements, scored, written, protected, branches })
+    Ok(Coupled {
+        key,
+        settings,
+        channels,
+        elements,
+        scored,
+        written,
+        protected,
+        branches,
+    })
 }
 
 /// The channels of every parameter dimension that has some of the group only, fewest first.
@@ -205,7 +232,9 @@ fn branches(group: &ChannelGroup) -> Vec<Vec<usize>> {
         .chain(&group.consumers)
         .map(|member| {
             let all = member.positions.iter().enumerate();
-            all.filter(|(_, at)| !at.is_empty()).map(|(channel, _)| channel).collect()
+            all.filter(|(_, at)| !at.is_empty())
+                .map(|(channel, _)| channel)
+                .collect()
         })
         .filter(|branch: &Vec<usize>| !branch.is_empty() && branch.len() < group.channels.len())
         .collect();
@@ -277,7 +306,9 @@ fn find<'a>(
             };
             Some((layer, layer.param(name)?))
         })
-        .ok_or_else(|| PruningError::UnknownParameter { path: path.to_string() })
+        .ok_or_else(|| PruningError::UnknownParameter {
+            path: path.to_string(),
+        })
 }
 
 fn claim_single<M: Module + 'static, I: 'static>(
@@ -294,16 +325,31 @@ fn claim_single<M: Module + 'static, I: 'static>(
         Target::Input(_) | Target::Output(_) => Axes::Activation { channel: 1 },
     };
     let align = item.settings.align.as_ref().map(|align| {
-        let layer = align.module_name.clone().unwrap_or_else(|| id.layer.clone());
-        (TargetId::new(layer, align.target_name.clone()), align.dims.clone())
+        let layer = align
+            .module_name
+            .clone()
+            .unwrap_or_else(|| id.layer.clone());
+        (
+            TargetId::new(layer, align.target_name.clone()),
+            align.dims.clone(),
+        )
     });
     let granularity = match (&item.target, granularity(&item.settings)) {
         (Target::Input(_) | Target::Output(_), Granularity::Default) => Granularity::PerChannel,
         (Target::Param(_), Granularity::Default) => default.clone(),
         (_, set) => set,
     };
-    let space = compressor.claim(Mode::Pruning, std::slice::from_ref(&id))?.remove(0);
-    Ok(Single { id, space, settings: item.settings, axes, granularity, align })
+    let space = compressor
+        .claim(Mode::Pruning, std::slice::from_ref(&id))?
+        .remove(0);
+    Ok(Single {
+        id,
+        space,
+        settings: item.settings,
+        axes,
+        granularity,
+        align,
+    })
 }
 
 impl Member {
@@ -324,8 +370,9 @@ impl Member {
         data: &[f32],
         importance: &dyn Importance,
     ) -> Result<Vec<Option<f32>>, PruningError> {
-        let block: Vec<i64> =
-            (0..self.shape.len()).map(|dim| if dim == self.dim { 1 } else { -1 }).collect();
+        let block: Vec<i64> = (0..self.shape.len())
+            .map(|dim| if dim == self.dim { 1 } else { -1 })
+            .collect();
         let blocks = Blocks::new(&self.shape, &block).map_err(|error| error.at(&self.id))?;
         let scores = importance.score(data, &blocks);
         let sum = |indices: &Vec<usize>| match indices.is_empty() {
@@ -354,7 +401,10 @@ impl Member {
 
 impl Single {
     fn blocks(&self) -> Result<Blocks, PruningError> {
-        let shape = self.space.shape().ok_or_else(|| PruningError::UnknownShape.at(&self.id))?;
+        let shape = self
+            .space
+            .shape()
+            .ok_or_else(|| PruningError::UnknownShape.at(&self.id))?;
         self.granularity
             .resolve(&shape, self.axes, &Granularity::Default)
             .map_err(|error| error.at(&self.id))
@@ -366,7 +416,9 @@ impl Single {
         if mask.shape() != blocks.shape() {
             return None;
         }
-        let kept = blocks.reduce(mask.values(), |block| block.iter().copied().fold(0.0, f32::max));
+        let kept = blocks.reduce(mask.values(), |block| {
+            block.iter().copied().fold(0.0, f32::max)
+        });
         Some(kept.into_iter().map(|value| value > 0.0).collect())
     }
 
@@ -375,8 +427,8 @@ impl Single {
             Target::Param(_) => (mask.expand(), mask.blocks().shape().to_vec()),
             Target::Input(_) | Target::Output(_) => mask.expand_broadcast(),
         };
-        let mask = Mask::new(values, shape)?
-            .with_method(self.settings.apply_method.unwrap_or_default());
+        let mask =
+            Mask::new(values, shape)?.with_method(self.settings.apply_method.unwrap_or_default());
         Ok(self.space.set_mask(Some(mask))?)
     }
 }
@@ -391,7 +443,10 @@ impl Coupled {
     ) -> Result<MaskTarget<String>, PruningError> {
         let mut sums = vec![(0.0f64, 0u32); self.channels];
         for member in &self.scored {
-            let values = data.get(&member.id.to_string()).map(Vec::as_slice).unwrap_or_default();
+            let values = data
+                .get(&member.id.to_string())
+                .map(Vec::as_slice)
+                .unwrap_or_default();
             let scores = member.channel_scores(values, importance)?;
             for ((sum, count), score) in sums.iter_mut().zip(scores) {
                 if let Some(score) = score {
@@ -430,7 +485,11 @@ impl Coupled {
                 continue;
             }
             let best = branch.iter().copied().reduce(|best, channel| {
-                if scores[channel] > scores[best] { channel } else { best }
+                if scores[channel] > scores[best] {
+                    channel
+                } else {
+                    best
+                }
             });
             if let Some(best) = best {
                 stays[best] = true;
@@ -443,7 +502,9 @@ impl Coupled {
     /// Limits the goal to the channels that may go, as many in each block.
     fn limit(&self, settings: &mut PruningSettings, stays: &[bool]) {
         let size = self.channels / settings.internal_metric_block.unwrap_or(1);
-        let free = stays.chunks(size).map(|block| block.iter().filter(|stays| !**stays).count());
+        let free = stays
+            .chunks(size)
+            .map(|block| block.iter().filter(|stays| !**stays).count());
         // Half a channel more, so that the integer part is the count whatever is rounded.
         let most = (free.min().unwrap_or(0) as f64 + 0.5) / size as f64;
         settings.max_sparse_ratio =
@@ -452,18 +513,32 @@ impl Coupled {
     }
 
     fn current(&self) -> Option<Vec<bool>> {
-        let member = self.scored.iter().find(|m| m.positions.iter().all(|p| !p.is_empty()))?;
+        let member = self
+            .scored
+            .iter()
+            .find(|m| m.positions.iter().all(|p| !p.is_empty()))?;
         let removed = member.space.mask()?.removed_along(member.dim);
-        Some(member.positions.iter().map(|positions| !removed[positions[0]]).collect())
+        Some(
+            member
+                .positions
+                .iter()
+                .map(|positions| !removed[positions[0]])
+                .collect(),
+        )
     }
 
     fn write(&self, mask: &TargetMask) -> Result<(), PruningError> {
         let keep = mask.keep();
         let violated = keep.iter().zip(&self.protected).find(|(keep, _)| !**keep);
         if let Some((_, Some(reason))) = violated.filter(|(_, protected)| protected.is_some()) {
-            return Err(PruningError::Protected { reason: reason.clone() }.at(&self.key));
+            return Err(PruningError::Protected {
+                reason: reason.clone(),
+            }
+            .at(&self.key));
         }
-        self.written.iter().try_for_each(|member| member.write(keep, &self.settings))
+        self.written
+            .iter()
+            .try_for_each(|member| member.write(keep, &self.settings))
     }
 }
 
@@ -512,7 +587,10 @@ impl Units {
     }
 
     fn is_coupled(&self, id: &TargetId) -> bool {
-        self.coupled.iter().flat_map(|group| &group.written).any(|member| member.id == *id)
+        self.coupled
+            .iter()
+            .flat_map(|group| &group.written)
+            .any(|member| member.id == *id)
     }
 
     /// Writes generated masks to their targets.
@@ -531,9 +609,16 @@ impl Units {
     }
 
     /// Takes the mask of a target from a parameter whose channels are coupled.
-    fn follow(&self, single: &Single, source: &TargetId, dims: &[usize]) -> Result<(), PruningError> {
+    fn follow(
+        &self,
+        single: &Single,
+        source: &TargetId,
+        dims: &[usize],
+    ) -> Result<(), PruningError> {
         let members = self.coupled.iter().flat_map(|group| &group.written);
-        let mask = members.filter(|m| m.id == *source).find_map(|member| member.space.mask());
+        let mask = members
+            .filter(|m| m.id == *source)
+            .find_map(|member| member.space.mask());
         let Some(mask) = mask else { return Ok(()) };
         let blocks = single.blocks()?;
         let [dim] = dims else {
@@ -541,7 +626,11 @@ impl Units {
             let shape = mask.shape().to_vec();
             return Err(PruningError::AlignDims { from, dims, shape }.at(&single.id));
         };
-        let keep: Vec<bool> = mask.removed_along(*dim).iter().map(|removed| !removed).collect();
+        let keep: Vec<bool> = mask
+            .removed_along(*dim)
+            .iter()
+            .map(|removed| !removed)
+            .collect();
         if keep.len() != blocks.count() {
             return Err(PruningError::AlignShape {
                 from: source.to_string(),
@@ -561,7 +650,10 @@ impl Units {
     pub(crate) fn load(&self, host: &HostTensor) -> FlatTensor {
         let device = self.device.clone().without_autodiff();
         let values = Tensor::from_data(TensorData::from(host.values.as_slice()), &device);
-        FlatTensor { values, shape: host.shape.clone() }
+        FlatTensor {
+            values,
+            shape: host.shape.clone(),
+        }
     }
 }
 
@@ -627,7 +719,11 @@ mod tests {
             let compressed = pruner.compress(Budget::none()).unwrap();
             assert_eq!(removed(&compressed, "left.weight"), [false, true]);
             let block = removed(&compressed, "block.weight");
-            assert_eq!(block.iter().filter(|removed| **removed).count(), expected, "{ratio}");
+            assert_eq!(
+                block.iter().filter(|removed| **removed).count(),
+                expected,
+                "{ratio}"
+            );
             assert_eq!(removed(&compressed, "right.weight"), block[2..]);
         }
     }
@@ -642,10 +738,12 @@ mod tests {
         let pruner =
             LevelPruner::new(model, &config.unwrap(), evaluator(&device), options).unwrap();
         let compressed = pruner.compress(Budget::none()).unwrap();
-        let sparsity = |target: &str| {
-            compressed.masks()[&target.parse::<TargetId>().unwrap()].sparsity()
-        };
+        let sparsity =
+            |target: &str| compressed.masks()[&target.parse::<TargetId>().unwrap()].sparsity();
         // Each weight alone loses half of its elements.
-        assert_eq!(["left.weight", "right.weight", "block.weight"].map(sparsity), [0.5; 3]);
+        assert_eq!(
+            ["left.weight", "right.weight", "block.weight"].map(sparsity),
+            [0.5; 3]
+        );
     }
 }

@@ -150,7 +150,11 @@ impl QatQuantizer {
         let is_param = |id: &&TargetId| id.target.is_param();
         compressor.push(Self {
             targets,
-            parameters: ids.iter().filter(is_param).map(ToString::to_string).collect(),
+            parameters: ids
+                .iter()
+                .filter(is_param)
+                .map(ToString::to_string)
+                .collect(),
             start_step: quantizer.start_step,
             enabled: false,
         });

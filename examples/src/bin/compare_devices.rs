@@ -47,14 +47,23 @@ struct Computed {
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let digits = Arc::new(Digits::load()?);
-    let first = args.devices.first().context("name at least one device")?.open()?;
+    let first = args
+        .devices
+        .first()
+        .context("name at least one device")?
+        .open()?;
     first.seed(0);
     let model = DigitsResNetConfig::new().init(&first.clone().autodiff());
     let config = TrainingConfig::new().with_epochs(args.epochs);
     let dense = train(model, &digits.train, &config)?.model.valid();
 
     let mut table = Table::new();
-    table.set_header(["device", "masks", "largest loss difference", "largest output difference"]);
+    table.set_header([
+        "device",
+        "masks",
+        "largest loss difference",
+        "largest output difference",
+    ]);
     let mut reference: Option<Computed> = None;
     for name in &args.devices {
         let found = compute(&args, &digits, &dense, &name.open()?)?;
@@ -63,9 +72,13 @@ fn main() -> anyhow::Result<()> {
             losses: found.losses.clone(),
             outputs: found.outputs.clone(),
         });
-        let different = found.masks.iter().filter(|(id, mask)| reference.masks[*id] != **mask);
+        let different = found
+            .masks
+            .iter()
+            .filter(|(id, mask)| reference.masks[*id] != **mask);
         table.add_row([
-            name.to_possible_value().map_or_else(String::new, |name| name.get_name().to_string()),
+            name.to_possible_value()
+                .map_or_else(String::new, |name| name.get_name().to_string()),
             match different.count() {
                 0 => format!("all {} equal", found.masks.len()),
                 count => format!("{count} of {} differ", found.masks.len()),
@@ -77,7 +90,10 @@ fn main() -> anyhow::Result<()> {
             ),
         ]);
     }
-    println!("differences are relative to the largest value of {:?}\n{table}", args.devices[0]);
+    println!(
+        "differences are relative to the largest value of {:?}\n{table}",
+        args.devices[0]
+    );
     Ok(())
 }
 
@@ -100,8 +116,16 @@ fn compute(
     let outputs = compressed.model().forward(images).into_data();
     Ok(Computed {
         masks: compressed.masks(),
-        losses: compressed.history().steps.iter().map(|record| record.loss).collect(),
-        outputs: outputs.convert::<f32>().try_into_vec().map_err(|e| anyhow::anyhow!("{e:?}"))?,
+        losses: compressed
+            .history()
+            .steps
+            .iter()
+            .map(|record| record.loss)
+            .collect(),
+        outputs: outputs
+            .convert::<f32>()
+            .try_into_vec()
+            .map_err(|e| anyhow::anyhow!("{e:?}"))?,
     })
 }
 
@@ -111,7 +135,13 @@ fn widened(values: &[f32]) -> Vec<f64> {
 
 /// The largest difference, relative to the largest value of `expected`.
 fn largest(expected: &[f64], found: &[f64]) -> f64 {
-    let scale = expected.iter().fold(f64::MIN_POSITIVE, |largest, value| largest.max(value.abs()));
-    let difference = expected.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    let scale = expected
+        .iter()
+        .fold(f64::MIN_POSITIVE, |largest, value| largest.max(value.abs()));
+    let difference = expected
+        .iter()
+        .zip(found)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f64::max);
     difference / scale
 }

@@ -28,6 +28,9 @@ fn main() -> anyhow::Result<()> {
             DistillConfig::new(1.0),
         )?;
         let trained = setup.finish(chain, Budget::steps(setup.steps))?;
-        Ok(Outcome { simulated: trained.simulated, ..trained })
+        Ok(Outcome {
+            simulated: trained.simulated,
+            ..trained
+        })
     })
 }

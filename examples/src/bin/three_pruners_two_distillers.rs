@@ -8,13 +8,23 @@ use burn_compress_examples::resnet::DigitsResNet;
 fn main() -> anyhow::Result<()> {
     pipeline::run("three_pruners_two_distillers", |setup| {
         let layers = |pattern: &str| {
-            let rule = Rule::new().with_op_names_re([pattern]).with_op_types(["Conv2d"]);
-            let ratio = PruningSettings { sparse_ratio: Some(setup.sparsity), ..Default::default() };
+            let rule = Rule::new()
+                .with_op_names_re([pattern])
+                .with_op_types(["Conv2d"]);
+            let ratio = PruningSettings {
+                sparse_ratio: Some(setup.sparsity),
+                ..Default::default()
+            };
             ConfigList::new(vec![rule.with_settings(ratio)])
         };
         let features = |stage: &str, lambda: f64| {
-            let rule = Rule::new().with_op_names_re([stage]).with_op_types(["Conv2d"]);
-            let lambda = DistillationSettings { lambda: Some(lambda), ..Default::default() };
+            let rule = Rule::new()
+                .with_op_names_re([stage])
+                .with_op_types(["Conv2d"]);
+            let lambda = DistillationSettings {
+                lambda: Some(lambda),
+                ..Default::default()
+            };
             ConfigList::new(vec![rule.with_settings(lambda)])
         };
         let predict =
@@ -36,11 +46,9 @@ fn main() -> anyhow::Result<()> {
             predict,
             DistillConfig::new(0.5),
         )?;
-        let chain =
-            L1NormPruner::from_compressor(chain, &layers("stage2"), PrunerConfig::new())?;
+        let chain = L1NormPruner::from_compressor(chain, &layers("stage2"), PrunerConfig::new())?;
         let chain = AgpPruner::new(chain, agp())?;
-        let chain =
-            L2NormPruner::from_compressor(chain, &layers("stage3"), PrunerConfig::new())?;
+        let chain = L2NormPruner::from_compressor(chain, &layers("stage3"), PrunerConfig::new())?;
         let chain = LinearPruner::new(
             chain,
             LinearScheduleConfig::new(setup.interval(), setup.updates()),

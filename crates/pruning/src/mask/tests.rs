@@ -402,7 +402,10 @@ fn scores_must_be_there_and_be_numbers() {
     );
     let twice = self::target("a", &[1.0], 1, ratio(0.5));
     let error = bits(&[twice.clone(), twice], DEFAULT).unwrap_err();
-    assert_eq!(error.to_string(), PruningError::Duplicate.at("a").to_string());
+    assert_eq!(
+        error.to_string(),
+        PruningError::Duplicate.at("a").to_string()
+    );
 }
 
 #[test]

@@ -15,8 +15,8 @@
 //! here); any block is possible.
 
 use super::Importance;
-use crate::pruner::{PrunerConfig, Signal, constructors};
 use crate::Blocks;
+use crate::pruner::{PrunerConfig, Signal, constructors};
 
 /// The L1 norm of each block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -13,8 +13,8 @@
 //! for Efficient ConvNets, 2017, <https://arxiv.org/abs/1608.08710>.
 
 use super::Importance;
-use crate::pruner::{PrunerConfig, Signal, constructors};
 use crate::Blocks;
+use crate::pruner::{PrunerConfig, Signal, constructors};
 
 /// The L2 norm of each block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

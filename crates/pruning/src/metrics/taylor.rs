@@ -87,7 +87,10 @@ pub struct TaylorPruner;
 
 constructors!(TaylorPruner, TaylorConfig, |config| {
     let taylor = Taylor::new(config.training_steps)?;
-    Ok((Signal::Gradients(Box::new(taylor), config.training_steps), config.pruner))
+    Ok((
+        Signal::Gradients(Box::new(taylor), config.training_steps),
+        config.pruner,
+    ))
 });
 
 #[cfg(test)]
