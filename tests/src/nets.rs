@@ -74,7 +74,11 @@ pub struct NetConfig {
 
 impl Default for NetConfig {
     fn default() -> Self {
-        Self { stem: 6, width: 8, dropout: 0.0 }
+        Self {
+            stem: 6,
+            width: 8,
+            dropout: 0.0,
+        }
     }
 }
 
@@ -105,7 +109,10 @@ impl NetConfig {
             plain: LinearConfig::new(self.width, 5).init(device),
             head: LinearConfig::new(5, CLASSES).init(device).into(),
         };
-        net.map(&mut Fill { path: Vec::new(), seed })
+        net.map(&mut Fill {
+            path: Vec::new(),
+            seed,
+        })
     }
 }
 
@@ -119,7 +126,9 @@ impl Net {
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
         let x = self.bn.forward(self.stem.forward(images));
         let x = self.block.forward(self.relu.forward(x));
-        let x = self.dropout.forward(self.pool.forward(x).flatten::<2>(1, 3));
+        let x = self
+            .dropout
+            .forward(self.pool.forward(x).flatten::<2>(1, 3));
         self.head.forward(relu(self.plain.forward(x)))
     }
 
@@ -154,22 +163,22 @@ pub fn batches(seed: u64, epoch: usize) -> Vec<Batch> {
     let device = Device::flex();
     let pixels = SIDE * SIDE;
     let mut patterns = Random::new(seed);
-    let patterns: Vec<f32> = (0..CLASSES * pixels).map(|_| patterns.symmetric()).collect();
+    let patterns: Vec<f32> = (0..CLASSES * pixels)
+        .map(|_| patterns.symmetric())
+        .collect();
     let mut random = Random::new(seed ^ ((epoch as u64 + 1) << 20));
     (0..BATCHES)
         .map(|_| {
-            let labels: Vec<i32> =
-                (0..BATCH).map(|_| (random.next() % CLASSES as u64) as i32).collect();
+            let labels: Vec<i32> = (0..BATCH)
+                .map(|_| (random.draw() % CLASSES as u64) as i32)
+                .collect();
             let images: Vec<f32> = labels
                 .iter()
                 .flat_map(|&label| &patterns[label as usize * pixels..][..pixels])
                 .map(|&pixel| pixel + 0.5 * random.symmetric())
                 .collect();
             Batch {
-                images: Tensor::from_data(
-                    TensorData::new(images, [BATCH, 1, SIDE, SIDE]),
-                    &device,
-                ),
+                images: Tensor::from_data(TensorData::new(images, [BATCH, 1, SIDE, SIDE]), &device),
                 labels: Tensor::from_data(TensorData::new(labels, [BATCH]), &device),
             }
         })
@@ -201,7 +210,10 @@ pub fn evaluator(steps: usize) -> Evaluator<Net, Batch> {
 
 /// Every float tensor of a model by path, running statistics included, as bits.
 pub fn bits<M: Module>(model: &M) -> Vec<(String, Vec<u32>)> {
-    let mut collect = Collect { path: Vec::new(), found: Vec::new() };
+    let mut collect = Collect {
+        path: Vec::new(),
+        found: Vec::new(),
+    };
     model.visit(&mut collect);
     collect.found
 }
@@ -239,7 +251,9 @@ impl Outcome {
     pub fn of(compressed: &Compressed<Net>) -> Self {
         let mut masks = compressed.masks();
         masks.sort_keys();
-        let mut calibration = compressed.calibration().expect("the device hands over its values");
+        let mut calibration = compressed
+            .calibration()
+            .expect("the device hands over its values");
         calibration.sort_keys();
         Self {
             tensors: bits(&compressed.unwrap_model()),
@@ -251,12 +265,21 @@ impl Outcome {
 
     /// What differs from another outcome, by name.
     pub fn difference(&self, other: &Self) -> Vec<String> {
-        let tensors = self.tensors.iter().zip(&other.tensors).filter(|(a, b)| a != b);
+        let tensors = self
+            .tensors
+            .iter()
+            .zip(&other.tensors)
+            .filter(|(a, b)| a != b);
         let mut found: Vec<String> = tensors.map(|((name, _), _)| name.clone()).collect();
-        let masks = self.masks.iter().filter(|(id, mask)| other.masks.get(*id) != Some(mask));
+        let masks = self
+            .masks
+            .iter()
+            .filter(|(id, mask)| other.masks.get(*id) != Some(mask));
         found.extend(masks.map(|(id, _)| format!("mask of {id}")));
         let scales = &self.calibration;
-        let scales = scales.iter().filter(|(id, entry)| other.calibration.get(*id) != Some(entry));
+        let scales = scales
+            .iter()
+            .filter(|(id, entry)| other.calibration.get(*id) != Some(entry));
         found.extend(scales.map(|(id, _)| format!("scale of {id}")));
         if self.history != other.history {
             found.push("history".to_string());
@@ -279,8 +302,7 @@ impl Random {
     }
 
     /// The next 64 bits.
-    #[allow(clippy::should_implement_trait)] // It never ends.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -290,7 +312,7 @@ impl Random {
 
     /// The next number between -1 and 1.
     pub fn symmetric(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        (self.draw() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
 }
 
@@ -310,7 +332,10 @@ impl ModuleMapper for Fill {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let (path, name) = (self.path.join("."), self.path.last().cloned().unwrap_or_default());
+        let (path, name) = (
+            self.path.join("."),
+            self.path.last().cloned().unwrap_or_default(),
+        );
         if name.starts_with("running") {
             return param;
         }
@@ -350,6 +375,9 @@ impl ModuleVisitor for Collect {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let values = param.base().detach().into_data().try_to_vec::<f32>();
         let values = values.expect("a float tensor on the host");
-        self.found.push((self.path.join("."), values.into_iter().map(f32::to_bits).collect()));
+        self.found.push((
+            self.path.join("."),
+            values.into_iter().map(f32::to_bits).collect(),
+        ));
     }
 }

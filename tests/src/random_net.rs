@@ -235,7 +235,12 @@ struct Shape {
 
 impl Shape {
     fn new(channels: [usize; 2], kernel: usize) -> Self {
-        Self { channels, kernel, stride: 1, groups: 1 }
+        Self {
+            channels,
+            kernel,
+            stride: 1,
+            groups: 1,
+        }
     }
 }
 
@@ -248,12 +253,25 @@ impl Unit {
             .with_padding(PaddingConfig2d::Explicit(pad, pad, pad, pad))
             .with_bias(style.bias)
             .init(device);
-        let norm = style.norm.then(|| BatchNormConfig::new(shape.channels[1]).init(device).into());
-        Self { conv: conv.into(), norm, act: Act::new(style.act) }
+        let norm = style
+            .norm
+            .then(|| BatchNormConfig::new(shape.channels[1]).init(device).into());
+        Self {
+            conv: conv.into(),
+            norm,
+            act: Act::new(style.act),
+        }
     }
 
     fn linear(shape: Shape, style: Style, device: &Device) -> Self {
-        Self::new(shape, Style { act: ActSpec::None, ..style }, device)
+        Self::new(
+            shape,
+            Style {
+                act: ActSpec::None,
+                ..style
+            },
+            device,
+        )
     }
 
     fn forward(&self, x: Tensor<4>, cost: &mut Cost) -> Tensor<4> {
@@ -346,9 +364,21 @@ impl Block {
     fn new(spec: BlockSpec, channels: usize, size: usize, device: &Device) -> (Self, usize, usize) {
         let halved = |stride: usize| (size - 1) / stride + 1;
         match spec {
-            BlockSpec::Conv { width, kernel, stride, style } => {
-                let shape = Shape { stride, ..Shape::new([channels, width], kernel) };
-                (Self::Conv(Unit::new(shape, style, device)), width, halved(stride))
+            BlockSpec::Conv {
+                width,
+                kernel,
+                stride,
+                style,
+            } => {
+                let shape = Shape {
+                    stride,
+                    ..Shape::new([channels, width], kernel)
+                };
+                (
+                    Self::Conv(Unit::new(shape, style, device)),
+                    width,
+                    halved(stride),
+                )
             }
             BlockSpec::Residual { hidden, style } => {
                 let block = Residual {
@@ -359,9 +389,20 @@ impl Block {
                 };
                 (Self::Residual(block), channels, size)
             }
-            BlockSpec::Projected { hidden, width, stride, style } => {
-                let first = Shape { stride, ..Shape::new([channels, hidden], 3) };
-                let around = Shape { stride, ..Shape::new([channels, width], 1) };
+            BlockSpec::Projected {
+                hidden,
+                width,
+                stride,
+                style,
+            } => {
+                let first = Shape {
+                    stride,
+                    ..Shape::new([channels, hidden], 3)
+                };
+                let around = Shape {
+                    stride,
+                    ..Shape::new([channels, width], 1)
+                };
                 let block = Residual {
                     first: Unit::new(first, style, device),
                     second: Unit::linear(Shape::new([hidden, width], 3), style, device),
@@ -371,26 +412,37 @@ impl Block {
                 (Self::Residual(block), width, halved(stride))
             }
             BlockSpec::Concat { left, right, style } => {
-                let unit = |width, kernel| {
-                    Unit::new(Shape::new([channels, width], kernel), style, device)
+                let unit =
+                    |width, kernel| Unit::new(Shape::new([channels, width], kernel), style, device);
+                let block = Concat {
+                    left: unit(left, 3),
+                    right: (right > 0).then(|| unit(right, 1)),
                 };
-                let block =
-                    Concat { left: unit(left, 3), right: (right > 0).then(|| unit(right, 1)) };
                 let width = left + if right > 0 { right } else { channels };
                 (Self::Concat(block), width, size)
             }
             BlockSpec::Separable { width, style } => {
-                let depthwise = Shape { groups: channels, ..Shape::new([channels, channels], 3) };
+                let depthwise = Shape {
+                    groups: channels,
+                    ..Shape::new([channels, channels], 3)
+                };
                 let block = Separable {
                     depthwise: Unit::new(depthwise, style, device),
                     pointwise: Unit::new(Shape::new([channels, width], 1), style, device),
                 };
                 (Self::Separable(block), width, size)
             }
-            BlockSpec::Grouped { groups, per_group, style } => {
+            BlockSpec::Grouped {
+                groups,
+                per_group,
+                style,
+            } => {
                 let groups = (1..=groups).rev().find(|g| channels % g == 0).unwrap_or(1);
                 let width = groups * per_group;
-                let shape = Shape { groups, ..Shape::new([channels, width], 3) };
+                let shape = Shape {
+                    groups,
+                    ..Shape::new([channels, width], 3)
+                };
                 (Self::Conv(Unit::new(shape, style, device)), width, size)
             }
             BlockSpec::Pool { max, overlap } => {
@@ -404,10 +456,17 @@ impl Block {
                     let pool = AvgPool2dConfig::new(kernel).with_strides([2, 2]);
                     Pool::Avg(pool.with_padding(padding).init().into())
                 };
-                (Self::Pool(pool), channels, if overlap { halved(2) } else { size / 2 })
+                (
+                    Self::Pool(pool),
+                    channels,
+                    if overlap { halved(2) } else { size / 2 },
+                )
             }
             BlockSpec::Gate { hidden, style } => {
-                let plain = Style { norm: false, ..style };
+                let plain = Style {
+                    norm: false,
+                    ..style
+                };
                 let gate = Gate {
                     reduce: Unit::new(Shape::new([channels, hidden], 1), style, device),
                     expand: Unit::linear(Shape::new([hidden, channels], 1), plain, device),
@@ -437,9 +496,9 @@ impl Block {
                 };
                 Tensor::cat(vec![left, right], 1)
             }
-            Self::Separable(block) => {
-                block.pointwise.forward(block.depthwise.forward(x, cost), cost)
-            }
+            Self::Separable(block) => block
+                .pointwise
+                .forward(block.depthwise.forward(x, cost), cost),
             Self::Pool(Pool::Max(pool)) => pool.forward(x),
             Self::Pool(Pool::Avg(pool)) => pool.forward(x),
             Self::Gate(gate) => {
@@ -477,9 +536,16 @@ impl NetSpec {
             blocks.push(block);
         }
         let head = &self.head;
-        let mut features = if head.flatten { channels * size * size } else { channels };
+        let mut features = if head.flatten {
+            channels * size * size
+        } else {
+            channels
+        };
         let linear = |from: usize, to: usize| {
-            LinearConfig::new(from, to).with_bias(head.bias).init(device).into()
+            LinearConfig::new(from, to)
+                .with_bias(head.bias)
+                .init(device)
+                .into()
         };
         let hidden = (head.hidden > 0).then(|| linear(features, head.hidden));
         if hidden.is_some() {
@@ -492,15 +558,19 @@ impl NetSpec {
             classifier: linear(features, head.classes),
             flatten: head.flatten,
         };
-        net.map(&mut Fill { path: Vec::new(), random: Random::new(self.seed) })
+        net.map(&mut Fill {
+            path: Vec::new(),
+            random: Random::new(self.seed),
+        })
     }
 
     /// Images of this network, `[count, inputs, 8, 8]`; other images for another `stream`.
     pub fn images(&self, stream: u64, count: usize, device: &Device) -> Tensor<4> {
         let shape = [count, self.inputs, SIZE, SIZE];
         let mut random = Random::new(self.seed ^ stream.wrapping_mul(0xA076_1D64_78BD_642F));
-        let values: Vec<f32> =
-            (0..shape.iter().product()).map(|_| random.signed(0.0, 1.7)).collect();
+        let values: Vec<f32> = (0..shape.iter().product())
+            .map(|_| random.signed(0.0, 1.7))
+            .collect();
         Tensor::from_data(TensorData::new(values, shape), device)
     }
 
@@ -524,7 +594,10 @@ impl Net {
     }
 
     fn count(&self, images: Tensor<4>, cost: &mut Cost) -> Tensor<2> {
-        let x = self.blocks.iter().fold(images, |x, block| block.forward(x, cost));
+        let x = self
+            .blocks
+            .iter()
+            .fold(images, |x, block| block.forward(x, cost));
         let mut x: Tensor<2> = match self.flatten {
             true => x.flatten(1, 3),
             false => x.mean_dim(3).mean_dim(2).flatten(1, 3),
@@ -588,7 +661,11 @@ impl ModuleMapper for Fill {
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let dims = param.dims();
-        let inputs: usize = if D == 2 { dims[0] } else { dims[1..].iter().product() };
+        let inputs: usize = if D == 2 {
+            dims[0]
+        } else {
+            dims[1..].iter().product()
+        };
         let random = &mut self.random;
         let mut draw = || match self.path.last().map(String::as_str) {
             Some("weight") => random.signed(0.05, 1.0) * (3.0 / inputs as f32).sqrt(),
@@ -607,23 +684,48 @@ mod tests {
 
     #[test]
     fn costs_and_values_follow_from_the_description() {
-        let style = Style { bias: true, norm: true, act: ActSpec::Relu };
+        let style = Style {
+            bias: true,
+            norm: true,
+            act: ActSpec::Relu,
+        };
         let spec = NetSpec {
             seed: 7,
             inputs: 2,
             blocks: vec![
-                BlockSpec::Conv { width: 4, kernel: 3, stride: 2, style },
-                BlockSpec::Pool { max: true, overlap: false },
+                BlockSpec::Conv {
+                    width: 4,
+                    kernel: 3,
+                    stride: 2,
+                    style,
+                },
+                BlockSpec::Pool {
+                    max: true,
+                    overlap: false,
+                },
             ],
-            head: HeadSpec { flatten: true, hidden: 0, act: ActSpec::None, bias: false, classes: 3 },
+            head: HeadSpec {
+                flatten: true,
+                hidden: 0,
+                act: ActSpec::None,
+                bias: false,
+                classes: 3,
+            },
         };
         let device = Device::flex();
         let net = spec.build(&device);
         // 4 x 4 places after the convolution, 2 x 2 after the pooling.
         let (conv, linear) = (4 * 2 * 9, 4 * 4 * 3);
-        let cost = Cost { params: conv + 3 * 4 + linear, macs: 16 * conv + linear };
+        let cost = Cost {
+            params: conv + 3 * 4 + linear,
+            macs: 16 * conv + linear,
+        };
         assert_eq!(net.cost(spec.images(1, 2, &device)), cost);
-        let run = || spec.build(&device).forward(spec.images(1, 2, &device)).into_data();
+        let run = || {
+            spec.build(&device)
+                .forward(spec.images(1, 2, &device))
+                .into_data()
+        };
         run().assert_eq(&run(), true);
         let json = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<NetSpec>(&json).unwrap(), spec);

@@ -47,7 +47,11 @@ fn pruned(chain: Chain, rules: &str) -> Built {
 
 fn quantized(chain: Chain, rules: &str) -> Built {
     let config = QatConfig::new().with_start_step(4);
-    Ok(QatQuantizer::from_compressor(chain, &ConfigList::from_json(rules)?, config)?)
+    Ok(QatQuantizer::from_compressor(
+        chain,
+        &ConfigList::from_json(rules)?,
+        config,
+    )?)
 }
 
 fn distilled(chain: Chain, rules: &str) -> Built {
@@ -78,18 +82,35 @@ fn id(target: &str) -> TargetId {
 /// The channels that a mask removes along dimension 0.
 fn removed(masks: &Masks, target: &str) -> Vec<usize> {
     let removed = masks[&id(target)].removed_along(0);
-    removed.iter().enumerate().filter_map(|(at, &removed)| removed.then_some(at)).collect()
+    removed
+        .iter()
+        .enumerate()
+        .filter_map(|(at, &removed)| removed.then_some(at))
+        .collect()
 }
 
 #[test]
 fn all_orders_of_fusing_end_bit_for_bit_the_same() {
     use Mode::{Distillation as D, Pruning as P, Quantization as Q};
-    let orders = [[P, Q, D], [P, D, Q], [Q, P, D], [Q, D, P], [D, P, Q], [D, Q, P]];
+    let orders = [
+        [P, Q, D],
+        [P, D, Q],
+        [Q, P, D],
+        [Q, D, P],
+        [D, P, Q],
+        [D, Q, P],
+    ];
     let first = Outcome::of(&fused(orders[0]).compress(Budget::steps(STEPS)).unwrap());
     // All three do something, or the comparison would say nothing.
     assert_eq!(removed(&first.masks, "block.conv1.weight").len(), 4);
     assert!(first.calibration[&id("block.conv1.weight")].enabled);
-    assert!(first.history.steps.iter().all(|record| record.loss != record.task_loss));
+    assert!(
+        first
+            .history
+            .steps
+            .iter()
+            .all(|record| record.loss != record.task_loss)
+    );
     for order in &orders[1..] {
         let found = Outcome::of(&fused(*order).compress(Budget::steps(STEPS)).unwrap());
         assert_eq!(found.difference(&first), [""; 0], "{order:?}");
@@ -111,7 +132,10 @@ impl Numbers {
             linear.weight = Param::from_data(TensorData::from([[value]]), &device);
             Wrapper::new(linear)
         };
-        Self { a: linear(a), b: linear(b) }
+        Self {
+            a: linear(a),
+            b: linear(b),
+        }
     }
 
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
@@ -228,25 +252,39 @@ fn compressors_meet_in_one_space_a_target() {
 
 #[test]
 fn a_pruned_and_quantized_weight_is_the_mask_times_the_rounded_weight() {
-    let chain = pruned(chain(), PRUNE).and_then(|chain| quantized(chain, QUANTIZE)).unwrap();
+    let chain = pruned(chain(), PRUNE)
+        .and_then(|chain| quantized(chain, QUANTIZE))
+        .unwrap();
     let compressed = chain.compress(Budget::steps(STEPS)).unwrap();
     let (masks, calibration) = (compressed.masks(), compressed.calibration().unwrap());
     let device = Device::flex();
     let conv = &compressed.model().block.conv1;
     let entry = &calibration[&id("block.conv1.weight")];
     let per_channel = |values: &Option<Vec<f32>>| {
-        Tensor::<4>::from_data(TensorData::new(values.clone().unwrap(), [8, 1, 1, 1]), &device)
+        Tensor::<4>::from_data(
+            TensorData::new(values.clone().unwrap(), [8, 1, 1, 1]),
+            &device,
+        )
     };
     let (scale, zero_point) = (per_channel(&entry.scale), per_channel(&entry.zero_point));
     let gradient = RoundGradient::StraightThrough;
-    let rounded =
-        fake_quantize(conv.weight.base(), scale, zero_point, -127.0, 127.0, gradient);
+    let rounded = fake_quantize(
+        conv.weight.base(),
+        scale,
+        zero_point,
+        -127.0,
+        127.0,
+        gradient,
+    );
     let mask = masks[&id("block.conv1.weight")].values().to_vec();
     let mask = Tensor::<4>::from_data(TensorData::new(mask, [8, 6, 3, 3]), &device);
     let host = |tensor: Tensor<4>| tensor.into_data().try_to_vec::<f32>().unwrap();
     let found = host(conv.weight.val());
     assert_eq!(found, host(rounded * mask));
-    assert_eq!(found.iter().filter(|&&value| value == 0.0).count() / (6 * 9), 4);
+    assert_eq!(
+        found.iter().filter(|&&value| value == 0.0).count() / (6 * 9),
+        4
+    );
     assert_ne!(found, host(conv.weight.base()));
 }
 
@@ -278,13 +316,17 @@ fn an_evaluator_that_is_given_late_trains_like_one_that_is_given_first() {
 /// What a constructor says that lacks something of the evaluator.
 fn missing(built: Built) -> String {
     let error = built.unwrap_err();
-    let core = error.downcast_ref::<Error>().or_else(|| {
-        match error.downcast_ref::<PruningError>() {
-            Some(PruningError::Core(error)) => Some(error),
-            _ => None,
-        }
-    });
-    assert!(matches!(core, Some(Error::MissingEvaluator { .. })), "{error}");
+    let core =
+        error
+            .downcast_ref::<Error>()
+            .or_else(|| match error.downcast_ref::<PruningError>() {
+                Some(PruningError::Core(error)) => Some(error),
+                _ => None,
+            });
+    assert!(
+        matches!(core, Some(Error::MissingEvaluator { .. })),
+        "{error}"
+    );
     error.to_string()
 }
 
@@ -293,7 +335,11 @@ fn a_missing_evaluator_is_an_error_of_the_constructor() {
     let bare = || Compressor::from_model(net(), Evaluator::new());
     let taylor = |chain| -> Built {
         let config = ConfigList::from_json(PRUNE)?;
-        Ok(TaylorPruner::from_compressor(chain, &config, TaylorConfig::new(2))?)
+        Ok(TaylorPruner::from_compressor(
+            chain,
+            &config,
+            TaylorConfig::new(2),
+        )?)
     };
     let agp = |chain| -> Built {
         let config = ConfigList::from_json(PRUNE)?;
@@ -305,12 +351,22 @@ fn a_missing_evaluator_is_an_error_of_the_constructor() {
         (missing(taylor(bare())), "TaylorPruner"),
         (missing(agp(bare())), "AgpPruner"),
         (missing(quantized(bare(), QUANTIZE)), "QatQuantizer"),
-        (missing(distilled(bare(), DISTILL)), "DynamicLayerwiseDistiller"),
+        (
+            missing(distilled(bare(), DISTILL)),
+            "DynamicLayerwiseDistiller",
+        ),
     ] {
-        assert!(text.starts_with(name) && text.contains("with_data"), "{text}");
+        assert!(
+            text.starts_with(name) && text.contains("with_data"),
+            "{text}"
+        );
     }
     // One part after the other.
-    let base = || Evaluator::<Net, Batch>::new().with_data(|_| Vec::new()).with_loss(Net::loss);
+    let base = || {
+        Evaluator::<Net, Batch>::new()
+            .with_data(|_| Vec::new())
+            .with_loss(Net::loss)
+    };
     let over = |evaluator| missing(taylor(Compressor::from_model(net(), evaluator)));
     assert!(over(base()).contains("`.with_optimizer(..)`"));
     let optimizer = || SgdConfig::new().init();
@@ -344,8 +400,15 @@ fn a_target_has_one_compressor_of_a_mode(
     #[case] target: &str,
     #[case] mode: &str,
 ) {
-    let text = build(build(chain(), rules).unwrap(), rules).unwrap_err().to_string();
-    for part in [target, mode, "already the target of another", "exclude `stem`"] {
+    let text = build(build(chain(), rules).unwrap(), rules)
+        .unwrap_err()
+        .to_string();
+    for part in [
+        target,
+        mode,
+        "already the target of another",
+        "exclude `stem`",
+    ] {
         assert!(text.contains(part), "{text}");
     }
 }
@@ -363,7 +426,11 @@ fn norm_pruners_that_are_fused_directly_generate_masks(#[case] budget: Budget) {
     let config = ConfigList::from_json(PRUNE).unwrap();
     for fuse in pruners {
         let chain = distilled(chain(), DISTILL).unwrap();
-        let masks = fuse(chain, &config).unwrap().compress(budget.clone()).unwrap().masks();
+        let masks = fuse(chain, &config)
+            .unwrap()
+            .compress(budget.clone())
+            .unwrap()
+            .masks();
         let mask = &masks[&id("block.conv2.weight")];
         assert_eq!(mask.sparsity(), 0.5);
     }
@@ -372,7 +439,15 @@ fn norm_pruners_that_are_fused_directly_generate_masks(#[case] budget: Budget) {
 /// The groups of the network: the weights and all that follows them, and their channels.
 const GROUPS: [(&[&str], usize); 3] = [
     (&["stem.weight", "stem.bias", "bn.gamma", "bn.beta"], 6),
-    (&["block.conv1.weight", "block.conv1.bias", "block.bn1.gamma", "block.bn1.beta"], 8),
+    (
+        &[
+            "block.conv1.weight",
+            "block.conv1.bias",
+            "block.bn1.gamma",
+            "block.bn1.beta",
+        ],
+        8,
+    ),
     (
         &[
             "block.conv2.weight",
@@ -399,7 +474,11 @@ fn ratio(ratio: f64) -> String {
 #[case(0.99)]
 fn every_group_loses_exactly_its_part(#[case] goal: f64) {
     let masks = [
-        pruned(chain(), &ratio(goal)).unwrap().compress(Budget::steps(STEPS)).unwrap().masks(),
+        pruned(chain(), &ratio(goal))
+            .unwrap()
+            .compress(Budget::steps(STEPS))
+            .unwrap()
+            .masks(),
         {
             let config = ConfigList::from_json(&ratio(goal)).unwrap();
             let chain = L1NormPruner::from_compressor(chain(), &config, PrunerConfig::new());
@@ -424,7 +503,9 @@ fn at_least_one_channel_stays() {
     for (members, channels) in GROUPS {
         assert_eq!(removed(&compressed.masks(), members[0]).len(), channels - 1);
     }
-    let small = ModelSpeedup::new(compressed, dummy_input()).speedup_model().unwrap();
+    let small = ModelSpeedup::new(compressed, dummy_input())
+        .speedup_model()
+        .unwrap();
     assert_eq!(small.model.stem.weight.dims(), [1, 1, 3, 3]);
     assert_eq!(small.model.block.conv2.weight.dims(), [1, 1, 3, 3]);
 }
@@ -435,7 +516,9 @@ fn without_that_protection_the_speedup_names_the_empty_layer() {
     let pruner = PrunerConfig::new().with_keep_at_least_one(false);
     let chain = L1NormPruner::from_compressor(chain(), &config, pruner).unwrap();
     let compressed = chain.compress(Budget::none()).unwrap();
-    let error = ModelSpeedup::new(compressed, dummy_input()).speedup_model().unwrap_err();
+    let error = ModelSpeedup::new(compressed, dummy_input())
+        .speedup_model()
+        .unwrap_err();
     assert!(matches!(error, SpeedupError::NothingLeft { .. }), "{error}");
     assert!(error.to_string().contains("`stem`"), "{error}");
 }
@@ -472,6 +555,15 @@ fn teacher_and_original_model_stay_as_they_were() {
     let seen = seen.lock().unwrap();
     assert_eq!(seen.len(), 5);
     assert!(seen.iter().all(|teacher| *teacher == before));
+}
+
+#[test]
+fn the_raw_model_of_a_chain_has_all_its_statistics() {
+    let mut trained = chain();
+    trained.advance(&Budget::steps(3), None).unwrap();
+    let raw = bits(&trained.unwrap_model());
+    let compressed = chain().compress(Budget::steps(3)).unwrap();
+    assert!(raw == bits(&compressed.unwrap_model()));
 }
 
 #[test]

@@ -14,8 +14,8 @@ use burn::data::dataset::InMemDataset;
 use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, TensorData};
-use burn_compress::prelude::*;
 use burn_compress::Error;
+use burn_compress::prelude::*;
 use burn_compress_tests::nets::{Batch, Net, NetConfig, Outcome, bits, evaluator};
 use rstest::rstest;
 use tempfile::TempDir;
@@ -32,7 +32,11 @@ fn take_turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-const NET: NetConfig = NetConfig { stem: 6, width: 8, dropout: 0.3 };
+const NET: NetConfig = NetConfig {
+    stem: 6,
+    width: 8,
+    dropout: 0.3,
+};
 const PRUNE: &str = r#"[{"op_types": ["Conv2d"], "sparse_ratio": 0.5}]"#;
 const QUANTIZE: &str = r#"[
     {"op_types": ["Conv2d"], "quant_dtype": "int8",
@@ -53,7 +57,11 @@ fn pruned(seed: u64) -> Built {
 
 fn quantized(chain: Chain) -> Built {
     let config = QatConfig::new().with_start_step(3);
-    Ok(QatQuantizer::from_compressor(chain, &ConfigList::from_json(QUANTIZE)?, config)?)
+    Ok(QatQuantizer::from_compressor(
+        chain,
+        &ConfigList::from_json(QUANTIZE)?,
+        config,
+    )?)
 }
 
 fn distilled(chain: Chain) -> Built {
@@ -68,7 +76,10 @@ fn distilled(chain: Chain) -> Built {
 
 /// Pruner, quantizer and distiller over a network with the weights of `seed`.
 fn fused(seed: u64) -> Chain {
-    pruned(seed).and_then(quantized).and_then(distilled).unwrap()
+    pruned(seed)
+        .and_then(quantized)
+        .and_then(distilled)
+        .unwrap()
 }
 
 fn mean(net: &Net) -> f32 {
@@ -84,7 +95,15 @@ fn stopped_at_any_step_it_ends_bit_for_bit_the_same() {
     let budget = Budget::steps(STEPS);
     let whole = Outcome::of(&fused(1).compress(budget.clone()).unwrap());
     assert_eq!(whole.history.steps.len(), STEPS);
-    assert_eq!(whole.history.evaluations.iter().map(|e| e.0).collect::<Vec<_>>(), [5, 10, 15, 20, 24]);
+    assert_eq!(
+        whole
+            .history
+            .evaluations
+            .iter()
+            .map(|e| e.0)
+            .collect::<Vec<_>>(),
+        [5, 10, 15, 20, 24]
+    );
     for stop in 0..=STEPS {
         let mut chain = fused(1);
         chain.advance(&budget, Some(stop)).unwrap();
@@ -127,7 +146,10 @@ fn it_may_stop_more_than_once(#[case] stops: &[usize]) {
         chain.save_checkpoint(&path).unwrap();
         chain = fused(7).resume(&path).unwrap();
     }
-    assert_eq!(Outcome::of(&chain.compress(budget).unwrap()).difference(&whole), [""; 0]);
+    assert_eq!(
+        Outcome::of(&chain.compress(budget).unwrap()).difference(&whole),
+        [""; 0]
+    );
 }
 
 #[test]
@@ -139,7 +161,10 @@ fn advancing_in_parts_is_advancing_at_once() {
     for stop in [3, 7, 8, 21] {
         chain.advance(&budget, Some(stop)).unwrap();
     }
-    assert_eq!(Outcome::of(&chain.compress(budget).unwrap()).difference(&whole), [""; 0]);
+    assert_eq!(
+        Outcome::of(&chain.compress(budget).unwrap()).difference(&whole),
+        [""; 0]
+    );
 }
 
 #[test]
@@ -155,7 +180,10 @@ fn a_chain_that_has_already_run_takes_over_the_checkpoint_alone() {
     // Back to step 10, with the same chain.
     chain.advance(&budget, Some(17)).unwrap();
     let chain = chain.resume(&path).unwrap();
-    assert_eq!(Outcome::of(&chain.compress(budget).unwrap()).difference(&whole), [""; 0]);
+    assert_eq!(
+        Outcome::of(&chain.compress(budget).unwrap()).difference(&whole),
+        [""; 0]
+    );
 }
 
 #[test]
@@ -165,12 +193,25 @@ fn checkpoints_are_left_at_every_interval() {
     let path = folder.path().join("run.checkpoint");
     let budget = Budget::epochs(3).with_checkpoint(&path, 5);
     let whole = Outcome::of(&fused(1).compress(budget.clone()).unwrap());
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "one file, replaced");
+    assert_eq!(
+        fs::read_dir(folder.path()).unwrap().count(),
+        1,
+        "one file, replaced"
+    );
+    let without = Outcome::of(&fused(1).compress(Budget::epochs(3)).unwrap());
+    assert_eq!(
+        without.difference(&whole),
+        [""; 0],
+        "saving changes nothing"
+    );
     // Three epochs are 21 steps: the last multiple of 5 is 20.
     let mut chain = fused(2).resume(&path).unwrap();
     let before = bits(chain.model());
     chain.advance(&budget, Some(20)).unwrap();
-    assert!(before == bits(chain.model()), "the checkpoint is that of step 20");
+    assert!(
+        before == bits(chain.model()),
+        "the checkpoint is that of step 20"
+    );
     let compressed = chain.compress(Budget::epochs(3)).unwrap();
     assert_eq!(compressed.history().steps.len(), 21);
     assert_eq!(Outcome::of(&compressed).difference(&whole), [""; 0]);
@@ -188,7 +229,10 @@ fn shuffled() -> Arc<dyn DataLoader<Tensor<2>>> {
     }
 
     let dataset = InMemDataset::new((0..28).collect());
-    DataLoaderBuilder::new(Column).batch_size(4).shuffle(5).build(dataset)
+    DataLoaderBuilder::new(Column)
+        .batch_size(4)
+        .shuffle(5)
+        .build(dataset)
 }
 
 #[derive(Module, Debug)]
@@ -223,9 +267,17 @@ fn a_shuffling_data_loader_goes_on_with_the_order_it_had(#[case] budget: Budget)
         let mut chain = line();
         chain.advance(&budget, Some(stop)).unwrap();
         chain.save_checkpoint(&path).unwrap();
-        let resumed = line().resume(&path).unwrap().compress(budget.clone()).unwrap();
+        let resumed = line()
+            .resume(&path)
+            .unwrap()
+            .compress(budget.clone())
+            .unwrap();
         assert_eq!(resumed.history(), whole.history(), "stopped at {stop}");
-        assert_eq!(bits(resumed.model()), bits(whole.model()), "stopped at {stop}");
+        assert_eq!(
+            bits(resumed.model()),
+            bits(whole.model()),
+            "stopped at {stop}"
+        );
     }
 }
 
@@ -241,7 +293,11 @@ fn a_metric_that_is_not_a_number_does_not_spoil_the_checkpoint() {
     let mut stopped = chain();
     stopped.advance(&Budget::steps(4), Some(2)).unwrap();
     stopped.save_checkpoint(&path).unwrap();
-    let compressed = chain().resume(&path).unwrap().compress(Budget::steps(4)).unwrap();
+    let compressed = chain()
+        .resume(&path)
+        .unwrap()
+        .compress(Budget::steps(4))
+        .unwrap();
     let evaluations = &compressed.history().evaluations;
     assert_eq!(evaluations.len(), 4);
     assert!(evaluations.iter().all(|(_, metric)| metric.is_nan()));
@@ -308,7 +364,10 @@ fn foreign_and_missing_files_are_refused() {
     let model = folder.path().join("model.bpk");
     NET.init(1).save_file(&model).unwrap();
     let text = refusal(fused(1), &model);
-    assert!(text.contains("not a checkpoint of a compression run"), "{text}");
+    assert!(
+        text.contains("not a checkpoint of a compression run"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -319,8 +378,10 @@ fn checkpoints_of_other_chains_are_refused_with_the_difference() {
     written(&path);
 
     let text = refusal(pruned(1).and_then(quantized).unwrap(), &path);
-    for word in ["[\"AgpPruner\", \"QatQuantizer\", \"DynamicLayerwiseDistiller\"]", "this chain is"]
-    {
+    for word in [
+        "[\"AgpPruner\", \"QatQuantizer\", \"DynamicLayerwiseDistiller\"]",
+        "this chain is",
+    ] {
         assert!(text.contains(word), "{text}");
     }
     let other_order = pruned(1).and_then(distilled).and_then(quantized).unwrap();
@@ -329,9 +390,16 @@ fn checkpoints_of_other_chains_are_refused_with_the_difference() {
     // The same algorithms on fewer layers, then on more.
     let fewer = |chain: Chain| -> Built {
         let rules = r#"[{"op_names": ["stem"], "quant_dtype": "int8"}]"#;
-        Ok(QatQuantizer::from_compressor(chain, &ConfigList::from_json(rules)?, QatConfig::new())?)
+        Ok(QatQuantizer::from_compressor(
+            chain,
+            &ConfigList::from_json(rules)?,
+            QatConfig::new(),
+        )?)
     };
-    let text = refusal(pruned(1).and_then(fewer).and_then(distilled).unwrap(), &path);
+    let text = refusal(
+        pruned(1).and_then(fewer).and_then(distilled).unwrap(),
+        &path,
+    );
     assert!(text.contains("which is no target of this chain"), "{text}");
     let mut small = pruned(1).and_then(fewer).and_then(distilled).unwrap();
     small.advance(&Budget::steps(STEPS), Some(1)).unwrap();
@@ -364,7 +432,11 @@ fn a_shorter_budget_than_that_of_the_checkpoint_is_an_error() {
     let path = folder.path().join("run.checkpoint");
     written(&path);
     // The last update of the pruning schedule is after step 20.
-    let error = fused(2).resume(&path).unwrap().compress(Budget::steps(12)).unwrap_err();
+    let error = fused(2)
+        .resume(&path)
+        .unwrap()
+        .compress(Budget::steps(12))
+        .unwrap_err();
     assert!(matches!(error, Error::Budget { .. }), "{error}");
     assert!(error.to_string().contains("20"), "{error}");
     let plain = |steps: usize| {
@@ -373,7 +445,11 @@ fn a_shorter_budget_than_that_of_the_checkpoint_is_an_error() {
         chain
     };
     plain(9).save_checkpoint(&path).unwrap();
-    let error = plain(0).resume(&path).unwrap().compress(Budget::steps(5)).unwrap_err();
+    let error = plain(0)
+        .resume(&path)
+        .unwrap()
+        .compress(Budget::steps(5))
+        .unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, Error::Budget { .. }), "{text}");
     assert!(text.contains('9') && text.contains('5'), "{text}");
@@ -385,16 +461,26 @@ fn a_failed_save_leaves_the_old_file() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("run.checkpoint");
     let before = written(&path);
-    let error = fused(1).save_checkpoint(folder.path().join("none").join("file")).unwrap_err();
+    let error = fused(1)
+        .save_checkpoint(folder.path().join("none").join("file"))
+        .unwrap_err();
     assert!(matches!(error, Error::Checkpoint { .. }), "{error}");
 
     // A chain whose algorithm cannot tell its state.
     let mut chain = fused(1);
     chain.push(Stateless);
     let error = chain.save_checkpoint(&path).unwrap_err();
-    assert!(error.to_string().contains("Stateless: no state today"), "{error}");
+    assert!(
+        error.to_string().contains("Stateless: no state today"),
+        "{error}"
+    );
     assert_eq!(fs::read(&path).unwrap(), before);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    let nowhere = folder.path().join("none").join("file");
+    let error = fused(1)
+        .compress(Budget::steps(STEPS).with_checkpoint(nowhere, 5))
+        .unwrap_err();
+    assert!(matches!(error, Error::Checkpoint { .. }), "{error}");
     // What is left over from a save that was killed does not stop the next one.
     fs::write(folder.path().join("run.checkpoint.tmp"), "half").unwrap();
     fused(1).save_checkpoint(&path).unwrap();

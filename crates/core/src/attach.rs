@@ -155,6 +155,15 @@ pub(crate) fn plain<M: Module>(model: M) -> M {
     model.materialize()
 }
 
+/// Brings the running statistics up to date.
+///
+/// Burn keeps the last update of a running statistic apart from its value until the next forward
+/// pass: a record would be one step behind, and the update would win over a record that was loaded.
+/// `valid` puts them together.
+pub(crate) fn settle_statistics<M: Module>(model: &M) {
+    drop(model.valid());
+}
+
 /// Captures and analyses the plain model.
 pub(crate) fn analyze<M: Module>(model: &M, dummy: &DummyInput<M>) -> Result<ChannelGraph, Error> {
     let plain = plain(model.valid());

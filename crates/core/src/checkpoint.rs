@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::algorithm::{AlgorithmState, HostTensor};
+use crate::attach::settle_statistics;
 use crate::compressor::Compressor;
 use crate::history::{History, StepRecord};
 use crate::mask::{Mask, MaskMethod};
@@ -90,6 +91,7 @@ pub(crate) fn save<M: Module + 'static, I: 'static>(
 ) -> Result<(), Error> {
     let failed = |reason: String| Error::Checkpoint { path: path.to_path_buf(), reason };
     let progress = &chain.progress;
+    settle_statistics(&chain.model);
     let record = chain.model.clone().into_record();
     let mut tensors =
         vec![bytes(MODEL, &record.into_bytes().map_err(|error| failed(error.to_string()))?)];
@@ -322,6 +324,7 @@ pub(crate) fn load<M: Module + 'static, I: 'static>(
         states.push(state);
     }
 
+    settle_statistics(&chain.model);
     chain.model =
         chain.model.try_load_record(record).map_err(|error| failed(error.to_string()))?;
     for (id, mask, quantization) in spaces {

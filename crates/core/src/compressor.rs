@@ -252,6 +252,11 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         }
         let targets: Vec<TargetId> = states.keys().cloned().collect();
         self.attach(&targets)?;
+        for (id, entry) in calibration {
+            let fits = self.spaces[id].shape().map(|shape| entry.check_shape(&shape));
+            fits.unwrap_or(Ok(()))
+                .map_err(|reason| Error::InvalidCalibration { target: id.clone(), reason })?;
+        }
         for (id, state) in states {
             self.spaces[&id].set_quantization(Some(state));
             self.spaces[&id].claim(Mode::Quantization);
@@ -261,6 +266,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
 
     /// The plain model with its raw parameters: neither masked nor quantized.
     pub fn unwrap_model(self) -> M {
+        attach::settle_statistics(&self.model);
         attach::plain(self.model)
     }
 

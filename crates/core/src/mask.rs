@@ -39,12 +39,29 @@ impl MaskMethod {
 /// # Ok::<(), burn_compress_core::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Written")]
 pub struct Mask {
+    values: Vec<f32>,
+    shape: Vec<usize>,
+    method: MaskMethod,
+}
+
+/// A mask as it is read, which may be none.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
     values: Vec<f32>,
     shape: Vec<usize>,
     #[serde(default)]
     method: MaskMethod,
+}
+
+impl TryFrom<Written> for Mask {
+    type Error = Error;
+
+    fn try_from(written: Written) -> Result<Self, Error> {
+        Ok(Self::new(written.values, written.shape)?.with_method(written.method))
+    }
 }
 
 impl Mask {
@@ -136,5 +153,10 @@ mod tests {
     fn a_mask_must_fill_its_shape_with_zeros_and_ones() {
         assert!(matches!(Mask::new(vec![1.0], [2]), Err(Error::InvalidMask { .. })));
         assert!(matches!(Mask::new(vec![f32::NAN], [1]), Err(Error::InvalidMask { .. })));
+        let read = |text: &str| serde_json::from_str::<Mask>(text);
+        assert!(read(r#"{"values": [0.5], "shape": [1]}"#).is_err());
+        assert!(read(r#"{"values": [1.0], "shape": [2]}"#).is_err());
+        let mask = Mask::new(vec![1.0, 0.0], [2]).unwrap().with_method(MaskMethod::Add);
+        assert_eq!(read(&serde_json::to_string(&mask).unwrap()).unwrap(), mask);
     }
 }

@@ -147,6 +147,18 @@ pub struct CalibrationEntry {
 }
 
 impl CalibrationEntry {
+    /// Whether the blocks tile a target of this shape, in words where they do not.
+    pub(crate) fn check_shape(&self, shape: &[usize]) -> Result<(), String> {
+        let blocks = self.grid.blocks();
+        let tiles = blocks.len() == shape.len()
+            && shape.iter().zip(blocks).all(|(size, &blocks)| blocks > 0 && size % blocks == 0);
+        // No dimension at all is one block for everything.
+        match tiles || blocks.is_empty() {
+            true => Ok(()),
+            false => Err(format!("the grid {blocks:?} does not divide the shape {shape:?}")),
+        }
+    }
+
     /// The quantization state on a device.
     ///
     /// # Errors
@@ -165,6 +177,9 @@ impl CalibrationEntry {
             }
             Ok(Some(Tensor::from_data(TensorData::from(values.as_slice()), device)))
         };
+        if self.grid.is_empty() {
+            return Err(format!("the grid {:?} has no block", self.grid.blocks()));
+        }
         if let Some(bad) = self.scale.iter().flatten().find(|&&scale| scale <= 0.0) {
             return Err(format!("a scale is {bad}, but scales are positive"));
         }

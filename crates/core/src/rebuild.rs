@@ -78,6 +78,12 @@ impl<M: Module + 'static> Compressed<M> {
                         reason,
                     })?;
             let space = &spaces[id];
+            let fits = space.shape().map(|shape| entry.check_shape(&shape));
+            fits.unwrap_or(Ok(()))
+                .map_err(|reason| Error::InvalidCalibration {
+                    target: id.clone(),
+                    reason,
+                })?;
             space.claim(Mode::Quantization);
             space.set_quantization(Some(quantization));
         }

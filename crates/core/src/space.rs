@@ -93,7 +93,14 @@ struct Inner {
     records: bool,
     hidden: VecDeque<FlatTensor>,
     bypassed: bool,
-    failure: Option<String>,
+    failure: Option<Failure>,
+}
+
+/// What went wrong inside a forward pass, which cannot return an error itself.
+#[derive(Clone)]
+enum Failure {
+    Observation(String),
+    Mask { expected: Vec<usize>, found: Vec<usize> },
 }
 
 /// The state of one target, shared by the model that simulates it and the compressors that steer it.
@@ -242,20 +249,29 @@ impl TargetSpace {
     ///
     /// The observer refused the values, for instance because they are not finite.
     pub fn observe(&self, values: &FlatTensor) -> Result<(), crate::Error> {
+        self.follow(values)
+            .map_err(|reason| crate::Error::Observation { target: self.id.clone(), reason })
+    }
+
+    fn follow(&self, values: &FlatTensor) -> Result<(), String> {
         let observer = self.lock().observer.clone();
         let (Some(observer), Some(mut quantization)) = (observer, self.quantization()) else {
             return Ok(());
         };
-        observer
-            .observe(values, &mut quantization)
-            .map_err(|reason| crate::Error::Observation { target: self.id.clone(), reason })?;
+        observer.observe(values, &mut quantization)?;
         self.lock().quantization = Some(quantization);
         Ok(())
     }
 
-    /// The first failure of an observer inside a forward pass, which cannot return an error itself.
-    pub(crate) fn take_failure(&self) -> Option<String> {
-        self.lock().failure.take()
+    /// The first failure inside a forward pass.
+    pub(crate) fn take_failure(&self) -> Option<crate::Error> {
+        let target = self.id.clone();
+        Some(match self.lock().failure.take()? {
+            Failure::Observation(reason) => crate::Error::Observation { target, reason },
+            Failure::Mask { expected, found } => {
+                crate::Error::ShapeMismatch { target, what: "the mask", expected, found }
+            }
+        })
     }
 
     /// An independent copy outside of any training run.
@@ -289,11 +305,19 @@ impl TargetSpace {
                 return value;
             }
             inner.shape = Some(value.dims().to_vec());
+            if self.phase.is_training()
+                && let Some(found) = inner.misfit(&value.dims())
+            {
+                // Only now that the shape is known, what was accepted as a mask turns out not to fit.
+                let expected = value.dims().to_vec();
+                inner.failure.get_or_insert(Failure::Mask { expected, found });
+                return value;
+            }
         }
         if self.phase.is_training() {
             let seen = FlatTensor::new(value.clone().detach().without_autodiff());
-            if let Err(error) = self.observe(&seen) {
-                self.lock().failure.get_or_insert(error.to_string());
+            if let Err(reason) = self.follow(&seen) {
+                self.lock().failure.get_or_insert(Failure::Observation(reason));
             }
         }
         let value = self.simulate(value);
@@ -352,6 +376,14 @@ impl Inner {
             index
         });
         values.select(0, index).reshape(dims)
+    }
+
+    /// The shape of the mask, if it does not broadcast against a value of shape `dims`.
+    fn misfit(&self, dims: &[usize]) -> Option<Vec<usize>> {
+        let shape = self.mask.as_ref()?.shape();
+        let fits = shape.len() == dims.len()
+            && shape.iter().zip(dims).all(|(&mask, &size)| mask == 1 || mask == size);
+        (!fits).then(|| shape.to_vec())
     }
 
     fn apply_mask<const D: usize>(&mut self, value: Tensor<D>) -> Tensor<D> {

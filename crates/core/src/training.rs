@@ -76,7 +76,7 @@ fn total_steps<M: Module + 'static, I: 'static>(
             chain.evaluator.require_training("the training run")?;
             match chain.evaluator.batches_in_epoch()? {
                 0 => Err(Error::NoBatches { epoch: 0 }),
-                batches => Ok(epochs * batches),
+                batches => Ok(epochs.saturating_mul(batches)),
             }
         }
     }
@@ -145,8 +145,8 @@ pub(crate) fn backward<M: Module + 'static, I: 'static>(
     let loss = task_loss(&chain.model, batch);
     chain.phase.set_training(false);
     for space in chain.spaces.values() {
-        if let Some(reason) = space.take_failure() {
-            return Err(Error::Observation { target: space.id().clone(), reason });
+        if let Some(error) = space.take_failure() {
+            return Err(error);
         }
     }
     if loss.dims() != [1] {

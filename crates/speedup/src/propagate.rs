@@ -9,9 +9,13 @@
 //! ```
 //!
 //! A channel that is fed by several layers joined by an addition goes only when all of them agree:
-//! what any of them keeps is kept (the union of the kept). Entries of a removed channel count as
+//! what any of them keeps is kept (the union of the kept), see
+//! [`PartialChannels`](crate::PartialChannels) for their masks. Entries of a removed channel count as
 //! masked from then on, so a channel that was read by removed channels alone goes as well, and so
 //! on until nothing changes (a fixpoint).
+//!
+//! All masks are masks of parameters here. [`ModelSpeedup`](crate::ModelSpeedup) carries a mask that
+//! makes a channel of a layer's output zero over to the parameters of that channel.
 //!
 //! Reference: the mask conflicts and the mask inference of NNI's `ModelSpeedup`. There, masks are
 //! found numerically, by running random inputs and testing for constant outputs; here they follow
@@ -258,7 +262,7 @@ fn shape_of<G: GraphView>(graph: &G, path: &str) -> Result<Vec<usize>, SpeedupEr
 }
 
 /// The row-major offsets of the entries at a position.
-fn entries_at(
+pub(crate) fn entries_at(
     shape: &[usize],
     position: &Position,
 ) -> Result<impl Iterator<Item = usize> + use<>, SpeedupError> {

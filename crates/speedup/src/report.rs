@@ -63,6 +63,10 @@ pub struct SpeedupReport {
     pub max_relative_error: f64,
     /// With simulated quantization: how many outputs moved across a rounding boundary.
     pub rounding_boundary: RoundingBoundary,
+    /// The channels that stayed and whose masks were lifted, see
+    /// [`PartialChannels::Lift`](crate::PartialChannels::Lift).
+    #[serde(default)]
+    pub lifted_channels: usize,
 }
 
 impl SpeedupReport {
@@ -110,7 +114,14 @@ impl SpeedupReport {
             layers: rows.collect(),
             max_relative_error,
             rounding_boundary,
+            lifted_channels: 0,
         }
+    }
+
+    /// Sets the number of channels whose masks were lifted.
+    pub fn with_lifted_channels(mut self, channels: usize) -> Self {
+        self.lifted_channels = channels;
+        self
     }
 }
 
@@ -179,6 +190,10 @@ impl fmt::Display for SpeedupReport {
                 ", {differing} of {values} quantized outputs moved by rounding"
             )?;
         }
+        if self.lifted_channels > 0 {
+            let channels = self.lifted_channels;
+            write!(f, ", masks of {channels} remaining channels lifted")?;
+        }
         writeln!(f)
     }
 }
@@ -213,7 +228,7 @@ mod tests {
             values: 10,
             differing: 1,
         };
-        SpeedupReport::new(&net(4), &net(1), macs, 2e-7, rounding)
+        SpeedupReport::new(&net(4), &net(1), macs, 2e-7, rounding).with_lifted_channels(2)
     }
 
     #[test]
@@ -247,6 +262,7 @@ mod tests {
         assert_eq!(lines[2], "norm   BatchNorm  4        1");
         assert!(lines[4].ends_with("(75.0 % removed)"), "{text}");
         assert!(text.contains("1 of 10 quantized outputs"), "{text}");
+        assert!(text.contains("masks of 2 remaining channels"), "{text}");
     }
 
     #[test]

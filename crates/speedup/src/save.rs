@@ -10,40 +10,33 @@
 //! | 8           | checksum of the container (FNV-1a, 64 bits), little-endian                |
 //! | the rest    | burnpack container: tensors, and the state as JSON in its metadata       |
 //!
+//! The container holds a tensor for each parameter and running statistic, and one for all scales,
+//! zero points and ranges and one for all masks.
+//!
 //! Burn loads a record into a model of the same shapes only, and with `validate(false)` it silently
 //! keeps the random values of every parameter whose shape differs. The header makes every ordinary
 //! load of a small model fail, whatever its options: [`load_small`] is the way in. It takes the
 //! full-size model that the small one was cut from, since the Rust type is the same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Bool, Bytes, DType, Float, Int, Shape, Tensor, TensorData};
-use burn_compress_core::{Calibration, CalibrationEntry, Mask, MaskMethod, Masks, TargetId};
 use burn_pack::{AtomicFile, Reader, Writer};
 use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
 
 use crate::SpeedupError;
+use crate::packed::{self, StateJson};
 use crate::slice::{restore, set_groups, snapshot};
 use crate::state::SmallState;
 
 const MAGIC: &[u8; 8] = b"BURNCSML";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER: usize = 28;
 const STATE: &str = "burn-compress.state";
-
-/// The part of the state that is kept as JSON; the values are tensors.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StateJson {
-    masks: IndexMap<TargetId, MaskMethod>,
-    calibration: IndexMap<TargetId, CalibrationEntry>,
-    groups: BTreeMap<String, usize>,
-}
 
 /// Saves a small model and its state in one file.
 ///
@@ -81,34 +74,11 @@ pub fn save_small<M: Module>(
             bytes,
         ));
     }
-    let mut add = |name: String, shape: Vec<usize>, values: &[f32]| -> Result<(), SpeedupError> {
-        let data = TensorData::new(values.to_vec(), shape);
-        check_finite(&name, &data, "saved")?;
+    let (json, values) = packed::pack(state)?;
+    for (name, data) in values {
         let (bytes, shape, dtype) = data.into_parts();
+        let name = name.to_string();
         tensors.push(burn_pack::Tensor::new(name, dtype, shape, None, bytes));
-        Ok(())
-    };
-    let mut json = StateJson {
-        masks: IndexMap::new(),
-        calibration: IndexMap::new(),
-        groups: state.groups.clone(),
-    };
-    for (target, mask) in &state.masks {
-        json.masks.insert(target.clone(), mask.method());
-        add(
-            format!("mask:{target}"),
-            mask.shape().to_vec(),
-            mask.values(),
-        )?;
-    }
-    for (target, entry) in &state.calibration {
-        let mut entry = entry.clone();
-        for (field, values) in fields(&mut entry) {
-            if let Some(values) = values.take() {
-                add(format!("{field}:{target}"), vec![values.len()], &values)?;
-            }
-        }
-        json.calibration.insert(target.clone(), entry);
     }
     let json = serde_json::to_string(&json).map_err(|source| io(source.to_string()))?;
     let container = Writer::new(tensors)
@@ -157,7 +127,9 @@ pub fn load_small<M: Module>(
         reason,
     };
     let (mut tensors, json) = read(path)?;
-    let state = read_state(&mut tensors, json, path)?;
+    let mut values = |name| tensors.shift_remove(name).map(|saved: Saved| saved.data);
+    let (calibration, masks) = (values(packed::CALIBRATION), values(packed::MASKS));
+    let state = packed::unpack(json, calibration, masks, format)?;
 
     let mut saved = IndexMap::new();
     for (name, tensor) in tensors {
@@ -247,65 +219,6 @@ fn read(path: &Path) -> Result<(Tensors, StateJson), SpeedupError> {
         );
     }
     Ok((tensors, json))
-}
-
-fn read_state(
-    tensors: &mut Tensors,
-    json: StateJson,
-    path: &Path,
-) -> Result<SmallState, SpeedupError> {
-    let format = |reason: String| SpeedupError::Format {
-        path: path.to_path_buf(),
-        reason,
-    };
-    let values = |name: &str, data: TensorData| -> Result<Vec<f32>, SpeedupError> {
-        check_finite(name, &data, "loaded")?;
-        data.try_into_vec::<f32>()
-            .map_err(|source| format(format!("`{name}`: {source:?}")))
-    };
-    let mut masks = Masks::new();
-    for (target, method) in json.masks {
-        let name = format!("mask:{target}");
-        let saved = tensors
-            .shift_remove(&name)
-            .ok_or_else(|| format(format!("its tensor `{name}` is missing")))?;
-        let shape = saved.data.shape().to_vec();
-        let mask = Mask::new(values(&name, saved.data)?, shape)
-            .map_err(|source| format(format!("`{name}`: {source}")))?;
-        masks.insert(target, mask.with_method(method));
-    }
-    let mut calibration = Calibration::new();
-    for (target, mut entry) in json.calibration {
-        let blocks = entry.grid.len();
-        for (field, slot) in fields(&mut entry) {
-            let name = format!("{field}:{target}");
-            if let Some(saved) = tensors.shift_remove(&name) {
-                let values = values(&name, saved.data)?;
-                if values.len() != blocks {
-                    let found = values.len();
-                    return Err(format(format!(
-                        "`{name}` has {found} values for {blocks} blocks"
-                    )));
-                }
-                *slot = Some(values);
-            }
-        }
-        calibration.insert(target, entry);
-    }
-    Ok(SmallState {
-        masks,
-        calibration,
-        groups: json.groups,
-    })
-}
-
-fn fields(entry: &mut CalibrationEntry) -> [(&'static str, &mut Option<Vec<f32>>); 4] {
-    [
-        ("scale", &mut entry.scale),
-        ("zero_point", &mut entry.zero_point),
-        ("minimum", &mut entry.minimum),
-        ("maximum", &mut entry.maximum),
-    ]
 }
 
 fn parameter(path: &str) -> String {
@@ -459,8 +372,11 @@ mod tests {
     use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, LinearLayout};
     use burn::store::ModuleRecord;
     use burn::tensor::Device;
-    use burn_compress_core::{Grid, Quantization, Wrapper};
+    use burn_compress_core::{
+        Calibration, CalibrationEntry, Grid, Mask, Masks, Quantization, TargetId, Wrapper,
+    };
     use rstest::rstest;
+    use std::collections::BTreeMap;
     use tempfile::TempDir;
 
     #[derive(Module, Debug)]
@@ -557,6 +473,38 @@ mod tests {
             .forward(x.clone())
             .into_data()
             .assert_eq(&loaded.forward(x).into_data(), true);
+    }
+
+    #[test]
+    fn many_quantized_targets_take_little_more_than_their_values() {
+        let directory = TempDir::new().unwrap();
+        let model = LinearConfig::new(4, 4).init(&Device::flex());
+        let size = |state: &SmallState| {
+            let path = directory.path().join("small.bcs");
+            save_small(&model, state, &path).unwrap();
+            let (_, read) = load_small(model.clone(), &path).unwrap();
+            assert_eq!(read, *state);
+            fs::metadata(&path).unwrap().len()
+        };
+        let entry = CalibrationEntry {
+            scale: Some(vec![0.1; 16]),
+            zero_point: Some(vec![0.0; 16]),
+            minimum: Some(vec![-1.0; 16]),
+            maximum: Some(vec![1.0; 16]),
+            ..Quantization::new("int8", "symmetric", -127.0, 127.0)
+                .with_grid(Grid::per_channel(2, 0, 16))
+                .to_calibration()
+                .unwrap()
+        };
+        let target = |at: usize| format!("blocks.{at}.conv.weight").parse().unwrap();
+        let calibration = (0..42).map(|at| (target(at), entry.clone())).collect();
+        let state = SmallState {
+            calibration,
+            ..SmallState::default()
+        };
+        let (without, with) = (size(&SmallState::default()), size(&state));
+        let values = 42 * 4 * 16 * 4;
+        assert!(with - without < values + 2048, "{without} {with}");
     }
 
     #[test]
@@ -670,7 +618,7 @@ mod tests {
             None,
             Bytes::from_bytes_vec(f32::NAN.to_le_bytes().to_vec()),
         );
-        let json = r#"{"masks":{},"calibration":{},"groups":{}}"#;
+        let json = r#"{"masks":{},"settings":[],"calibration":{},"groups":{}}"#;
         let bytes = Writer::new(vec![nan])
             .with_metadata(STATE, json)
             .into_bytes()

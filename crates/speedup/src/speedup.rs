@@ -9,13 +9,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor, TensorData};
-use burn_compress_core::graph::{ChannelGraph, ChannelId};
+use burn_compress_core::graph::{ChannelGraph, ChannelId, SlicePlan};
+use burn_compress_core::layer::layers;
 use burn_compress_core::{
     Calibration, Compressed, DummyInput, History, Mask, MaskMethod, Masks, TargetId,
 };
 use indexmap::IndexMap;
 
 use crate::SpeedupError;
+use crate::outputs::parameter_masks;
+use crate::partial::{self, PartialChannels};
 use crate::propagate::removal_order;
 use crate::report::{Change, SpeedupReport};
 use crate::slice::{float_shapes, slice_module};
@@ -32,6 +35,8 @@ pub struct Speedup<M> {
     /// What is left of the compression: scales and zero points, masks of inputs and outputs and of
     /// quantized parameters.
     pub state: SmallState,
+    /// The kept indices of every parameter, input and output that lost some.
+    pub plan: SlicePlan,
     /// What was saved, and how well it was verified.
     pub report: SpeedupReport,
 }
@@ -41,7 +46,8 @@ pub struct Speedup<M> {
 /// The channels to remove follow from the masks and the model's graph (see
 /// [`propagate`](crate::propagate)). Everything that lives on a removed channel goes with it:
 /// parameters, running statistics, masks, scales and zero points. Single masked values that are not
-/// a whole channel stay as zeros.
+/// a whole channel stay as zeros, and so do channels that only some of the layers that make them
+/// mask, see [`with_partial_channels`](Self::with_partial_channels).
 ///
 /// The small model is verified on the dummy input and returned only if it computes what the
 /// simulated model does: relative error at most [`TOLERANCE`], compared without simulated
@@ -87,6 +93,7 @@ pub struct Speedup<M> {
 pub struct ModelSpeedup<M> {
     compressed: Compressed<M>,
     dummy_input: DummyInput<M>,
+    partial_channels: PartialChannels,
 }
 
 impl<M: Module + 'static> ModelSpeedup<M> {
@@ -95,7 +102,18 @@ impl<M: Module + 'static> ModelSpeedup<M> {
         Self {
             compressed,
             dummy_input,
+            partial_channels: PartialChannels::default(),
         }
+    }
+
+    /// Sets what becomes of channels that only some of the layers that make them mask, and that
+    /// stay therefore. The default keeps their masks.
+    ///
+    /// With [`PartialChannels::Lift`] the small model is compared with the simulated one without
+    /// the lifted masks.
+    pub fn with_partial_channels(mut self, partial_channels: PartialChannels) -> Self {
+        self.partial_channels = partial_channels;
+        self
     }
 
     /// Removes the masked channels and verifies the result.
@@ -106,11 +124,26 @@ impl<M: Module + 'static> ModelSpeedup<M> {
     /// convolution without a wrapper, and a small model that does not compute the same.
     pub fn speedup_model(&self) -> Result<Speedup<M>, SpeedupError> {
         let graph = self.compressed.graph(&self.dummy_input)?;
-        let (masks, calibration) = (self.compressed.masks(), self.compressed.calibration()?);
+        let calibration = self.compressed.calibration()?;
         let view = CapturedView::new(&graph);
-        let order = removal_order(&view, &parameter_masks(&masks))?;
+        let (masks, order, lifted) = self.decide(&graph)?;
         let removed: BTreeSet<ChannelId> = order.iter().copied().collect();
         log::info!("removing {} channels", removed.len());
+        let without_lifted = match lifted {
+            0 => None,
+            _ => {
+                log::info!("lifting the masks of {lifted} channels that not all layers mask");
+                let dense = self.compressed.unwrap_model();
+                let history = History::default();
+                Some(Compressed::from_parts(
+                    dense,
+                    &masks,
+                    &calibration,
+                    history,
+                )?)
+            }
+        };
+        let compressed = without_lifted.as_ref().unwrap_or(&self.compressed);
 
         let dense = self.compressed.unwrap_model();
         let is_baked = |target: &TargetId, mask: &Mask| {
@@ -134,7 +167,7 @@ impl<M: Module + 'static> ModelSpeedup<M> {
         let plain = slice_module(baked.clone(), &plan)?;
         let state = reindex_state(&plan, &float_shapes(&dense), &left, &calibration)?;
 
-        let simulated = self.run(&self.compressed.masked_model())?;
+        let simulated = self.run(&compressed.masked_model())?;
         let small = self.run(&with_state(
             plain.clone(),
             &state.masks,
@@ -159,7 +192,7 @@ impl<M: Module + 'static> ModelSpeedup<M> {
             model = with_state(plain.clone(), &state.masks, &state.calibration)?;
         }
         if !state.calibration.is_empty() {
-            let (simulated, small) = (self.run(self.compressed.model())?, self.run(&model)?);
+            let (simulated, small) = (self.run(compressed.model())?, self.run(&model)?);
             boundary = verify::rounding_boundary(&simulated, &small, TOLERANCE)?;
         }
         let macs = Change {
@@ -170,8 +203,31 @@ impl<M: Module + 'static> ModelSpeedup<M> {
         Ok(Speedup {
             model,
             state,
-            report,
+            plan,
+            report: report.with_lifted_channels(lifted),
         })
+    }
+
+    /// The masks that stay, the channels to remove, and of how many channels the masks were lifted.
+    fn decide(&self, graph: &ChannelGraph) -> Result<(Masks, Vec<ChannelId>, usize), SpeedupError> {
+        let (view, layers) = (CapturedView::new(graph), layers(self.compressed.model()));
+        let mut masks = self.compressed.masks();
+        let mut lifted = BTreeSet::new();
+        loop {
+            let by_parameter = parameter_masks(graph, &layers, &masks)?;
+            let order = removal_order(&view, &by_parameter)?;
+            if self.partial_channels == PartialChannels::Keep {
+                return Ok((masks, order, 0));
+            }
+            let removed = order.iter().copied().collect();
+            let found = partial::lift(graph, &layers, &masks, &by_parameter, &removed)?;
+            if found.channels.is_empty() {
+                return Ok((masks, order, lifted.len()));
+            }
+            // Raw weights may read channels that only masked ones did not read: these stay now.
+            lifted.extend(found.channels);
+            masks = found.masks;
+        }
     }
 
     fn run(&self, model: &M) -> Result<Vec<TensorData>, SpeedupError> {
@@ -236,14 +292,6 @@ fn with_state<M: Module + 'static>(
 
 fn named((target, mask): (&TargetId, &Mask)) -> (String, Mask) {
     (target.to_string(), mask.clone())
-}
-
-/// The masks that make values of parameters zero, by path.
-fn parameter_masks(masks: &Masks) -> IndexMap<String, Mask> {
-    let zeroing = |(target, mask): &(&TargetId, &Mask)| {
-        target.target.is_param() && mask.method() == MaskMethod::Mul
-    };
-    masks.iter().filter(zeroing).map(named).collect()
 }
 
 /// Multiplies parameters by their masks.
@@ -520,6 +568,186 @@ mod tests {
         let small = speed_up(&masks, &Calibration::new());
         // Only channel 1 could go, and the two groups of `grouped` must lose equally many.
         assert_eq!(small.unwrap().model.stem.weight.dims(), [8, 2, 3, 3]);
+    }
+
+    /// The masks of [`masks`] with that of the first and depthwise convolution on their outputs.
+    fn masks_of_outputs() -> Masks {
+        let mut masks = masks();
+        masks.retain(|target, _| !["stem", "depthwise"].contains(&target.layer.as_str()));
+        let channels = rows(&[8], &[1, 6]).values().to_vec();
+        let mask = Mask::new(channels, [1, 8, 1, 1]).unwrap();
+        masks.insert(id("stem._output_0"), mask.clone());
+        masks.insert(id("depthwise._output_0"), mask);
+        masks
+    }
+
+    #[test]
+    fn masks_of_outputs_remove_the_same_as_masks_of_parameters() {
+        let expected = speed_up(&masks(), &Calibration::new()).unwrap();
+        let small = speed_up(&masks_of_outputs(), &Calibration::new()).unwrap();
+        assert_eq!(small.plan, expected.plan);
+        // They are all ones now.
+        assert!(small.state.masks.is_empty());
+        let run = |model: &Net| dummy(&Device::flex()).run(model, &Device::flex()).remove(0);
+        run(&small.model).assert_eq(&run(&expected.model), true);
+    }
+
+    #[test]
+    fn an_output_that_is_masked_place_by_place_loses_no_channel() {
+        let mut masks = masks_of_outputs();
+        let places: Vec<f32> = (0..8 * 4).map(|at| f32::from(at % 4 != 0)).collect();
+        let mask = Mask::new(places, [1, 8, 2, 2]).unwrap();
+        masks.insert(id("depthwise._output_0"), mask.clone());
+        let small = speed_up(&masks, &Calibration::new()).unwrap();
+        assert_eq!(small.model.stem.weight.dims(), [8, 2, 3, 3]);
+        assert_eq!(small.state.masks[&id("depthwise._output_0")], mask);
+    }
+
+    #[test]
+    fn the_plan_tells_what_was_kept() {
+        let plan = speed_up(&masks(), &Calibration::new()).unwrap().plan;
+        assert_eq!(plan.params["stem.weight"].keep[&0], [0, 2, 3, 4, 5, 7]);
+        assert_eq!(plan.params["grouped.bias"].keep[&0], [1, 2, 3, 4]);
+        let output = plan
+            .ports
+            .iter()
+            .find(|port| port.target == id("stem._output_0"));
+        assert_eq!(output.unwrap().keep, [0, 2, 3, 4, 5, 7]);
+    }
+
+    fn speed_up_lifted(masks: &Masks) -> Speedup<Net> {
+        let device = Device::flex();
+        let (net, calibration) = (Net::new(&device), Calibration::new());
+        let compressed = Compressed::from_parts(net, masks, &calibration, History::default());
+        ModelSpeedup::new(compressed.unwrap(), dummy(&device))
+            .with_partial_channels(PartialChannels::Lift)
+            .speedup_model()
+            .unwrap()
+    }
+
+    fn weight(conv: &Conv2d) -> Vec<f32> {
+        conv.weight.val().into_data().try_to_vec().unwrap()
+    }
+
+    #[test]
+    fn masks_of_partial_channels_are_kept_or_lifted() {
+        // `point` alone masks channel 3 as well, `norm` alone channel 4.
+        let mut masks = masks();
+        masks.insert(id("point.weight"), rows(&[8, 8, 1, 1], &[1, 3, 6]));
+        masks.insert(id("point.bias"), rows(&[8], &[1, 3, 6]));
+        masks.insert(id("norm.gamma"), rows(&[8], &[1, 4, 6]));
+        masks.insert(id("norm.beta"), rows(&[8], &[1, 4, 6]));
+        let kept = speed_up(&masks, &Calibration::new()).unwrap();
+        let lifted = speed_up_lifted(&masks);
+        assert_eq!(kept.plan, lifted.plan);
+        assert_eq!(
+            (kept.report.lifted_channels, lifted.report.lifted_channels),
+            (0, 2)
+        );
+        // Channel 3 is row 2 of six.
+        let zeros = |conv: &Conv2d| weight(conv)[12..18].iter().all(|&value| value == 0.0);
+        assert!(zeros(&kept.model.point) && !zeros(&lifted.model.point));
+        let gamma = |net: &Net| {
+            net.norm
+                .gamma
+                .val()
+                .into_data()
+                .try_to_vec::<f32>()
+                .unwrap()
+        };
+        assert_eq!(gamma(&kept.model), [1.0, 1.0, 1.0, 0.0, 1.0, 1.0]);
+        assert_eq!(gamma(&lifted.model), [1.0; 6]);
+        assert!(lifted.state.masks.is_empty());
+        // The same as if these channels had not been masked at all.
+        let run = |net: &Net| dummy(&Device::flex()).run(net, &Device::flex()).remove(0);
+        let other = speed_up(&self::masks(), &Calibration::new()).unwrap();
+        run(&lifted.model).assert_eq(&run(&other.model), true);
+    }
+
+    #[test]
+    fn masks_of_outputs_are_lifted_too() {
+        let mut masks = masks_of_outputs();
+        let channels = rows(&[8], &[1, 3, 6]).values().to_vec();
+        let mask = Mask::new(channels, [1, 8, 1, 1]).unwrap();
+        masks.insert(id("depthwise._output_0"), mask);
+        let kept = speed_up(&masks, &Calibration::new()).unwrap();
+        let left = kept.state.masks[&id("depthwise._output_0")].values();
+        assert_eq!(left, [1.0, 1.0, 0.0, 1.0, 1.0, 1.0]);
+        let lifted = speed_up_lifted(&masks);
+        assert_eq!(lifted.report.lifted_channels, 1);
+        assert!(lifted.state.masks.is_empty());
+        assert_eq!(kept.plan, lifted.plan);
+    }
+
+    #[test]
+    fn single_values_and_channels_that_all_layers_mask_are_not_lifted() {
+        let mut masks = masks();
+        // Row 3 of `point` is masked by chance, with its bias.
+        let mut values = masks[&id("point.weight")].values().to_vec();
+        values[3 * 8..4 * 8].fill(0.0);
+        values[2] = 0.0;
+        let chance = Mask::new(values, [8, 8, 1, 1]).unwrap();
+        masks.insert(id("point.weight"), chance);
+        masks.insert(id("point.bias"), rows(&[8], &[1, 3, 6]));
+        // The other group of `grouped` loses one channel only, so that channel 0 or 2 stays.
+        masks.insert(id("grouped.weight"), rows(&[6, 4, 3, 3], &[0, 2, 5]));
+        masks.insert(id("grouped.bias"), rows(&[6], &[0, 2, 5]));
+        let lifted = speed_up_lifted(&masks);
+        let kept = speed_up(&masks, &Calibration::new()).unwrap();
+        assert_eq!(lifted.report.lifted_channels, 0);
+        assert_eq!(weight(&lifted.model.point), weight(&kept.model.point));
+        assert_eq!(weight(&lifted.model.grouped), weight(&kept.model.grouped));
+        assert!(
+            weight(&kept.model.grouped)[..27]
+                .iter()
+                .all(|&value| value == 0.0)
+        );
+    }
+
+    /// A sum of two layers that read the same hidden channels.
+    #[derive(Module, Debug)]
+    struct Sum {
+        inner: Linear,
+        second: Linear,
+        third: Linear,
+        head: Linear,
+    }
+
+    #[test]
+    fn what_lifted_weights_read_stays() {
+        let device = Device::flex();
+        let linear = |inputs, outputs| LinearConfig::new(inputs, outputs).init(&device);
+        let net = Sum {
+            inner: linear(2, 2),
+            second: linear(2, 3),
+            third: linear(2, 3),
+            head: linear(3, 1),
+        };
+        // All of `second` is masked, and what `third` reads of hidden channel 0.
+        let masks = Masks::from([
+            (id("second.weight"), rows(&[2, 3], &[0, 1])),
+            (id("second.bias"), rows(&[3], &[0, 1, 2])),
+            (id("third.weight"), rows(&[2, 3], &[0])),
+        ]);
+        let speed_up = |partial_channels| {
+            let (net, calibration) = (net.clone(), Calibration::new());
+            let compressed = Compressed::from_parts(net, &masks, &calibration, History::default());
+            let x = Tensor::<2>::from_floats([[0.5, -1.0], [2.0, 0.3]], &device);
+            let dummy = DummyInput::new(x, |net: &Sum, x| {
+                let hidden = relu(net.inner.forward(x));
+                let sum = net.second.forward(hidden.clone()) + net.third.forward(hidden);
+                net.head.forward(relu(sum))
+            });
+            ModelSpeedup::new(compressed.unwrap(), dummy)
+                .with_partial_channels(partial_channels)
+                .speedup_model()
+                .unwrap()
+        };
+        let kept = speed_up(PartialChannels::Keep);
+        assert_eq!(kept.model.inner.weight.dims(), [2, 1]);
+        let lifted = speed_up(PartialChannels::Lift);
+        assert_eq!(lifted.report.lifted_channels, 3);
+        assert_eq!(lifted.model.inner.weight.dims(), [2, 2]);
     }
 
     #[test]

@@ -3,11 +3,9 @@
 //! The families describe what a compressor is to do in terms of the files; here this becomes calls
 //! of the library. Every compressor is fused onto a chain, so that all of them are built alike.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use burn::module::Module;
 use burn::tensor::Device;
-use burn_compress::graph::{ChannelGraph, ChannelId, SlicePlan};
+use burn_compress::graph::SlicePlan;
 use burn_compress::target::Target;
 use burn_compress::{distillation, pruning, quantization, speedup};
 use serde_json::Value;
@@ -123,6 +121,8 @@ pub struct Small {
     pub model: RefModel,
     /// The network without simulation.
     pub plain: RefModel,
+    /// Masks of what is left.
+    pub masks: burn_compress::Masks,
     /// Scales and zero points of what is left.
     pub calibration: burn_compress::Calibration,
     /// Surviving input and output channels of each layer.
@@ -130,6 +130,8 @@ pub struct Small {
 }
 
 /// Removes the masked channels.
+///
+/// Channels that some layers mask and others keep get their weights back, as in NNI.
 ///
 /// # Errors
 ///
@@ -151,15 +153,9 @@ pub fn speedup(
             model.forward(Activation::Rank4(x)).flat_rows()
         }),
     };
-    let graph = compressed
-        .graph(&dummy)
-        .map_err(|error| case.error(error))?;
-    let removed = removed_channels(&graph, &compressed.masks());
-    let plan = graph
-        .slice_plan(&removed)
-        .map_err(|error| case.error(error))?;
-    let kept = kept_channels(&compressed.unwrap_model(), &plan);
+    let full = compressed.unwrap_model();
     let small = speedup::ModelSpeedup::new(compressed, dummy)
+        .with_partial_channels(speedup::PartialChannels::Lift)
         .speedup_model()
         .map_err(|error| case.error(error))?;
     let plain =
@@ -167,32 +163,10 @@ pub fn speedup(
     Ok(Small {
         model: small.model,
         plain: plain.valid(),
+        masks: small.state.masks,
         calibration: small.state.calibration,
-        kept,
+        kept: kept_channels(&full, &small.plan),
     })
-}
-
-/// The channels that every masked parameter that makes them removes.
-fn removed_channels(graph: &ChannelGraph, masks: &burn_compress::Masks) -> BTreeSet<ChannelId> {
-    let masks: BTreeMap<String, &burn_compress::Mask> = masks
-        .iter()
-        .map(|(id, mask)| (id.to_string(), mask))
-        .collect();
-    let mut removed = BTreeSet::new();
-    for group in graph.groups() {
-        for (at, channel) in group.channels.iter().enumerate() {
-            let mut masked = group.members.iter().filter_map(|member| {
-                let gone = masks.get(&member.param)?.removed_along(member.dim);
-                Some(member.positions[at].iter().all(|index| gone[*index]))
-            });
-            let first = masked.next();
-            if first == Some(true) && masked.all(|gone| gone) {
-                removed.insert(*channel);
-            }
-        }
-    }
-    removed.retain(|channel| graph.protected(*channel).is_none());
-    removed
 }
 
 /// Surviving input and output channels of each layer: those that the plan keeps, or all.

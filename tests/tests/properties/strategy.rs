@@ -6,12 +6,22 @@ use proptest::prelude::*;
 /// Networks of one to four blocks, most of them behind a stem.
 pub fn nets() -> impl Strategy<Value = NetSpec> {
     let blocks = prop::collection::vec(block(), 1..=4);
-    (any::<u64>(), 1..=3usize, prop::option::weighted(0.7, stem()), blocks, head()).prop_map(
-        |(seed, inputs, stem, blocks, head)| {
-            let blocks = stem.into_iter().chain(blocks).take(4).collect();
-            NetSpec { seed, inputs, blocks, head }
-        },
+    (
+        any::<u64>(),
+        1..=3usize,
+        prop::option::weighted(0.7, stem()),
+        blocks,
+        head(),
     )
+        .prop_map(|(seed, inputs, stem, blocks, head)| {
+            let blocks = stem.into_iter().chain(blocks).take(4).collect();
+            NetSpec {
+                seed,
+                inputs,
+                blocks,
+                head,
+            }
+        })
 }
 
 fn width() -> impl Strategy<Value = usize> {
@@ -28,8 +38,12 @@ fn style() -> impl Strategy<Value = Style> {
 }
 
 fn stem() -> impl Strategy<Value = BlockSpec> {
-    (width(), 1..=2usize, style())
-        .prop_map(|(width, stride, style)| BlockSpec::Conv { width, kernel: 3, stride, style })
+    (width(), 1..=2usize, style()).prop_map(|(width, stride, style)| BlockSpec::Conv {
+        width,
+        kernel: 3,
+        stride,
+        style,
+    })
 }
 
 fn block() -> impl Strategy<Value = BlockSpec> {
@@ -37,20 +51,36 @@ fn block() -> impl Strategy<Value = BlockSpec> {
     let right = prop_oneof![1 => Just(0usize), 2 => width()];
     prop_oneof![
         (width(), kernel, 1..=2usize, style()).prop_map(|(width, kernel, stride, style)| {
-            BlockSpec::Conv { width, kernel, stride, style }
+            BlockSpec::Conv {
+                width,
+                kernel,
+                stride,
+                style,
+            }
         }),
         (width(), style()).prop_map(|(hidden, style)| BlockSpec::Residual { hidden, style }),
         (width(), width(), 1..=2usize, style()).prop_map(|(hidden, width, stride, style)| {
-            BlockSpec::Projected { hidden, width, stride, style }
+            BlockSpec::Projected {
+                hidden,
+                width,
+                stride,
+                style,
+            }
         }),
-        (width(), right, style())
-            .prop_map(|(left, right, style)| BlockSpec::Concat { left, right, style }),
+        (width(), right, style()).prop_map(|(left, right, style)| BlockSpec::Concat {
+            left,
+            right,
+            style
+        }),
         (width(), style()).prop_map(|(width, style)| BlockSpec::Separable { width, style }),
         (2..=4usize, 1..=4usize, style()).prop_map(|(groups, per_group, style)| {
-            BlockSpec::Grouped { groups, per_group, style }
+            BlockSpec::Grouped {
+                groups,
+                per_group,
+                style,
+            }
         }),
-        (any::<bool>(), any::<bool>())
-            .prop_map(|(max, overlap)| BlockSpec::Pool { max, overlap }),
+        (any::<bool>(), any::<bool>()).prop_map(|(max, overlap)| BlockSpec::Pool { max, overlap }),
         (width(), style()).prop_map(|(hidden, style)| BlockSpec::Gate { hidden, style }),
     ]
 }
@@ -60,6 +90,12 @@ fn head() -> impl Strategy<Value = HeadSpec> {
     // tolerance is relative to it.
     let hidden = prop_oneof![Just(0usize), 6..=12usize];
     (any::<bool>(), hidden, act(), any::<bool>(), 5..=10usize).prop_map(
-        |(flatten, hidden, act, bias, classes)| HeadSpec { flatten, hidden, act, bias, classes },
+        |(flatten, hidden, act, bias, classes)| HeadSpec {
+            flatten,
+            hidden,
+            act,
+            bias,
+            classes,
+        },
     )
 }

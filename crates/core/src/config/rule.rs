@@ -199,6 +199,23 @@ impl<S: Settings> Serialize for Rule<S> {
 /// A rule whose keys are not looked at yet. A key that is written twice is an error.
 pub(super) struct RawRule(IndexMap<String, Value>);
 
+impl RawRule {
+    /// The key of a null. TOML has none: there it is a number that is not finite.
+    pub(super) fn null(&self) -> Option<String> {
+        fn find(value: &Value) -> Option<String> {
+            match value {
+                Value::Null => Some(String::new()),
+                Value::Array(items) => items.iter().find_map(find),
+                Value::Object(map) => {
+                    map.iter().find_map(|(key, value)| Some(format!(".{key}{}", find(value)?)))
+                }
+                _ => None,
+            }
+        }
+        self.0.iter().find_map(|(key, value)| Some(format!("{key}{}", find(value)?)))
+    }
+}
+
 impl<'de> Deserialize<'de> for RawRule {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Entries;
