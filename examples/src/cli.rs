@@ -9,6 +9,8 @@ use burn::tensor::Device;
 use burn::tensor::DeviceKind;
 use clap::{Parser, ValueEnum};
 
+use crate::digits::Augmentation;
+
 /// Options of an example program.
 #[derive(Parser, Clone, Debug, PartialEq)]
 pub struct Args {
@@ -28,6 +30,10 @@ pub struct Args {
     #[arg(long, default_value_t = 460, value_parser = steps)]
     pub steps: usize,
 
+    /// Train on the digits as they are, without moving them by up to one pixel
+    #[arg(long)]
+    pub no_shift: bool,
+
     /// Where to write the results as JSON [default: nowhere]
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -45,6 +51,14 @@ impl Args {
     /// The seeds of the runs, in order.
     pub fn seeds(&self) -> Range<u64> {
         self.seed..self.seed.saturating_add(self.seeds)
+    }
+
+    /// How the training digits are varied.
+    pub fn augmentation(&self) -> Augmentation {
+        match self.no_shift {
+            true => Augmentation::None,
+            false => Augmentation::Shift,
+        }
     }
 
     /// Where the program called `name` draws its figure.

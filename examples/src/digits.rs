@@ -13,6 +13,7 @@ use std::error::Error;
 use std::fmt;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
 
 /// Side of an image in pixels.
 pub const SIDE: usize = 8;
@@ -93,6 +94,21 @@ pub struct Digit {
     pub label: u8,
 }
 
+impl Digit {
+    /// The digit moved down and to the right; pixels that leave the image are lost.
+    fn shifted(&self, down: isize, right: isize) -> Self {
+        let side = SIDE as isize;
+        let mut pixels = [0; PIXELS];
+        for (index, pixel) in pixels.iter_mut().enumerate() {
+            let (row, column) = (index as isize / side - down, index as isize % side - right);
+            if (0..side).contains(&row) && (0..side).contains(&column) {
+                *pixel = self.pixels[(row * side + column) as usize];
+            }
+        }
+        Self { pixels, ..*self }
+    }
+}
+
 /// Images and labels of a batch, on one device.
 #[derive(Clone, Debug)]
 pub struct DigitsBatch {
@@ -170,21 +186,43 @@ impl Split {
     }
 }
 
+/// How the digits of an epoch are varied.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Augmentation {
+    /// Not at all.
+    None,
+    /// Every digit is moved by -1, 0 or 1 pixels along each axis; what comes in is background.
+    Shift,
+}
+
 /// The batches of one epoch over `split`, every digit in exactly one of them.
 ///
-/// The order depends on `seed` and `epoch` alone. The last batch is smaller where `batch_size` does
-/// not divide the number of digits: 1437 digits in batches of 64 are 22 full ones and one of 29. A
-/// `batch_size` of 0 counts as 1.
+/// Order and augmentation depend on `seed` and `epoch` alone. The last batch is smaller where
+/// `batch_size` does not divide the number of digits: 1437 digits in batches of 64 are 22 full ones
+/// and one of 29. A `batch_size` of 0 counts as 1.
 pub fn batches(
     split: &Split,
     batch_size: usize,
-    seed: u64,
-    epoch: usize,
+    (seed, epoch): (u64, usize),
+    augmentation: Augmentation,
     device: &Device,
 ) -> Vec<DigitsBatch> {
-    permutation(split.len(), seed, epoch)
+    let rows = permutation(split.len(), seed, epoch);
+    let mut random = SplitMix64(!seed ^ SplitMix64(epoch as u64).draw());
+    let digits: Vec<Digit> = rows
+        .into_iter()
+        .map(|row| match augmentation {
+            Augmentation::None => split.0[row],
+            Augmentation::Shift => {
+                let step = |draw: u64| (draw % 3) as isize - 1;
+                split.0[row].shifted(step(random.draw()), step(random.draw()))
+            }
+        })
+        .collect();
+    digits
         .chunks(batch_size.max(1))
-        .map(|rows| collate(rows.iter().map(|&row| &split.0[row]), device))
+        .map(|digits| collate(digits, device))
         .collect()
 }
 
@@ -274,6 +312,23 @@ fn parse_row(line: usize, row: &str) -> Result<Digit, DigitsError> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_shift_moves_pixels_and_brings_background_in() {
+        let mut pixels = [0; PIXELS];
+        (pixels[0], pixels[9], pixels[63]) = (3, 5, 7);
+        let moved = Digit { pixels, label: 4 }.shifted(1, -1);
+        // (0, 0) leaves to the left, (1, 1) comes to (2, 0), (7, 7) leaves below.
+        let mut expected = [0; PIXELS];
+        expected[16] = 5;
+        assert_eq!(
+            moved,
+            Digit {
+                pixels: expected,
+                label: 4
+            }
+        );
+    }
+
     fn row(pixel: &str, label: &str) -> String {
         let mut fields = vec!["0"; PIXELS];
         fields[3] = pixel;
@@ -353,7 +408,13 @@ mod tests {
         assert_eq!(rows, (0..1437).collect::<Vec<_>>());
 
         let digits = Digits::load().unwrap();
-        let batches = batches(&digits.train, 64, 0, 0, &Device::flex());
+        let batches = batches(
+            &digits.train,
+            64,
+            (0, 0),
+            Augmentation::None,
+            &Device::flex(),
+        );
         let sizes: Vec<usize> = batches.iter().map(|b| b.labels.dims()[0]).collect();
         assert_eq!(sizes.len(), 23);
         assert!(sizes[..22].iter().all(|&size| size == 64));
@@ -364,7 +425,15 @@ mod tests {
     fn the_order_follows_the_seed_and_the_epoch() {
         let split = Digits::load().unwrap().train;
         let device = Device::flex();
-        let order = |seed, epoch| labels(&batches(&split, 64, seed, epoch, &device));
+        let order = |seed, epoch| {
+            labels(&batches(
+                &split,
+                64,
+                (seed, epoch),
+                Augmentation::None,
+                &device,
+            ))
+        };
         assert_eq!(order(5, 2), order(5, 2));
         assert_ne!(order(5, 2), order(5, 3));
         assert_ne!(order(5, 2), order(6, 2));

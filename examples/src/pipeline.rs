@@ -13,7 +13,7 @@ use burn_compress::prelude::*;
 use clap::Parser;
 
 use crate::cli::Args;
-use crate::digits::{Digits, DigitsBatch, batches};
+use crate::digits::{Augmentation, Digits, DigitsBatch, batches};
 use crate::figure::Figure;
 use crate::latency;
 use crate::report::{Accuracy, LatencyRatio, Report, Run, Size};
@@ -37,6 +37,8 @@ pub struct Setup {
     pub steps: usize,
     /// Seed of the run.
     pub seed: u64,
+    /// How the training digits are varied.
+    pub augmentation: Augmentation,
 }
 
 /// What a compression ends with.
@@ -63,9 +65,12 @@ impl Setup {
         let (digits, test) = (self.digits.clone(), self.digits.clone());
         // Another order of the digits than the dense network was trained with.
         let (device, seed) = (self.device.clone(), self.seed.wrapping_add(1 << 32));
+        let augmentation = self.augmentation;
         Ok(Evaluator::new()
             .with_dummy_input(self.dummy_input())
-            .with_data(move |epoch| batches(&digits.train, BATCH, seed, epoch, &device))
+            .with_data(move |epoch| {
+                batches(&digits.train, BATCH, (seed, epoch), augmentation, &device)
+            })
             .with_optimizer(AdamConfig::new().with_epsilon(1e-8).init())
             .with_learning_rate(schedule)
             .with_loss(|model: &DigitsResNet, batch: &DigitsBatch| {
@@ -145,7 +150,9 @@ pub fn run(name: &str, compress: impl Fn(&Setup) -> anyhow::Result<Outcome>) -> 
 fn prepare(args: &Args, device: &Device, digits: Arc<Digits>, seed: u64) -> anyhow::Result<Setup> {
     device.seed(seed);
     let model = DigitsResNetConfig::new().init(&device.clone().autodiff());
-    let config = TrainingConfig::new().with_seed(seed);
+    let config = TrainingConfig::new()
+        .with_seed(seed)
+        .with_augmentation(args.augmentation());
     let trained = train(model, &digits.train, &config)?;
     Ok(Setup {
         digits,
@@ -154,6 +161,7 @@ fn prepare(args: &Args, device: &Device, digits: Arc<Digits>, seed: u64) -> anyh
         sparsity: args.sparsity,
         steps: args.steps,
         seed,
+        augmentation: args.augmentation(),
     })
 }
 

@@ -8,7 +8,7 @@ use burn::nn::loss::CrossEntropyLossConfig;
 use burn::optim::{AdamConfig, GradientsParams};
 use burn::tensor::{Int, Tensor};
 
-use crate::digits::{self, Split};
+use crate::digits::{self, Augmentation, Split};
 use crate::resnet::DigitsResNet;
 
 /// Images of a batch in an evaluation.
@@ -30,6 +30,9 @@ pub struct TrainingConfig {
     /// Seed of the order of the batches.
     #[config(default = 0)]
     pub seed: u64,
+    /// How the digits are varied.
+    #[config(default = "Augmentation::None")]
+    pub augmentation: Augmentation,
 }
 
 /// A trained network and its history.
@@ -66,7 +69,13 @@ pub fn train(
     let mut losses = Vec::with_capacity(steps);
 
     for epoch in 0..config.epochs {
-        for batch in digits::batches(split, config.batch_size, config.seed, epoch, &device) {
+        for batch in digits::batches(
+            split,
+            config.batch_size,
+            (config.seed, epoch),
+            config.augmentation,
+            &device,
+        ) {
             let loss = cross_entropy(model.forward(batch.images), batch.labels);
             losses.push(loss.clone().into_scalar::<f64>());
             let gradients = GradientsParams::from_grads(loss.backward(), &model);

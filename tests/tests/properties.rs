@@ -18,7 +18,9 @@ use burn::tensor::Device;
 use burn_compress::layer::{LayerInfo, layers};
 use burn_compress::prelude::*;
 use burn_compress::speedup::SpeedupError;
-use burn_compress::speedup::verify::{RoundingBoundary, TOLERANCE, relative_error, rounding_boundary};
+use burn_compress::speedup::verify::{
+    RoundingBoundary, TOLERANCE, relative_error, rounding_boundary,
+};
 use burn_compress::{Calibration, History, Masks};
 use burn_compress_tests::random_net::NetSpec;
 use proptest::prelude::*;

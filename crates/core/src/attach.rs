@@ -74,23 +74,36 @@ pub(crate) fn new_spaces(
         .iter()
         .map(|id| {
             let shape = shape_of(layers, id)?;
-            Ok((id.clone(), Arc::new(TargetSpace::new(id.clone(), shape, phase.clone()))))
+            Ok((
+                id.clone(),
+                Arc::new(TargetSpace::new(id.clone(), shape, phase.clone())),
+            ))
         })
         .collect()
 }
 
 fn shape_of(layers: &[LayerInfo], id: &TargetId) -> Result<Option<Vec<usize>>, Error> {
-    let unknown = |reason: String| Error::UnknownTarget { target: id.clone(), reason };
-    let layer = layers.iter().find(|layer| layer.path == id.layer).ok_or_else(|| {
-        let near = crate::config::did_you_mean(&id.layer, layers.iter().map(|l| l.path.as_str()));
-        unknown(format!("there is no layer `{}`{near}", id.layer))
-    })?;
+    let unknown = |reason: String| Error::UnknownTarget {
+        target: id.clone(),
+        reason,
+    };
+    let layer = layers
+        .iter()
+        .find(|layer| layer.path == id.layer)
+        .ok_or_else(|| {
+            let near =
+                crate::config::did_you_mean(&id.layer, layers.iter().map(|l| l.path.as_str()));
+            unknown(format!("there is no layer `{}`{near}", id.layer))
+        })?;
     match &id.target {
         Target::Param(name) => match layer.param(name) {
             Some(param) => Ok(Some(param.shape.clone())),
             None => {
                 let names: Vec<_> = layer.params.iter().map(|p| p.name.as_str()).collect();
-                Err(unknown(format!("`{}` has the parameters {names:?}", layer.path)))
+                Err(unknown(format!(
+                    "`{}` has the parameters {names:?}",
+                    layer.path
+                )))
             }
         },
         Target::Input(_) | Target::Output(_) if layer.wrapped => Ok(None),
@@ -111,7 +124,10 @@ pub(crate) fn attach<M: Module>(model: M, spaces: &Spaces) -> Result<M, Error> {
                 params.insert(id.to_string(), space.clone());
             }
             Target::Input(_) | Target::Output(_) => {
-                ports.entry(id.layer.clone()).or_default().push(space.clone());
+                ports
+                    .entry(id.layer.clone())
+                    .or_default()
+                    .push(space.clone());
             }
         }
     }
@@ -124,7 +140,12 @@ pub(crate) fn attach<M: Module>(model: M, spaces: &Spaces) -> Result<M, Error> {
         });
     }
     let (model, left) = walk::edit(model, ports, |ports, found| {
-        if let Edited::Wrapper { path, ports: wrapper, .. } = found {
+        if let Edited::Wrapper {
+            path,
+            ports: wrapper,
+            ..
+        } = found
+        {
             wrapper.set_path(path);
             for space in ports.shift_remove(path).into_iter().flatten() {
                 wrapper.attach(space.id().target.clone(), space);
@@ -171,7 +192,10 @@ pub(crate) fn analyze<M: Module>(model: &M, dummy: &DummyInput<M>) -> Result<Cha
 }
 
 pub(crate) fn masks(spaces: &Spaces) -> Masks {
-    spaces.iter().filter_map(|(id, space)| Some((id.clone(), space.mask()?))).collect()
+    spaces
+        .iter()
+        .filter_map(|(id, space)| Some((id.clone(), space.mask()?)))
+        .collect()
 }
 
 pub(crate) fn calibration(spaces: &Spaces) -> Result<Calibration, Error> {
@@ -209,8 +233,11 @@ pub fn tap<M: Module>(
     let phase = Arc::new(Phase::default());
     let (model, existing) = adopt(model.valid(), phase.clone());
     let layers = crate::layer::layers(&model);
-    let missing: Vec<TargetId> =
-        targets.iter().filter(|id| !existing.contains_key(*id)).cloned().collect();
+    let missing: Vec<TargetId> = targets
+        .iter()
+        .filter(|id| !existing.contains_key(*id))
+        .cloned()
+        .collect();
     let mut spaces = new_spaces(&layers, &missing, &phase)?;
     let model = attach(model, &spaces)?;
     spaces.extend(existing);

@@ -47,7 +47,11 @@ impl Grid {
     /// every dimension has either one block or one block an index.
     pub fn broadcast_shape(&self, dims: &[usize]) -> Option<&[usize]> {
         let fits = self.0.len() == dims.len()
-            && self.0.iter().zip(dims).all(|(&blocks, &size)| blocks == 1 || blocks == size);
+            && self
+                .0
+                .iter()
+                .zip(dims)
+                .all(|(&blocks, &size)| blocks == 1 || blocks == size);
         fits.then_some(&self.0[..])
     }
 
@@ -61,7 +65,9 @@ impl Grid {
                 .iter()
                 .zip(dims)
                 .zip(&self.0)
-                .fold(0, |block, ((&at, &size), &count)| block * count + at * count / size);
+                .fold(0, |block, ((&at, &size), &count)| {
+                    block * count + at * count / size
+                });
             blocks.push(block as i32);
             for dim in (0..dims.len()).rev() {
                 position[dim] += 1;
@@ -83,7 +89,10 @@ mod tests {
     fn elements_belong_to_contiguous_blocks() {
         // A 2x4 matrix in blocks of 1x2: row 0 holds blocks 0 0 1 1, row 1 blocks 2 2 3 3.
         let grid = Grid::new([2, 2]);
-        assert_eq!(grid.block_of_each_element(&[2, 4]), [0, 0, 1, 1, 2, 2, 3, 3]);
+        assert_eq!(
+            grid.block_of_each_element(&[2, 4]),
+            [0, 0, 1, 1, 2, 2, 3, 3]
+        );
         assert_eq!(grid.broadcast_shape(&[2, 4]), None);
     }
 

@@ -89,15 +89,25 @@ pub(crate) fn save<M: Module + 'static, I: 'static>(
     chain: &Compressor<M, I>,
     path: &Path,
 ) -> Result<(), Error> {
-    let failed = |reason: String| Error::Checkpoint { path: path.to_path_buf(), reason };
+    let failed = |reason: String| Error::Checkpoint {
+        path: path.to_path_buf(),
+        reason,
+    };
     let progress = &chain.progress;
     settle_statistics(&chain.model);
     let record = chain.model.clone().into_record();
-    let mut tensors =
-        vec![bytes(MODEL, &record.into_bytes().map_err(|error| failed(error.to_string()))?)];
+    let mut tensors = vec![bytes(
+        MODEL,
+        &record
+            .into_bytes()
+            .map_err(|error| failed(error.to_string()))?,
+    )];
     if let Some(optimizer) = &progress.optimizer {
         let record = optimizer.to_record().into_bytes();
-        tensors.push(bytes(OPTIMIZER, &record.map_err(|error| failed(error.to_string()))?));
+        tensors.push(bytes(
+            OPTIMIZER,
+            &record.map_err(|error| failed(error.to_string()))?,
+        ));
     }
     let mut spaces = IndexMap::new();
     for (id, space) in &chain.spaces {
@@ -105,10 +115,13 @@ pub(crate) fn save<M: Module + 'static, I: 'static>(
         if let Some(mask) = &mask {
             tensors.push(floats(mask_name(id), mask.values(), mask.shape()));
         }
-        let mut quantization =
-            space.quantization().map(|state| state.to_calibration()).transpose()?;
-        for (name, values) in
-            quantization.iter_mut().flat_map(|entry| calibration_fields(id, entry))
+        let mut quantization = space
+            .quantization()
+            .map(|state| state.to_calibration())
+            .transpose()?;
+        for (name, values) in quantization
+            .iter_mut()
+            .flat_map(|entry| calibration_fields(id, entry))
         {
             if let Some(values) = values.take() {
                 tensors.push(floats(name, &values, &[values.len()]));
@@ -124,14 +137,21 @@ pub(crate) fn save<M: Module + 'static, I: 'static>(
     let mut algorithms = Vec::new();
     for (index, algorithm) in chain.algorithms.iter().enumerate() {
         let name = algorithm.name();
-        let state = algorithm
-            .state()
-            .map_err(|source| Error::Algorithm { algorithm: name, source })?;
+        let state = algorithm.state().map_err(|source| Error::Algorithm {
+            algorithm: name,
+            source,
+        })?;
         for (tensor, host) in &state.tensors {
             tensors.push(floats(state_name(index, tensor), &host.values, &host.shape));
         }
-        let values = state.values.iter().map(|(key, value)| (key.clone(), value.to_bits()));
-        algorithms.push(SavedAlgorithm { name: name.to_string(), values: values.collect() });
+        let values = state
+            .values
+            .iter()
+            .map(|(key, value)| (key.clone(), value.to_bits()));
+        algorithms.push(SavedAlgorithm {
+            name: name.to_string(),
+            values: values.collect(),
+        });
     }
     tensors.extend(history_tensors(&progress.history));
     let header = Header {
@@ -174,10 +194,17 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
         return Err(format!("it is cut off after {} bytes", file.len()));
     }
     let content = file.split_off(PREFIX);
-    let number = |at: usize| file[at..at + 8].iter().rev().fold(0, |n, &b| (n << 8) | u64::from(b));
+    let number = |at: usize| {
+        file[at..at + 8]
+            .iter()
+            .rev()
+            .fold(0, |n, &b| (n << 8) | u64::from(b))
+    };
     if number(8) != content.len() as u64 {
         let (expected, found) = (number(8), content.len());
-        return Err(format!("it is damaged: {found} bytes in place of {expected}"));
+        return Err(format!(
+            "it is damaged: {found} bytes in place of {expected}"
+        ));
     }
     if number(16) != checksum(&content) {
         return Err("it is damaged: its checksum is wrong".to_string());
@@ -194,14 +221,26 @@ fn checksum(bytes: &[u8]) -> u64 {
 
 fn history_tensors(history: &History) -> [PackTensor; 2] {
     let steps = history.steps.iter().flat_map(|record| {
-        let StepRecord { step, loss, task_loss, learning_rate, sparsity } = *record;
+        let StepRecord {
+            step,
+            loss,
+            task_loss,
+            learning_rate,
+            sparsity,
+        } = *record;
         [step as f64, loss, task_loss, learning_rate, sparsity]
     });
-    let evaluations =
-        history.evaluations.iter().flat_map(|&(step, metric)| [step as f64, metric]);
+    let evaluations = history
+        .evaluations
+        .iter()
+        .flat_map(|&(step, metric)| [step as f64, metric]);
     [
         doubles(STEPS, &steps.collect::<Vec<_>>(), [history.steps.len(), 5]),
-        doubles(EVALUATIONS, &evaluations.collect::<Vec<_>>(), [history.evaluations.len(), 2]),
+        doubles(
+            EVALUATIONS,
+            &evaluations.collect::<Vec<_>>(),
+            [history.evaluations.len(), 2],
+        ),
     ]
 }
 
@@ -231,17 +270,41 @@ fn history(steps: &[u8], evaluations: &[u8]) -> History {
 
 fn bytes(name: &str, content: &[u8]) -> PackTensor {
     let shape = vec![content.len()];
-    PackTensor::new(name.into(), DType::U8, shape, None, Bytes::from_bytes_vec(content.to_vec()))
+    PackTensor::new(
+        name.into(),
+        DType::U8,
+        shape,
+        None,
+        Bytes::from_bytes_vec(content.to_vec()),
+    )
 }
 
 fn floats(name: String, values: &[f32], shape: &[usize]) -> PackTensor {
-    let raw = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    PackTensor::new(name, DType::F32, shape.to_vec(), None, Bytes::from_bytes_vec(raw))
+    let raw = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    PackTensor::new(
+        name,
+        DType::F32,
+        shape.to_vec(),
+        None,
+        Bytes::from_bytes_vec(raw),
+    )
 }
 
 fn doubles(name: &str, values: &[f64], shape: [usize; 2]) -> PackTensor {
-    let raw = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    PackTensor::new(name.into(), DType::F64, shape.to_vec(), None, Bytes::from_bytes_vec(raw))
+    let raw = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    PackTensor::new(
+        name.into(),
+        DType::F64,
+        shape.to_vec(),
+        None,
+        Bytes::from_bytes_vec(raw),
+    )
 }
 
 /// Restores what [`save`] wrote into a chain that was built with the same configuration.
@@ -249,7 +312,10 @@ pub(crate) fn load<M: Module + 'static, I: 'static>(
     mut chain: Compressor<M, I>,
     path: &Path,
 ) -> Result<Compressor<M, I>, Error> {
-    let failed = |reason: String| Error::Checkpoint { path: path.to_path_buf(), reason };
+    let failed = |reason: String| Error::Checkpoint {
+        path: path.to_path_buf(),
+        reason,
+    };
     let content = Bytes::from_bytes_vec(read(path).map_err(failed)?);
     let reader = Reader::from_bytes(content).map_err(|error| failed(error.to_string()))?;
     let header = reader
@@ -266,9 +332,13 @@ pub(crate) fn load<M: Module + 'static, I: 'static>(
     }
     require_same_chain(&chain, &header).map_err(failed)?;
     let mut tensors = IndexMap::new();
-    for tensor in reader.into_tensors().map_err(|error| failed(error.to_string()))? {
-        let (name, _, shape, _, content) =
-            tensor.into_parts().map_err(|error| failed(error.to_string()))?;
+    for tensor in reader
+        .into_tensors()
+        .map_err(|error| failed(error.to_string()))?
+    {
+        let (name, _, shape, _, content) = tensor
+            .into_parts()
+            .map_err(|error| failed(error.to_string()))?;
         tensors.insert(name, (shape.to_vec(), content));
     }
     let mut take = |name: &str| {
@@ -278,8 +348,8 @@ pub(crate) fn load<M: Module + 'static, I: 'static>(
     };
 
     // Everything is read and checked before the chain is touched.
-    let record = ModuleRecord::from_bytes(take(MODEL)?.1)
-        .map_err(|error| failed(error.to_string()))?;
+    let record =
+        ModuleRecord::from_bytes(take(MODEL)?.1).map_err(|error| failed(error.to_string()))?;
     let optimizer = match chain.progress.optimizer.take() {
         None => None,
         Some(optimizer) => {
@@ -288,7 +358,13 @@ pub(crate) fn load<M: Module + 'static, I: 'static>(
             Some(optimizer.load_record(record))
         }
     };
-    let device = chain.model.devices().first().cloned().unwrap_or_default().without_autodiff();
+    let device = chain
+        .model
+        .devices()
+        .first()
+        .cloned()
+        .unwrap_or_default()
+        .without_autodiff();
     let mut spaces = Vec::new();
     for (id, saved) in &header.spaces {
         let mask = match saved.mask {
@@ -299,34 +375,58 @@ pub(crate) fn load<M: Module + 'static, I: 'static>(
             }
         };
         let mut entry = saved.quantization.clone();
-        for (name, values) in entry.iter_mut().flat_map(|entry| calibration_fields(id, entry)) {
+        for (name, values) in entry
+            .iter_mut()
+            .flat_map(|entry| calibration_fields(id, entry))
+        {
             *values = take(&name).ok().map(|(_, content)| numbers(&content));
         }
         let quantization = entry
             .map(|entry| entry.to_quantization(&device))
             .transpose()
-            .map_err(|reason| Error::InvalidCalibration { target: id.clone(), reason })?;
+            .map_err(|reason| Error::InvalidCalibration {
+                target: id.clone(),
+                reason,
+            })?;
         spaces.push((id, mask, quantization));
     }
     let history = history(&take(STEPS)?.1, &take(EVALUATIONS)?.1);
     let mut states = Vec::new();
     for (index, saved) in header.algorithms.iter().enumerate() {
-        let values = saved.values.iter().map(|(key, &bits)| (key.clone(), f64::from_bits(bits)));
-        let mut state = AlgorithmState { values: values.collect(), ..AlgorithmState::default() };
+        let values = saved
+            .values
+            .iter()
+            .map(|(key, &bits)| (key.clone(), f64::from_bits(bits)));
+        let mut state = AlgorithmState {
+            values: values.collect(),
+            ..AlgorithmState::default()
+        };
         let prefix = state_name(index, "");
-        let names: Vec<String> =
-            tensors.keys().filter(|name| name.starts_with(&prefix)).cloned().collect();
+        let names: Vec<String> = tensors
+            .keys()
+            .filter(|name| name.starts_with(&prefix))
+            .cloned()
+            .collect();
         for name in names {
-            let Some((shape, content)) = tensors.swap_remove(&name) else { continue };
-            let tensor = HostTensor { values: numbers(&content), shape };
-            state.tensors.insert(name[prefix.len()..].to_string(), tensor);
+            let Some((shape, content)) = tensors.swap_remove(&name) else {
+                continue;
+            };
+            let tensor = HostTensor {
+                values: numbers(&content),
+                shape,
+            };
+            state
+                .tensors
+                .insert(name[prefix.len()..].to_string(), tensor);
         }
         states.push(state);
     }
 
     settle_statistics(&chain.model);
-    chain.model =
-        chain.model.try_load_record(record).map_err(|error| failed(error.to_string()))?;
+    chain.model = chain
+        .model
+        .try_load_record(record)
+        .map_err(|error| failed(error.to_string()))?;
     for (id, mask, quantization) in spaces {
         let space = &chain.spaces[id];
         space.set_mask(mask)?;
@@ -336,7 +436,10 @@ pub(crate) fn load<M: Module + 'static, I: 'static>(
         let name = algorithm.name();
         algorithm
             .load_state(state)
-            .map_err(|source| Error::Algorithm { algorithm: name, source })?;
+            .map_err(|source| Error::Algorithm {
+                algorithm: name,
+                source,
+            })?;
     }
     let progress = &mut chain.progress;
     progress.optimizer = optimizer;
@@ -358,7 +461,10 @@ pub(crate) fn load<M: Module + 'static, I: 'static>(
 }
 
 fn numbers(content: &[u8]) -> Vec<f32> {
-    content.chunks_exact(4).map(|raw| f32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]])).collect()
+    content
+        .chunks_exact(4)
+        .map(|raw| f32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]]))
+        .collect()
 }
 
 fn require_same_chain<M: Module + 'static, I: 'static>(
@@ -366,14 +472,28 @@ fn require_same_chain<M: Module + 'static, I: 'static>(
     header: &Header,
 ) -> Result<(), String> {
     let here = chain.algorithms();
-    let there: Vec<&str> = header.algorithms.iter().map(|saved| saved.name.as_str()).collect();
+    let there: Vec<&str> = header
+        .algorithms
+        .iter()
+        .map(|saved| saved.name.as_str())
+        .collect();
     if here != there {
-        return Err(format!("it was written by the chain {there:?}, this chain is {here:?}"));
+        return Err(format!(
+            "it was written by the chain {there:?}, this chain is {here:?}"
+        ));
     }
-    if let Some(id) = header.spaces.keys().find(|id| !chain.spaces.contains_key(*id)) {
+    if let Some(id) = header
+        .spaces
+        .keys()
+        .find(|id| !chain.spaces.contains_key(*id))
+    {
         return Err(format!("it holds `{id}`, which is no target of this chain"));
     }
-    if let Some(id) = chain.spaces.keys().find(|id| !header.spaces.contains_key(*id)) {
+    if let Some(id) = chain
+        .spaces
+        .keys()
+        .find(|id| !header.spaces.contains_key(*id))
+    {
         return Err(format!("it lacks `{id}`, which is a target of this chain"));
     }
     Ok(())

@@ -31,7 +31,11 @@ impl<M: Module + 'static> Compressed<M> {
         // A snapshot: nothing that happens to the chain afterwards moves this result.
         let model = model.valid();
         let spaces = attach::spaces(&model);
-        Ok(Self { model, spaces, history })
+        Ok(Self {
+            model,
+            spaces,
+            history,
+        })
     }
 
     /// The model as it is simulated, in validation mode.

@@ -55,7 +55,14 @@ impl<M: fmt::Debug, I> fmt::Debug for Compressor<M, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Compressor")
             .field("model", &self.model)
-            .field("spaces", &self.spaces.keys().map(ToString::to_string).collect::<Vec<_>>())
+            .field(
+                "spaces",
+                &self
+                    .spaces
+                    .keys()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>(),
+            )
             .field("step", &self.progress.step)
             .finish_non_exhaustive()
     }
@@ -136,7 +143,10 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
 
     /// The names of the fused algorithms, oldest first.
     pub fn algorithms(&self) -> Vec<&'static str> {
-        self.algorithms.iter().map(|algorithm| algorithm.name()).collect()
+        self.algorithms
+            .iter()
+            .map(|algorithm| algorithm.name())
+            .collect()
     }
 
     /// The channels of the model and how they are coupled, captured once with the dummy input.
@@ -167,19 +177,32 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         targets: &[TargetId],
     ) -> Result<Vec<Arc<TargetSpace>>, Error> {
         for id in targets {
-            if self.spaces.get(id).is_some_and(|space| space.is_claimed(mode)) {
-                return Err(Error::TargetTaken { target: id.clone(), mode });
+            if self
+                .spaces
+                .get(id)
+                .is_some_and(|space| space.is_claimed(mode))
+            {
+                return Err(Error::TargetTaken {
+                    target: id.clone(),
+                    mode,
+                });
             }
         }
         self.attach(targets)?;
-        let claimed = targets.iter().map(|id| self.spaces[id].clone()).collect::<Vec<_>>();
+        let claimed = targets
+            .iter()
+            .map(|id| self.spaces[id].clone())
+            .collect::<Vec<_>>();
         claimed.iter().for_each(|space| space.claim(mode));
         Ok(claimed)
     }
 
     fn attach(&mut self, targets: &[TargetId]) -> Result<(), Error> {
-        let missing: Vec<TargetId> =
-            targets.iter().filter(|id| !self.spaces.contains_key(*id)).cloned().collect();
+        let missing: Vec<TargetId> = targets
+            .iter()
+            .filter(|id| !self.spaces.contains_key(*id))
+            .cloned()
+            .collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -222,7 +245,9 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
                 return Err(error);
             }
         }
-        targets.iter().for_each(|id| self.spaces[id].claim(Mode::Pruning));
+        targets
+            .iter()
+            .for_each(|id| self.spaces[id].claim(Mode::Pruning));
         Ok(())
     }
 
@@ -245,17 +270,26 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         let device = device.without_autodiff();
         let mut states = IndexMap::new();
         for (id, entry) in calibration {
-            let state = entry
-                .to_quantization(&device)
-                .map_err(|reason| Error::InvalidCalibration { target: id.clone(), reason })?;
+            let state =
+                entry
+                    .to_quantization(&device)
+                    .map_err(|reason| Error::InvalidCalibration {
+                        target: id.clone(),
+                        reason,
+                    })?;
             states.insert(id.clone(), state);
         }
         let targets: Vec<TargetId> = states.keys().cloned().collect();
         self.attach(&targets)?;
         for (id, entry) in calibration {
-            let fits = self.spaces[id].shape().map(|shape| entry.check_shape(&shape));
+            let fits = self.spaces[id]
+                .shape()
+                .map(|shape| entry.check_shape(&shape));
             fits.unwrap_or(Ok(()))
-                .map_err(|reason| Error::InvalidCalibration { target: id.clone(), reason })?;
+                .map_err(|reason| Error::InvalidCalibration {
+                    target: id.clone(),
+                    reason,
+                })?;
         }
         for (id, state) in states {
             self.spaces[&id].set_quantization(Some(state));
@@ -304,11 +338,16 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         let progress = &self.progress;
         let (step, total_steps) = (progress.step, progress.total_steps);
         for algorithm in self.algorithms.iter_mut().rev() {
-            let run = Run { model: &self.model, step, total_steps };
+            let run = Run {
+                model: &self.model,
+                step,
+                total_steps,
+            };
             let name = algorithm.name();
-            algorithm
-                .finish(run)
-                .map_err(|source| Error::Algorithm { algorithm: name, source })?;
+            algorithm.finish(run).map_err(|source| Error::Algorithm {
+                algorithm: name,
+                source,
+            })?;
         }
         Compressed::new(self.model, self.progress.history)
     }
@@ -354,12 +393,18 @@ impl Budget {
 
     /// A number of optimizer steps; the data starts over when it ends.
     pub fn steps(steps: usize) -> Self {
-        Self { length: Length::Steps(steps), checkpoint: None }
+        Self {
+            length: Length::Steps(steps),
+            checkpoint: None,
+        }
     }
 
     /// A number of passes over the evaluator's data.
     pub fn epochs(epochs: usize) -> Self {
-        Self { length: Length::Epochs(epochs), checkpoint: None }
+        Self {
+            length: Length::Epochs(epochs),
+            checkpoint: None,
+        }
     }
 
     /// Writes a checkpoint to `path` every `steps` steps, replacing the one before.

@@ -157,10 +157,7 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
     }
 
     /// Sets the loss of a batch, a tensor with one element.
-    pub fn with_loss(
-        mut self,
-        loss: impl Fn(&M, &I) -> Tensor<1> + Send + Sync + 'static,
-    ) -> Self {
+    pub fn with_loss(mut self, loss: impl Fn(&M, &I) -> Tensor<1> + Send + Sync + 'static) -> Self {
         self.loss = Some(Arc::new(loss));
         self
     }
@@ -206,12 +203,18 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
             (self.batches.is_none(), "data to train on", "with_data"),
             (self.loss.is_none(), "the loss of a batch", "with_loss"),
             (self.optimizer.is_none(), "an optimizer", "with_optimizer"),
-            (self.learning_rate.is_none(), "a learning rate", "with_learning_rate"),
+            (
+                self.learning_rate.is_none(),
+                "a learning rate",
+                "with_learning_rate",
+            ),
         ];
         match parts.into_iter().find(|(missing, ..)| *missing) {
-            Some((_, missing, builder)) => {
-                Err(Error::MissingEvaluator { algorithm, missing, builder })
-            }
+            Some((_, missing, builder)) => Err(Error::MissingEvaluator {
+                algorithm,
+                missing,
+                builder,
+            }),
             None => Ok(()),
         }
     }
@@ -300,8 +303,10 @@ struct FromLoader<I> {
 impl<I> FromLoader<I> {
     fn pass(&self, epoch: usize, visit: Visit<'_, I>) -> Result<(), Error> {
         for batch in self.loader.iter() {
-            let batch =
-                batch.map_err(|error| Error::Data { epoch, reason: error.to_string() })?;
+            let batch = batch.map_err(|error| Error::Data {
+                epoch,
+                reason: error.to_string(),
+            })?;
             if visit(batch)?.is_break() {
                 break;
             }

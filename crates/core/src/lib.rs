@@ -37,8 +37,8 @@ mod training;
 mod walk;
 mod wrapper;
 
-pub use attach::tap;
 pub use algorithm::{Algorithm, AlgorithmState, HostTensor, Run};
+pub use attach::tap;
 pub use block::Grid;
 pub use compressed::{Calibration, Compressed, Masks};
 pub use compressor::{Budget, Compressor};

@@ -78,12 +78,22 @@ impl Mask {
                 reason: format!("{} values do not fill the shape {shape:?}", values.len()),
             });
         }
-        if let Some(at) = values.iter().position(|&value| value != 0.0 && value != 1.0) {
+        if let Some(at) = values
+            .iter()
+            .position(|&value| value != 0.0 && value != 1.0)
+        {
             return Err(Error::InvalidMask {
-                reason: format!("value {at} is {}, but a mask holds only 0 and 1", values[at]),
+                reason: format!(
+                    "value {at} is {}, but a mask holds only 0 and 1",
+                    values[at]
+                ),
             });
         }
-        Ok(Self { values, shape, method: MaskMethod::Mul })
+        Ok(Self {
+            values,
+            shape,
+            method: MaskMethod::Mul,
+        })
     }
 
     /// Sets how the mask enters the value.
@@ -151,12 +161,20 @@ mod tests {
 
     #[test]
     fn a_mask_must_fill_its_shape_with_zeros_and_ones() {
-        assert!(matches!(Mask::new(vec![1.0], [2]), Err(Error::InvalidMask { .. })));
-        assert!(matches!(Mask::new(vec![f32::NAN], [1]), Err(Error::InvalidMask { .. })));
+        assert!(matches!(
+            Mask::new(vec![1.0], [2]),
+            Err(Error::InvalidMask { .. })
+        ));
+        assert!(matches!(
+            Mask::new(vec![f32::NAN], [1]),
+            Err(Error::InvalidMask { .. })
+        ));
         let read = |text: &str| serde_json::from_str::<Mask>(text);
         assert!(read(r#"{"values": [0.5], "shape": [1]}"#).is_err());
         assert!(read(r#"{"values": [1.0], "shape": [2]}"#).is_err());
-        let mask = Mask::new(vec![1.0, 0.0], [2]).unwrap().with_method(MaskMethod::Add);
+        let mask = Mask::new(vec![1.0, 0.0], [2])
+            .unwrap()
+            .with_method(MaskMethod::Add);
         assert_eq!(read(&serde_json::to_string(&mask).unwrap()).unwrap(), mask);
     }
 }

@@ -10,10 +10,7 @@ use crate::space::FlatTensor;
 /// The raw parameters with these paths, in module order, detached from any graph.
 ///
 /// Raw means without the simulation: neither quantized nor masked.
-pub fn parameters<M: Module>(
-    model: &M,
-    paths: &IndexSet<String>,
-) -> IndexMap<String, FlatTensor> {
+pub fn parameters<M: Module>(model: &M, paths: &IndexSet<String>) -> IndexMap<String, FlatTensor> {
     collect(model, paths, None)
 }
 
@@ -33,7 +30,12 @@ fn collect<M: Module>(
     paths: &IndexSet<String>,
     gradients: Option<&GradientsParams>,
 ) -> IndexMap<String, FlatTensor> {
-    let mut collector = Collector { path: Vec::new(), paths, gradients, found: IndexMap::new() };
+    let mut collector = Collector {
+        path: Vec::new(),
+        paths,
+        gradients,
+        found: IndexMap::new(),
+    };
     model.visit(&mut collector);
     collector.found
 }

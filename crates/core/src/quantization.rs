@@ -151,11 +151,16 @@ impl CalibrationEntry {
     pub(crate) fn check_shape(&self, shape: &[usize]) -> Result<(), String> {
         let blocks = self.grid.blocks();
         let tiles = blocks.len() == shape.len()
-            && shape.iter().zip(blocks).all(|(size, &blocks)| blocks > 0 && size % blocks == 0);
+            && shape
+                .iter()
+                .zip(blocks)
+                .all(|(size, &blocks)| blocks > 0 && size % blocks == 0);
         // No dimension at all is one block for everything.
         match tiles || blocks.is_empty() {
             true => Ok(()),
-            false => Err(format!("the grid {blocks:?} does not divide the shape {shape:?}")),
+            false => Err(format!(
+                "the grid {blocks:?} does not divide the shape {shape:?}"
+            )),
         }
     }
 
@@ -168,14 +173,22 @@ impl CalibrationEntry {
     pub fn to_quantization(&self, device: &Device) -> Result<Quantization, String> {
         let blocks = self.grid.len();
         let load = |name: &str, values: &Option<Vec<f32>>| -> Result<Option<Tensor<1>>, String> {
-            let Some(values) = values else { return Ok(None) };
+            let Some(values) = values else {
+                return Ok(None);
+            };
             if values.len() != blocks {
-                return Err(format!("{} {name} values for {blocks} blocks", values.len()));
+                return Err(format!(
+                    "{} {name} values for {blocks} blocks",
+                    values.len()
+                ));
             }
             if let Some(bad) = values.iter().find(|value| !value.is_finite()) {
                 return Err(format!("a {name} is {bad}"));
             }
-            Ok(Some(Tensor::from_data(TensorData::from(values.as_slice()), device)))
+            Ok(Some(Tensor::from_data(
+                TensorData::from(values.as_slice()),
+                device,
+            )))
         };
         if self.grid.is_empty() {
             return Err(format!("the grid {:?} has no block", self.grid.blocks()));

@@ -49,7 +49,9 @@ impl Module for Simulation {
     }
 
     fn valid(&self) -> Self {
-        Self { space: self.space.snapshot() }
+        Self {
+            space: self.space.snapshot(),
+        }
     }
 
     fn materialize(self) -> Self {

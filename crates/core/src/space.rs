@@ -7,8 +7,8 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use parking_lot::{Mutex, MutexGuard};
@@ -55,7 +55,10 @@ impl FlatTensor {
     pub fn new<const D: usize>(tensor: Tensor<D>) -> Self {
         let shape: Vec<usize> = tensor.dims().to_vec();
         let elements = shape.iter().product::<usize>();
-        Self { values: tensor.reshape([elements]), shape }
+        Self {
+            values: tensor.reshape([elements]),
+            shape,
+        }
     }
 
     /// The values read back to the host.
@@ -100,7 +103,10 @@ struct Inner {
 #[derive(Clone)]
 enum Failure {
     Observation(String),
-    Mask { expected: Vec<usize>, found: Vec<usize> },
+    Mask {
+        expected: Vec<usize>,
+        found: Vec<usize>,
+    },
 }
 
 /// The state of one target, shared by the model that simulates it and the compressors that steer it.
@@ -124,7 +130,14 @@ impl fmt::Debug for TargetSpace {
 
 impl TargetSpace {
     pub(crate) fn new(id: TargetId, shape: Option<Vec<usize>>, phase: Arc<Phase>) -> Self {
-        Self { id, phase, inner: Mutex::new(Inner { shape, ..Inner::default() }) }
+        Self {
+            id,
+            phase,
+            inner: Mutex::new(Inner {
+                shape,
+                ..Inner::default()
+            }),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -183,7 +196,11 @@ impl TargetSpace {
             let free = if self.id.target.is_param() { 0 } else { 1 };
             let fits = found.len() == expected.len()
                 && found[..free.min(found.len())].iter().all(|&size| size == 1)
-                && found.iter().zip(expected).skip(free).all(|(f, e)| f == e || *f == 1);
+                && found
+                    .iter()
+                    .zip(expected)
+                    .skip(free)
+                    .all(|(f, e)| f == e || *f == 1);
             if !fits {
                 return Err(crate::Error::ShapeMismatch {
                     target: self.id.clone(),
@@ -193,7 +210,9 @@ impl TargetSpace {
                 });
             }
         }
-        inner.removed = mask.as_ref().map(|mask| (mask.removed(), mask.values().len()));
+        inner.removed = mask
+            .as_ref()
+            .map(|mask| (mask.removed(), mask.values().len()));
         inner.mask = mask;
         inner.mask_values = None;
         Ok(())
@@ -250,7 +269,10 @@ impl TargetSpace {
     /// The observer refused the values, for instance because they are not finite.
     pub fn observe(&self, values: &FlatTensor) -> Result<(), crate::Error> {
         self.follow(values)
-            .map_err(|reason| crate::Error::Observation { target: self.id.clone(), reason })
+            .map_err(|reason| crate::Error::Observation {
+                target: self.id.clone(),
+                reason,
+            })
     }
 
     fn follow(&self, values: &FlatTensor) -> Result<(), String> {
@@ -268,9 +290,12 @@ impl TargetSpace {
         let target = self.id.clone();
         Some(match self.lock().failure.take()? {
             Failure::Observation(reason) => crate::Error::Observation { target, reason },
-            Failure::Mask { expected, found } => {
-                crate::Error::ShapeMismatch { target, what: "the mask", expected, found }
-            }
+            Failure::Mask { expected, found } => crate::Error::ShapeMismatch {
+                target,
+                what: "the mask",
+                expected,
+                found,
+            },
         })
     }
 
@@ -283,7 +308,11 @@ impl TargetSpace {
     pub(crate) fn fork(&self, phase: Arc<Phase>) -> Arc<Self> {
         let mut inner = self.lock().clone();
         inner.hidden.clear();
-        Arc::new(Self { id: self.id.clone(), phase, inner: Mutex::new(inner) })
+        Arc::new(Self {
+            id: self.id.clone(),
+            phase,
+            inner: Mutex::new(inner),
+        })
     }
 
     /// Takes over what a copy of this state knows.
@@ -310,14 +339,18 @@ impl TargetSpace {
             {
                 // Only now that the shape is known, what was accepted as a mask turns out not to fit.
                 let expected = value.dims().to_vec();
-                inner.failure.get_or_insert(Failure::Mask { expected, found });
+                inner
+                    .failure
+                    .get_or_insert(Failure::Mask { expected, found });
                 return value;
             }
         }
         if self.phase.is_training() {
             let seen = FlatTensor::new(value.clone().detach().without_autodiff());
             if let Err(reason) = self.follow(&seen) {
-                self.lock().failure.get_or_insert(Failure::Observation(reason));
+                self.lock()
+                    .failure
+                    .get_or_insert(Failure::Observation(reason));
             }
         }
         let value = self.simulate(value);
@@ -342,8 +375,12 @@ impl TargetSpace {
 
 impl Inner {
     fn quantize<const D: usize>(&mut self, value: Tensor<D>) -> Tensor<D> {
-        let Some(quantization) = &self.quantization else { return value };
-        let Some((scale, zero_point)) = quantization.active_parameters() else { return value };
+        let Some(quantization) = &self.quantization else {
+            return value;
+        };
+        let Some((scale, zero_point)) = quantization.active_parameters() else {
+            return value;
+        };
         let (qmin, qmax) = (quantization.qmin, quantization.qmax);
         let (grid, gradient) = (quantization.grid.clone(), quantization.gradient);
         let device = value.device().without_autodiff();
@@ -382,7 +419,10 @@ impl Inner {
     fn misfit(&self, dims: &[usize]) -> Option<Vec<usize>> {
         let shape = self.mask.as_ref()?.shape();
         let fits = shape.len() == dims.len()
-            && shape.iter().zip(dims).all(|(&mask, &size)| mask == 1 || mask == size);
+            && shape
+                .iter()
+                .zip(dims)
+                .all(|(&mask, &size)| mask == 1 || mask == size);
         (!fits).then(|| shape.to_vec())
     }
 

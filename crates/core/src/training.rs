@@ -88,17 +88,26 @@ pub(crate) fn prepare<M: Module + 'static, I: 'static>(
 ) -> Result<(), Error> {
     let total_steps = chain.progress.total_steps;
     for algorithm in &chain.algorithms {
-        algorithm.check(total_steps).map_err(|reason| Error::Budget {
-            reason: format!("{}: {reason}", algorithm.name()),
-        })?;
+        algorithm
+            .check(total_steps)
+            .map_err(|reason| Error::Budget {
+                reason: format!("{}: {reason}", algorithm.name()),
+            })?;
     }
     if chain.progress.prepared {
         return Ok(());
     }
     for algorithm in chain.algorithms.iter_mut().rev() {
-        let run = Run { model: &chain.model, step: 0, total_steps };
+        let run = Run {
+            model: &chain.model,
+            step: 0,
+            total_steps,
+        };
         let name = algorithm.name();
-        algorithm.prepare(run).map_err(|source| Error::Algorithm { algorithm: name, source })?;
+        algorithm.prepare(run).map_err(|source| Error::Algorithm {
+            algorithm: name,
+            source,
+        })?;
     }
     chain.progress.prepared = true;
     Ok(())
@@ -128,7 +137,9 @@ pub(crate) fn backward<M: Module + 'static, I: 'static>(
     batch: &I,
 ) -> Result<(Tensor<1>, GradientsParams), Error> {
     let Some(task_loss) = chain.evaluator.loss() else {
-        return Err(Error::NoBatches { epoch: chain.progress.epoch });
+        return Err(Error::NoBatches {
+            epoch: chain.progress.epoch,
+        });
     };
     let (step, total_steps) = (chain.progress.step, chain.progress.total_steps);
     if let (Some(seed), Some(device)) =
@@ -136,10 +147,17 @@ pub(crate) fn backward<M: Module + 'static, I: 'static>(
     {
         device.seed(seed);
     }
-    let run = Run { model: &chain.model, step, total_steps };
+    let run = Run {
+        model: &chain.model,
+        step,
+        total_steps,
+    };
     for algorithm in &mut chain.algorithms {
         let name = algorithm.name();
-        algorithm.observe(run).map_err(|source| Error::Algorithm { algorithm: name, source })?;
+        algorithm.observe(run).map_err(|source| Error::Algorithm {
+            algorithm: name,
+            source,
+        })?;
     }
     chain.phase.set_training(true);
     let loss = task_loss(&chain.model, batch);
@@ -150,7 +168,9 @@ pub(crate) fn backward<M: Module + 'static, I: 'static>(
         }
     }
     if loss.dims() != [1] {
-        return Err(Error::LossShape { found: loss.dims().to_vec() });
+        return Err(Error::LossShape {
+            found: loss.dims().to_vec(),
+        });
     }
     let task_value = loss.clone().detach().into_scalar::<f32>();
     let mut loss = loss;
@@ -158,12 +178,18 @@ pub(crate) fn backward<M: Module + 'static, I: 'static>(
         let name = algorithm.name();
         loss = algorithm
             .loss(loss, batch, run)
-            .map_err(|source| Error::Algorithm { algorithm: name, source })?;
+            .map_err(|source| Error::Algorithm {
+                algorithm: name,
+                source,
+            })?;
     }
     let minimised = loss.clone().detach();
     let value = minimised.clone().into_scalar::<f32>();
     if !value.is_finite() {
-        return Err(Error::LossNotFinite { step, loss: f64::from(value) });
+        return Err(Error::LossNotFinite {
+            step,
+            loss: f64::from(value),
+        });
     }
     require_reached(chain)?;
     chain.progress.record = Some(StepRecord {
@@ -174,12 +200,19 @@ pub(crate) fn backward<M: Module + 'static, I: 'static>(
         sparsity: 0.0,
     });
     let gradients = GradientsParams::from_grads(loss.backward(), &chain.model);
-    let run = Run { model: &chain.model, step, total_steps };
+    let run = Run {
+        model: &chain.model,
+        step,
+        total_steps,
+    };
     for algorithm in &mut chain.algorithms {
         let name = algorithm.name();
         algorithm
             .gradients(&gradients, run)
-            .map_err(|source| Error::Algorithm { algorithm: name, source })?;
+            .map_err(|source| Error::Algorithm {
+                algorithm: name,
+                source,
+            })?;
     }
     Ok((minimised, gradients))
 }
@@ -192,15 +225,26 @@ pub(crate) fn after_step<M: Module + 'static, I: 'static>(
     chain.progress.step += 1;
     let (step, total_steps) = (chain.progress.step, chain.progress.total_steps);
     for algorithm in chain.algorithms.iter_mut().rev() {
-        let run = Run { model: &chain.model, step, total_steps };
+        let run = Run {
+            model: &chain.model,
+            step,
+            total_steps,
+        };
         let name = algorithm.name();
         algorithm
             .after_step(run)
-            .map_err(|source| Error::Algorithm { algorithm: name, source })?;
+            .map_err(|source| Error::Algorithm {
+                algorithm: name,
+                source,
+            })?;
     }
     let sparsity = sparsity(chain);
     if let Some(record) = chain.progress.record.take() {
-        chain.progress.history.steps.push(StepRecord { learning_rate, sparsity, ..record });
+        chain.progress.history.steps.push(StepRecord {
+            learning_rate,
+            sparsity,
+            ..record
+        });
     }
     if let Some((every, evaluate)) = chain.evaluator.evaluation()
         && (step.is_multiple_of(*every) || step == total_steps)
@@ -212,24 +256,32 @@ pub(crate) fn after_step<M: Module + 'static, I: 'static>(
 }
 
 /// An input or output that no forward pass reaches would be simulated nowhere, silently.
-fn require_reached<M: Module + 'static, I: 'static>(
-    chain: &Compressor<M, I>,
-) -> Result<(), Error> {
-    let unreached = chain.spaces.values().find(|space| {
-        !matches!(space.id().target, Target::Param(_)) && space.shape().is_none()
-    });
+fn require_reached<M: Module + 'static, I: 'static>(chain: &Compressor<M, I>) -> Result<(), Error> {
+    let unreached = chain
+        .spaces
+        .values()
+        .find(|space| !matches!(space.id().target, Target::Param(_)) && space.shape().is_none());
     match unreached {
-        Some(space) => Err(Error::Unreached { target: space.id().clone() }),
+        Some(space) => Err(Error::Unreached {
+            target: space.id().clone(),
+        }),
         None => Ok(()),
     }
 }
 
 fn sparsity<M: Module + 'static, I: 'static>(chain: &Compressor<M, I>) -> f64 {
-    let counts = chain.spaces.values().filter(|space| space.id().target.is_param());
+    let counts = chain
+        .spaces
+        .values()
+        .filter(|space| space.id().target.is_param());
     let (removed, all) = counts
         .filter_map(|space| space.removed())
         .fold((0, 0), |(removed, all), (r, a)| (removed + r, all + a));
-    if all == 0 { 0.0 } else { removed as f64 / all as f64 }
+    if all == 0 {
+        0.0
+    } else {
+        removed as f64 / all as f64
+    }
 }
 
 fn leave_checkpoint<M: Module + 'static, I: 'static>(

@@ -25,7 +25,11 @@ pub(crate) enum Seen<'a> {
 /// What an editing walk meets.
 pub(crate) enum Edited<'a> {
     /// A wrapper: its path, its ports and the layer inside.
-    Wrapper { path: &'a str, ports: &'a mut Ports, layer: &'a mut dyn Any },
+    Wrapper {
+        path: &'a str,
+        ports: &'a mut Ports,
+        layer: &'a mut dyn Any,
+    },
     /// The cell of a parameter's simulation.
     Simulation(&'a mut Arc<TargetSpace>),
 }
@@ -49,7 +53,9 @@ pub(crate) fn visit<M: Module, S: 'static>(
     let shared = state.clone();
     {
         let _guard = Guard::start();
-        READER.set(Some(Box::new(move |seen| read(&mut shared.borrow_mut(), seen))));
+        READER.set(Some(Box::new(move |seen| {
+            read(&mut shared.borrow_mut(), seen)
+        })));
         model.visit(&mut PathTracker);
     }
     into_inner(state)
@@ -65,7 +71,9 @@ pub(crate) fn edit<M: Module, S: 'static>(
     let shared = state.clone();
     let model = {
         let _guard = Guard::start();
-        EDITOR.set(Some(Box::new(move |found| change(&mut shared.borrow_mut(), found))));
+        EDITOR.set(Some(Box::new(move |found| {
+            change(&mut shared.borrow_mut(), found)
+        })));
         model.map(&mut PathTracker)
     };
     (model, into_inner(state))
@@ -73,7 +81,10 @@ pub(crate) fn edit<M: Module, S: 'static>(
 
 fn into_inner<S>(state: Rc<RefCell<S>>) -> S {
     // The walk's guard has dropped the only other owner.
-    Rc::try_unwrap(state).ok().expect("the listener is gone").into_inner()
+    Rc::try_unwrap(state)
+        .ok()
+        .expect("the listener is gone")
+        .into_inner()
 }
 
 /// Called by a wrapper while it is visited.
@@ -88,7 +99,13 @@ pub(crate) fn report_simulation(space: &Arc<TargetSpace>) {
 
 /// Called by a wrapper while it is mapped.
 pub(crate) fn offer_wrapper(ports: &mut Ports, layer: &mut dyn Any) {
-    with(&EDITOR, |editor| editor(Edited::Wrapper { path: &path(), ports, layer }));
+    with(&EDITOR, |editor| {
+        editor(Edited::Wrapper {
+            path: &path(),
+            ports,
+            layer,
+        })
+    });
 }
 
 /// Called by a simulation while it is mapped.

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::TensorData;
-use burn_compress_core::{Calibration, CalibrationEntry, Error, Mask, MaskMethod, Masks, TargetId};
+use burn_compress_core::{CalibrationEntry, Error, Mask, MaskMethod, TargetId};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
@@ -85,10 +85,10 @@ impl Field {
     }
 }
 
+type NamedTensors = Vec<(&'static str, TensorData)>;
+
 /// The JSON part and the tensors that are not empty, with their names.
-pub(crate) fn pack(
-    state: &SmallState,
-) -> Result<(StateJson, Vec<(&'static str, TensorData)>), SpeedupError> {
+pub(crate) fn pack(state: &SmallState) -> Result<(StateJson, NamedTensors), SpeedupError> {
     let mut json = StateJson {
         masks: IndexMap::new(),
         settings: Vec::new(),
@@ -135,7 +135,7 @@ pub(crate) fn pack(
         }
         json.calibration.insert(target.clone(), at);
     }
-    let mut tensors = Vec::new();
+    let mut tensors = NamedTensors::new();
     if !numbers.is_empty() {
         let shape = [numbers.len()];
         tensors.push((CALIBRATION, TensorData::new(numbers, shape)));
@@ -258,7 +258,7 @@ impl<T: Clone> Reel<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn_compress_core::{Grid, Quantization};
+    use burn_compress_core::{Calibration, Grid, Masks, Quantization};
     use rstest::rstest;
 
     fn id(target: &str) -> TargetId {

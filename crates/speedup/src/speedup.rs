@@ -407,10 +407,36 @@ mod tests {
     }
 
     fn speed_up(masks: &Masks, calibration: &Calibration) -> Result<Speedup<Net>, SpeedupError> {
-        let device = Device::flex();
+        let net = Net::new(&Device::flex());
+        speed_up_net(&net, masks, calibration, PartialChannels::Keep)
+    }
+
+    fn speed_up_net(
+        net: &Net,
+        masks: &Masks,
+        calibration: &Calibration,
+        partial_channels: PartialChannels,
+    ) -> Result<Speedup<Net>, SpeedupError> {
         let compressed =
-            Compressed::from_parts(Net::new(&device), masks, calibration, History::default())?;
-        ModelSpeedup::new(compressed, dummy(&device)).speedup_model()
+            Compressed::from_parts(net.clone(), masks, calibration, History::default())?;
+        ModelSpeedup::new(compressed, dummy(&Device::flex()))
+            .with_partial_channels(partial_channels)
+            .speedup_model()
+    }
+
+    fn keep(net: &Net, masks: &Masks) -> Speedup<Net> {
+        speed_up_net(net, masks, &Calibration::new(), PartialChannels::Keep).unwrap()
+    }
+
+    fn lift(net: &Net, masks: &Masks) -> Speedup<Net> {
+        speed_up_net(net, masks, &Calibration::new(), PartialChannels::Lift).unwrap()
+    }
+
+    /// Compares what two networks make of the same input, bit by bit.
+    fn assert_same(a: &Net, b: &Net) {
+        let (dummy, device) = (dummy(&Device::flex()), Device::flex());
+        let (a, b) = (dummy.run(a, &device), dummy.run(b, &device));
+        a[0].assert_eq(&b[0], true);
     }
 
     #[test]
@@ -524,8 +550,7 @@ mod tests {
         let (model, state) = load_small(Net::new(&device), &path).unwrap();
         assert_eq!(state, small.state);
         let loaded = with_state(model, &state.masks, &state.calibration).unwrap();
-        let run = |model: &Net| dummy(&device).run(model, &device).remove(0);
-        run(&loaded).assert_eq(&run(&small.model), true);
+        assert_same(&loaded, &small.model);
     }
 
     fn speed_up_with(
@@ -583,13 +608,13 @@ mod tests {
 
     #[test]
     fn masks_of_outputs_remove_the_same_as_masks_of_parameters() {
-        let expected = speed_up(&masks(), &Calibration::new()).unwrap();
-        let small = speed_up(&masks_of_outputs(), &Calibration::new()).unwrap();
+        let net = Net::new(&Device::flex());
+        let expected = keep(&net, &masks());
+        let small = keep(&net, &masks_of_outputs());
         assert_eq!(small.plan, expected.plan);
         // They are all ones now.
         assert!(small.state.masks.is_empty());
-        let run = |model: &Net| dummy(&Device::flex()).run(model, &Device::flex()).remove(0);
-        run(&small.model).assert_eq(&run(&expected.model), true);
+        assert_same(&small.model, &expected.model);
     }
 
     #[test]
@@ -615,16 +640,6 @@ mod tests {
         assert_eq!(output.unwrap().keep, [0, 2, 3, 4, 5, 7]);
     }
 
-    fn speed_up_lifted(masks: &Masks) -> Speedup<Net> {
-        let device = Device::flex();
-        let (net, calibration) = (Net::new(&device), Calibration::new());
-        let compressed = Compressed::from_parts(net, masks, &calibration, History::default());
-        ModelSpeedup::new(compressed.unwrap(), dummy(&device))
-            .with_partial_channels(PartialChannels::Lift)
-            .speedup_model()
-            .unwrap()
-    }
-
     fn weight(conv: &Conv2d) -> Vec<f32> {
         conv.weight.val().into_data().try_to_vec().unwrap()
     }
@@ -632,13 +647,14 @@ mod tests {
     #[test]
     fn masks_of_partial_channels_are_kept_or_lifted() {
         // `point` alone masks channel 3 as well, `norm` alone channel 4.
+        let net = Net::new(&Device::flex());
         let mut masks = masks();
         masks.insert(id("point.weight"), rows(&[8, 8, 1, 1], &[1, 3, 6]));
         masks.insert(id("point.bias"), rows(&[8], &[1, 3, 6]));
         masks.insert(id("norm.gamma"), rows(&[8], &[1, 4, 6]));
         masks.insert(id("norm.beta"), rows(&[8], &[1, 4, 6]));
-        let kept = speed_up(&masks, &Calibration::new()).unwrap();
-        let lifted = speed_up_lifted(&masks);
+        let kept = keep(&net, &masks);
+        let lifted = lift(&net, &masks);
         assert_eq!(kept.plan, lifted.plan);
         assert_eq!(
             (kept.report.lifted_channels, lifted.report.lifted_channels),
@@ -659,21 +675,21 @@ mod tests {
         assert_eq!(gamma(&lifted.model), [1.0; 6]);
         assert!(lifted.state.masks.is_empty());
         // The same as if these channels had not been masked at all.
-        let run = |net: &Net| dummy(&Device::flex()).run(net, &Device::flex()).remove(0);
-        let other = speed_up(&self::masks(), &Calibration::new()).unwrap();
-        run(&lifted.model).assert_eq(&run(&other.model), true);
+        let other = keep(&net, &self::masks());
+        assert_same(&lifted.model, &other.model);
     }
 
     #[test]
     fn masks_of_outputs_are_lifted_too() {
+        let net = Net::new(&Device::flex());
         let mut masks = masks_of_outputs();
         let channels = rows(&[8], &[1, 3, 6]).values().to_vec();
         let mask = Mask::new(channels, [1, 8, 1, 1]).unwrap();
         masks.insert(id("depthwise._output_0"), mask);
-        let kept = speed_up(&masks, &Calibration::new()).unwrap();
+        let kept = keep(&net, &masks);
         let left = kept.state.masks[&id("depthwise._output_0")].values();
         assert_eq!(left, [1.0, 1.0, 0.0, 1.0, 1.0, 1.0]);
-        let lifted = speed_up_lifted(&masks);
+        let lifted = lift(&net, &masks);
         assert_eq!(lifted.report.lifted_channels, 1);
         assert!(lifted.state.masks.is_empty());
         assert_eq!(kept.plan, lifted.plan);
@@ -681,6 +697,7 @@ mod tests {
 
     #[test]
     fn single_values_and_channels_that_all_layers_mask_are_not_lifted() {
+        let net = Net::new(&Device::flex());
         let mut masks = masks();
         // Row 3 of `point` is masked by chance, with its bias.
         let mut values = masks[&id("point.weight")].values().to_vec();
@@ -692,8 +709,8 @@ mod tests {
         // The other group of `grouped` loses one channel only, so that channel 0 or 2 stays.
         masks.insert(id("grouped.weight"), rows(&[6, 4, 3, 3], &[0, 2, 5]));
         masks.insert(id("grouped.bias"), rows(&[6], &[0, 2, 5]));
-        let lifted = speed_up_lifted(&masks);
-        let kept = speed_up(&masks, &Calibration::new()).unwrap();
+        let lifted = lift(&net, &masks);
+        let kept = keep(&net, &masks);
         assert_eq!(lifted.report.lifted_channels, 0);
         assert_eq!(weight(&lifted.model.point), weight(&kept.model.point));
         assert_eq!(weight(&lifted.model.grouped), weight(&kept.model.grouped));

@@ -254,7 +254,7 @@ pub fn double_error(spec: &NetSpec, simulated: &Net, small: &Net) -> Result<f64,
 /// an ill-conditioned output, whose rounding alone exceeds the tolerance, are counted.
 pub fn check_equal(
     spec: &NetSpec,
-    pub compressed: &Compressed<Net>,
+    compressed: &Compressed<Net>,
     small: &Speedup<Net>,
     tally: &Tally,
 ) -> Result<f64, TestCaseError> {
@@ -283,7 +283,7 @@ pub fn check_equal(
 /// removed in double precision change nothing.
 pub fn speed_up(
     spec: &NetSpec,
-    pub compressed: &Compressed<Net>,
+    compressed: &Compressed<Net>,
     tally: &Tally,
 ) -> Result<Option<Speedup<Net>>, TestCaseError> {
     let dummy_input = spec.dummy_input(&Device::flex());
@@ -472,4 +472,3 @@ pub fn prune_and_quantize(
         compressed: quantizer.compress(Budget::steps(2))?,
     }))
 }
-

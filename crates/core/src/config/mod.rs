@@ -210,11 +210,12 @@ impl<S: Settings> ConfigList<S> {
     /// Text that has no such tables or something else besides, unknown keys and values of the wrong
     /// type.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        let document: Document<Vec<RawRule>> = toml::from_str(text).map_err(|error| ConfigError::Syntax {
-            format: "TOML",
-            expected: "a `[[rules]]` table for each rule",
-            reason: error.to_string(),
-        })?;
+        let document: Document<Vec<RawRule>> =
+            toml::from_str(text).map_err(|error| ConfigError::Syntax {
+                format: "TOML",
+                expected: "a `[[rules]]` table for each rule",
+                reason: error.to_string(),
+            })?;
         let not_finite = |(rule, raw): (usize, &RawRule)| Some((rule, raw.null()?));
         if let Some((rule, key)) = document.rules.iter().enumerate().find_map(not_finite) {
             let reason = "a finite number is expected, not `nan` or `inf`".to_string();

@@ -206,13 +206,15 @@ impl RawRule {
             match value {
                 Value::Null => Some(String::new()),
                 Value::Array(items) => items.iter().find_map(find),
-                Value::Object(map) => {
-                    map.iter().find_map(|(key, value)| Some(format!(".{key}{}", find(value)?)))
-                }
+                Value::Object(map) => map
+                    .iter()
+                    .find_map(|(key, value)| Some(format!(".{key}{}", find(value)?))),
                 _ => None,
             }
         }
-        self.0.iter().find_map(|(key, value)| Some(format!("{key}{}", find(value)?)))
+        self.0
+            .iter()
+            .find_map(|(key, value)| Some(format!("{key}{}", find(value)?)))
     }
 }
 

@@ -1,16 +1,14 @@
 //! The layers of `burn::nn` that can be wrapped.
 
-use burn::nn::attention::{MhaInput, MhaOutput, MultiHeadAttention};
-use burn::nn::conv::{
-    Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d,
+use burn::nn::activation::{
+    Celu, Elu, Gelu, HardSigmoid, HardSwish, Hardtanh, LeakyRelu, PRelu, Relu, Relu6, Selu, SiLU,
+    Sigmoid, Softplus, Tanh,
 };
+use burn::nn::attention::{MhaInput, MhaOutput, MultiHeadAttention};
+use burn::nn::conv::{Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d};
 use burn::nn::pool::{
     AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveAvgPool3d, AvgPool1d, AvgPool2d, MaxPool1d,
     MaxPool2d,
-};
-use burn::nn::activation::{
-    Celu, Elu, Gelu, HardSigmoid, HardSwish, Hardtanh, LeakyRelu, PRelu, Relu, Relu6, Selu,
-    Sigmoid, SiLU, Softplus, Tanh,
 };
 use burn::nn::{
     BatchNorm, Dropout, Embedding, GroupNorm, InstanceNorm, LayerNorm, Linear, RmsNorm,

@@ -83,7 +83,10 @@ pub struct Wrapper<L> {
 impl<L> Wrapper<L> {
     /// Wraps a layer.
     pub fn new(layer: L) -> Self {
-        Self { layer, ports: Ports::default() }
+        Self {
+            layer,
+            ports: Ports::default(),
+        }
     }
 
     /// Gives the layer back.
@@ -143,23 +146,38 @@ impl<L: Module + 'static> Module for Wrapper<L> {
     }
 
     fn fork(self, device: &Device) -> Self {
-        Self { layer: self.layer.fork(device), ports: self.ports }
+        Self {
+            layer: self.layer.fork(device),
+            ports: self.ports,
+        }
     }
 
     fn to_device(self, device: &Device) -> Self {
-        Self { layer: self.layer.to_device(device), ports: self.ports }
+        Self {
+            layer: self.layer.to_device(device),
+            ports: self.ports,
+        }
     }
 
     fn train(self) -> Self {
-        Self { layer: self.layer.train(), ports: self.ports }
+        Self {
+            layer: self.layer.train(),
+            ports: self.ports,
+        }
     }
 
     fn valid(&self) -> Self {
-        Self { layer: self.layer.valid(), ports: self.ports.snapshot() }
+        Self {
+            layer: self.layer.valid(),
+            ports: self.ports.snapshot(),
+        }
     }
 
     fn materialize(self) -> Self {
-        Self { layer: self.layer.materialize(), ports: self.ports }
+        Self {
+            layer: self.layer.materialize(),
+            ports: self.ports,
+        }
     }
 
     fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
@@ -170,7 +188,10 @@ impl<L: Module + 'static> Module for Wrapper<L> {
 
     fn map<T: ModuleMapper>(mut self, mapper: &mut T) -> Self {
         walk::offer_wrapper(&mut self.ports, &mut self.layer);
-        Self { layer: self.layer.map(mapper), ports: self.ports }
+        Self {
+            layer: self.layer.map(mapper),
+            ports: self.ports,
+        }
     }
 }
 

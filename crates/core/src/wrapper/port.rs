@@ -47,16 +47,24 @@ impl Ports {
         let spaces = self.spaces.iter();
         Self {
             path: self.path.clone(),
-            spaces: spaces.map(|(target, space)| (target.clone(), space.snapshot())).collect(),
+            spaces: spaces
+                .map(|(target, space)| (target.clone(), space.snapshot()))
+                .collect(),
         }
     }
 
     pub(crate) fn inputs(&self) -> Port<'_> {
-        Port { ports: self, side: Target::Input }
+        Port {
+            ports: self,
+            side: Target::Input,
+        }
     }
 
     pub(crate) fn outputs(&self) -> Port<'_> {
-        Port { ports: self, side: Target::Output }
+        Port {
+            ports: self,
+            side: Target::Output,
+        }
     }
 }
 
@@ -139,7 +147,11 @@ impl<const D1: usize, const D2: usize, const D3: usize> Activation
     for (Tensor<D1>, Tensor<D2>, Tensor<D3>)
 {
     fn pass(self, port: &Port<'_>) -> Self {
-        (port.tensor(0, self.0), port.tensor(1, self.1), port.tensor(2, self.2))
+        (
+            port.tensor(0, self.0),
+            port.tensor(1, self.1),
+            port.tensor(2, self.2),
+        )
     }
 }
 
@@ -154,6 +166,9 @@ impl Activation for MhaInput {
 /// The context is output 0, the attention weights are output 1.
 impl Activation for MhaOutput {
     fn pass(self, port: &Port<'_>) -> Self {
-        Self { context: port.tensor(0, self.context), weights: port.tensor(1, self.weights) }
+        Self {
+            context: port.tensor(0, self.context),
+            weights: port.tensor(1, self.weights),
+        }
     }
 }

@@ -1,0 +1,339 @@
+//! Groups of coupled channels: what has to lose the same channels for them to be exactly zero.
+
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn_compress_core::config::Selected;
+use burn_compress_core::graph::{ChannelGraph, ChannelGroup};
+use burn_compress_core::layer::{LayerInfo, ParamInfo};
+use burn_compress_core::{Compressor, Mask, Mode, Target, TargetId, TargetSpace};
+use indexmap::IndexMap;
+
+use crate::mask::{MaskTarget, TargetMask};
+use crate::metrics::Importance;
+use crate::{Blocks, PruningError, PruningSettings};
+
+/// A group of channels that parameters share.
+pub(super) struct Coupled {
+    pub(super) key: String,
+    settings: PruningSettings,
+    channels: usize,
+    /// The elements that one channel takes in the members with a score, for global ranking.
+    elements: usize,
+    pub(super) scored: Vec<Member>,
+    pub(super) written: Vec<Member>,
+    /// Why a channel must stay.
+    protected: Vec<Option<String>>,
+    /// Channels that are all that some parameter has of the group, as a branch of a concatenation;
+    /// fewest first. Not all of them can go.
+    branches: Vec<Vec<usize>>,
+}
+
+/// A parameter dimension that carries channels of a group.
+pub(super) struct Member {
+    pub(super) id: TargetId,
+    pub(super) space: Arc<TargetSpace>,
+    shape: Vec<usize>,
+    dim: usize,
+    positions: Vec<Vec<usize>>,
+}
+
+/// Makes a unit of a group of the graph and claims its members.
+pub(super) fn couple<M: Module + 'static, I: 'static>(
+    compressor: &mut Compressor<M, I>,
+    graph: &ChannelGraph,
+    index: usize,
+    items: &[Selected<PruningSettings>],
+) -> Result<Coupled, PruningError> {
+    let group = &graph.groups()[index];
+    let first = &items[0];
+    let settings = agreed(items)?;
+    let protected: Vec<Option<String>> = group
+        .channels
+        .iter()
+        .map(|&channel| graph.protected(channel).map(str::to_string))
+        .collect();
+    if let Some(reason) = protected.iter().flatten().next()
+        && protected.iter().all(Option::is_some)
+    {
+        return Err(PruningError::Protected {
+            reason: reason.clone(),
+        }
+        .at(first.id()));
+    }
+    let members = claim_members(compressor, group, items)?;
+    let (mut scored, mut written) = (Vec::new(), Vec::new());
+    for member in members {
+        if items.iter().any(|item| item.id() == member.id) {
+            scored.push(member.clone_handle());
+        }
+        written.push(member);
+    }
+    let elements = scored
+        .iter()
+        .map(|member| member.shape.iter().product::<usize>() / group.channels.len())
+        .sum::<usize>()
+        .max(1);
+    let key = format!("the channels of `{}`", first.id());
+    let settings = PruningSettings {
+        granularity: None,
+        dependency_group_id: (group.blocks > 1).then(|| key.clone()),
+        internal_metric_block: (group.blocks > 1).then_some(group.blocks),
+        ..settings
+    };
+    let channels = group.channels.len();
+    let branches = branches(group);
+    Ok(Coupled {
+        key,
+        settings,
+        channels,
+        elements,
+        scored,
+        written,
+        protected,
+        branches,
+    })
+}
+
+/// The channels of every parameter dimension that has some of the group only, fewest first.
+fn branches(group: &ChannelGroup) -> Vec<Vec<usize>> {
+    let mut branches: Vec<Vec<usize>> = group
+        .members
+        .iter()
+        .chain(&group.consumers)
+        .map(|member| {
+            let all = member.positions.iter().enumerate();
+            all.filter(|(_, at)| !at.is_empty())
+                .map(|(channel, _)| channel)
+                .collect()
+        })
+        .filter(|branch: &Vec<usize>| !branch.is_empty() && branch.len() < group.channels.len())
+        .collect();
+    branches.sort_by(|a, b| a.len().cmp(&b.len()).then_with(|| a.cmp(b)));
+    branches.dedup();
+    branches
+}
+
+/// The settings of a group, which all its selected members must share.
+fn agreed(items: &[Selected<PruningSettings>]) -> Result<PruningSettings, PruningError> {
+    let goals = |item: &Selected<PruningSettings>| PruningSettings {
+        granularity: None,
+        ..item.settings.clone()
+    };
+    let first = goals(&items[0]);
+    match items.iter().find(|item| goals(item) != first) {
+        None => Ok(first),
+        Some(other) => Err(PruningError::CoupledSettings {
+            member: items[0].id().to_string(),
+            found: format!("{:?}", goals(other)),
+            expected: format!("{first:?}"),
+        }
+        .at(other.id())),
+    }
+}
+
+/// Claims all members of a group; a weight among them that nobody selected must not be masked.
+fn claim_members<M: Module + 'static, I: 'static>(
+    compressor: &mut Compressor<M, I>,
+    group: &ChannelGroup,
+    items: &[Selected<PruningSettings>],
+) -> Result<Vec<Member>, PruningError> {
+    let mut found = Vec::new();
+    for member in &group.members {
+        let (layer, param) = find(compressor.layers(), &member.param)?;
+        let id = TargetId::new(layer.path.clone(), Target::param(param.name.clone()));
+        let selected = items.iter().any(|item| item.id() == id);
+        if param.shape.len() > 1 && !selected {
+            let coupled = id.layer.clone();
+            return Err(PruningError::CoupledLayer { coupled }.at(items[0].id()));
+        }
+        found.push((id, param.shape.clone(), member));
+    }
+    let ids: Vec<TargetId> = found.iter().map(|(id, ..)| id.clone()).collect();
+    let spaces = compressor.claim(Mode::Pruning, &ids)?;
+    Ok(found
+        .into_iter()
+        .zip(spaces)
+        .map(|((id, shape, member), space)| Member {
+            id,
+            space,
+            shape,
+            dim: member.dim,
+            positions: member.positions.clone(),
+        })
+        .collect())
+}
+
+fn find<'a>(
+    layers: &'a [LayerInfo],
+    path: &str,
+) -> Result<(&'a LayerInfo, &'a ParamInfo), PruningError> {
+    layers
+        .iter()
+        .find_map(|layer| {
+            let name = match layer.path.as_str() {
+                "" => path,
+                prefix => path.strip_prefix(prefix)?.strip_prefix('.')?,
+            };
+            Some((layer, layer.param(name)?))
+        })
+        .ok_or_else(|| PruningError::UnknownParameter {
+            path: path.to_string(),
+        })
+}
+
+impl Member {
+    fn clone_handle(&self) -> Self {
+        Self {
+            id: self.id.clone(),
+            space: self.space.clone(),
+            shape: self.shape.clone(),
+            dim: self.dim,
+            positions: self.positions.clone(),
+        }
+    }
+
+    /// The score of each index along the dimension, summed over the indices of each channel;
+    /// `None` for channels that the parameter does not carry.
+    fn channel_scores(
+        &self,
+        data: &[f32],
+        importance: &dyn Importance,
+    ) -> Result<Vec<Option<f32>>, PruningError> {
+        let block: Vec<i64> = (0..self.shape.len())
+            .map(|dim| if dim == self.dim { 1 } else { -1 })
+            .collect();
+        let blocks = Blocks::new(&self.shape, &block).map_err(|error| error.at(&self.id))?;
+        let scores = importance.score(data, &blocks);
+        let sum = |indices: &Vec<usize>| match indices.is_empty() {
+            true => None,
+            false => Some(indices.iter().map(|&index| scores[index]).sum()),
+        };
+        Ok(self.positions.iter().map(sum).collect())
+    }
+
+    fn write(&self, keep: &[bool], settings: &PruningSettings) -> Result<(), PruningError> {
+        let size = self.shape[self.dim];
+        let inner: usize = self.shape[self.dim + 1..].iter().product();
+        let mut kept = vec![true; size];
+        for (positions, keep) in self.positions.iter().zip(keep) {
+            for &position in positions {
+                kept[position] = *keep;
+            }
+        }
+        let elements: usize = self.shape.iter().product();
+        let value = |at: usize| if kept[at / inner % size] { 1.0 } else { 0.0 };
+        let mask = Mask::new((0..elements).map(value).collect(), self.shape.clone())?
+            .with_method(settings.apply_method.unwrap_or_default());
+        Ok(self.space.set_mask(Some(mask))?)
+    }
+}
+
+impl Coupled {
+    pub(super) fn target(
+        &self,
+        data: &IndexMap<String, Vec<f32>>,
+        importance: &dyn Importance,
+        factor: f64,
+        keep_at_least_one: bool,
+    ) -> Result<MaskTarget<String>, PruningError> {
+        let mut sums = vec![(0.0f64, 0u32); self.channels];
+        for member in &self.scored {
+            let values = data
+                .get(&member.id.to_string())
+                .map(Vec::as_slice)
+                .unwrap_or_default();
+            let scores = member.channel_scores(values, importance)?;
+            for ((sum, count), score) in sums.iter_mut().zip(scores) {
+                if let Some(score) = score {
+                    *sum += f64::from(score);
+                    *count += 1;
+                }
+            }
+        }
+        let mut scores: Vec<f32> = sums
+            .into_iter()
+            .map(|(sum, count)| (sum / f64::from(count.max(1))) as f32)
+            .collect();
+        let mut settings = self.settings.scaled(factor);
+        let mut stays: Vec<bool> = self.protected.iter().map(Option::is_some).collect();
+        if keep_at_least_one && self.keep_branches(&scores, &mut stays) {
+            self.limit(&mut settings, &stays);
+        }
+        for (score, stays) in scores.iter_mut().zip(stays) {
+            if stays {
+                *score = f32::INFINITY;
+            }
+        }
+        let blocks = Blocks::new(&[self.channels, self.elements], &[1, -1])?;
+        let target = MaskTarget::new(self.key.clone(), blocks, settings).with_scores(scores);
+        Ok(match self.current() {
+            Some(keep) => target.with_current(&keep),
+            None => target,
+        })
+    }
+
+    /// Lets the best channel of every branch stay; whether there is one that had to be chosen.
+    fn keep_branches(&self, scores: &[f32], stays: &mut [bool]) -> bool {
+        let mut chosen = false;
+        for branch in &self.branches {
+            if branch.iter().any(|&channel| stays[channel]) {
+                continue;
+            }
+            let best = branch.iter().copied().reduce(|best, channel| {
+                if scores[channel] > scores[best] {
+                    channel
+                } else {
+                    best
+                }
+            });
+            if let Some(best) = best {
+                stays[best] = true;
+                chosen = true;
+            }
+        }
+        chosen
+    }
+
+    /// Limits the goal to the channels that may go, as many in each block.
+    fn limit(&self, settings: &mut PruningSettings, stays: &[bool]) {
+        let size = self.channels / settings.internal_metric_block.unwrap_or(1);
+        let free = stays
+            .chunks(size)
+            .map(|block| block.iter().filter(|stays| !**stays).count());
+        // Half a channel more, so that the integer part is the count whatever is rounded.
+        let most = (free.min().unwrap_or(0) as f64 + 0.5) / size as f64;
+        settings.max_sparse_ratio =
+            Some(settings.max_sparse_ratio.map_or(most, |max| max.min(most)));
+        settings.min_sparse_ratio = settings.min_sparse_ratio.map(|min| min.min(most));
+    }
+
+    fn current(&self) -> Option<Vec<bool>> {
+        let member = self
+            .scored
+            .iter()
+            .find(|m| m.positions.iter().all(|p| !p.is_empty()))?;
+        let removed = member.space.mask()?.removed_along(member.dim);
+        Some(
+            member
+                .positions
+                .iter()
+                .map(|positions| !removed[positions[0]])
+                .collect(),
+        )
+    }
+
+    pub(super) fn write(&self, mask: &TargetMask) -> Result<(), PruningError> {
+        let keep = mask.keep();
+        let violated = keep.iter().zip(&self.protected).find(|(keep, _)| !**keep);
+        if let Some((_, Some(reason))) = violated.filter(|(_, protected)| protected.is_some()) {
+            return Err(PruningError::Protected {
+                reason: reason.clone(),
+            }
+            .at(&self.key));
+        }
+        self.written
+            .iter()
+            .try_for_each(|member| member.write(keep, &self.settings))
+    }
+}

@@ -1,0 +1,252 @@
+//! What a pruner decides about: single targets, and groups of coupled channels.
+
+mod coupled;
+mod single;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
+use burn_compress_core::config::Selected;
+use burn_compress_core::layer::channel_dims;
+use burn_compress_core::{Compressor, FlatTensor, HostTensor, Mask, Target, TargetId};
+use indexmap::{IndexMap, IndexSet};
+
+use crate::mask::{MaskTarget, TargetMask};
+use crate::metrics::Importance;
+use crate::{Granularity, PruningError, PruningSettings};
+use coupled::{Coupled, couple};
+use single::{Single, claim_single};
+
+/// Everything that one pruner decides about.
+pub(crate) struct Units {
+    single: Vec<Single>,
+    coupled: Vec<Coupled>,
+    sources: IndexSet<String>,
+    device: Device,
+}
+
+/// Sorts what a configuration selects into units and claims their targets.
+pub(crate) fn build<M: Module + 'static, I: 'static>(
+    compressor: &mut Compressor<M, I>,
+    pruner: &'static str,
+    selected: Vec<Selected<PruningSettings>>,
+    default: &Granularity,
+    coupled: bool,
+) -> Result<Units, PruningError> {
+    let mut units = Units {
+        single: Vec::new(),
+        coupled: Vec::new(),
+        sources: IndexSet::new(),
+        device: compressor
+            .model()
+            .devices()
+            .first()
+            .cloned()
+            .unwrap_or_default(),
+    };
+    let mut left = Vec::new();
+    let mut grouped: IndexMap<usize, Vec<Selected<PruningSettings>>> = IndexMap::new();
+    for item in selected {
+        match output_dim(&item, default, coupled)? {
+            Some(dim) => {
+                let graph = compressor.graph(pruner)?;
+                let name = item.target.to_string();
+                let group = graph
+                    .group_of(&item.layer.path, &name, dim)
+                    .ok_or_else(|| {
+                        let reason =
+                            "its output channels are not channels of the graph".to_string();
+                        PruningError::Protected { reason }.at(item.id())
+                    })?;
+                grouped.entry(group).or_default().push(item);
+            }
+            None => left.push(item),
+        }
+    }
+    let mut covered = IndexSet::new();
+    for (index, items) in grouped {
+        let graph = compressor.graph(pruner)?;
+        let group = couple(compressor, &graph, index, &items)?;
+        covered.extend(group.written.iter().map(|member| member.id.clone()));
+        units
+            .sources
+            .extend(group.scored.iter().map(|member| member.id.to_string()));
+        units.coupled.push(group);
+    }
+    for item in left
+        .into_iter()
+        .filter(|item| !covered.contains(&item.id()))
+    {
+        let single = claim_single(compressor, item, default)?;
+        if single.settings.is_active() {
+            if !single.id.target.is_param() {
+                return Err(PruningError::NotScored.at(&single.id));
+            }
+            units.sources.insert(single.id.to_string());
+        }
+        units.single.push(single);
+    }
+    Ok(units)
+}
+
+/// The dimension of the output channels if the item removes whole output channels of a parameter
+/// and nobody has set its dependencies by hand.
+fn output_dim(
+    item: &Selected<PruningSettings>,
+    default: &Granularity,
+    coupled: bool,
+) -> Result<Option<usize>, PruningError> {
+    let settings = &item.settings;
+    let Some(param) = item
+        .target
+        .param_name()
+        .and_then(|name| item.layer.param(name))
+    else {
+        return Ok(None);
+    };
+    let dims = channel_dims(&item.layer.kind, &param.name, param.shape.len());
+    let by_hand = settings.dependency_group_id.is_some();
+    let (Some(dim), true) = (dims.output, coupled && settings.is_active() && !by_hand) else {
+        return Ok(None);
+    };
+    let granularity = granularity(settings);
+    let blocks = granularity
+        .resolve(&param.shape, dims.into(), default)
+        .map_err(|error| error.at(item.id()))?;
+    // Elements are no channels, not even where a channel has a single element.
+    let elements = match &granularity {
+        Granularity::Default => *default == Granularity::Default,
+        Granularity::Block(sizes) => param.shape.len() > 1 && sizes.iter().all(|&size| size == 1),
+        _ => false,
+    };
+    if elements {
+        return Ok(None);
+    }
+    let whole_channels = blocks
+        .grid()
+        .iter()
+        .enumerate()
+        .all(|(at, &count)| count == if at == dim { param.shape[dim] } else { 1 });
+    Ok(whole_channels.then_some(dim))
+}
+
+fn granularity(settings: &PruningSettings) -> Granularity {
+    settings.granularity.clone().unwrap_or(Granularity::Default)
+}
+
+impl Units {
+    /// The parameters that have a score.
+    pub(crate) fn sources(&self) -> &IndexSet<String> {
+        &self.sources
+    }
+
+    /// What the masks are generated for, with goals scaled by `factor`.
+    ///
+    /// With `keep_at_least_one`, no parameter loses all channels that it has of a group.
+    pub(crate) fn targets(
+        &self,
+        data: &IndexMap<String, Vec<f32>>,
+        importance: &dyn Importance,
+        factor: f64,
+        keep_at_least_one: bool,
+    ) -> Result<Vec<MaskTarget<String>>, PruningError> {
+        let mut targets = Vec::new();
+        for group in &self.coupled {
+            targets.push(group.target(data, importance, factor, keep_at_least_one)?);
+        }
+        for single in &self.single {
+            let blocks = single.blocks()?;
+            let current = single.current(&blocks);
+            let key = single.id.to_string();
+            let mut target =
+                MaskTarget::new(key.clone(), blocks.clone(), single.settings.scaled(factor));
+            if single.settings.is_active() {
+                let values = data.get(&key).map(Vec::as_slice).unwrap_or_default();
+                target = target.with_scores(importance.score(values, &blocks));
+            }
+            if let Some((source, dims)) = &single.align {
+                if self.is_coupled(source) {
+                    continue;
+                }
+                target = target.with_align(source.to_string(), dims.clone());
+            }
+            targets.push(match current {
+                Some(keep) => target.with_current(&keep),
+                None => target,
+            });
+        }
+        Ok(targets)
+    }
+
+    fn is_coupled(&self, id: &TargetId) -> bool {
+        self.coupled
+            .iter()
+            .flat_map(|group| &group.written)
+            .any(|member| member.id == *id)
+    }
+
+    /// Writes generated masks to their targets.
+    pub(crate) fn write(&self, masks: &IndexMap<String, TargetMask>) -> Result<(), PruningError> {
+        for group in &self.coupled {
+            group.write(&masks[&group.key])?;
+        }
+        for single in &self.single {
+            match (masks.get(&single.id.to_string()), &single.align) {
+                (Some(mask), _) => single.write(mask)?,
+                (None, Some((source, dims))) => self.follow(single, source, dims)?,
+                (None, None) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the mask of a target from a parameter whose channels are coupled.
+    fn follow(
+        &self,
+        single: &Single,
+        source: &TargetId,
+        dims: &[usize],
+    ) -> Result<(), PruningError> {
+        let members = self.coupled.iter().flat_map(|group| &group.written);
+        let mask = members
+            .filter(|m| m.id == *source)
+            .find_map(|member| member.space.mask());
+        let Some(mask) = mask else { return Ok(()) };
+        let blocks = single.blocks()?;
+        let [dim] = dims else {
+            let (from, dims) = (source.to_string(), dims.to_vec());
+            let shape = mask.shape().to_vec();
+            return Err(PruningError::AlignDims { from, dims, shape }.at(&single.id));
+        };
+        let keep: Vec<bool> = mask
+            .removed_along(*dim)
+            .iter()
+            .map(|removed| !removed)
+            .collect();
+        if keep.len() != blocks.count() {
+            return Err(PruningError::AlignShape {
+                from: source.to_string(),
+                found: vec![keep.len()],
+                shape: blocks.shape().to_vec(),
+            }
+            .at(&single.id));
+        }
+        let (values, shape) = match single.id.target {
+            Target::Param(_) => (blocks.expand(&keep), blocks.shape().to_vec()),
+            Target::Input(_) | Target::Output(_) => blocks.expand_broadcast(&keep),
+        };
+        Ok(single.space.set_mask(Some(Mask::new(values, shape)?))?)
+    }
+
+    /// A saved tensor on the device of the model.
+    pub(crate) fn load(&self, host: &HostTensor) -> FlatTensor {
+        let device = self.device.clone().without_autodiff();
+        let values = Tensor::from_data(TensorData::from(host.values.as_slice()), &device);
+        FlatTensor {
+            values,
+            shape: host.shape.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
