@@ -437,7 +437,10 @@ impl Block {
                 per_group,
                 style,
             } => {
-                let groups = (1..=groups).rev().find(|g| channels % g == 0).unwrap_or(1);
+                let groups = (1..=groups)
+                    .rev()
+                    .find(|g| channels.is_multiple_of(*g))
+                    .unwrap_or(1);
                 let width = groups * per_group;
                 let shape = Shape {
                     groups,

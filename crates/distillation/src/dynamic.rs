@@ -38,10 +38,13 @@ pub struct DistillConfig {
     pub origin_loss_lambda: f64,
 }
 
+/// Runs the teacher on a batch.
+type Predict<T, I> = Box<dyn Fn(&T, &I) + Send>;
+
 /// Adds the distance to a teacher's hidden states to the loss.
 pub struct DynamicLayerwiseDistiller<T, I> {
     teacher: T,
-    predict: Box<dyn Fn(&T, &I) + Send>,
+    predict: Predict<T, I>,
     origin_loss_lambda: f64,
     students: Vec<Student>,
     states: Vec<Arc<TargetSpace>>,
