@@ -10,7 +10,7 @@
 //! - [`cli`]: the options that all programs have
 //! - [`report`]: the table on the terminal and the JSON document
 //! - [`figure`]: curves over the steps of a run, as SVG
-//! - [`file`]: writing a file whole or not at all
+//! - [`mod@file`]: writing a file whole or not at all
 //!
 //! The programs themselves are in `src/bin`, one for each combination of compressors.
 

@@ -1,5 +1,5 @@
 //! Shared code of the integration tests.
 
-pub mod random_net;
 pub mod nets;
+pub mod random_net;
 pub mod reference;

@@ -1,0 +1,457 @@
+//! Whole models, masked and cut.
+
+use super::*;
+use crate::{load_small, save_small};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
+use burn::tensor::Distribution;
+use burn::tensor::activation::relu;
+use burn_compress_core::{CalibrationEntry, Grid, Quantization, Wrapper};
+use std::collections::BTreeMap;
+
+/// A stem, a residual block with a depthwise convolution, a grouped convolution and a head.
+#[derive(Module, Debug)]
+struct Net {
+    stem: Wrapper<Conv2d>,
+    norm: BatchNorm,
+    depthwise: Wrapper<Conv2d>,
+    point: Conv2d,
+    grouped: Conv2d,
+    fc: Linear,
+}
+
+impl Net {
+    fn new(device: &Device) -> Self {
+        device.seed(3);
+        let conv = |channels, kernel: usize| {
+            Conv2dConfig::new(channels, [kernel, kernel])
+                .with_padding(burn::nn::PaddingConfig2d::Same)
+        };
+        Self {
+            stem: conv([2, 8], 3).init(device).into(),
+            norm: BatchNormConfig::new(8).init(device),
+            depthwise: conv([8, 8], 3).with_groups(8).init(device).into(),
+            point: conv([8, 8], 1).init(device),
+            grouped: conv([8, 6], 3).with_groups(2).init(device),
+            fc: LinearConfig::new(6 * 4, 3).init(device),
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<2> {
+        let x = relu(self.norm.forward(self.stem.forward(x)));
+        let x = self.point.forward(relu(self.depthwise.forward(x.clone()))) + x;
+        let x = relu(self.grouped.forward(relu(x)));
+        self.fc.forward(x.flatten(1, 3))
+    }
+}
+
+fn dummy(device: &Device) -> DummyInput<Net> {
+    device.seed(4);
+    let x = Tensor::random([3, 2, 2, 2], Distribution::Default, device);
+    DummyInput::new(x, |net: &Net, x| net.forward(x))
+}
+
+fn id(target: &str) -> TargetId {
+    target.parse().unwrap()
+}
+
+/// A mask of `shape` without the indices `removed` along dimension 0.
+fn rows(shape: &[usize], removed: &[usize]) -> Mask {
+    let inner: usize = shape[1..].iter().product();
+    let kept = |at: usize| !removed.contains(&(at / inner));
+    let values = (0..shape[0] * inner)
+        .map(|at| f32::from(kept(at)))
+        .collect();
+    Mask::new(values, shape.to_vec()).unwrap()
+}
+
+/// Channels 1 and 6 of the stream (one of each group of the grouped convolution) and channels
+/// 0 and 5 of the grouped convolution.
+fn masks() -> Masks {
+    let (stream, grouped): (&[usize], &[usize]) = (&[1, 6], &[0, 5]);
+    Masks::from([
+        (id("stem.weight"), rows(&[8, 2, 3, 3], stream)),
+        (id("stem.bias"), rows(&[8], stream)),
+        (id("norm.gamma"), rows(&[8], stream)),
+        (id("norm.beta"), rows(&[8], stream)),
+        (id("depthwise.weight"), rows(&[8, 1, 3, 3], stream)),
+        (id("depthwise.bias"), rows(&[8], stream)),
+        (id("point.weight"), rows(&[8, 8, 1, 1], stream)),
+        (id("point.bias"), rows(&[8], stream)),
+        (id("grouped.weight"), rows(&[6, 4, 3, 3], grouped)),
+        (id("grouped.bias"), rows(&[6], grouped)),
+    ])
+}
+
+fn speed_up(masks: &Masks, calibration: &Calibration) -> Result<Speedup<Net>, SpeedupError> {
+    let net = Net::new(&Device::flex());
+    speed_up_net(&net, masks, calibration, PartialChannels::Keep)
+}
+
+fn speed_up_net(
+    net: &Net,
+    masks: &Masks,
+    calibration: &Calibration,
+    partial_channels: PartialChannels,
+) -> Result<Speedup<Net>, SpeedupError> {
+    let compressed = Compressed::from_parts(net.clone(), masks, calibration, History::default())?;
+    ModelSpeedup::new(compressed, dummy(&Device::flex()))
+        .with_partial_channels(partial_channels)
+        .speedup_model()
+}
+
+fn keep(net: &Net, masks: &Masks) -> Speedup<Net> {
+    speed_up_net(net, masks, &Calibration::new(), PartialChannels::Keep).unwrap()
+}
+
+fn lift(net: &Net, masks: &Masks) -> Speedup<Net> {
+    speed_up_net(net, masks, &Calibration::new(), PartialChannels::Lift).unwrap()
+}
+
+/// Compares what two networks make of the same input, bit by bit.
+fn assert_same(a: &Net, b: &Net) {
+    let (dummy, device) = (dummy(&Device::flex()), Device::flex());
+    let (a, b) = (dummy.run(a, &device), dummy.run(b, &device));
+    a[0].assert_eq(&b[0], true);
+}
+
+#[test]
+fn residual_depthwise_grouped_and_flatten_shrink_together() {
+    let small = speed_up(&masks(), &Calibration::new()).unwrap();
+    let net = &small.model;
+    assert_eq!(net.stem.weight.dims(), [6, 2, 3, 3]);
+    assert_eq!(net.norm.running_mean.value().dims(), [6]);
+    assert_eq!(
+        (net.depthwise.weight.dims(), net.depthwise.groups),
+        ([6, 1, 3, 3], 6)
+    );
+    assert_eq!(net.point.weight.dims(), [6, 6, 1, 1]);
+    assert_eq!(
+        (net.grouped.weight.dims(), net.grouped.groups),
+        ([4, 3, 3, 3], 2)
+    );
+    assert_eq!(net.fc.weight.dims(), [4 * 4, 3]);
+    assert!(small.report.max_relative_error <= TOLERANCE);
+    assert!(small.state.masks.is_empty() && small.state.calibration.is_empty());
+    assert_eq!(
+        small.state.groups,
+        BTreeMap::from([("depthwise".to_string(), 6)])
+    );
+    // 2 x 2 places; depthwise and grouped read one and three inputs a row.
+    let macs = 4 * (6 * 2 * 9 + 6 * 9 + 6 * 6 + 4 * 3 * 9) + 16 * 3;
+    assert_eq!(small.report.macs.small, macs);
+}
+
+#[test]
+fn single_masked_values_stay_zero() {
+    let mut masks = masks();
+    let mut values = vec![1.0; 6 * 4 * 3];
+    values[3] = 0.0;
+    masks.insert(id("fc.weight"), Mask::new(values, [24, 3]).unwrap());
+    let small = speed_up(&masks, &Calibration::new()).unwrap();
+    // Rows 0..4 of fc read channel 0, which is gone: the masked entry went with it.
+    assert_eq!(small.model.fc.weight.dims(), [16, 3]);
+    let mut values = vec![1.0; 6 * 4 * 3];
+    values[5 * 3] = 0.0;
+    masks.insert(id("fc.weight"), Mask::new(values, [24, 3]).unwrap());
+    let small = speed_up(&masks, &Calibration::new()).unwrap();
+    let weight = small
+        .model
+        .fc
+        .weight
+        .val()
+        .into_data()
+        .try_to_vec::<f32>()
+        .unwrap();
+    assert_eq!(weight.iter().position(|&value| value == 0.0), Some(3));
+}
+
+fn entry(grid: Grid) -> CalibrationEntry {
+    let blocks = grid.len();
+    let quantization = Quantization::new("int8", "symmetric", -127.0, 127.0).with_grid(grid);
+    CalibrationEntry {
+        enabled: true,
+        scale: Some((1..=blocks).map(|at| 0.01 * at as f32).collect()),
+        zero_point: Some(vec![0.0; blocks]),
+        ..quantization.to_calibration().unwrap()
+    }
+}
+
+#[test]
+fn scales_of_weights_and_outputs_follow_their_channels() {
+    let calibration = Calibration::from([
+        (id("stem.weight"), entry(Grid::per_channel(4, 0, 8))),
+        (id("depthwise._output_0"), entry(Grid::per_channel(4, 1, 8))),
+        (id("fc.weight"), entry(Grid::per_tensor(2))),
+    ]);
+    let small = speed_up(&masks(), &calibration).unwrap();
+    let kept = [1, 3, 4, 5, 6, 8].map(|at| 0.01 * at as f32).to_vec();
+    let scale = |target: &str| small.state.calibration[&id(target)].scale.clone();
+    assert_eq!(scale("stem.weight"), Some(kept.clone()));
+    assert_eq!(scale("depthwise._output_0"), Some(kept));
+    assert_eq!(scale("fc.weight"), Some(vec![0.01]));
+    assert!(small.report.max_relative_error <= TOLERANCE);
+    assert_eq!(
+        small.report.rounding_boundary,
+        RoundingBoundary {
+            values: 9,
+            differing: 0
+        }
+    );
+}
+
+#[test]
+fn zero_must_stay_zero_where_channels_go() {
+    let mut quantization = entry(Grid::per_tensor(4));
+    quantization.zero_point = Some(vec![0.25]);
+    let calibration = Calibration::from([(id("stem._output_0"), quantization)]);
+    let error = speed_up(&masks(), &calibration).unwrap_err();
+    assert!(
+        error.to_string().contains("its zero point 0.25 is no int8"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_saved_small_model_computes_the_same() {
+    let calibration = Calibration::from([
+        (id("stem.weight"), entry(Grid::per_channel(4, 0, 8))),
+        (id("depthwise._output_0"), entry(Grid::per_channel(4, 1, 8))),
+    ]);
+    let small = speed_up(&masks(), &calibration).unwrap();
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = directory.path().join("small.bcs");
+    save_small(&small.model, &small.state, &path).unwrap();
+    let device = Device::flex();
+    let (model, state) = load_small(Net::new(&device), &path).unwrap();
+    assert_eq!(state, small.state);
+    let loaded = with_state(model, &state.masks, &state.calibration).unwrap();
+    assert_same(&loaded, &small.model);
+}
+
+fn speed_up_with(
+    forward: impl Fn(&Net, Tensor<4>) -> Tensor<2> + Send + Sync + 'static,
+) -> SpeedupError {
+    let device = Device::flex();
+    let model = Net::new(&device);
+    let compressed =
+        Compressed::from_parts(model, &masks(), &Calibration::new(), History::default());
+    let dummy = DummyInput::new(Tensor::<4>::ones([3, 2, 2, 2], &device), forward);
+    ModelSpeedup::new(compressed.unwrap(), dummy)
+        .speedup_model()
+        .unwrap_err()
+}
+
+#[test]
+fn another_function_is_refused_with_the_layer() {
+    // This forward pass depends on a size that the speedup changes from 6 to 4.
+    let error = speed_up_with(|net, x| net.forward(x) * net.grouped.weight.dims()[0] as f64);
+    let SpeedupError::Differs { layer, error, .. } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(layer.as_deref(), Some("grouped"));
+    assert!((error - 1.0 / 3.0).abs() < 1e-6);
+}
+
+#[test]
+fn a_forward_pass_that_cannot_run_is_an_error() {
+    let error = speed_up_with(|net, x| {
+        assert_eq!(net.stem.weight.dims()[0], 8, "eight channels");
+        net.forward(x)
+    });
+    assert!(matches!(&error, SpeedupError::Forward { reason } if reason.contains("eight")));
+}
+
+#[test]
+fn a_depthwise_layer_that_disagrees_keeps_the_channel() {
+    let mut masks = masks();
+    masks.insert(id("depthwise.bias"), rows(&[8], &[1]));
+    let small = speed_up(&masks, &Calibration::new());
+    // Only channel 1 could go, and the two groups of `grouped` must lose equally many.
+    assert_eq!(small.unwrap().model.stem.weight.dims(), [8, 2, 3, 3]);
+}
+
+/// The masks of [`masks`] with that of the first and depthwise convolution on their outputs.
+fn masks_of_outputs() -> Masks {
+    let mut masks = masks();
+    masks.retain(|target, _| !["stem", "depthwise"].contains(&target.layer.as_str()));
+    let channels = rows(&[8], &[1, 6]).values().to_vec();
+    let mask = Mask::new(channels, [1, 8, 1, 1]).unwrap();
+    masks.insert(id("stem._output_0"), mask.clone());
+    masks.insert(id("depthwise._output_0"), mask);
+    masks
+}
+
+#[test]
+fn masks_of_outputs_remove_the_same_as_masks_of_parameters() {
+    let net = Net::new(&Device::flex());
+    let expected = keep(&net, &masks());
+    let small = keep(&net, &masks_of_outputs());
+    assert_eq!(small.plan, expected.plan);
+    // They are all ones now.
+    assert!(small.state.masks.is_empty());
+    assert_same(&small.model, &expected.model);
+}
+
+#[test]
+fn an_output_that_is_masked_place_by_place_loses_no_channel() {
+    let mut masks = masks_of_outputs();
+    let places: Vec<f32> = (0..8 * 4).map(|at| f32::from(at % 4 != 0)).collect();
+    let mask = Mask::new(places, [1, 8, 2, 2]).unwrap();
+    masks.insert(id("depthwise._output_0"), mask.clone());
+    let small = speed_up(&masks, &Calibration::new()).unwrap();
+    assert_eq!(small.model.stem.weight.dims(), [8, 2, 3, 3]);
+    assert_eq!(small.state.masks[&id("depthwise._output_0")], mask);
+}
+
+#[test]
+fn the_plan_tells_what_was_kept() {
+    let plan = speed_up(&masks(), &Calibration::new()).unwrap().plan;
+    assert_eq!(plan.params["stem.weight"].keep[&0], [0, 2, 3, 4, 5, 7]);
+    assert_eq!(plan.params["grouped.bias"].keep[&0], [1, 2, 3, 4]);
+    let output = plan
+        .ports
+        .iter()
+        .find(|port| port.target == id("stem._output_0"));
+    assert_eq!(output.unwrap().keep, [0, 2, 3, 4, 5, 7]);
+}
+
+fn weight(conv: &Conv2d) -> Vec<f32> {
+    conv.weight.val().into_data().try_to_vec().unwrap()
+}
+
+#[test]
+fn masks_of_partial_channels_are_kept_or_lifted() {
+    // `point` alone masks channel 3 as well, `norm` alone channel 4.
+    let net = Net::new(&Device::flex());
+    let mut masks = masks();
+    masks.insert(id("point.weight"), rows(&[8, 8, 1, 1], &[1, 3, 6]));
+    masks.insert(id("point.bias"), rows(&[8], &[1, 3, 6]));
+    masks.insert(id("norm.gamma"), rows(&[8], &[1, 4, 6]));
+    masks.insert(id("norm.beta"), rows(&[8], &[1, 4, 6]));
+    let kept = keep(&net, &masks);
+    let lifted = lift(&net, &masks);
+    assert_eq!(kept.plan, lifted.plan);
+    assert_eq!(
+        (kept.report.lifted_channels, lifted.report.lifted_channels),
+        (0, 2)
+    );
+    // Channel 3 is row 2 of six.
+    let zeros = |conv: &Conv2d| weight(conv)[12..18].iter().all(|&value| value == 0.0);
+    assert!(zeros(&kept.model.point) && !zeros(&lifted.model.point));
+    let gamma = |net: &Net| {
+        net.norm
+            .gamma
+            .val()
+            .into_data()
+            .try_to_vec::<f32>()
+            .unwrap()
+    };
+    assert_eq!(gamma(&kept.model), [1.0, 1.0, 1.0, 0.0, 1.0, 1.0]);
+    assert_eq!(gamma(&lifted.model), [1.0; 6]);
+    assert!(lifted.state.masks.is_empty());
+    // The same as if these channels had not been masked at all.
+    let other = keep(&net, &self::masks());
+    assert_same(&lifted.model, &other.model);
+}
+
+#[test]
+fn masks_of_outputs_are_lifted_too() {
+    let net = Net::new(&Device::flex());
+    let mut masks = masks_of_outputs();
+    let channels = rows(&[8], &[1, 3, 6]).values().to_vec();
+    let mask = Mask::new(channels, [1, 8, 1, 1]).unwrap();
+    masks.insert(id("depthwise._output_0"), mask);
+    let kept = keep(&net, &masks);
+    let left = kept.state.masks[&id("depthwise._output_0")].values();
+    assert_eq!(left, [1.0, 1.0, 0.0, 1.0, 1.0, 1.0]);
+    let lifted = lift(&net, &masks);
+    assert_eq!(lifted.report.lifted_channels, 1);
+    assert!(lifted.state.masks.is_empty());
+    assert_eq!(kept.plan, lifted.plan);
+}
+
+#[test]
+fn single_values_and_channels_that_all_layers_mask_are_not_lifted() {
+    let net = Net::new(&Device::flex());
+    let mut masks = masks();
+    // Row 3 of `point` is masked by chance, with its bias.
+    let mut values = masks[&id("point.weight")].values().to_vec();
+    values[3 * 8..4 * 8].fill(0.0);
+    values[2] = 0.0;
+    let chance = Mask::new(values, [8, 8, 1, 1]).unwrap();
+    masks.insert(id("point.weight"), chance);
+    masks.insert(id("point.bias"), rows(&[8], &[1, 3, 6]));
+    // The other group of `grouped` loses one channel only, so that channel 0 or 2 stays.
+    masks.insert(id("grouped.weight"), rows(&[6, 4, 3, 3], &[0, 2, 5]));
+    masks.insert(id("grouped.bias"), rows(&[6], &[0, 2, 5]));
+    let lifted = lift(&net, &masks);
+    let kept = keep(&net, &masks);
+    assert_eq!(lifted.report.lifted_channels, 0);
+    assert_eq!(weight(&lifted.model.point), weight(&kept.model.point));
+    assert_eq!(weight(&lifted.model.grouped), weight(&kept.model.grouped));
+    assert!(
+        weight(&kept.model.grouped)[..27]
+            .iter()
+            .all(|&value| value == 0.0)
+    );
+}
+
+/// A sum of two layers that read the same hidden channels.
+#[derive(Module, Debug)]
+struct Sum {
+    inner: Linear,
+    second: Linear,
+    third: Linear,
+    head: Linear,
+}
+
+#[test]
+fn what_lifted_weights_read_stays() {
+    let device = Device::flex();
+    let linear = |inputs, outputs| LinearConfig::new(inputs, outputs).init(&device);
+    let net = Sum {
+        inner: linear(2, 2),
+        second: linear(2, 3),
+        third: linear(2, 3),
+        head: linear(3, 1),
+    };
+    // All of `second` is masked, and what `third` reads of hidden channel 0.
+    let masks = Masks::from([
+        (id("second.weight"), rows(&[2, 3], &[0, 1])),
+        (id("second.bias"), rows(&[3], &[0, 1, 2])),
+        (id("third.weight"), rows(&[2, 3], &[0])),
+    ]);
+    let speed_up = |partial_channels| {
+        let (net, calibration) = (net.clone(), Calibration::new());
+        let compressed = Compressed::from_parts(net, &masks, &calibration, History::default());
+        let x = Tensor::<2>::from_floats([[0.5, -1.0], [2.0, 0.3]], &device);
+        let dummy = DummyInput::new(x, |net: &Sum, x| {
+            let hidden = relu(net.inner.forward(x));
+            let sum = net.second.forward(hidden.clone()) + net.third.forward(hidden);
+            net.head.forward(relu(sum))
+        });
+        ModelSpeedup::new(compressed.unwrap(), dummy)
+            .with_partial_channels(partial_channels)
+            .speedup_model()
+            .unwrap()
+    };
+    let kept = speed_up(PartialChannels::Keep);
+    assert_eq!(kept.model.inner.weight.dims(), [2, 1]);
+    let lifted = speed_up(PartialChannels::Lift);
+    assert_eq!(lifted.report.lifted_channels, 3);
+    assert_eq!(lifted.model.inner.weight.dims(), [2, 2]);
+}
+
+#[test]
+fn a_layer_without_channels_is_an_error() {
+    let all = Masks::from([
+        (
+            id("grouped.weight"),
+            rows(&[6, 4, 3, 3], &[0, 1, 2, 3, 4, 5]),
+        ),
+        (id("grouped.bias"), rows(&[6], &[0, 1, 2, 3, 4, 5])),
+    ]);
+    let error = speed_up(&all, &Calibration::new()).unwrap_err();
+    assert!(matches!(error, SpeedupError::NothingLeft { layer } if layer == "grouped"));
+}
