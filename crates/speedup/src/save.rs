@@ -25,6 +25,7 @@ use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Bool, Bytes, DType, Float, Int, Shape, Tensor, TensorData};
+use burn_compress_core::{Compressed, History};
 use burn_pack::{AtomicFile, Reader, Writer};
 use indexmap::IndexMap;
 
@@ -110,18 +111,29 @@ fn write(path: &Path, container: &[u8]) -> Result<(), SpeedupError> {
 /// Loads a small model into the full-size model that it was cut from.
 ///
 /// `model` gives the architecture; its own values are not used. Its clones keep their running
-/// statistics. The returned parameters are raw: attach the state, if there is any, with
-/// [`Compressed::from_parts`](burn_compress_core::Compressed::from_parts).
+/// statistics. The state, returned as well, is attached: the loaded model computes exactly what the
+/// saved one did, its simulated quantization included.
 ///
 /// # Errors
 ///
 /// A file that is damaged or no small model, one of another architecture, values that are not
 /// finite, and depthwise convolutions without a wrapper.
-pub fn load_small<M: Module>(
+pub fn load_small<M: Module + 'static>(
     model: M,
     path: impl AsRef<Path>,
 ) -> Result<(M, SmallState), SpeedupError> {
-    let path = path.as_ref();
+    let (model, is_autodiff) = snapshot(&model);
+    let (model, state) = load_parts(model, path.as_ref())?;
+    let (masks, calibration) = (&state.masks, &state.calibration);
+    let small = Compressed::from_parts(model, masks, calibration, History::default())?;
+    Ok((restore(small.into_model(), is_autodiff), state))
+}
+
+/// The plain small model and its state.
+pub(crate) fn load_parts<M: Module>(
+    model: M,
+    path: &Path,
+) -> Result<(M, SmallState), SpeedupError> {
     let format = |reason: String| SpeedupError::Format {
         path: path.to_path_buf(),
         reason,

@@ -67,7 +67,7 @@ fn saved(layout: LinearLayout) -> (Net, std::path::PathBuf, TempDir) {
 }
 
 fn error_of<M: Module>(model: M, path: &Path) -> SpeedupError {
-    load_small(model, path).map(|_| ()).unwrap_err()
+    load_parts(model, path).map(|_| ()).unwrap_err()
 }
 
 fn tensors<M: Module>(model: &M) -> Vec<(String, ParamId, TensorData)> {
@@ -85,7 +85,7 @@ fn tensors<M: Module>(model: &M) -> Vec<(String, ParamId, TensorData)> {
 fn weights_statistics_groups_and_state_come_back_exactly(#[case] layout: LinearLayout) {
     let (small, path, _directory) = saved(layout);
     let full = Net::new(5, layout, &Device::flex());
-    let (loaded, read) = load_small(full.clone(), &path).unwrap();
+    let (loaded, read) = load_parts(full.clone(), &path).unwrap();
     assert_eq!(read, state());
     assert_eq!((loaded.conv.groups, full.conv.groups), (3, 5));
     assert_eq!(full.norm.running_mean.value().dims(), [5]);
@@ -114,7 +114,7 @@ fn many_quantized_targets_take_little_more_than_their_values() {
     let size = |state: &SmallState| {
         let path = directory.path().join("small.bcs");
         save_small(&model, state, &path).unwrap();
-        let (_, read) = load_small(model.clone(), &path).unwrap();
+        let (_, read) = load_parts(model.clone(), &path).unwrap();
         assert_eq!(read, *state);
         fs::metadata(&path).unwrap().len()
     };
@@ -143,7 +143,7 @@ fn many_quantized_targets_take_little_more_than_their_values() {
 fn a_training_model_gets_trainable_parameters() {
     let (_, path, _directory) = saved(LinearLayout::Row);
     let device = Device::flex().autodiff();
-    let (loaded, _) = load_small(Net::new(5, LinearLayout::Row, &device), &path).unwrap();
+    let (loaded, _) = load_parts(Net::new(5, LinearLayout::Row, &device), &path).unwrap();
     assert!(loaded.fc.weight.is_require_grad());
     let gradients = loaded
         .forward(Tensor::ones([1, 3, 3, 3], &device))
