@@ -30,7 +30,7 @@ pub struct Args {
     #[arg(long, default_value_t = 460, value_parser = steps)]
     pub steps: usize,
 
-    /// Train the dense network on the digits as they are, without moving them by up to one pixel
+    /// Train on the digits as they are, without moving half of them by up to one pixel
     #[arg(long)]
     pub no_shift: bool,
 
@@ -53,7 +53,7 @@ impl Args {
         self.seed..self.seed.saturating_add(self.seeds)
     }
 
-    /// How the digits are varied while the dense network trains.
+    /// How the training digits are varied.
     pub fn augmentation(&self) -> Augmentation {
         match self.no_shift {
             true => Augmentation::None,

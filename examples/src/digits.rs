@@ -192,7 +192,8 @@ impl Split {
 pub enum Augmentation {
     /// Not at all.
     None,
-    /// Every digit is moved by -1, 0 or 1 pixels along each axis; what comes in is background.
+    /// Half of the digits are moved by -1, 0 or 1 pixels along each axis; what comes in is
+    /// background.
     Shift,
 }
 
@@ -216,7 +217,11 @@ pub fn batches(
             Augmentation::None => split.0[row],
             Augmentation::Shift => {
                 let step = |draw: u64| (draw % 3) as isize - 1;
-                split.0[row].shifted(step(random.draw()), step(random.draw()))
+                let (down, right) = (step(random.draw()), step(random.draw()));
+                match random.draw() % 2 {
+                    0 => split.0[row],
+                    _ => split.0[row].shifted(down, right),
+                }
             }
         })
         .collect();

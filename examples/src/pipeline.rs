@@ -37,6 +37,8 @@ pub struct Setup {
     pub steps: usize,
     /// Seed of the run.
     pub seed: u64,
+    /// How the training digits are varied.
+    pub augmentation: Augmentation,
 }
 
 /// What a compression ends with.
@@ -63,16 +65,11 @@ impl Setup {
         let (digits, test) = (self.digits.clone(), self.digits.clone());
         // Another order of the digits than the dense network was trained with.
         let (device, seed) = (self.device.clone(), self.seed.wrapping_add(1 << 32));
+        let augmentation = self.augmentation;
         Ok(Evaluator::new()
             .with_dummy_input(self.dummy_input())
             .with_data(move |epoch| {
-                batches(
-                    &digits.train,
-                    BATCH,
-                    (seed, epoch),
-                    Augmentation::None,
-                    &device,
-                )
+                batches(&digits.train, BATCH, (seed, epoch), augmentation, &device)
             })
             .with_optimizer(AdamConfig::new().with_epsilon(1e-8).init())
             .with_learning_rate(schedule)
@@ -164,6 +161,7 @@ fn prepare(args: &Args, device: &Device, digits: Arc<Digits>, seed: u64) -> anyh
         sparsity: args.sparsity,
         steps: args.steps,
         seed,
+        augmentation: args.augmentation(),
     })
 }
 

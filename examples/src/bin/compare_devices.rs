@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use burn_compress::Masks;
 use burn_compress::prelude::*;
 use burn_compress_examples::cli::DeviceName;
-use burn_compress_examples::digits::Digits;
+use burn_compress_examples::digits::{Augmentation, Digits};
 use burn_compress_examples::fused;
 use burn_compress_examples::pipeline::Setup;
 use burn_compress_examples::resnet::{DigitsResNet, DigitsResNetConfig};
@@ -110,6 +110,7 @@ fn compute(
         sparsity: args.sparsity,
         steps: args.steps,
         seed: 0,
+        augmentation: Augmentation::Shift,
     };
     let compressed = fused::prune_quantize_distill(&setup)?.compress(Budget::steps(args.steps))?;
     let images = digits.test.head(digits.test.len(), device).images;
