@@ -30,7 +30,7 @@ pub struct Args {
     #[arg(long, default_value_t = 460, value_parser = steps)]
     pub steps: usize,
 
-    /// Train on the digits as they are, without moving half of them by up to one pixel
+    /// Train on the digits as they are, without moving a quarter of them by up to one pixel
     #[arg(long)]
     pub no_shift: bool,
 

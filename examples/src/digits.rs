@@ -192,8 +192,8 @@ impl Split {
 pub enum Augmentation {
     /// Not at all.
     None,
-    /// Half of the digits are moved by -1, 0 or 1 pixels along each axis; what comes in is
-    /// background.
+    /// A quarter of the digits, drawn anew in each epoch, are moved by -1, 0 or 1 pixels along
+    /// each axis; what comes in is background.
     Shift,
 }
 
@@ -218,9 +218,9 @@ pub fn batches(
             Augmentation::Shift => {
                 let step = |draw: u64| (draw % 3) as isize - 1;
                 let (down, right) = (step(random.draw()), step(random.draw()));
-                match random.draw() % 2 {
-                    0 => split.0[row],
-                    _ => split.0[row].shifted(down, right),
+                match random.draw() % 4 {
+                    0 => split.0[row].shifted(down, right),
+                    _ => split.0[row],
                 }
             }
         })

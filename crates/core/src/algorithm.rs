@@ -1,6 +1,7 @@
 //! What a pruner, quantizer or distiller implements to take part in a fused run.
 
 use std::any::Any;
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
@@ -9,7 +10,9 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::BoxError;
-use crate::target::Mode;
+use crate::learnable::Learnable;
+use crate::space::FlatTensor;
+use crate::target::{Mode, TargetId};
 
 /// The model and the position of the run, as an algorithm sees them.
 #[derive(Debug)]
@@ -34,7 +37,7 @@ impl<M> Copy for Run<'_, M> {}
 ///
 /// The chain calls the hooks of all its algorithms in one training run. A step is: observe (oldest
 /// first), forward, loss (newest first: its change acts first on the raw loss), backward, gradients
-/// (oldest first), optimizer, after step (newest first). Implementations hold the
+/// (oldest first), optimizers of the learnables and of the model, after step (newest first). Implementations hold the
 /// [`TargetSpace`](crate::TargetSpace)s that they claimed and never walk modules, save files or
 /// drive loops.
 pub trait Algorithm<M: Module, I>: Any + Send {
@@ -98,6 +101,15 @@ pub trait Algorithm<M: Module, I>: Any + Send {
         Ok(())
     }
 
+    /// The tensors that the chain trains for the algorithm.
+    ///
+    /// Asked after each loss, so a tensor whose shape only the first batch tells may be made there.
+    /// A resumed chain is asked after [`load_state`](Self::load_state), which must make the tensors
+    /// that were there when the checkpoint was written; their values are then restored by name.
+    fn learnables(&self) -> Vec<Arc<Learnable>> {
+        Vec::new()
+    }
+
     /// Called after each optimizer step; `run.step` counts it already. Masks move here.
     ///
     /// # Errors
@@ -116,7 +128,17 @@ pub trait Algorithm<M: Module, I>: Any + Send {
         Ok(())
     }
 
-    /// Everything that a resumed run needs beyond masks and scales, which the chain saves itself.
+    /// Raw values that parameters take after [`finish`](Self::finish), for what the algorithm
+    /// learned beside them.
+    ///
+    /// # Errors
+    ///
+    /// What the algorithm meets.
+    fn rewrite(&mut self, _run: Run<'_, M>) -> Result<IndexMap<TargetId, FlatTensor>, BoxError> {
+        Ok(IndexMap::new())
+    }
+
+    /// Everything that a resumed run needs beyond masks, scales and learnables, which the chain saves itself.
     ///
     /// # Errors
     ///

@@ -1,5 +1,6 @@
 //! Block grids: one value for each block of a target.
 
+use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 /// The number of blocks along each dimension of a target.
@@ -55,6 +56,31 @@ impl Grid {
         fits.then_some(&self.0[..])
     }
 
+    /// One value a block, `[len]`, brought to one value an element of a target of shape `dims`,
+    /// `[num_elements]`. Gradients flow back summed over each block.
+    pub fn expand(&self, values: Tensor<1>, dims: &[usize]) -> Tensor<1> {
+        let elements: usize = dims.iter().product();
+        let split: Vec<usize> = (0..self.0.len()).filter(|&dim| self.0[dim] != 1).collect();
+        match split[..] {
+            [] => values.expand([elements]),
+            // Blocks along one dimension are a repetition, far cheaper than a gather.
+            [dim] => {
+                let outer: usize = dims[..dim].iter().product();
+                let inner = elements / (outer * self.0[dim]).max(1);
+                values
+                    .reshape([1, self.0[dim], 1])
+                    .expand([outer, self.0[dim], inner])
+                    .reshape([elements])
+            }
+            _ => {
+                let blocks = self.block_of_each_element(dims);
+                let device = values.device().without_autodiff();
+                let index = Tensor::<1, Int>::from_data(TensorData::from(&blocks[..]), &device);
+                values.select(0, index)
+            }
+        }
+    }
+
     /// For each element of a target of shape `dims`, in row-major order, the index of its block.
     pub fn block_of_each_element(&self, dims: &[usize]) -> Vec<i32> {
         let elements: usize = dims.iter().product();
@@ -94,6 +120,31 @@ mod tests {
             [0, 0, 1, 1, 2, 2, 3, 3]
         );
         assert_eq!(grid.broadcast_shape(&[2, 4]), None);
+    }
+
+    #[test]
+    fn values_expand_to_elements_as_the_blocks_say() {
+        let device = burn::tensor::Device::flex();
+        let dims = [2, 4, 3];
+        for blocks in [
+            [1, 1, 1],
+            [1, 4, 1],
+            [1, 2, 1],
+            [2, 1, 1],
+            [2, 2, 3],
+            [1, 2, 3],
+        ] {
+            let grid = Grid::new(blocks);
+            let values: Vec<f32> = (0..grid.len()).map(|block| block as f32).collect();
+            let values = Tensor::from_data(TensorData::from(&values[..]), &device);
+            let expected: Vec<f32> = grid
+                .block_of_each_element(&dims)
+                .iter()
+                .map(|&block| block as f32)
+                .collect();
+            let found = grid.expand(values, &dims).into_data();
+            assert_eq!(found.try_to_vec::<f32>().unwrap(), expected, "{blocks:?}");
+        }
     }
 
     #[test]

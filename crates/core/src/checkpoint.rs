@@ -28,9 +28,10 @@ use crate::target::{Mode, TargetId};
 const MAGIC: &[u8; 8] = b"BURNCCKP";
 const PREFIX: usize = 24;
 const HEADER: &str = "burn-compress-checkpoint";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const MODEL: &str = "model";
 const OPTIMIZER: &str = "optimizer";
+const ADAM: &str = "adam";
 const STEPS: &str = "history/steps";
 const EVALUATIONS: &str = "history/evaluations";
 
@@ -53,6 +54,8 @@ struct SavedAlgorithm {
     name: String,
     /// The bits of each number.
     values: IndexMap<String, u64>,
+    /// The parameter id of each learnable tensor.
+    learnables: IndexMap<String, u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -69,6 +72,10 @@ fn mask_name(id: &TargetId) -> String {
 
 fn state_name(index: usize, name: &str) -> String {
     format!("algorithm/{index}/{name}")
+}
+
+fn learnable_name(index: usize, name: &str) -> String {
+    format!("learnable/{index}/{name}")
 }
 
 /// The numbers of a calibration, by the names of their tensors.
@@ -109,6 +116,11 @@ pub(crate) fn save<M: Module + 'static, I: 'static>(
             &record.map_err(|error| failed(error.to_string()))?,
         ));
     }
+    let adam = progress.adam.to_record().into_bytes();
+    tensors.push(bytes(
+        ADAM,
+        &adam.map_err(|error| failed(error.to_string()))?,
+    ));
     let mut spaces = IndexMap::new();
     for (id, space) in &chain.spaces {
         let mask = space.mask();
@@ -148,9 +160,21 @@ pub(crate) fn save<M: Module + 'static, I: 'static>(
             .values
             .iter()
             .map(|(key, value)| (key.clone(), value.to_bits()));
+        let mut learnables = IndexMap::new();
+        for learnable in algorithm.learnables() {
+            let (id, host) = learnable.to_host()?;
+            let name = learnable.name();
+            tensors.push(floats(
+                learnable_name(index, name),
+                &host.values,
+                &host.shape,
+            ));
+            learnables.insert(name.to_string(), id);
+        }
         algorithms.push(SavedAlgorithm {
             name: name.to_string(),
             values: values.collect(),
+            learnables,
         });
     }
     tensors.extend(history_tensors(&progress.history));
@@ -358,6 +382,16 @@ pub(crate) fn load<M: Module + 'static, I: 'static>(
             Some(optimizer.load_record(record))
         }
     };
+    let adam =
+        OptimizerRecord::from_bytes(take(ADAM)?.1).map_err(|error| failed(error.to_string()))?;
+    let mut learned = Vec::new();
+    for (index, saved) in header.algorithms.iter().enumerate() {
+        for (name, &id) in &saved.learnables {
+            let (shape, content) = take(&learnable_name(index, name))?;
+            let values = numbers(&content);
+            learned.push((index, name, id, HostTensor { values, shape }));
+        }
+    }
     let device = chain
         .model
         .devices()
@@ -441,8 +475,20 @@ pub(crate) fn load<M: Module + 'static, I: 'static>(
                 source,
             })?;
     }
+    for (index, name, id, saved) in learned {
+        let learnables = chain.algorithms[index].learnables();
+        let learnable = learnables
+            .iter()
+            .find(|learnable| learnable.name() == name)
+            .ok_or_else(|| {
+                let algorithm = chain.algorithms[index].name();
+                failed(format!("{algorithm} trains no tensor `{name}`"))
+            })?;
+        learnable.restore(id, saved)?;
+    }
     let progress = &mut chain.progress;
     progress.optimizer = optimizer;
+    progress.adam = progress.adam.clone().load_record(adam);
     // A schedule is a function of its number of steps, so stepping restores it exactly.
     progress.schedule = chain.evaluator.learning_rate();
     if let Some(schedule) = progress.schedule.as_mut() {

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use burn::module::Module;
-use burn::optim::ModuleOptimizer;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
+use burn::optim::{AdamConfig, ModuleOptimizer};
 use indexmap::IndexMap;
 
 use crate::Error;
@@ -46,6 +46,8 @@ pub(crate) struct Progress {
     pub(crate) prepared: bool,
     pub(crate) optimizer: Option<ModuleOptimizer>,
     pub(crate) schedule: Option<ModuleLrScheduler>,
+    /// Steps the learnables that have a learning rate of their own.
+    pub(crate) adam: ModuleOptimizer,
     pub(crate) history: History,
     /// The losses of the step whose backward pass is done and whose optimizer step is not.
     pub(crate) record: Option<StepRecord>,
@@ -87,6 +89,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
             prepared: false,
             optimizer: evaluator.optimizer(),
             schedule: evaluator.learning_rate(),
+            adam: AdamConfig::new().with_epsilon(1e-8).init(),
             history: History::default(),
             record: None,
         };
@@ -348,6 +351,19 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
                 algorithm: name,
                 source,
             })?;
+        }
+        for algorithm in self.algorithms.iter_mut().rev() {
+            let run = Run {
+                model: &self.model,
+                step,
+                total_steps,
+            };
+            let name = algorithm.name();
+            let values = algorithm.rewrite(run).map_err(|source| Error::Algorithm {
+                algorithm: name,
+                source,
+            })?;
+            self.model = crate::params::rewrite(self.model, values)?;
         }
         Compressed::new(self.model, self.progress.history)
     }

@@ -64,6 +64,19 @@ pub enum Error {
         reason: String,
     },
 
+    /// Values of a learnable tensor that do not fill its shape.
+    #[error(
+        "the learnable tensor `{name}` has the shape {expected:?}, but {found} values were given"
+    )]
+    Learnable {
+        /// Name of the tensor.
+        name: String,
+        /// Its shape.
+        expected: Vec<usize>,
+        /// The number of values.
+        found: usize,
+    },
+
     /// A mask or tensor does not fit its target.
     #[error("`{target}` has the shape {expected:?}, but {what} has the shape {found:?}")]
     ShapeMismatch {

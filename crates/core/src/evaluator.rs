@@ -12,7 +12,9 @@ use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::tensor::Tensor;
 
 use crate::Error;
+use crate::attach::{self, Spaces};
 use crate::graph::DummyInput;
+use crate::space::{Phase, TargetSpace};
 
 pub(crate) type Loss<M, I> = Arc<dyn Fn(&M, &I) -> Tensor<1> + Send + Sync>;
 type Evaluation<M> = Arc<dyn Fn(&M) -> f64 + Send + Sync>;
@@ -232,6 +234,102 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
         })
     }
 
+    /// Checks that the model can be run on data, which is all that a calibration needs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingEvaluator`] with the first missing part.
+    pub fn require_forward(&self, algorithm: &'static str) -> Result<(), Error> {
+        let parts = [
+            (self.batches.is_none(), "data to calibrate on", "with_data"),
+            (
+                self.loss.is_none(),
+                "the loss of a batch, which runs the model",
+                "with_loss",
+            ),
+        ];
+        match parts.into_iter().find(|(missing, ..)| *missing) {
+            Some((_, missing, builder)) => Err(Error::MissingEvaluator {
+                algorithm,
+                missing,
+                builder,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs `model` forward on the first `batches` batches of epoch 0 and calls `after` after each;
+    /// returns their number, less than `batches` when the epoch is shorter.
+    ///
+    /// Nothing trains and the losses are dropped. What the passes are for is seen through states
+    /// that record, as those of [`tap`](crate::tap) do.
+    ///
+    /// # Errors
+    ///
+    /// Data or a loss that is missing, an epoch without a batch, and what `after` returns.
+    pub fn forward(
+        &self,
+        model: &M,
+        batches: usize,
+        mut after: impl FnMut() -> Result<(), Error>,
+    ) -> Result<usize, Error> {
+        self.require_forward("a forward pass")?;
+        let mut seen = 0;
+        self.for_each_batch(0, &mut |batch| {
+            if let (Some(loss), true) = (&self.loss, seen < batches) {
+                drop(loss(model, &batch));
+                after()?;
+                seen += 1;
+            }
+            Ok(match seen < batches {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            })
+        })?;
+        match seen {
+            0 => Err(Error::NoBatches { epoch: 0 }),
+            seen => Ok(seen),
+        }
+    }
+
+    /// Lets the observers of `spaces` see what [`forward`](Self::forward) passes take through
+    /// `model` as it is in validation; returns the number of batches.
+    ///
+    /// Parameters, running statistics and optimizer stay as they are, and so do states that are not
+    /// among `spaces`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`forward`](Self::forward), values that an observer refuses, and an input or output
+    /// that no pass reaches. The states are as before then.
+    pub fn calibrate(
+        &self,
+        model: &M,
+        spaces: &[Arc<TargetSpace>],
+        batches: usize,
+    ) -> Result<usize, Error> {
+        let phase = Arc::new(Phase::default());
+        phase.set_training(true);
+        let fork = |space: &Arc<TargetSpace>| (space.id().clone(), space.fork(phase.clone()));
+        let copies: Spaces = spaces.iter().map(fork).collect();
+        let model = attach::rejoin(model.valid(), &copies);
+        let seen = self.forward(&model, batches, || {
+            let mut failures = copies.values().filter_map(|copy| copy.take_failure());
+            failures.next().map_or(Ok(()), Err)
+        })?;
+        let unreached = |copy: &&Arc<TargetSpace>| copy.shape().is_none();
+        if let Some(copy) = copies.values().find(unreached) {
+            return Err(Error::Unreached {
+                target: copy.id().clone(),
+            });
+        }
+        for space in spaces {
+            drop(copies[space.id()].take_hidden());
+            space.restore(&copies[space.id()]);
+        }
+        Ok(seen)
+    }
+
     pub(crate) fn for_each_batch(&self, epoch: usize, visit: Visit<'_, I>) -> Result<(), Error> {
         match &self.batches {
             Some(batches) => batches.epoch(epoch, visit),
@@ -255,7 +353,8 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
         self.learning_rate.clone()
     }
 
-    pub(crate) fn loss(&self) -> Option<Loss<M, I>> {
+    /// The loss of a batch, if one was given: for algorithms that look at a batch themselves.
+    pub fn loss(&self) -> Option<Loss<M, I>> {
         self.loss.clone()
     }
 

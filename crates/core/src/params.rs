@@ -1,11 +1,13 @@
 //! Parameters and gradients by path.
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use indexmap::{IndexMap, IndexSet};
 
+use crate::Error;
 use crate::space::FlatTensor;
+use crate::target::TargetId;
 
 /// The raw parameters with these paths, in module order, detached from any graph.
 ///
@@ -38,6 +40,77 @@ fn collect<M: Module>(
     };
     model.visit(&mut collector);
     collector.found
+}
+
+/// Gives raw parameters new values; everything else of the model stays.
+pub(crate) fn rewrite<M: Module>(
+    model: M,
+    values: IndexMap<TargetId, FlatTensor>,
+) -> Result<M, Error> {
+    if values.is_empty() {
+        return Ok(model);
+    }
+    let mut rewriter = Rewriter {
+        path: Vec::new(),
+        values: values
+            .into_iter()
+            .map(|(id, value)| (id.to_string(), (id, value)))
+            .collect(),
+        error: None,
+    };
+    let model = model.map(&mut rewriter);
+    if let Some(error) = rewriter.error {
+        return Err(error);
+    }
+    match rewriter.values.into_values().next() {
+        None => Ok(model),
+        Some((target, _)) => Err(Error::UnknownTarget {
+            target,
+            reason: "the model does not visit such a parameter".to_string(),
+        }),
+    }
+}
+
+struct Rewriter {
+    path: Vec<String>,
+    values: IndexMap<String, (TargetId, FlatTensor)>,
+    error: Option<Error>,
+}
+
+impl ModuleMapper for Rewriter {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some((target, value)) = self.values.shift_remove(&self.path.join(".")) else {
+            return param;
+        };
+        let (id, tensor, mapper) = param.consume();
+        let dims = tensor.dims();
+        if value.shape != dims {
+            self.error.get_or_insert(Error::ShapeMismatch {
+                target,
+                what: "its new value",
+                expected: dims.to_vec(),
+                found: value.shape,
+            });
+            return Param::from_mapped_value(id, tensor, mapper);
+        }
+        let values = value.values.detach().without_autodiff();
+        let values = values
+            .to_device(&tensor.device().without_autodiff())
+            .reshape(dims);
+        let values = match tensor.is_autodiff() {
+            true => Tensor::from_inner(values).set_require_grad(tensor.is_require_grad()),
+            false => values,
+        };
+        Param::from_mapped_value(id, values, mapper)
+    }
 }
 
 struct Collector<'a> {

@@ -18,6 +18,7 @@ use crate::block::Grid;
 use crate::mask::Mask;
 use crate::quantization::{Observer, Quantization};
 use crate::target::{Mode, TargetId};
+use crate::transform::{Stage, Transform};
 
 /// Whether the model is inside a training step.
 ///
@@ -92,6 +93,8 @@ struct Inner {
     removed: Option<(usize, usize)>,
     quantization: Option<Quantization>,
     observer: Option<Arc<dyn Observer>>,
+    quantize: Option<Arc<dyn Transform>>,
+    apply_mask: Option<Arc<dyn Transform>>,
     expansion: Option<(Vec<usize>, Tensor<1, Int>)>,
     records: bool,
     hidden: VecDeque<FlatTensor>,
@@ -171,6 +174,8 @@ impl TargetSpace {
         let mut inner = self.lock();
         inner.modes.clear();
         inner.observer = None;
+        inner.quantize = None;
+        inner.apply_mask = None;
         inner.records = false;
     }
 
@@ -238,6 +243,15 @@ impl TargetSpace {
     /// Sets what follows the values of this target during training.
     pub fn set_observer(&self, observer: Option<Arc<dyn Observer>>) {
         self.lock().observer = observer;
+    }
+
+    /// Puts `transform` in the place of a part of the simulation, or the standard back.
+    pub fn set_transform(&self, stage: Stage, transform: Option<Arc<dyn Transform>>) {
+        let mut inner = self.lock();
+        match stage {
+            Stage::Quantize => inner.quantize = transform,
+            Stage::Mask => inner.apply_mask = transform,
+        }
     }
 
     /// Starts or stops the recording of hidden states.
@@ -308,6 +322,9 @@ impl TargetSpace {
     pub(crate) fn fork(&self, phase: Arc<Phase>) -> Arc<Self> {
         let mut inner = self.lock().clone();
         inner.hidden.clear();
+        for transform in [&mut inner.quantize, &mut inner.apply_mask] {
+            *transform = transform.take().map(|transform| transform.snapshot());
+        }
         Arc::new(Self {
             id: self.id.clone(),
             phase,
@@ -368,9 +385,30 @@ impl TargetSpace {
         if inner.bypassed {
             return value;
         }
-        let value = inner.quantize(value);
-        inner.apply_mask(value)
+        let value = match inner.quantize.clone() {
+            Some(transform) => transformed(transform.as_ref(), value, None),
+            None => inner.quantize(value),
+        };
+        match inner.apply_mask.clone() {
+            Some(transform) => {
+                let mask = inner.full_mask(&value);
+                transformed(transform.as_ref(), value, mask)
+            }
+            None => inner.apply_mask(value),
+        }
     }
+}
+
+fn transformed<const D: usize>(
+    transform: &dyn Transform,
+    value: Tensor<D>,
+    mask: Option<Tensor<1>>,
+) -> Tensor<D> {
+    let dims = value.dims();
+    transform
+        .apply(FlatTensor::new(value), mask)
+        .values
+        .reshape(dims)
 }
 
 impl Inner {
@@ -426,15 +464,38 @@ impl Inner {
         (!fits).then(|| shape.to_vec())
     }
 
-    fn apply_mask<const D: usize>(&mut self, value: Tensor<D>) -> Tensor<D> {
-        let Some(mask) = &self.mask else { return value };
+    /// The mask of a value of this shape, one number for each element.
+    fn full_mask<const D: usize>(&mut self, value: &Tensor<D>) -> Option<Tensor<1>> {
         let device = value.device().without_autodiff();
-        let values = match self.mask_values.take() {
-            Some(values) => values.to_device(&device),
-            None => Tensor::from_data(TensorData::from(mask.values()), &device),
+        let shape: [usize; D] =
+            std::array::from_fn(|dim| self.mask.as_ref().map_or(1, |m| m.shape()[dim]));
+        let values = self.mask_on(&device)?;
+        let dims = value.dims();
+        Some(
+            values
+                .reshape(shape)
+                .expand(dims)
+                .reshape([dims.iter().product::<usize>()]),
+        )
+    }
+
+    fn apply_mask<const D: usize>(&mut self, value: Tensor<D>) -> Tensor<D> {
+        let device = value.device().without_autodiff();
+        let Some(values) = self.mask_on(&device) else {
+            return value;
         };
-        self.mask_values = Some(values.clone());
+        let Some(mask) = &self.mask else { return value };
         let shape: [usize; D] = std::array::from_fn(|dim| mask.shape()[dim]);
         mask.method().apply(value, values.reshape(shape))
+    }
+
+    fn mask_on(&mut self, device: &Device) -> Option<Tensor<1>> {
+        let mask = self.mask.as_ref()?;
+        let values = match self.mask_values.take() {
+            Some(values) => values.to_device(device),
+            None => Tensor::from_data(TensorData::from(mask.values()), device),
+        };
+        self.mask_values = Some(values.clone());
+        Some(values)
     }
 }

@@ -208,13 +208,23 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
     }
 
     /// The optimizer's step and what follows it.
-    fn update(self, learning_rate: f64, optimize: impl FnOnce(M) -> M) -> Self {
+    fn update(
+        self,
+        learning_rate: f64,
+        optimize: impl FnOnce(&mut Compressor<M, I>, M) -> M,
+    ) -> Self {
         let mut engine = self.engine.lock();
-        if engine.error.is_some() || engine.chain.is_none() {
-            drop(engine);
-            return self;
-        }
-        let model = optimize(self.model);
+        let model = match &mut *engine {
+            Engine {
+                chain: Some(chain),
+                error: None,
+                ..
+            } => optimize(chain, self.model),
+            _ => {
+                drop(engine);
+                return self;
+            }
+        };
         engine.drive(&model, |chain| training::after_step(chain, learning_rate));
         drop(engine);
         Self { model, ..self }
@@ -249,7 +259,14 @@ impl<M: Module + 'static, I: Send + 'static> TrainStep for Trainee<M, I> {
         lr_module: ModuleLearningRate,
         grads: GradientsParams,
     ) -> Self {
-        self.update(lr_module.base(), |model| {
+        self.update(lr_module.base(), |chain, model| {
+            training::learn(
+                &chain.algorithms,
+                &mut chain.progress.adam,
+                |due, gradients| {
+                    optim.step(lr_module.clone(), due, gradients);
+                },
+            );
             optim.step(lr_module, model, grads)
         })
     }
@@ -260,7 +277,14 @@ impl<M: Module + 'static, I: Send + 'static> TrainStep for Trainee<M, I> {
         lr_module: ModuleLearningRate,
         grads: MultiGradientsParams,
     ) -> Self {
-        self.update(lr_module.base(), |model| {
+        self.update(lr_module.base(), |chain, model| {
+            training::learn(
+                &chain.algorithms,
+                &mut chain.progress.adam,
+                |due, gradients| {
+                    optim.step(lr_module.clone(), due, gradients);
+                },
+            );
             optim.step_multi(lr_module, model, grads)
         })
     }

@@ -1,16 +1,18 @@
 //! The one training run that drives all compressors of a chain.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use burn::module::Module;
-use burn::optim::GradientsParams;
+use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Error;
-use crate::algorithm::Run;
+use crate::algorithm::{Algorithm, Run};
 use crate::compressor::{Budget, Compressor, Length};
 use crate::history::StepRecord;
+use crate::learnable::{Learnable, Learnables, TrainedBy};
 use crate::target::Target;
 
 /// Runs the chain until `stop` completed steps or the end of the budget.
@@ -126,8 +128,49 @@ fn step<M: Module + 'static, I: 'static>(
     };
     let learning_rate = schedule.step();
     let rate = learning_rate.base();
+    learn(
+        &chain.algorithms,
+        &mut chain.progress.adam,
+        |due, gradients| {
+            optimizer.step(learning_rate.clone(), due, gradients);
+        },
+    );
     chain.model = optimizer.step(learning_rate, chain.model.clone(), gradients);
     after_step(chain, rate)
+}
+
+/// Lets Adam and then `optimize` step the learnables that have gradients.
+pub(crate) fn learn<M: Module + 'static, I: 'static>(
+    algorithms: &[Box<dyn Algorithm<M, I>>],
+    adam: &mut ModuleOptimizer,
+    optimize: impl FnOnce(Learnables, GradientsParams),
+) {
+    let all: Vec<Arc<Learnable>> = learnables(algorithms);
+    if all.is_empty() {
+        return;
+    }
+    for learnable in &all {
+        if let TrainedBy::Adam { learning_rate } = learnable.trained_by() {
+            let (due, gradients) =
+                Learnables::with_gradients(std::slice::from_ref(learnable), |_| true);
+            if !due.is_empty() {
+                adam.step(learning_rate, due, gradients);
+            }
+        }
+    }
+    let (due, gradients) = Learnables::with_gradients(&all, |by| by == TrainedBy::Evaluator);
+    if !due.is_empty() {
+        optimize(due, gradients);
+    }
+}
+
+fn learnables<M: Module + 'static, I: 'static>(
+    algorithms: &[Box<dyn Algorithm<M, I>>],
+) -> Vec<Arc<Learnable>> {
+    algorithms
+        .iter()
+        .flat_map(|algorithm| algorithm.learnables())
+        .collect()
 }
 
 /// Forward and backward of one batch with every compressor's part; the loss that is minimised and
@@ -199,7 +242,11 @@ pub(crate) fn backward<M: Module + 'static, I: 'static>(
         learning_rate: 0.0,
         sparsity: 0.0,
     });
-    let gradients = GradientsParams::from_grads(loss.backward(), &chain.model);
+    let mut gradients = loss.backward();
+    for learnable in learnables(&chain.algorithms) {
+        learnable.take_gradient(&mut gradients);
+    }
+    let gradients = GradientsParams::from_grads(gradients, &chain.model);
     let run = Run {
         model: &chain.model,
         step,
