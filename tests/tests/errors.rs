@@ -191,7 +191,7 @@ type Build = fn(&str) -> Built;
 #[case::dtype(
     quantize,
     r#"[{"op_types": ["Conv2d"], "quant_dtype": "int16"}]"#,
-    &["rule 0", "`quant_dtype`", "`int16`", "2 to 8 bits"]
+    &["rule 0", "`quant_dtype`", "`int16`", "1 to 8 bits"]
 )]
 #[case::scheme(
     quantize,

@@ -17,10 +17,10 @@ use std::cell::Cell;
 use burn::tensor::Device;
 use burn_compress::layer::{LayerInfo, layers};
 use burn_compress::prelude::*;
-use burn_compress::speedup::SpeedupError;
 use burn_compress::speedup::verify::{
     RoundingBoundary, TOLERANCE, relative_error, rounding_boundary,
 };
+use burn_compress::speedup::{SaveConfig, SpeedupError, save_small_with};
 use burn_compress::{Calibration, History, Masks};
 use burn_compress_tests::random_net::NetSpec;
 use proptest::prelude::*;
@@ -381,16 +381,26 @@ fn small_models_survive_saving_bit_for_bit() {
             let Some(small) = speed_up(&spec, &pruned.compressed, tally)? else {
                 return Ok(());
             };
-            save_small(&small.model, &small.state, &path)?;
             let other = NetSpec {
                 seed: spec.seed ^ 1,
                 ..spec.clone()
             };
-            let (loaded, state) = load_small(other.build(&device), &path)?;
-            prop_assert_eq!(&state, &small.state);
-            prop_assert!(values(&loaded) == values(&small.model));
             let images = spec.images(5, 3, &device);
-            prop_assert!(outputs(&loaded, &images) == outputs(&small.model, &images));
+            for master_weights in [false, true] {
+                let config = SaveConfig::new().with_master_weights(master_weights);
+                let storage = save_small_with(&small.model, &small.state, &path, &config)?;
+                prop_assert_eq!(storage.file_bytes, std::fs::metadata(&path)?.len());
+                let (loaded, state) = load_small(other.build(&device), &path)?;
+                prop_assert_eq!(&state, &small.state);
+                prop_assert!(outputs(&loaded, &images) == outputs(&small.model, &images));
+                if master_weights || !quantize {
+                    prop_assert!(values(&loaded) == values(&small.model));
+                    prop_assert_eq!(storage.integers, 0);
+                } else {
+                    tally.add("values stored as integers", storage.integers);
+                    prop_assert_eq!(small.report.storage, Some(storage));
+                }
+            }
             tally.add("quantized", u64::from(quantize));
             Ok(())
         },

@@ -1,4 +1,5 @@
-//! Tasks of the workspace, run as `cargo xtask <task>`: `check`, `test` and `bench`.
+//! Tasks of the workspace, run as `cargo xtask <task>`: `check`, `test`, `bench` and
+//! `algorithms`.
 //!
 //! Plain `cargo` commands behind one name, so that a contributor and the continuous integration run
 //! the same ones. Not built on `tracel-xtask`, because that one installs and pins the outside tools
@@ -9,7 +10,7 @@ mod commands;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use commands::{bench::BenchArgs, check, test::TestArgs};
+use commands::{algorithms::AlgorithmsArgs, bench::BenchArgs, check, test::TestArgs};
 
 #[derive(Parser, Debug)]
 #[command(name = "cargo xtask", about = "Tasks of the burn-compress workspace")]
@@ -26,6 +27,8 @@ enum Task {
     Test(TestArgs),
     /// Runs the main job on several backends and compares them in one table.
     Bench(BenchArgs),
+    /// Runs every algorithm at a fixed budget and prints their accuracies.
+    Algorithms(AlgorithmsArgs),
 }
 
 fn main() -> Result<()> {
@@ -33,6 +36,7 @@ fn main() -> Result<()> {
         Task::Check => check::run(),
         Task::Test(args) => args.run(),
         Task::Bench(args) => args.run(),
+        Task::Algorithms(args) => args.run(),
     }
 }
 

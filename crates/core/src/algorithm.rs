@@ -110,6 +110,16 @@ pub trait Algorithm<M: Module, I>: Any + Send {
         Vec::new()
     }
 
+    /// Raw values that parameters take right after each optimizer step, before
+    /// [`after_step`](Self::after_step); `run.step` counts the step already.
+    ///
+    /// # Errors
+    ///
+    /// What the algorithm meets.
+    fn project(&mut self, _run: Run<'_, M>) -> Result<IndexMap<TargetId, FlatTensor>, BoxError> {
+        Ok(IndexMap::new())
+    }
+
     /// Called after each optimizer step; `run.step` counts it already. Masks move here.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ use crate::evaluator::Evaluator;
 use crate::graph::ChannelGraph;
 use crate::history::{History, StepRecord};
 use crate::layer::{LayerInfo, layers};
+use crate::learnable::Learnable;
 use crate::space::{Phase, TargetSpace};
 use crate::target::{Mode, TargetId};
 
@@ -215,6 +216,11 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         Ok(())
     }
 
+    /// The tensors that the chain trains beside the model, those of the oldest algorithm first.
+    pub fn learnables(&self) -> Vec<Arc<Learnable>> {
+        crate::training::learnables(&self.algorithms)
+    }
+
     /// Adds an algorithm as the newest of the chain.
     pub fn push(&mut self, algorithm: impl Algorithm<M, I>) {
         self.algorithms.push(Box::new(algorithm));
@@ -223,6 +229,11 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     /// Takes the newest algorithm off the chain, for a schedule that drives it.
     pub fn pop(&mut self) -> Option<Box<dyn Algorithm<M, I>>> {
         self.algorithms.pop()
+    }
+
+    /// What happened at each step so far.
+    pub fn history(&self) -> &History {
+        &self.progress.history
     }
 
     /// The masks of all pruners of the chain.

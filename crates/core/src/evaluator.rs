@@ -258,8 +258,9 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
         }
     }
 
-    /// Runs `model` forward on the first `batches` batches of epoch 0 and calls `after` after each;
-    /// returns their number, less than `batches` when the epoch is shorter.
+    /// Runs each of `models` forward on the first `batches` batches of epoch 0 and calls `after` when
+    /// all of them have run on a batch; returns the number of batches, less than `batches` when the
+    /// epoch is shorter.
     ///
     /// Nothing trains and the losses are dropped. What the passes are for is seen through states
     /// that record, as those of [`tap`](crate::tap) do.
@@ -269,7 +270,7 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
     /// Data or a loss that is missing, an epoch without a batch, and what `after` returns.
     pub fn forward(
         &self,
-        model: &M,
+        models: &[&M],
         batches: usize,
         mut after: impl FnMut() -> Result<(), Error>,
     ) -> Result<usize, Error> {
@@ -277,7 +278,7 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
         let mut seen = 0;
         self.for_each_batch(0, &mut |batch| {
             if let (Some(loss), true) = (&self.loss, seen < batches) {
-                drop(loss(model, &batch));
+                models.iter().for_each(|model| drop(loss(model, &batch)));
                 after()?;
                 seen += 1;
             }
@@ -313,7 +314,7 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
         let fork = |space: &Arc<TargetSpace>| (space.id().clone(), space.fork(phase.clone()));
         let copies: Spaces = spaces.iter().map(fork).collect();
         let model = attach::rejoin(model.valid(), &copies);
-        let seen = self.forward(&model, batches, || {
+        let seen = self.forward(&[&model], batches, || {
             let mut failures = copies.values().filter_map(|copy| copy.take_failure());
             failures.next().map_or(Ok(()), Err)
         })?;

@@ -94,6 +94,55 @@ pub fn fake_quantize<const D: usize>(
     carrier + value
 }
 
+/// Replaces `x` by its sign times `scale`, with `sign(0) = 1`.
+///
+/// Gradients flow to `x` unchanged, with [`RoundGradient::Clipped`] only where `|x| <= scale`;
+/// never to `scale`. The value is bit for bit `scale` or `-scale`.
+///
+/// # Shapes
+///
+/// - x: `[d0, d1, ..]`
+/// - scale: any shape that broadcasts against `x`; positive
+/// - result: the shape of `x`
+///
+/// A NaN counts as negative; under automatic differentiation it stays NaN.
+///
+/// # References
+///
+/// Hubara et al., *Binarized Neural Networks*, arXiv 1602.02830.
+///
+/// # Example
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use burn_compress_core::fake_quantize::{RoundGradient, binarize};
+///
+/// let x = Tensor::<1>::from_floats([-9.0, -0.2, 0.0, 1.25], &Device::flex());
+/// let scale = Tensor::from_floats([0.5], &Device::flex());
+/// let y = binarize(x, scale, RoundGradient::StraightThrough);
+/// assert_eq!(y.into_data().try_to_vec::<f32>().unwrap(), [-0.5, -0.5, 0.5, 0.5]);
+/// ```
+pub fn binarize<const D: usize>(
+    x: Tensor<D>,
+    scale: Tensor<D>,
+    gradient: RoundGradient,
+) -> Tensor<D> {
+    let scale = scale.detach().without_autodiff();
+    let plain = x.clone().detach().without_autodiff();
+    let scale = scale.expand(plain.dims());
+    let negative = plain.clone().greater_equal_elem(0.0).bool_not();
+    let value = scale.clone().mask_where(negative, scale.clone().neg());
+    if !x.is_autodiff() {
+        return value;
+    }
+    let path = match gradient {
+        RoundGradient::StraightThrough => x,
+        RoundGradient::Clipped => x.mask_fill(plain.abs().greater(scale), 0.0),
+    };
+    let carrier = path.clone() - path.detach();
+    carrier + value
+}
+
 fn to_value<const D: usize>(
     clamped: Tensor<D>,
     scale: Tensor<D>,
@@ -216,6 +265,26 @@ mod tests {
                 assert_eq!(y.to_bits(), ((q - zero) * scale).to_bits(), "x = {x}");
             }
             assert_eq!(quantize(&once), once);
+        }
+    }
+
+    #[test]
+    fn signs_pass_gradients_everywhere_or_inside_only() {
+        let device = Device::flex().autodiff();
+        for (rule, expected) in [
+            (RoundGradient::StraightThrough, [1.0, 2.0, 3.0, 4.0, 5.0]),
+            (RoundGradient::Clipped, [0.0, 2.0, 3.0, 4.0, 0.0]),
+        ] {
+            // The ends -0.5 and 0.5 of the range belong to it.
+            let x = Tensor::<1>::from_floats([-0.6, -0.5, 0.0, 0.5, 7.0], &device).require_grad();
+            let scale = Tensor::from_floats([0.5], &device);
+            let y = binarize(x.clone(), scale, rule);
+            let weights = Tensor::<1>::from_floats([1.0, 2.0, 3.0, 4.0, 5.0], &device);
+            let gradients = (y.clone() * weights).sum().backward();
+            let gradient = x.grad(&gradients).unwrap().into_data();
+            assert_eq!(gradient.try_to_vec::<f32>().unwrap(), expected);
+            let y: Vec<f32> = y.into_data().try_to_vec().unwrap();
+            assert_eq!(y, [-0.5, -0.5, 0.5, 0.5, 0.5]);
         }
     }
 

@@ -23,7 +23,8 @@ pub trait Observer: Send + Sync {
 
 /// How one target is quantized: the integer range, the blocks and the values of each block.
 ///
-/// `q = round(clamp(zero_point + x / scale, qmin, qmax))`, `x' = (q - zero_point) * scale`.
+/// `q = round(clamp(zero_point + x / scale, qmin, qmax))`, `x' = (q - zero_point) * scale`; of the
+/// type `int1`, which has no zero, `x' = sign(x) * scale` with `sign(0) = 1`.
 #[derive(Clone, Debug)]
 pub struct Quantization {
     /// Smallest integer of the type.
@@ -66,6 +67,12 @@ impl Quantization {
             minimum: None,
             maximum: None,
         }
+    }
+
+    /// Whether the type is `int1`, whose only integers are -1 and 1: values are replaced by their
+    /// sign times the scale, see [`binarize`](crate::fake_quantize::binarize).
+    pub fn is_binary(&self) -> bool {
+        self.dtype == "int1"
     }
 
     /// Sets the blocks.

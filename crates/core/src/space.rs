@@ -332,10 +332,16 @@ impl TargetSpace {
         })
     }
 
-    /// Takes over what a copy of this state knows.
+    /// Takes over what a copy of this state knows, but for the transforms: those of a copy are
+    /// snapshots, which nothing trains.
     pub(crate) fn restore(&self, copy: &Self) {
-        let inner = copy.lock().clone();
-        *self.lock() = inner;
+        let copied = copy.lock().clone();
+        let mut inner = self.lock();
+        *inner = Inner {
+            quantize: inner.quantize.take(),
+            apply_mask: inner.apply_mask.take(),
+            ..copied
+        };
     }
 
     /// Executes the simulated logic on a parameter: quantize, then mask.
@@ -421,9 +427,13 @@ impl Inner {
         };
         let (qmin, qmax) = (quantization.qmin, quantization.qmax);
         let (grid, gradient) = (quantization.grid.clone(), quantization.gradient);
+        let binary = quantization.is_binary();
         let device = value.device().without_autodiff();
         let dims = value.dims();
         let scale = self.expand(scale.to_device(&device), &grid, dims, &device);
+        if binary {
+            return crate::fake_quantize::binarize(value, scale, gradient);
+        }
         let zero_point = self.expand(zero_point.to_device(&device), &grid, dims, &device);
         crate::fake_quantize::fake_quantize(value, scale, zero_point, qmin, qmax, gradient)
     }

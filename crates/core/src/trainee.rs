@@ -225,9 +225,16 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
                 return self;
             }
         };
-        engine.drive(&model, |chain| training::after_step(chain, learning_rate));
+        // The chain may have projected parameters.
+        let projected = engine.drive(&model, |chain| {
+            training::after_step(chain, learning_rate)?;
+            Ok(chain.model.clone())
+        });
         drop(engine);
-        Self { model, ..self }
+        Self {
+            model: projected.unwrap_or(model),
+            ..self
+        }
     }
 }
 

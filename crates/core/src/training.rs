@@ -164,7 +164,7 @@ pub(crate) fn learn<M: Module + 'static, I: 'static>(
     }
 }
 
-fn learnables<M: Module + 'static, I: 'static>(
+pub(crate) fn learnables<M: Module + 'static, I: 'static>(
     algorithms: &[Box<dyn Algorithm<M, I>>],
 ) -> Vec<Arc<Learnable>> {
     algorithms
@@ -271,6 +271,21 @@ pub(crate) fn after_step<M: Module + 'static, I: 'static>(
 ) -> Result<(), Error> {
     chain.progress.step += 1;
     let (step, total_steps) = (chain.progress.step, chain.progress.total_steps);
+    for algorithm in chain.algorithms.iter_mut().rev() {
+        let run = Run {
+            model: &chain.model,
+            step,
+            total_steps,
+        };
+        let name = algorithm.name();
+        let values = algorithm.project(run).map_err(|source| Error::Algorithm {
+            algorithm: name,
+            source,
+        })?;
+        if !values.is_empty() {
+            chain.model = crate::params::rewrite(chain.model.clone(), values)?;
+        }
+    }
     for algorithm in chain.algorithms.iter_mut().rev() {
         let run = Run {
             model: &chain.model,

@@ -1,5 +1,8 @@
 //! What can be wrong with a distillation.
 
+use std::path::PathBuf;
+
+use burn_compress_core::Error as ChainError;
 use thiserror::Error;
 
 /// Why a student cannot learn from a teacher as asked.
@@ -20,6 +23,24 @@ pub enum DistillationError {
         student_shape: Vec<usize>,
         /// Shape of the teacher's hidden state.
         teacher_shape: Vec<usize>,
+    },
+
+    /// Linked layers give hidden states that a distiller cannot compare.
+    #[error(
+        "student layer `{student}` gives a hidden state of shape {student_shape:?}, teacher layer \
+         `{teacher}` one of {teacher_shape:?}: {expected}"
+    )]
+    Incomparable {
+        /// Path of the student's layer.
+        student: String,
+        /// Path of the teacher's layer.
+        teacher: String,
+        /// Shape of the student's hidden state.
+        student_shape: Vec<usize>,
+        /// Shape of the teacher's hidden state.
+        teacher_shape: Vec<usize>,
+        /// What the distiller needs.
+        expected: &'static str,
     },
 
     /// A hidden state has no elements, or no dimension that the loss could run over.
@@ -51,4 +72,167 @@ pub enum DistillationError {
         /// Path of the layer.
         layer: String,
     },
+
+    /// A setting outside its range.
+    #[error("`{key}` is {value}, but must be {expected}")]
+    Setting {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What it can be.
+        expected: &'static str,
+    },
+
+    /// A rule sets what the distiller does not have.
+    #[error("`{key}` of layer `{layer}` means nothing here, remove it: {reason}")]
+    UnusedSetting {
+        /// The key.
+        key: &'static str,
+        /// Path of the student's layer.
+        layer: String,
+        /// What the distiller does instead.
+        reason: &'static str,
+    },
+
+    /// A distiller that follows one teacher layer is given several.
+    #[error("student layer `{student}` has {found} links, but learns from exactly one here")]
+    Links {
+        /// Path of the student's layer.
+        student: String,
+        /// How many there are.
+        found: usize,
+    },
+
+    /// A distiller of logits does not find the student's.
+    #[error(
+        "the student's logits are one output, but the configuration selects {found:?}: select the \
+         `_output_` of the layer that gives them"
+    )]
+    OneOutput {
+        /// The selected targets.
+        found: Vec<String>,
+    },
+
+    /// Logits of student and teacher differ in shape.
+    #[error(
+        "the student's logits at `{student}` have the shape {student_shape:?}, the teacher's \
+         {teacher_shape:?}: as many rows of as many classes are needed"
+    )]
+    Logits {
+        /// The student's target.
+        student: String,
+        /// Shape of the student's logits.
+        student_shape: Vec<usize>,
+        /// Shape of the teacher's logits.
+        teacher_shape: Vec<usize>,
+    },
+
+    /// A teacher of hidden states is asked for logits.
+    #[error("teacher {teacher} gives no logits: make it with `Teacher::of_logits`")]
+    NoLogits {
+        /// Position of the teacher, from 0.
+        teacher: usize,
+    },
+
+    /// The labels do not fit the logits.
+    #[error("{reason}: labels are one class for each row of the logits, {rows} rows of {classes}")]
+    Labels {
+        /// What was found.
+        reason: String,
+        /// Rows of the logits.
+        rows: usize,
+        /// Classes of the logits.
+        classes: usize,
+    },
+
+    /// Nobody to learn from.
+    #[error("there is no teacher: give at least one")]
+    NoTeacher,
+
+    /// Teachers whose outputs cannot be averaged.
+    #[error(
+        "the outputs of the teachers have the shapes {first:?} and {other:?}, so they have no \
+         mean: fuse their losses instead"
+    )]
+    TeacherShapes {
+        /// Shape of the first teacher's output.
+        first: Vec<usize>,
+        /// Shape of another's.
+        other: Vec<usize>,
+    },
+
+    /// Relations need several samples.
+    #[error(
+        "the batch of student layer `{student}` has {found} samples, but relations need {needed}"
+    )]
+    BatchTooSmall {
+        /// Path of the student's layer.
+        student: String,
+        /// Samples in the batch.
+        found: usize,
+        /// The fewest that will do.
+        needed: usize,
+    },
+
+    /// No mask tells which channels of a hidden state are kept.
+    #[error(
+        "nothing of layer `{layer}` tells which of the {channels} channels in dimension {dim} of \
+         its hidden state are kept: set `channel_dim`, or compare all of them"
+    )]
+    NoChannels {
+        /// Path of the student's layer.
+        layer: String,
+        /// The dimension that was taken for that of the channels.
+        dim: usize,
+        /// Its size.
+        channels: usize,
+    },
+
+    /// A cache of a teacher's outputs cannot be read, written or used.
+    #[error("teacher cache `{path}`: {reason}", path = path.display())]
+    Cache {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+
+    /// A cache that another teacher filled.
+    #[error(
+        "teacher cache `{path}` was filled by another teacher or with other links ({found}, here \
+         {expected}): use another file or delete this one", path = path.display()
+    )]
+    ForeignCache {
+        /// The file.
+        path: PathBuf,
+        /// What the file holds.
+        found: String,
+        /// What is needed.
+        expected: String,
+    },
+
+    /// The keys of a batch do not fit what the teacher says of it.
+    #[error(
+        "{keys} samples of the batch have a key, but `{state}` of the teacher has the shape \
+         {shape:?}: give one key for each sample, the samples being the first dimension"
+    )]
+    SampleKeys {
+        /// The hidden state, or `logits`.
+        state: String,
+        /// Its shape for the whole batch.
+        shape: Vec<usize>,
+        /// How many keys the batch has.
+        keys: usize,
+    },
+}
+
+impl DistillationError {
+    /// The error as one of a chain.
+    pub(crate) fn of(self, algorithm: &'static str) -> ChainError {
+        ChainError::Algorithm {
+            algorithm,
+            source: self.into(),
+        }
+    }
 }

@@ -7,7 +7,7 @@ use burn_compress_core::layer::LayerInfo;
 use burn_compress_core::{Mode, Target};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::DistillationLoss;
+use crate::{Channels, DistillationLoss};
 
 /// The settings of a student's hidden state. Whatever is absent has a default.
 ///
@@ -16,6 +16,8 @@ use crate::DistillationLoss;
 /// | `lambda`       | weight of the loss, not negative                   | 1       |
 /// | `link`         | `auto`, a layer of the teacher, a list of them     | `auto`  |
 /// | `apply_method` | `mse`, `kl`                                        | `mse`   |
+/// | `channels`     | `all`, `kept`: without those that a mask removes   | `all`   |
+/// | `channel_dim`  | the dimension of the channels                      | by type |
 ///
 /// Without `target_names` a layer's first output is the hidden state. Inputs and outputs of
 /// wrapped layers can be hidden states, parameters cannot.
@@ -41,6 +43,13 @@ pub struct DistillationSettings {
     /// The loss of each link.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub apply_method: Option<DistillationLoss>,
+    /// Which channels are compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channels: Option<Channels>,
+    /// The dimension of the hidden state that holds its channels. Without it, the layer's type
+    /// tells: 1 for convolutions, pooling and batch norms, the last one for linear layers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel_dim: Option<usize>,
 }
 
 impl DistillationSettings {
@@ -52,6 +61,11 @@ impl DistillationSettings {
     /// The configured loss, or mean squared error.
     pub fn loss(&self) -> DistillationLoss {
         self.apply_method.unwrap_or_default()
+    }
+
+    /// The configured channels, or all.
+    pub fn channels(&self) -> Channels {
+        self.channels.unwrap_or_default()
     }
 
     /// The teacher's layers that the student's layer at `path` learns from.
@@ -75,6 +89,8 @@ impl Settings for DistillationSettings {
             lambda: over.lambda.or(self.lambda),
             link: over.link.clone().or(self.link),
             apply_method: over.apply_method.or(self.apply_method),
+            channels: over.channels.or(self.channels),
+            channel_dim: over.channel_dim.or(self.channel_dim),
         }
     }
 
@@ -90,6 +106,9 @@ impl Settings for DistillationSettings {
             return Err(format!(
                 "`lambda` is {lambda}, it must be finite and not negative"
             ));
+        }
+        if self.channel_dim == Some(0) {
+            return Err("`channel_dim` is 0, but dimension 0 is the batch".to_string());
         }
         match &self.link {
             Some(Link::Layers(layers)) if layers.is_empty() => {
@@ -212,6 +231,7 @@ mod tests {
     #[case(r#"{"link": 3}"#, "`link` is `auto`, the path of a layer")]
     #[case(r#"{"link": ["a", ""]}"#, "`link` holds an empty name")]
     #[case(r#"{"apply_method": "l1"}"#, "unknown variant `l1`")]
+    #[case(r#"{"channels": "some"}"#, "unknown variant `some`")]
     fn mistakes_are_named(#[case] json: &str, #[case] expected: &str) {
         let error = read(json).unwrap_err();
         assert!(error.contains(expected), "{error}");
@@ -220,6 +240,7 @@ mod tests {
     #[rstest]
     #[case(r#"{"lambda": -1}"#, Target::Output(0), "`lambda` is -1")]
     #[case(r#"{"link": []}"#, Target::Output(0), "`link` is empty")]
+    #[case(r#"{"channel_dim": 0}"#, Target::Output(0), "`channel_dim` is 0")]
     #[case(r#"{"link": ["a", "b", "a"]}"#, Target::Output(0), "names `a` twice")]
     #[case("{}", Target::param("weight"), "`weight` is a parameter")]
     fn settings_that_make_no_sense(
@@ -240,10 +261,14 @@ mod tests {
     #[test]
     fn what_is_set_later_wins() {
         let base = read(r#"{"lambda": 3, "link": "a"}"#).unwrap();
-        let over = read(r#"{"lambda": 0.5, "apply_method": "kl"}"#).unwrap();
+        let over =
+            read(r#"{"lambda": 0.5, "apply_method": "kl", "channels": "kept", "channel_dim": 2}"#)
+                .unwrap();
         let merged = base.merge(&over);
         assert_eq!(merged.lambda(), 0.5);
         assert_eq!(merged.loss(), DistillationLoss::Kl);
         assert_eq!(merged.links("stem"), ["a"]);
+        assert_eq!(merged.channels(), Channels::Kept);
+        assert_eq!(merged.channel_dim, Some(2));
     }
 }

@@ -3,6 +3,8 @@
 use burn_compress_core::config::ConfigError;
 use thiserror::Error;
 
+use crate::Pattern;
+
 /// An error of this crate.
 ///
 /// Errors that belong to one target are wrapped in [`Target`](PruningError::Target), which names
@@ -115,8 +117,64 @@ pub enum PruningError {
         requires: &'static str,
     },
 
+    /// A setting means nothing to the pruner.
+    #[error("`{key}` has no effect on `{pruner}`; remove it")]
+    NoEffect {
+        /// The setting found.
+        key: &'static str,
+        /// The pruner.
+        pruner: &'static str,
+    },
+
+    /// A pattern does not divide the input dim.
+    #[error(
+        "pattern {pattern} does not divide dim {dim} of the shape {shape:?}; exclude the layer or \
+         use another pattern"
+    )]
+    PatternSize {
+        /// The pattern.
+        pattern: Pattern,
+        /// The input dim.
+        dim: usize,
+        /// The shape of the target.
+        shape: Vec<usize>,
+    },
+
+    /// A pattern on a target without an input dim.
+    #[error(
+        "pattern {pattern} needs a parameter with an input-channel dim, as the weight of a linear \
+         layer or a convolution; select no other targets"
+    )]
+    PatternTarget {
+        /// The pattern.
+        pattern: Pattern,
+    },
+
+    /// The score of the pruner has no meaning for such blocks.
+    #[error("its blocks cannot be scored: {reason}; {advice}")]
+    Unscorable {
+        /// Why not.
+        reason: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+
+    /// The observed output has not the channels of the target.
+    #[error(
+        "the output of `{observed}` has the shape {shape:?}, but its {channels} channels are to be \
+         scored; name the wrapped layer with these channels as `activation`"
+    )]
+    ActivationChannels {
+        /// The observed layer.
+        observed: String,
+        /// The shape of its output.
+        shape: Vec<usize>,
+        /// The output channels of the target.
+        channels: usize,
+    },
+
     /// A target has nothing that decides its mask.
-    #[error("nothing to prune to; set `sparse_ratio`, `sparse_threshold` or `align`")]
+    #[error("nothing to prune to; set `sparse_ratio`, `sparse_threshold`, `pattern` or `align`")]
     NoGoal,
 
     /// The granularity has no meaning for the target.

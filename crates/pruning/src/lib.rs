@@ -8,6 +8,8 @@
 //! 3. [`mask::generate`] decides for all targets together which blocks stay.
 //! 4. A [`Schedule`] repeats this with rising goals.
 //!
+//! Every score is a pruner that takes part in a chain of compressors; [`registry`] lists them.
+//!
 //! # Example
 //!
 //! ```
@@ -30,20 +32,36 @@
 //! ```
 #![warn(missing_docs)]
 
+mod activations;
 mod blocks;
+mod collected;
+mod constructors;
 mod error;
 mod granularity;
+mod learned;
 pub mod mask;
 pub mod metrics;
+mod movement;
+mod pattern;
 mod pruner;
+pub mod registry;
 mod schedule;
 mod settings;
+mod signal;
+mod slim;
 mod units;
 
 pub use blocks::Blocks;
 pub use error::PruningError;
 pub use granularity::{Axes, Granularity, PadSide};
-pub use metrics::{L1NormPruner, L2NormPruner, LevelPruner, TaylorConfig, TaylorPruner};
+pub use metrics::{
+    ActivationConfig, ActivationPruner, ApozConfig, ApozPruner, FisherConfig, FisherPruner,
+    FpgmPruner, L1NormPruner, L2NormPruner, LampPruner, LevelPruner, TaylorConfig, TaylorPruner,
+};
+pub use movement::{MovementConfig, MovementPruner};
+pub use pattern::Pattern;
 pub use pruner::PrunerConfig;
+pub use registry::pruners;
 pub use schedule::{AgpConfig, AgpPruner, LinearConfig, LinearPruner, Schedule, ScheduleKind};
 pub use settings::{Align, PruningSettings};
+pub use slim::{SlimConfig, SlimPruner};

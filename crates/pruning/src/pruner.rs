@@ -5,19 +5,23 @@
 //! zero wherever it is read.
 
 use std::any::Any;
+use std::sync::Arc;
 
 use burn::config::Config;
 use burn::module::Module;
 use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
-    Algorithm, AlgorithmState, BoxError, Compressor, FlatTensor, HostTensor, Mode, Run, gradients,
+    Algorithm, AlgorithmState, BoxError, Compressor, FlatTensor, Learnable, Mode, Run, TargetId,
     parameters,
 };
 use indexmap::IndexMap;
 
-use crate::mask::{MaskConfig, generate};
-use crate::metrics::Importance;
+use crate::activations::Activations;
+use crate::collected::{Collected, gradient_terms, weighted};
+use crate::signal::{Signal, Source};
+use crate::slim::Factors;
 use crate::units::{Units, build};
 use crate::{PruningError, PruningSettings, Schedule};
 
@@ -36,68 +40,71 @@ pub struct PrunerConfig {
     pub keep_at_least_one: bool,
 }
 
-/// What a score is made of.
-pub(crate) enum Signal {
-    /// The values of the parameters at the time of a decision.
-    Weights(Box<dyn Importance + Send>),
-    /// `(weight * gradient)^2`, summed over this number of steps.
-    Gradients(Box<dyn Importance + Send>, usize),
-}
-
-impl Signal {
-    fn importance(&self) -> &dyn Importance {
-        match self {
-            Self::Weights(importance) | Self::Gradients(importance, _) => importance.as_ref(),
-        }
-    }
-}
-
 /// A pruner in a chain.
-pub(crate) struct Pruner {
+pub(crate) struct Pruner<M, I> {
     name: &'static str,
     signal: Signal,
     config: PrunerConfig,
     units: Units,
     schedule: Option<Schedule>,
-    collected: IndexMap<String, FlatTensor>,
-    steps_collected: usize,
+    collected: Collected,
+    activations: Option<Activations<M, I>>,
+    factors: Option<Factors>,
 }
 
-impl Pruner {
+impl<M: Module + 'static, I: 'static> Pruner<M, I> {
     /// Adds a pruner to a chain.
-    pub(crate) fn fuse<M: Module + 'static, I: 'static>(
+    pub(crate) fn fuse(
         mut compressor: Compressor<M, I>,
         config: &ConfigList<PruningSettings>,
         name: &'static str,
         signal: Signal,
         options: PrunerConfig,
     ) -> Result<Compressor<M, I>, PruningError> {
-        if matches!(signal, Signal::Gradients(..)) {
+        if signal.steps().is_some() {
             compressor.evaluator().require_training(name)?;
         }
         let selected = PruningSettings::select(config, compressor.layers())?;
-        let granularity = signal.importance().default_granularity();
+        let observed = selected.iter().find(|s| s.settings.activation.is_some());
+        if let Some(item) = observed.filter(|_| !signal.observes()) {
+            let (key, pruner) = ("activation", name);
+            return Err(PruningError::NoEffect { key, pruner }.at(item.id()));
+        }
+        let coupled = options.coupled;
         let units = build(
             &mut compressor,
             name,
-            selected,
-            &granularity,
-            options.coupled,
+            &selected,
+            signal.importance(),
+            coupled,
         )?;
+        let activations = match signal.source() {
+            Source::Activations(_, statistic) => {
+                let sources = units.sources();
+                let observed = Activations::new(&compressor, name, statistic, &selected, sources)?;
+                Some(observed)
+            }
+            _ => None,
+        };
+        let factors = match signal.source() {
+            Source::Factors(training) => Some(Factors::new(&compressor, name, &units, training)?),
+            _ => None,
+        };
         compressor.push(Self {
             name,
             signal,
             config: options,
             units,
             schedule: None,
-            collected: IndexMap::new(),
-            steps_collected: 0,
+            collected: Collected::default(),
+            activations,
+            factors,
         });
         Ok(compressor)
     }
 
     /// Lets a schedule drive the newest pruner of a chain.
-    pub(crate) fn schedule<M: Module + 'static, I: 'static>(
+    pub(crate) fn schedule(
         mut compressor: Compressor<M, I>,
         name: &'static str,
         schedule: Schedule,
@@ -117,8 +124,10 @@ impl Pruner {
                 });
             }
         };
-        if let Signal::Gradients(_, steps) = pruner.signal
-            && steps > schedule.interval()
+        if pruner
+            .signal
+            .steps()
+            .is_some_and(|steps| steps > schedule.interval())
         {
             return Err(PruningError::Setting {
                 key: "interval",
@@ -132,55 +141,37 @@ impl Pruner {
         Ok(compressor)
     }
 
-    /// The part of the goals for which masks are due after `step` optimizer steps.
-    fn due(&self, step: usize) -> Option<f64> {
-        match (&self.signal, &self.schedule) {
-            (Signal::Weights(_), None) => (step == 0).then_some(1.0),
-            (Signal::Weights(_), Some(schedule)) => schedule.at(step),
-            (Signal::Gradients(_, steps), None) => (step == *steps).then_some(1.0),
-            (Signal::Gradients(_, steps), Some(schedule)) => {
-                let within = step > 0 && step <= schedule.last_step();
-                // The scores of an interval are complete after its first `steps` steps. A last
-                // decision at the end reaches the whole goal.
-                let complete = step % schedule.interval() == steps % schedule.interval();
-                let due = within && (complete || step == schedule.last_step());
-                due.then(|| schedule.progress(step))
-            }
-        }
+    /// The steps after which the last masks are generated, where training decides.
+    fn last_decision(&self) -> Option<usize> {
+        let schedule = self.schedule.map(|schedule| schedule.last_step());
+        schedule.or(self.signal.steps())
     }
 
-    /// Whether the gradients of the step after `step` completed ones belong to a score.
-    fn collects(&self, step: usize) -> bool {
-        match (&self.signal, &self.schedule) {
-            (Signal::Weights(_), _) => false,
-            (Signal::Gradients(_, steps), None) => step < *steps,
-            (Signal::Gradients(_, steps), Some(schedule)) => {
-                step < schedule.last_step() && step % schedule.interval() < *steps
-            }
-        }
-    }
-
-    fn decide<M: Module>(&mut self, model: &M, factor: f64) -> Result<(), BoxError> {
-        let data = match self.signal {
-            Signal::Weights(_) => parameters(model, self.units.sources()),
-            Signal::Gradients(..) => self.collected.clone(),
-        };
-        let data = data
-            .into_iter()
-            .map(|(path, tensor)| Ok((path, tensor.to_vec()?)))
-            .collect::<Result<IndexMap<_, _>, burn_compress_core::Error>>()?;
+    fn decide(&mut self, model: &M, factor: f64) -> Result<(), BoxError> {
+        let data = self.data(model)?;
         let keep = self.config.keep_at_least_one;
-        let targets = self
-            .units
-            .targets(&data, self.signal.importance(), factor, keep)?;
-        let config = MaskConfig::new().with_keep_at_least_one(keep);
-        let masks = generate(&targets, config)?;
-        self.units.write(&masks)?;
-        Ok(())
+        let importance = self.signal.importance();
+        Ok(self.units.decide(&data, importance, factor, keep)?)
     }
 
-    fn settle<M: Module>(&mut self, run: Run<'_, M>) -> Result<(), BoxError> {
-        if let Some(factor) = self.due(run.step) {
+    /// The values that the score sees, by parameter.
+    fn data(&self, model: &M) -> Result<IndexMap<String, Vec<f32>>, BoxError> {
+        let sums = self.collected.sums();
+        match (self.signal.source(), &self.activations, &self.factors) {
+            (Source::Gradients(_, term), ..) => weighted(model, sums, term),
+            (Source::Activations(..), Some(activations), _) => activations.spread(sums),
+            (Source::Factors(_), _, Some(factors)) => factors.data(),
+            _ => {
+                let weights = parameters(model, self.units.sources()).into_iter();
+                weights
+                    .map(|(path, weight)| Ok((path, weight.to_vec()?)))
+                    .collect()
+            }
+        }
+    }
+
+    fn settle(&mut self, run: Run<'_, M>) -> Result<(), BoxError> {
+        if let Some(factor) = self.signal.due(self.schedule.as_ref(), run.step) {
             self.decide(run.model, factor)?;
         }
         let interval_ends = self
@@ -188,13 +179,12 @@ impl Pruner {
             .is_some_and(|schedule| run.step.is_multiple_of(schedule.interval()));
         if interval_ends {
             self.collected.clear();
-            self.steps_collected = 0;
         }
         Ok(())
     }
 }
 
-impl<M: Module + 'static, I: 'static> Algorithm<M, I> for Pruner {
+impl<M: Module + 'static, I: 'static> Algorithm<M, I> for Pruner<M, I> {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -204,10 +194,10 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for Pruner {
     }
 
     fn check(&self, total_steps: usize) -> Result<(), BoxError> {
-        let (needed, what) = match (&self.signal, &self.schedule) {
+        let (needed, what) = match (self.signal.steps(), &self.schedule) {
             (_, Some(schedule)) => (schedule.last_step(), "the last update of the schedule is"),
-            (Signal::Gradients(_, steps), None) => (*steps, "the masks are generated"),
-            (Signal::Weights(_), None) => return Ok(()),
+            (Some(steps), None) => (steps, "the masks are generated"),
+            (None, None) => return Ok(()),
         };
         if total_steps < needed {
             let reason = format!(
@@ -220,71 +210,71 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for Pruner {
     }
 
     fn prepare(&mut self, run: Run<'_, M>) -> Result<(), BoxError> {
-        match self.due(0) {
+        match self.signal.due(self.schedule.as_ref(), 0) {
             Some(factor) => self.decide(run.model, factor),
             None => Ok(()),
         }
     }
 
-    fn gradients(&mut self, grads: &GradientsParams, run: Run<'_, M>) -> Result<(), BoxError> {
-        if !self.collects(run.step) {
-            return Ok(());
+    fn observe(&mut self, run: Run<'_, M>) -> Result<(), BoxError> {
+        if let (Some(factors), Some(last)) = (&self.factors, self.last_decision()) {
+            factors.settle(run.step, last);
         }
-        let weights = parameters(run.model, self.units.sources());
-        let mut slopes = gradients(run.model, grads, self.units.sources());
-        for (path, weight) in weights {
-            // What the loss does not depend on has a gradient of zero.
-            let value = match slopes.swap_remove(&path) {
-                Some(slope) => (weight.values * slope.values).square(),
-                None => weight.values.zeros_like(),
-            };
-            let sum = match self.collected.swap_remove(&path) {
-                Some(sum) => sum.values + value,
-                None => value,
-            };
-            self.collected.insert(
-                path,
-                FlatTensor {
-                    values: sum,
-                    shape: weight.shape,
-                },
-            );
-        }
-        self.steps_collected += 1;
         Ok(())
+    }
+
+    fn loss(&mut self, loss: Tensor<1>, batch: &I, run: Run<'_, M>) -> Result<Tensor<1>, BoxError> {
+        if let Some(activations) = &self.activations
+            && self.signal.collects(self.schedule.as_ref(), run.step)
+        {
+            self.collected.add(activations.observe(run.model, batch)?);
+        }
+        Ok(match &self.factors {
+            Some(factors) => factors.penalised(loss),
+            None => loss,
+        })
+    }
+
+    fn gradients(&mut self, grads: &GradientsParams, run: Run<'_, M>) -> Result<(), BoxError> {
+        if let Source::Gradients(_, term) = self.signal.source()
+            && self.signal.collects(self.schedule.as_ref(), run.step)
+        {
+            let sources = self.units.sources();
+            self.collected
+                .add(gradient_terms(run.model, grads, sources, term));
+        }
+        Ok(())
+    }
+
+    fn learnables(&self) -> Vec<Arc<Learnable>> {
+        let factors = self.factors.as_ref();
+        factors.map(Factors::learnables).unwrap_or_default()
     }
 
     fn after_step(&mut self, run: Run<'_, M>) -> Result<(), BoxError> {
         self.settle(run)
     }
 
-    fn state(&self) -> Result<AlgorithmState, BoxError> {
-        let mut state = AlgorithmState::default();
-        state
-            .values
-            .insert("steps_collected".to_string(), self.steps_collected as f64);
-        for (path, tensor) in &self.collected {
-            let host = HostTensor {
-                values: tensor.to_vec()?,
-                shape: tensor.shape.clone(),
-            };
-            state.tensors.insert(path.clone(), host);
+    fn finish(&mut self, _run: Run<'_, M>) -> Result<(), BoxError> {
+        if let Some(factors) = &self.factors {
+            factors.detach();
         }
-        Ok(state)
+        Ok(())
+    }
+
+    fn rewrite(&mut self, run: Run<'_, M>) -> Result<IndexMap<TargetId, FlatTensor>, BoxError> {
+        match &self.factors {
+            Some(factors) => factors.fold(run),
+            None => Ok(IndexMap::new()),
+        }
+    }
+
+    fn state(&self) -> Result<AlgorithmState, BoxError> {
+        Ok(self.collected.save()?)
     }
 
     fn load_state(&mut self, state: &AlgorithmState) -> Result<(), BoxError> {
-        let steps = state
-            .values
-            .get("steps_collected")
-            .copied()
-            .unwrap_or_default();
-        self.steps_collected = steps as usize;
-        self.collected = state
-            .tensors
-            .iter()
-            .map(|(path, host)| (path.clone(), self.units.load(host)))
-            .collect();
+        self.collected = Collected::load(state, |host| self.units.load(host));
         Ok(())
     }
 
@@ -292,54 +282,3 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for Pruner {
         self
     }
 }
-
-/// Gives a pruner type its two constructors.
-macro_rules! constructors {
-    ($pruner:ident, $config:ty, $signal:expr) => {
-        impl $pruner {
-            /// Prunes `model`.
-            ///
-            /// # Errors
-            ///
-            /// A configuration that does not fit the model, a missing part of the evaluator, or
-            /// channels that cannot be removed.
-            #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
-            pub fn new<M: burn::module::Module + 'static, I: 'static>(
-                model: M,
-                config: &burn_compress_core::config::ConfigList<$crate::PruningSettings>,
-                evaluator: burn_compress_core::Evaluator<M, I>,
-                pruner: $config,
-            ) -> Result<burn_compress_core::Compressor<M, I>, $crate::PruningError> {
-                let chain = burn_compress_core::Compressor::from_model(model, evaluator);
-                Self::from_compressor(chain, config, pruner)
-            }
-
-            /// Prunes the model of `compressor` as well, in the same run.
-            ///
-            /// # Errors
-            ///
-            /// Those of `new`, and a target that another pruner of the chain has.
-            pub fn from_compressor<M: burn::module::Module + 'static, I: 'static>(
-                compressor: burn_compress_core::Compressor<M, I>,
-                config: &burn_compress_core::config::ConfigList<$crate::PruningSettings>,
-                pruner: $config,
-            ) -> Result<burn_compress_core::Compressor<M, I>, $crate::PruningError> {
-                let signal: fn(
-                    &$config,
-                ) -> Result<
-                    ($crate::pruner::Signal, $crate::pruner::PrunerConfig),
-                    $crate::PruningError,
-                > = $signal;
-                let (signal, options) = signal(&pruner)?;
-                $crate::pruner::Pruner::fuse(
-                    compressor,
-                    config,
-                    stringify!($pruner),
-                    signal,
-                    options,
-                )
-            }
-        }
-    };
-}
-pub(crate) use constructors;

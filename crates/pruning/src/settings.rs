@@ -8,14 +8,22 @@
 //! min_sparse_ratio       0 to below 1          never remove less of this target
 //! global_group_id        string or integer     rank blocks across all targets of the group
 //! dependency_group_id    string or integer     all targets of the group lose the same blocks
-//! internal_metric_block  1 or more             in a dependency group: split the scores into so
-//!                                              many parts and remove equally many in each
+//! internal_metric_block  1 or more             in a group: split the scores into so many parts
+//!                                              and remove equally many in each
+//! round_to               1 or more             the number of blocks that stay is rounded up to a
+//!                                              multiple of it
+//! pattern                "N:M"                 of M consecutive elements along the input dim, the
+//!                                              N of the largest scores stay
 //! granularity            see Granularity       the shape of a block
 //! align                  see Align             take the mask from another target
 //! apply_method           "mul" or "add"        how the mask enters the value
+//! activation             path of a layer       the wrapped layer whose output scores the target,
+//!                                              for pruners that observe outputs
 //! ```
 //!
-//! A target needs one goal: `sparse_ratio`, `sparse_threshold` or `align`.
+//! A target needs one goal: `sparse_ratio`, `sparse_threshold`, `pattern` or `align`.
+
+mod check;
 
 use burn_compress_core::MaskMethod;
 use burn_compress_core::config::{ConfigList, Selected, Settings};
@@ -23,7 +31,7 @@ use burn_compress_core::layer::{LayerInfo, channel_dims};
 use burn_compress_core::target::{Mode, Target};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{Axes, Granularity, PruningError};
+use crate::{Axes, Granularity, Pattern, PruningError};
 
 /// The settings of pruning for one target. What is `None` is not set.
 ///
@@ -65,10 +73,18 @@ pub struct PruningSettings {
         deserialize_with = "string_or_integer"
     )]
     pub dependency_group_id: Option<String>,
-    /// Into how many equal contiguous parts the scores of a dependency group are split, each of
-    /// which loses equally many blocks. The group uses the least common multiple of its members'.
+    /// Into how many equal contiguous parts the scores of a group's members are split, each of
+    /// which loses equally many blocks. A dependency group uses the least common multiple of its
+    /// members', in a global group each member has its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub internal_metric_block: Option<usize>,
+    /// The number of blocks that stay is rounded up to a multiple of this; see
+    /// [`mask`](crate::mask) for the rule in groups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub round_to: Option<usize>,
+    /// Which of consecutive elements along the input dim stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<Pattern>,
     /// The shape of a block.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub granularity: Option<Granularity>,
@@ -78,6 +94,10 @@ pub struct PruningSettings {
     /// How the mask enters the value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub apply_method: Option<MaskMethod>,
+    /// The path of the wrapped layer whose output scores this target, for pruners that observe
+    /// outputs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activation: Option<String>,
 }
 
 /// A mask that follows another target's.
@@ -98,11 +118,14 @@ pub struct Align {
 impl PruningSettings {
     /// Whether the target has a goal of its own, so that it needs scores.
     pub const fn is_active(&self) -> bool {
-        self.sparse_ratio.is_some() || self.sparse_threshold.is_some()
+        self.sparse_ratio.is_some() || self.sparse_threshold.is_some() || self.pattern.is_some()
     }
 
     /// These settings with every goal (ratio, threshold, maximum and minimum) multiplied by
     /// `factor`. A factor of 1 changes no bit.
+    ///
+    /// Of a pattern, the number of removed elements is multiplied and cut to an integer: half of
+    /// `"1:4"` removes one of four.
     ///
     /// This is what a [`Schedule`](crate::Schedule) does to a target at each update.
     #[must_use]
@@ -113,6 +136,7 @@ impl PruningSettings {
             sparse_threshold: scale(self.sparse_threshold),
             max_sparse_ratio: scale(self.max_sparse_ratio),
             min_sparse_ratio: scale(self.min_sparse_ratio),
+            pattern: self.pattern.map(|pattern| pattern.scaled(factor)),
             ..self.clone()
         }
     }
@@ -174,131 +198,6 @@ impl PruningSettings {
         }
         Ok(selected)
     }
-
-    /// Checks the values and their combination.
-    ///
-    /// # Errors
-    ///
-    /// When a value is out of range or NaN, two settings exclude each other, one has no effect
-    /// without another, or there is no goal at all.
-    pub fn check(&self) -> Result<(), PruningError> {
-        self.check_ranges()?;
-        let conflicts = [
-            (
-                ("sparse_ratio", self.sparse_ratio.is_some()),
-                ("sparse_threshold", self.sparse_threshold.is_some()),
-            ),
-            (
-                ("sparse_ratio", self.sparse_ratio.is_some()),
-                ("align", self.align.is_some()),
-            ),
-            (
-                ("global_group_id", self.global_group_id.is_some()),
-                ("sparse_threshold", self.sparse_threshold.is_some()),
-            ),
-            (
-                ("dependency_group_id", self.dependency_group_id.is_some()),
-                ("align", self.align.is_some()),
-            ),
-        ];
-        for ((first, has_first), (second, has_second)) in conflicts {
-            if has_first && has_second {
-                return Err(PruningError::Conflict { first, second });
-            }
-        }
-        if !self.is_active() && self.align.is_none() {
-            return Err(PruningError::NoGoal);
-        }
-        let ratio = "sparse_ratio";
-        let goal = "sparse_ratio` or `sparse_threshold";
-        let group = "dependency_group_id";
-        let active = self.is_active();
-        let requirements = [
-            (
-                "global_group_id",
-                self.global_group_id.is_some(),
-                ratio,
-                self.sparse_ratio.is_some(),
-            ),
-            (group, self.dependency_group_id.is_some(), goal, active),
-            (
-                "max_sparse_ratio",
-                self.max_sparse_ratio.is_some(),
-                goal,
-                active,
-            ),
-            (
-                "min_sparse_ratio",
-                self.min_sparse_ratio.is_some(),
-                goal,
-                active,
-            ),
-            (
-                "internal_metric_block",
-                self.internal_metric_block.is_some(),
-                group,
-                self.dependency_group_id.is_some(),
-            ),
-        ];
-        for (key, set, requires, met) in requirements {
-            if set && !met {
-                return Err(PruningError::Requires { key, requires });
-            }
-        }
-        Ok(())
-    }
-
-    fn check_ranges(&self) -> Result<(), PruningError> {
-        let within = |key, value: Option<f64>, allowed: fn(f64) -> bool, expected| match value {
-            Some(value) if !allowed(value) => Err(PruningError::Setting {
-                key,
-                value: value.to_string(),
-                expected,
-            }),
-            _ => Ok(()),
-        };
-        within(
-            "sparse_ratio",
-            self.sparse_ratio,
-            |r| (0.0..=1.0).contains(&r),
-            "a number from 0 to 1",
-        )?;
-        within(
-            "sparse_threshold",
-            self.sparse_threshold,
-            f64::is_finite,
-            "a finite number",
-        )?;
-        within(
-            "max_sparse_ratio",
-            self.max_sparse_ratio,
-            |r| r > 0.0 && r <= 1.0,
-            "a number above 0, up to 1",
-        )?;
-        within(
-            "min_sparse_ratio",
-            self.min_sparse_ratio,
-            |r| (0.0..1.0).contains(&r),
-            "a number from 0 to below 1",
-        )?;
-        if let (Some(min), Some(max)) = (self.min_sparse_ratio, self.max_sparse_ratio)
-            && min > max
-        {
-            return Err(PruningError::Setting {
-                key: "min_sparse_ratio",
-                value: min.to_string(),
-                expected: "at most `max_sparse_ratio`",
-            });
-        }
-        if self.internal_metric_block == Some(0) {
-            return Err(PruningError::Setting {
-                key: "internal_metric_block",
-                value: "0".to_string(),
-                expected: "at least 1",
-            });
-        }
-        Ok(())
-    }
 }
 
 impl Settings for PruningSettings {
@@ -321,12 +220,14 @@ impl Settings for PruningSettings {
             .collect()
     }
 
-    /// What `over` sets counts. A goal replaces the goal of another kind: a ratio drops a threshold
-    /// and an alignment below it, an alignment drops a ratio and the groups.
+    /// What `over` sets counts. A goal replaces the goal of another kind: a ratio drops a threshold,
+    /// a pattern and an alignment below it, a pattern or an alignment drops a ratio and the groups.
     fn merge(self, over: &Self) -> Self {
         let new_ratio = over.sparse_ratio.is_some();
         let new_goal = over.is_active();
         let new_align = over.align.is_some();
+        let new_pattern = over.pattern.is_some();
+        let blocks = !new_align && !new_pattern;
         let keep = |kept: bool, old: Option<f64>| old.filter(|_| kept);
         Self {
             sparse_ratio: over
@@ -337,19 +238,24 @@ impl Settings for PruningSettings {
                 .or(keep(!new_goal, self.sparse_threshold)),
             max_sparse_ratio: over
                 .max_sparse_ratio
-                .or(keep(!new_align, self.max_sparse_ratio)),
+                .or(keep(blocks, self.max_sparse_ratio)),
             min_sparse_ratio: over
                 .min_sparse_ratio
-                .or(keep(!new_align, self.min_sparse_ratio)),
+                .or(keep(blocks, self.min_sparse_ratio)),
             global_group_id: (over.global_group_id.clone())
-                .or(self.global_group_id.filter(|_| !new_align)),
+                .or(self.global_group_id.filter(|_| blocks)),
             dependency_group_id: (over.dependency_group_id.clone())
-                .or(self.dependency_group_id.filter(|_| !new_align)),
+                .or(self.dependency_group_id.filter(|_| blocks)),
             internal_metric_block: (over.internal_metric_block)
-                .or(self.internal_metric_block.filter(|_| !new_align)),
-            granularity: over.granularity.clone().or(self.granularity),
-            align: over.align.clone().or(self.align.filter(|_| !new_ratio)),
+                .or(self.internal_metric_block.filter(|_| blocks)),
+            round_to: over.round_to.or(self.round_to.filter(|_| blocks)),
+            pattern: over
+                .pattern
+                .or(self.pattern.filter(|_| !new_goal && !new_align)),
+            granularity: (over.granularity.clone()).or(self.granularity.filter(|_| !new_pattern)),
+            align: (over.align.clone()).or(self.align.filter(|_| !new_ratio && !new_pattern)),
             apply_method: over.apply_method.or(self.apply_method),
+            activation: (over.activation.clone()).or(self.activation.filter(|_| !new_align)),
         }
     }
 
@@ -361,17 +267,20 @@ impl Settings for PruningSettings {
             return settings.check().map_err(|error| error.to_string());
         }
         self.check().map_err(|error| error.to_string())?;
-        let (Target::Param(name), Some(granularity)) = (target, &self.granularity) else {
+        let Some(param) = target.param_name().and_then(|name| layer.param(name)) else {
             return Ok(());
         };
-        let Some(param) = layer.param(name) else {
-            return Ok(());
+        let axes = Axes::from(channel_dims(&layer.kind, &param.name, param.shape.len()));
+        let fits = || {
+            if let Some(granularity) = &self.granularity {
+                granularity.resolve(&param.shape, axes, &Granularity::Default)?;
+            }
+            if let Some(pattern) = self.pattern {
+                pattern.dim(&param.shape, axes)?;
+            }
+            Ok(())
         };
-        let axes = Axes::from(channel_dims(&layer.kind, name, param.shape.len()));
-        granularity
-            .resolve(&param.shape, axes, &Granularity::Default)
-            .map(|_| ())
-            .map_err(|error| error.to_string())
+        fits().map_err(|error: PruningError| error.to_string())
     }
 }
 

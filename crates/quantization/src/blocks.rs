@@ -6,7 +6,7 @@
 //! at a time, after neighbouring dimensions that are treated alike were merged; per tensor that is
 //! a single reduction, per channel at most two.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor, TensorData};
 use burn_compress_core::{FlatTensor, Grid};
 
 use crate::QuantizationError;
@@ -45,6 +45,23 @@ pub fn range(
     let minimum = reduce(flat.clone(), &dims, Tensor::min_dim, Tensor::min_dim);
     let maximum = reduce(flat, &dims, Tensor::max_dim, Tensor::max_dim);
     Ok((minimum, maximum))
+}
+
+/// The mean of each block of `values`.
+///
+/// # Shapes
+///
+/// - values: any
+/// - result: `[grid.len()]`, row-major
+///
+/// # Errors
+///
+/// Those of [`range`].
+pub fn mean(values: &FlatTensor, grid: &Grid) -> Result<Tensor<1>, QuantizationError> {
+    let dims = merge(&values.shape, grid)?;
+    let flat = values.values.clone().detach().without_autodiff();
+    // Blocks have one size, so the mean of the means is the mean.
+    Ok(reduce(flat, &dims, Tensor::mean_dim, Tensor::mean_dim))
 }
 
 /// One value per block as a tensor that broadcasts against a tensor of shape `dims`.
@@ -88,6 +105,31 @@ pub fn expand<const D: usize>(
         inner *= dim.blocks * dim.size;
     }
     Ok(values.reshape(dims))
+}
+
+/// One value per block, repeated for each element of a tensor of shape `shape`, flattened.
+///
+/// # Shapes
+///
+/// - values: `[grid.len()]`, row-major
+/// - result: `[elements]`
+///
+/// # Errors
+///
+/// Those of [`expand`].
+pub(crate) fn spread(
+    values: Tensor<1>,
+    grid: &Grid,
+    shape: &[usize],
+) -> Result<Tensor<1>, QuantizationError> {
+    merge(shape, grid)?;
+    if values.dims()[0] != grid.len() {
+        return Err(mismatch(shape, grid));
+    }
+    let blocks = grid.block_of_each_element(shape);
+    let blocks = TensorData::from(blocks.as_slice());
+    let blocks = Tensor::<1, Int>::from_data(blocks, &values.device());
+    Ok(values.select(0, blocks))
 }
 
 /// A dimension, or several neighbouring ones that are reduced alike.
@@ -156,7 +198,7 @@ fn mismatch(shape: &[usize], grid: &Grid) -> QuantizationError {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, TensorData};
+    use burn::tensor::Device;
     use proptest::prelude::*;
 
     use super::*;

@@ -7,17 +7,22 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::QuantizationError;
 
-const BITS: std::ops::RangeInclusive<u8> = 2..=8;
+const BITS: std::ops::RangeInclusive<u8> = 1..=8;
 
-/// A signed or unsigned integer type of 2 to 8 bits, written `int8`, `uint4`.
+/// A signed or unsigned integer type of 1 to 8 bits, written `int8`, `uint4`.
 ///
-/// | type    | integers                          | 8 bits       | 4 bits   |
-/// |---------|-----------------------------------|--------------|----------|
-/// | `intN`  | `-(2^(N-1) - 1) ..= 2^(N-1) - 1`  | -127 ..= 127 | -7 ..= 7 |
-/// | `uintN` | `0 ..= 2^N - 1`                   | 0 ..= 255    | 0 ..= 15 |
+/// | type    | integers                          | 8 bits       | 4 bits   | 1 bit   |
+/// |---------|-----------------------------------|--------------|----------|---------|
+/// | `intN`  | `-(2^(N-1) - 1) ..= 2^(N-1) - 1`  | -127 ..= 127 | -7 ..= 7 | -1 or 1 |
+/// | `uintN` | `0 ..= 2^N - 1`                   | 0 ..= 255    | 0 ..= 15 | 0 or 1  |
 ///
 /// The smallest signed integer is left out, so that the range is symmetric and `-x` is
-/// representable whenever `x` is. One bit is not allowed: `int1` would hold nothing but zero.
+/// representable whenever `x` is.
+///
+/// One signed bit is the binary type of networks with signs for weights: it has no zero, so no
+/// range can be laid over it, and quantizers that do so refuse it ([`is_binary`](Self::is_binary)).
+/// One unsigned bit is an ordinary type with the values 0 and one scale; it needs the affine
+/// scheme, as the symmetric one would spend its other value on negative numbers.
 ///
 /// ```
 /// use burn_compress_quantization::QuantDtype;
@@ -46,11 +51,17 @@ impl QuantDtype {
         bits: 8,
     };
 
+    /// 0 or 1.
+    pub const UINT1: Self = Self {
+        signed: false,
+        bits: 1,
+    };
+
     /// The signed type of this many bits.
     ///
     /// # Errors
     ///
-    /// Fewer than 2 or more than 8 bits.
+    /// No bits or more than 8.
     pub fn int(bits: u8) -> Result<Self, QuantizationError> {
         format!("int{bits}").parse()
     }
@@ -59,7 +70,7 @@ impl QuantDtype {
     ///
     /// # Errors
     ///
-    /// Fewer than 2 or more than 8 bits.
+    /// No bits or more than 8.
     pub fn uint(bits: u8) -> Result<Self, QuantizationError> {
         format!("uint{bits}").parse()
     }
@@ -74,6 +85,11 @@ impl QuantDtype {
         self.signed
     }
 
+    /// Whether this is `int1`, whose only values are -1 and 1.
+    pub fn is_binary(self) -> bool {
+        self.signed && self.bits == 1
+    }
+
     /// The smallest integer.
     pub fn qmin(self) -> f32 {
         if self.signed { -self.qmax() } else { 0.0 }
@@ -81,10 +97,10 @@ impl QuantDtype {
 
     /// The largest integer.
     pub fn qmax(self) -> f32 {
-        let magnitude_bits = if self.signed {
-            self.bits - 1
-        } else {
-            self.bits
+        let magnitude_bits = match self.signed {
+            // The bit of `int1` is the sign of a one.
+            true => (self.bits - 1).max(1),
+            false => self.bits,
         };
         f32::from((1u16 << magnitude_bits) - 1)
     }
@@ -162,9 +178,11 @@ mod tests {
     #[case("int8", -127.0, 127.0)]
     #[case("int4", -7.0, 7.0)]
     #[case("int2", -1.0, 1.0)]
+    #[case("int1", -1.0, 1.0)]
     #[case("uint8", 0.0, 255.0)]
     #[case("uint4", 0.0, 15.0)]
     #[case("uint2", 0.0, 3.0)]
+    #[case("uint1", 0.0, 1.0)]
     fn ranges(#[case] name: &str, #[case] qmin: f32, #[case] qmax: f32) {
         let dtype: QuantDtype = name.parse().unwrap();
         assert_eq!((dtype.qmin(), dtype.qmax()), (qmin, qmax));
@@ -175,7 +193,8 @@ mod tests {
     }
 
     #[rstest]
-    #[case("int1")]
+    #[case("int0")]
+    #[case("uint0")]
     #[case("int9")]
     #[case("int16")]
     #[case("int08")]
@@ -190,6 +209,13 @@ mod tests {
             found: name.to_string(),
         };
         assert_eq!(name.parse::<QuantDtype>(), Err(expected));
+    }
+
+    #[test]
+    fn only_one_signed_bit_is_binary() {
+        assert!(QuantDtype::int(1).unwrap().is_binary());
+        assert!(!QuantDtype::int(2).unwrap().is_binary());
+        assert!(!QuantDtype::uint(1).unwrap().is_binary());
     }
 
     #[test]

@@ -6,8 +6,8 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum QuantizationError {
-    /// The name of a type is not `int2`..`int8` or `uint2`..`uint8`.
-    #[error("unknown quantized type `{found}`: use `int` or `uint` and 2 to 8 bits, as in `int8`")]
+    /// The name of a type is not `int1`..`int8` or `uint1`..`uint8`.
+    #[error("unknown quantized type `{found}`: use `int` or `uint` and 1 to 8 bits, as in `int8`")]
     UnknownDtype {
         /// The name that was found.
         found: String,
@@ -71,6 +71,76 @@ pub enum QuantizationError {
         /// Largest value.
         maximum: f32,
     },
+
+    /// A setting has a value that it cannot have.
+    #[error("`{key}` is {value}: {expected}")]
+    Setting {
+        /// The key of the setting.
+        key: &'static str,
+        /// The value that was found.
+        value: String,
+        /// What it can be.
+        expected: &'static str,
+    },
+
+    /// A learned scale belongs to a block, and the blocks are others than at its start.
+    #[error(
+        "the values have {found:?} blocks, the learned scales {expected:?}: use a granularity \
+         whose number of blocks does not depend on the batch"
+    )]
+    OtherBlocks {
+        /// The number of blocks along each dimension at the start.
+        expected: Vec<usize>,
+        /// The number of blocks along each dimension now.
+        found: Vec<usize>,
+    },
+
+    /// An unsigned type with zero point 0 holds none of the values.
+    #[error(
+        "no value is positive, but `{dtype}` without a zero point holds positive values only: use \
+         a signed type, or a quantizer that learns a zero point"
+    )]
+    OnlyNegative {
+        /// The type.
+        dtype: String,
+    },
+
+    /// A learned scale or zero point is not a number any more.
+    #[error("a learned {what} of `{target}` is {value}: lower the learning rate")]
+    NotLearned {
+        /// The target.
+        target: String,
+        /// `scale` or `zero point`.
+        what: &'static str,
+        /// Its value.
+        value: f32,
+    },
+
+    /// Nothing was observed, so there is no range to quantize.
+    #[error("no values were observed: calibrate on at least one batch")]
+    NothingObserved,
+
+    /// The bias of a layer cannot be corrected.
+    #[error("the bias of `{layer}` cannot be corrected: {reason}")]
+    BiasCorrection {
+        /// The layer.
+        layer: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+
+    /// The rounding of a weight cannot be learned.
+    #[error("the rounding of the weight of `{layer}` cannot be learned: {reason}")]
+    Rounding {
+        /// The layer.
+        layer: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+
+    /// The saved state of an observer belongs to other settings or is damaged.
+    #[error("the saved state of an observer cannot be restored: {0}")]
+    State(String),
 
     /// The device failed to hand over values.
     #[error("the device failed to hand over values: {0}")]

@@ -7,22 +7,52 @@
 //! - [`QuantizationSettings`]: one rule of a configuration.
 //! - [`blocks`]: the smallest and largest value of each block of a tensor.
 //! - [`range`]: scale and zero point of a range.
-//! - [`observer`]: the range followed over a training run.
+//! - [`observer`]: from the values of a target to its range.
 //! - [`QatQuantizer`]: quantization-aware training.
+//! - [`PtqQuantizer`]: calibration without training.
+//! - [`AdaRoundQuantizer`]: calibration with learned rounding.
+//! - [`LsqQuantizer`]: training with scales that are learned.
+//! - [`LsqPlusQuantizer`]: training with scales and zero points that are learned.
+//! - [`DoReFaQuantizer`]: weights squeezed into a fixed range, for very few bits.
+//! - [`BnnQuantizer`]: signs in place of numbers.
+//! - [`quantizers`]: all of them by name.
 #![warn(missing_docs)]
 
+mod adaround;
+mod bias;
 pub mod blocks;
+mod bnn;
+mod claim;
+pub mod dorefa;
 mod dtype;
+mod edit;
 mod error;
+mod fixed;
 mod granularity;
+mod learned;
+pub mod lsq;
+pub mod lsq_plus;
+mod observed;
 pub mod observer;
+#[cfg(test)]
+mod properties;
+mod ptq;
 mod qat;
 pub mod range;
+mod reconstruction;
+pub mod registry;
 mod settings;
 
+pub use adaround::{AdaRoundConfig, AdaRoundQuantizer};
+pub use bnn::{BnnConfig, BnnQuantizer};
+pub use dorefa::{DoReFaConfig, DoReFaQuantizer};
 pub use dtype::{QuantDtype, QuantScheme};
 pub use error::QuantizationError;
 pub use granularity::Granularity;
-pub use observer::MovingAverageObserver;
+pub use lsq::{LsqConfig, LsqInit, LsqQuantizer};
+pub use lsq_plus::{LsqPlusConfig, LsqPlusQuantizer};
+pub use observer::{ObserverKind, TargetObserver};
+pub use ptq::{PtqConfig, PtqQuantizer};
 pub use qat::{QatConfig, QatQuantizer};
+pub use registry::{Entry, Fuse, quantizers};
 pub use settings::{ApplyMethod, QuantizationSettings};

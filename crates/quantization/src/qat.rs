@@ -1,8 +1,9 @@
 //! Quantization-aware training: the model trains with the rounding that it will run with.
 //!
 //! The default choice when there is data and time to train. Every target follows the range of its
-//! values by a moving average, derives scale and zero point from it and computes with values that
-//! are rounded to that grid, so that the weights learn to sit well on it.
+//! values, by a moving average unless its `observer` is another one, derives scale and zero point
+//! from it and computes with values that are rounded to that grid, so that the weights learn to sit
+//! well on it.
 //!
 //! ```text
 //! range  <- 0.99 range + 0.01 (min x, max x)           every training step, from the first
@@ -19,19 +20,16 @@
 //! not folded.
 
 use std::any::Any;
-use std::sync::Arc;
 
 use burn::config::Config;
 use burn::module::Module;
-use burn_compress_core::config::{ConfigList, Selected};
+use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
-    Algorithm, BoxError, Compressor, Error, Evaluator, Mode, Quantization, RoundGradient, Run,
-    TargetId, TargetSpace, parameters,
+    Algorithm, AlgorithmState, BoxError, Compressor, Error, Evaluator, Mode, Run,
 };
-use indexmap::{IndexMap, IndexSet};
 
-use crate::settings::ApplyMethod;
-use crate::{MovingAverageObserver, QuantizationSettings};
+use crate::observed::{Defaults, Observed};
+use crate::{ApplyMethod, ObserverKind, QuantizationSettings};
 
 /// When a [`QatQuantizer`] begins to quantize.
 #[derive(Config, Debug, Copy)]
@@ -80,16 +78,11 @@ pub struct QatConfig {
 /// assert_eq!(compressed.calibration()?.len(), 3); // input, weight and output
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[derive(Debug)]
 pub struct QatQuantizer {
-    targets: Vec<Quantized>,
-    parameters: IndexSet<String>,
+    observed: Observed,
     start_step: usize,
     enabled: bool,
-}
-
-struct Quantized {
-    space: Arc<TargetSpace>,
-    bypassed: bool,
 }
 
 impl QatQuantizer {
@@ -119,56 +112,20 @@ impl QatQuantizer {
         quantizer: QatConfig,
     ) -> Result<Compressor<M, I>, Error> {
         compressor.evaluator().require_training("QatQuantizer")?;
-        let selected = config.select(compressor.layers())?;
-        let ids: Vec<TargetId> = selected.iter().map(Selected::id).collect();
-        let spaces = compressor.claim(Mode::Quantization, &ids)?;
-        let mut targets = Vec::new();
-        for (item, space) in selected.iter().zip(spaces) {
-            let (dtype, scheme) = (item.settings.dtype(), item.settings.scheme());
-            let gradient = match item.settings.apply_method {
-                None => Some(RoundGradient::Clipped),
-                Some(method) => method.gradient(),
-            };
-            let state = Quantization::new(
-                dtype.to_string(),
-                scheme.to_string(),
-                dtype.qmin(),
-                dtype.qmax(),
-            );
-            space.set_quantization(Some(state.with_gradient(gradient.unwrap_or_default())));
-            let observer = MovingAverageObserver::new(
-                item.layer.kind.clone(),
-                item.target.clone(),
-                item.settings.granularity(),
-                dtype,
-                scheme,
-            );
-            space.set_observer(Some(Arc::new(observer.with_check(quantizer.check_finite))));
-            let bypassed = item.settings.apply_method == Some(ApplyMethod::Bypass);
-            targets.push(Quantized { space, bypassed });
-        }
-        let is_param = |id: &&TargetId| id.target.is_param();
+        let defaults = Defaults {
+            name: "QatQuantizer",
+            method: ApplyMethod::QatClampRound,
+            observer: ObserverKind::MovingAverage,
+            check_finite: quantizer.check_finite,
+        };
+        let observed = Observed::claim(&mut compressor, config, &defaults)?;
+        observed.follow();
         compressor.push(Self {
-            targets,
-            parameters: ids
-                .iter()
-                .filter(is_param)
-                .map(ToString::to_string)
-                .collect(),
+            observed,
             start_step: quantizer.start_step,
             enabled: false,
         });
         Ok(compressor)
-    }
-
-    fn enable(&mut self) {
-        for target in self.targets.iter().filter(|target| !target.bypassed) {
-            if let Some(mut state) = target.space.quantization() {
-                state.enabled = true;
-                target.space.set_quantization(Some(state));
-            }
-        }
-        self.enabled = true;
     }
 }
 
@@ -195,15 +152,18 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for QatQuantizer {
 
     fn observe(&mut self, run: Run<'_, M>) -> Result<(), BoxError> {
         if !self.enabled && run.step >= self.start_step {
-            self.enable();
+            self.observed.enable();
+            self.enabled = true;
         }
-        let mut weights: IndexMap<_, _> = parameters(run.model, &self.parameters);
-        for target in &self.targets {
-            if let Some(weight) = weights.swap_remove(&target.space.id().to_string()) {
-                target.space.observe(&weight)?;
-            }
-        }
-        Ok(())
+        Ok(self.observed.observe_parameters(run.model)?)
+    }
+
+    fn state(&self) -> Result<AlgorithmState, BoxError> {
+        Ok(self.observed.state())
+    }
+
+    fn load_state(&mut self, state: &AlgorithmState) -> Result<(), BoxError> {
+        self.observed.load_state(state)
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

@@ -104,15 +104,20 @@ pub fn host_parameters(
 pub fn check_finite(minimum: Tensor<1>, maximum: Tensor<1>) -> Result<(), QuantizationError> {
     let blocks = minimum.dims()[0];
     // One transfer for both.
-    let values: Vec<f32> = Tensor::cat(vec![minimum, maximum], 0)
+    let values = host(Tensor::cat(vec![minimum, maximum], 0))?;
+    let (minimum, maximum) = values.split_at(blocks);
+    let mut ranges = minimum.iter().zip(maximum).enumerate();
+    ranges.try_for_each(|(block, (&minimum, &maximum))| check_block(block, minimum, maximum))
+}
+
+/// Reads a tensor back to the host.
+pub(crate) fn host(tensor: Tensor<1>) -> Result<Vec<f32>, QuantizationError> {
+    tensor
         .try_into_data()
         .map_err(|error| QuantizationError::Device(error.to_string()))
         .map(TensorData::convert::<f32>)?
         .try_into_vec()
-        .map_err(|error| QuantizationError::Device(format!("{error:?}")))?;
-    let (minimum, maximum) = values.split_at(blocks);
-    let mut ranges = minimum.iter().zip(maximum).enumerate();
-    ranges.try_for_each(|(block, (&minimum, &maximum))| check_block(block, minimum, maximum))
+        .map_err(|error| QuantizationError::Device(format!("{error:?}")))
 }
 
 fn check_block(block: usize, minimum: f32, maximum: f32) -> Result<(), QuantizationError> {
@@ -167,6 +172,9 @@ mod tests {
     #[case(INT4, QuantScheme::Affine, -1.25, 5.75, 0.5, -5.0)]
     // No range at all.
     #[case("int8", QuantScheme::Symmetric, 0.0, 0.0, f32::EPSILON, 0.0)]
+    // One bit: 0 and 3, or -3 and 0.
+    #[case("uint1", QuantScheme::Affine, 1.0, 3.0, 3.0, 0.0)]
+    #[case("uint1", QuantScheme::Affine, -3.0, 1.0, 4.0, 1.0)]
     #[case("int8", QuantScheme::Affine, 0.0, 0.0, f32::EPSILON, -127.0)]
     fn worked_by_hand(
         #[case] dtype: &str,
@@ -210,10 +218,11 @@ mod tests {
         fn device_and_host_agree(
             low in -50.0f32..50.0,
             width in 0.0f32..90.0,
-            bits in 2u8..=8,
+            bits in 1u8..=8,
             signed: bool,
             affine: bool,
         ) {
+            let signed = signed && bits > 1;
             let dtype = if signed { QuantDtype::int(bits) } else { QuantDtype::uint(bits) }.unwrap();
             let scheme = if affine { QuantScheme::Affine } else { QuantScheme::Symmetric };
             let host = host_parameters(low, low + width, dtype, scheme).unwrap();

@@ -5,15 +5,16 @@ use burn_compress_core::layer::LayerInfo;
 use burn_compress_core::{Mode, RoundGradient, Target};
 use serde::{Deserialize, Serialize};
 
-use crate::{Granularity, QuantDtype, QuantScheme};
+use crate::{Granularity, ObserverKind, QuantDtype, QuantScheme, QuantizationError};
 
 /// The settings of a quantized target. Whatever is absent has a default.
 ///
 /// | key            | values                                                       | default     |
 /// |----------------|--------------------------------------------------------------|-------------|
-/// | `quant_dtype`  | `int2` .. `int8`, `uint2` .. `uint8`                         | `int8`      |
+/// | `quant_dtype`  | `int1` .. `int8`, `uint1` .. `uint8`                         | `int8`      |
 /// | `quant_scheme` | `symmetric`, `affine`                                        | `symmetric` |
 /// | `granularity`  | `default`, `out_channel`, `in_channel`, `per_channel`, sizes | `default`   |
+/// | `observer`     | one of [`ObserverKind`](crate::ObserverKind)                 | algorithm's |
 /// | `apply_method` | `clamp_round`, `qat_clamp_round`, `bypass`                   | algorithm's |
 ///
 /// Without `target_names` a wrapped layer has its first input, its weight and its first output
@@ -41,6 +42,9 @@ pub struct QuantizationSettings {
     /// Which values share a scale.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub granularity: Option<Granularity>,
+    /// How the range follows from the values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observer: Option<ObserverKind>,
     /// How the quantization acts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub apply_method: Option<ApplyMethod>,
@@ -61,6 +65,18 @@ impl QuantizationSettings {
     pub fn granularity(&self) -> Granularity {
         self.granularity.clone().unwrap_or_default()
     }
+
+    /// Whether the settings fit each other, whatever the target.
+    pub(crate) fn check(&self) -> Result<(), QuantizationError> {
+        if self.dtype() == QuantDtype::UINT1 && self.scheme() == QuantScheme::Symmetric {
+            return Err(QuantizationError::Setting {
+                key: "quant_scheme",
+                value: self.scheme().to_string(),
+                expected: "`uint1` would hold no positive value, use `affine`",
+            });
+        }
+        self.observer.map_or(Ok(()), ObserverKind::check)
+    }
 }
 
 impl Settings for QuantizationSettings {
@@ -80,11 +96,13 @@ impl Settings for QuantizationSettings {
             quant_dtype: over.quant_dtype.or(self.quant_dtype),
             quant_scheme: over.quant_scheme.or(self.quant_scheme),
             granularity: over.granularity.clone().or(self.granularity),
+            observer: over.observer.or(self.observer),
             apply_method: over.apply_method.or(self.apply_method),
         }
     }
 
     fn validate(&self, layer: &LayerInfo, target: &Target) -> Result<(), String> {
+        self.check().map_err(|error| error.to_string())?;
         let granularity = self.granularity();
         let checked = match target.param_name().and_then(|name| layer.param(name)) {
             Some(param) => granularity
@@ -148,9 +166,10 @@ mod tests {
 
     #[test]
     fn json_round_trip() {
-        let json = r#"{"quant_dtype":"int4","quant_scheme":"affine","granularity":[4,-1],"apply_method":"qat_clamp_round"}"#;
+        let json = r#"{"quant_dtype":"int4","quant_scheme":"affine","granularity":[4,-1],"observer":{"percentile":99.9},"apply_method":"qat_clamp_round"}"#;
         let settings = read(json).unwrap();
         assert_eq!(settings.granularity(), Granularity::Blocks(vec![4, -1]));
+        assert_eq!(settings.observer, Some(ObserverKind::Percentile(99.9)));
         assert_eq!(serde_json::to_string(&settings).unwrap(), json);
         let empty = read("{}").unwrap();
         assert_eq!(empty, QuantizationSettings::default());
@@ -172,6 +191,8 @@ mod tests {
         "`granularity` is the name of one or a list of block sizes"
     )]
     #[case(r#"{"quant_scheme": "Affine"}"#, "unknown variant `Affine`")]
+    #[case(r#"{"observer": "entropy"}"#, "unknown variant `entropy`")]
+    #[case(r#"{"observer": {"percentile": 99.0, "bins": 8}}"#, "expected")]
     fn mistakes_are_named(#[case] json: &str, #[case] expected: &str) {
         let error = read(json).unwrap_err();
         assert!(error.contains(expected), "{error}");
@@ -198,6 +219,24 @@ mod tests {
             ..Default::default()
         };
         let error = settings.validate(&linear(true), &target).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
+
+    #[rstest]
+    #[case(
+        r#"{"observer": {"percentile": 50.0}}"#,
+        "`observer` is {\"percentile\":50.0}: "
+    )]
+    #[case(
+        r#"{"observer": {"percentile": 100.5}}"#,
+        "more than 50 and at most 100"
+    )]
+    #[case(r#"{"quant_dtype": "uint1"}"#, "use `affine`")]
+    fn settings_that_do_not_fit_each_other(#[case] json: &str, #[case] expected: &str) {
+        let settings = read(json).unwrap();
+        let error = settings
+            .validate(&linear(true), &Target::Input(0))
+            .unwrap_err();
         assert!(error.contains(expected), "{error}");
     }
 

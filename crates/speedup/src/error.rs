@@ -124,6 +124,20 @@ pub enum SpeedupError {
         reason: String,
     },
 
+    /// A quantization that a tensor of Burn cannot hold.
+    #[error(
+        "`{target}` cannot become a quantized tensor of Burn: {reason}; {remedy}, or keep it \
+         simulated: a file stores it as integers all the same"
+    )]
+    NotInBurn {
+        /// The quantized parameter.
+        target: String,
+        /// What Burn lacks.
+        reason: String,
+        /// What to change.
+        remedy: &'static str,
+    },
+
     /// A file could not be read or written.
     #[error("`{path}`: {reason}", path = path.display())]
     Io {

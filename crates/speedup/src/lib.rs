@@ -9,10 +9,15 @@
 //! - [`verify`]: the small model computes what the simulated one did.
 //! - [`SpeedupReport`]: what was saved.
 //! - [`save_small`] and [`load_small`]: one file for the small model and what is left of its
-//!   compression.
+//!   compression, quantized parameters as integers of 1 to 8 bits; [`Storage`]: how large it is.
+//! - [`quantize_parameters`]: quantized parameters as integers in memory, as tensors of Burn's own
+//!   quantization.
 #![warn(missing_docs)]
 
+mod burn_tensors;
+mod container;
 mod error;
+mod integers;
 mod outputs;
 mod packed;
 mod partial;
@@ -23,13 +28,15 @@ mod save;
 mod slice;
 mod speedup;
 mod state;
+mod tensors;
 pub mod verify;
 mod view;
 
+pub use burn_tensors::{burn_scheme, quantize_parameters, quantize_tensor};
 pub use error::SpeedupError;
 pub use partial::PartialChannels;
-pub use report::{Change, LayerChange, SpeedupReport};
-pub use save::{load_small, save_small};
+pub use report::{Change, LayerChange, SpeedupReport, Storage};
+pub use save::{SaveConfig, load_small, save_small, save_small_with};
 pub use slice::slice_module;
 pub use speedup::{ModelSpeedup, Speedup};
 pub use state::SmallState;

@@ -209,21 +209,21 @@ pub(crate) fn unpack(
     Ok(state)
 }
 
-fn product(shape: &[usize]) -> Result<usize, String> {
+pub(crate) fn product(shape: &[usize]) -> Result<usize, String> {
     let mut sizes = shape.iter();
     let product = sizes.try_fold(1usize, |product, &size| product.checked_mul(size));
     product.ok_or_else(|| format!("the shape {shape:?} is too large"))
 }
 
 /// The values of a tensor, taken from its front.
-struct Reel<T> {
+pub(crate) struct Reel<T> {
     name: &'static str,
     values: Vec<T>,
     next: usize,
 }
 
 impl<T: Clone> Reel<T> {
-    fn new(name: &'static str, values: Vec<T>) -> Self {
+    pub fn new(name: &'static str, values: Vec<T>) -> Self {
         Self {
             name,
             values,
@@ -231,7 +231,7 @@ impl<T: Clone> Reel<T> {
         }
     }
 
-    fn take(&mut self, count: usize) -> Result<Vec<T>, String> {
+    pub fn take(&mut self, count: usize) -> Result<Vec<T>, String> {
         let rest = &self.values[self.next..];
         let Some(taken) = rest.get(..count) else {
             return Err(format!(
@@ -244,7 +244,7 @@ impl<T: Clone> Reel<T> {
         Ok(taken.to_vec())
     }
 
-    fn finish(self) -> Result<(), String> {
+    pub fn finish(self) -> Result<(), String> {
         match self.values.len() - self.next {
             0 => Ok(()),
             left => Err(format!(

@@ -44,6 +44,31 @@ pub struct LayerChange {
     pub after: Vec<usize>,
 }
 
+/// How large the file of a small model is, and what it holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Storage {
+    /// Bytes of all values of the small model in memory as `f32`, running statistics included.
+    pub f32_bytes: u64,
+    /// Bytes of the file: values, scales, masks, names and shapes.
+    pub file_bytes: u64,
+    /// Number of values that are stored as integers of 1 to 8 bits.
+    pub integers: u64,
+    /// Bytes of these integers.
+    pub integer_bytes: u64,
+}
+
+impl Storage {
+    /// How many times smaller the file is than the values of the small model as `f32`.
+    pub fn ratio(&self) -> f64 {
+        ratio(self.f32_bytes, self.file_bytes)
+    }
+}
+
+fn ratio(before: u64, after: u64) -> f64 {
+    before as f64 / after.max(1) as f64
+}
+
 /// What a speedup saved, and how well the small model was verified.
 ///
 /// Its `Display` is a small table.
@@ -54,9 +79,13 @@ pub struct SpeedupReport {
     pub params: Change,
     /// Multiply-accumulates of one forward pass for one element of the batch.
     pub macs: Change,
-    /// Bytes of all stored values as `f32`, running statistics included. Simulated quantization
-    /// does not count: its integers are not stored.
+    /// Bytes of all values in memory as `f32`, running statistics included. Quantization does not
+    /// count, as it is simulated in memory; see [`storage`](Self::storage).
     pub bytes: Change,
+    /// What [`save_small`](crate::save_small) writes of the small model, quantized parameters as
+    /// integers. Absent when the model cannot be saved, for instance because a value is not finite.
+    #[serde(default)]
+    pub storage: Option<Storage>,
     /// The layers in module order.
     pub layers: Vec<LayerChange>,
     /// Largest relative error on the dummy input, without simulated quantization.
@@ -111,11 +140,25 @@ impl SpeedupReport {
                 dense: bytes(dense),
                 small: bytes(small),
             },
+            storage: None,
             layers: rows.collect(),
             max_relative_error,
             rounding_boundary,
             lifted_channels: 0,
         }
+    }
+
+    /// Sets what is written when the small model is saved.
+    pub fn with_storage(mut self, storage: Option<Storage>) -> Self {
+        self.storage = storage;
+        self
+    }
+
+    /// How many times smaller the file of the small model is than the values of the given model as
+    /// `f32`: by pruning and quantization together.
+    pub fn compression_ratio(&self) -> Option<f64> {
+        let storage = self.storage?;
+        Some(ratio(self.bytes.dense, storage.file_bytes))
     }
 
     /// Sets the number of channels whose masks were lifted.
@@ -182,6 +225,14 @@ impl fmt::Display for SpeedupReport {
                 "{name:<10}  {dense:>12} -> {small:>12}  ({saved:.1} % removed)"
             )?;
         }
+        if let (Some(storage), Some(ratio)) = (self.storage, self.compression_ratio()) {
+            let (dense, file) = (self.bytes.dense, storage.file_bytes);
+            writeln!(
+                f,
+                "{:<10}  {dense:>12} -> {file:>12}  ({ratio:.1} times smaller)",
+                "file"
+            )?;
+        }
         write!(f, "largest relative error {:.1e}", self.max_relative_error)?;
         if self.rounding_boundary.values > 0 {
             let RoundingBoundary { values, differing } = self.rounding_boundary;
@@ -228,7 +279,15 @@ mod tests {
             values: 10,
             differing: 1,
         };
-        SpeedupReport::new(&net(4), &net(1), macs, 2e-7, rounding).with_lifted_channels(2)
+        let storage = Storage {
+            f32_bytes: 4 * 23,
+            file_bytes: 46,
+            integers: 18,
+            integer_bytes: 9,
+        };
+        SpeedupReport::new(&net(4), &net(1), macs, 2e-7, rounding)
+            .with_lifted_channels(2)
+            .with_storage(Some(storage))
     }
 
     #[test]
@@ -251,6 +310,9 @@ mod tests {
         );
         assert_eq!(report.macs.saved(), 0.75);
         assert_eq!(report.layers[0].after, [1, 2, 3, 3]);
+        assert_eq!(report.compression_ratio(), Some(8.0));
+        assert_eq!(report.storage.unwrap().ratio(), 2.0);
+        assert_eq!(report.with_storage(None).compression_ratio(), None);
     }
 
     #[test]
@@ -261,6 +323,11 @@ mod tests {
         assert_eq!(lines[1], "conv   Conv2d     4x2x3x3  1x2x3x3");
         assert_eq!(lines[2], "norm   BatchNorm  4        1");
         assert!(lines[4].ends_with("(75.0 % removed)"), "{text}");
+        // 4 * 4 * 23 bytes to 46.
+        assert_eq!(
+            lines[7],
+            "file                 368 ->           46  (8.0 times smaller)"
+        );
         assert!(text.contains("1 of 10 quantized outputs"), "{text}");
         assert!(text.contains("masks of 2 remaining channels"), "{text}");
     }
@@ -273,5 +340,10 @@ mod tests {
             serde_json::from_str::<SpeedupReport>(&json).unwrap(),
             report
         );
+        // Of a version that did not know the size of the file.
+        let mut json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        json.as_object_mut().unwrap().remove("storage");
+        let read: SpeedupReport = serde_json::from_value(json).unwrap();
+        assert_eq!(read, report.with_storage(None));
     }
 }

@@ -8,104 +8,210 @@
 //! | 4           | format version, little-endian                                            |
 //! | 8           | length of the container, little-endian                                   |
 //! | 8           | checksum of the container (FNV-1a, 64 bits), little-endian                |
-//! | the rest    | burnpack container: tensors, and the state as JSON in its metadata       |
+//! | the rest    | burnpack container: tensors, and their description in its metadata       |
 //!
-//! The container holds a tensor for each parameter and running statistic, and one for all scales,
-//! zero points and ranges and one for all masks.
+//! The container holds few tensors, since it aligns and describes each of them with some hundred
+//! bytes, more than a bias or a scale takes:
+//!
+//! | tensor         | what                                                                  |
+//! |----------------|-----------------------------------------------------------------------|
+//! | `integers:`    | the quantized parameters one after another, 1 to 8 bits a value       |
+//! | `floats:`      | all other parameters and running statistics of the type `f32`         |
+//! | `param:<path>` | a tensor of another type                                              |
+//! | `calibration:` | scales, zero points and ranges                                        |
+//! | `masks:`       | masks, one bit an entry                                               |
+//!
+//! # Quantized parameters
+//!
+//! By default a parameter that is quantized is stored as the integers that the model computes with.
+//! A model of 4 bits takes an eighth of the bytes then. What is loaded has the values that the
+//! integers stand for in place of the raw ones: quantizing them once more gives the same integers,
+//! so the loaded model computes bit for bit what the saved one did. The raw values are gone, and
+//! training on would start from rounded ones; [`SaveConfig::with_master_weights`] keeps them.
+//!
+//! A parameter is stored raw, as before, when its quantization does not act yet, when its type has
+//! more than 8 bits, or when a scale is so small or so large that the values do not come back
+//! exactly. [`Storage`] says what was stored how.
+//!
+//! # Ordinary loads
 //!
 //! Burn loads a record into a model of the same shapes only, and with `validate(false)` it silently
 //! keeps the random values of every parameter whose shape differs. The header makes every ordinary
 //! load of a small model fail, whatever its options: [`load_small`] is the way in. It takes the
 //! full-size model that the small one was cut from, since the Rust type is the same.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::io::Write;
 use std::path::Path;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Bool, Bytes, DType, Float, Int, Shape, Tensor, TensorData};
-use burn_compress_core::{Compressed, History};
-use burn_pack::{AtomicFile, Reader, Writer};
+use burn::config::Config;
+use burn::module::Module;
+use burn::tensor::{Bytes, DType, TensorData};
+use burn_compress_core::{Compressed, History, TargetId};
+use burn_pack::Writer;
 use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
 
 use crate::SpeedupError;
-use crate::packed::{self, StateJson};
+use crate::container;
+use crate::integers::Integers;
+use crate::packed::{self, Reel, StateJson, product};
+use crate::report::Storage;
 use crate::slice::{restore, set_groups, snapshot};
 use crate::state::SmallState;
+use crate::tensors::{
+    Collected, Saved, Tensors, check_architecture, check_finite, collect, integers, load,
+};
 
-const MAGIC: &[u8; 8] = b"BURNCSML";
-const VERSION: u32 = 2;
-const HEADER: usize = 28;
 const STATE: &str = "burn-compress.state";
+const TENSORS: &str = "burn-compress.tensors";
+const INTEGERS: &str = "integers:";
+const FLOATS: &str = "floats:";
+const PARAM: &str = "param:";
 
-/// Saves a small model and its state in one file.
+/// How [`save_small_with`] saves.
 ///
-/// Parameters are saved raw, without the simulations that hang on them: these are the state. The
-/// file is built beside `path` and takes its name when it is complete, so that a failure leaves
-/// whatever was there before.
+/// ```
+/// use burn_compress_speedup::SaveConfig;
+///
+/// let config = SaveConfig::new().with_master_weights(true);
+/// assert!(config.master_weights && !SaveConfig::new().master_weights);
+/// ```
+#[derive(Config, Debug)]
+pub struct SaveConfig {
+    /// Whether quantized parameters are stored raw, as the floats that training moves, rather than
+    /// as the integers that the model computes with. The file is larger, and the loaded model can be
+    /// trained on as if it had never been saved.
+    #[config(default = false)]
+    pub master_weights: bool,
+}
+
+/// The tensors of the container that hold several of the model's, in the order of their values.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TensorsJson {
+    integers: IndexMap<String, Described>,
+    floats: IndexMap<String, Described>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Described {
+    shape: Vec<usize>,
+    id: Option<u64>,
+}
+
+/// Saves a small model and its state in one file, quantized parameters as integers.
+///
+/// The simulations that hang on the model are not saved: these are the state. The file is built
+/// beside `path` and takes its name when it is complete, so that a failure leaves whatever was there
+/// before.
 ///
 /// # Errors
 ///
-/// A value that is not finite, and whatever goes wrong while writing.
+/// A value that is not finite, a calibration that cannot be used, and whatever goes wrong while
+/// writing.
 pub fn save_small<M: Module>(
     model: &M,
     state: &SmallState,
     path: impl AsRef<Path>,
-) -> Result<(), SpeedupError> {
-    let path = path.as_ref();
-    let io = |reason: String| SpeedupError::Io {
-        path: path.to_path_buf(),
-        reason,
-    };
-    let mut collector = Collector {
-        path: Vec::new(),
-        tensors: Vec::new(),
-    };
-    model.visit(&mut collector);
-    let mut tensors = Vec::new();
-    for (name, id, data) in collector.tensors {
-        check_finite(&name, &data, "saved")?;
-        let (bytes, shape, dtype) = data.into_parts();
-        tensors.push(burn_pack::Tensor::new(
-            parameter(&name),
-            dtype,
-            shape,
-            Some(id.val()),
-            bytes,
-        ));
-    }
-    let (json, values) = packed::pack(state)?;
-    for (name, data) in values {
-        let (bytes, shape, dtype) = data.into_parts();
-        let name = name.to_string();
-        tensors.push(burn_pack::Tensor::new(name, dtype, shape, None, bytes));
-    }
-    let json = serde_json::to_string(&json).map_err(|source| io(source.to_string()))?;
-    let container = Writer::new(tensors)
-        .with_metadata(STATE, &json)
-        .into_bytes()
-        .map_err(|source| io(source.to_string()))?;
-    write(path, &container)
+) -> Result<Storage, SpeedupError> {
+    save_small_with(model, state, path, &SaveConfig::new())
 }
 
-fn write(path: &Path, container: &[u8]) -> Result<(), SpeedupError> {
+/// Saves a small model and its state in one file, as `config` says.
+///
+/// # Errors
+///
+/// As [`save_small`].
+pub fn save_small_with<M: Module>(
+    model: &M,
+    state: &SmallState,
+    path: impl AsRef<Path>,
+    config: &SaveConfig,
+) -> Result<Storage, SpeedupError> {
+    let path = path.as_ref();
+    let (container, storage) = pack(model, state, path, config)?;
+    container::write(path, &container)?;
+    Ok(storage)
+}
+
+/// The container of a file, and how large the file is.
+pub(crate) fn pack<M: Module>(
+    model: &M,
+    state: &SmallState,
+    path: &Path,
+    config: &SaveConfig,
+) -> Result<(Bytes, Storage), SpeedupError> {
     let io = |reason: String| SpeedupError::Io {
         path: path.to_path_buf(),
         reason,
     };
-    let (scratch, mut file) = AtomicFile::create(path).map_err(|source| io(source.to_string()))?;
-    let mut header = Vec::with_capacity(HEADER);
-    header.extend(MAGIC);
-    header.extend(VERSION.to_le_bytes());
-    header.extend((container.len() as u64).to_le_bytes());
-    header.extend(checksum(container).to_le_bytes());
-    file.write_all(&header)
-        .and_then(|()| file.write_all(container))
-        .and_then(|()| file.sync_all())
+    let mut collected = collect(model);
+    for tensor in &collected {
+        check_finite(&tensor.name, &tensor.data, "saved")?;
+    }
+    let (state_json, values) = packed::pack(state)?;
+    let mut quantized = match config.master_weights {
+        true => IndexMap::new(),
+        false => integers(model, &state.calibration)?,
+    };
+    let mut storage = Storage::default();
+    let mut json = TensorsJson::default();
+    let (mut packed_integers, mut floats, mut tensors) = (Vec::new(), Vec::new(), Vec::new());
+    for Collected {
+        name,
+        id,
+        data,
+        shape,
+    } in collected.drain(..)
+    {
+        storage.f32_bytes += 4 * data.num_elements() as u64;
+        let id = Some(id.val());
+        if let Some(integers) = quantized.shift_remove(&name) {
+            storage.integers += integers.values.len() as u64;
+            packed_integers.extend(integers.pack());
+            json.integers.insert(name, Described { shape, id });
+            continue;
+        }
+        let (bytes, shape, dtype) = data.into_parts();
+        if dtype == DType::F32 {
+            floats.extend_from_slice(&bytes);
+            let shape = shape.to_vec();
+            json.floats.insert(name, Described { shape, id });
+            continue;
+        }
+        let name = format!("{PARAM}{name}");
+        tensors.push(burn_pack::Tensor::new(name, dtype, shape, id, bytes));
+    }
+    storage.integer_bytes = packed_integers.len() as u64;
+    let mut stream = |name: &str, dtype, count: usize, bytes: Bytes| {
+        if count > 0 {
+            let name = name.to_string();
+            tensors.push(burn_pack::Tensor::new(
+                name,
+                dtype,
+                vec![count],
+                None,
+                bytes,
+            ));
+        }
+    };
+    let (count, bytes) = (packed_integers.len(), packed_integers);
+    stream(INTEGERS, DType::U8, count, Bytes::from_bytes_vec(bytes));
+    let (count, bytes) = (floats.len() / 4, floats);
+    stream(FLOATS, DType::F32, count, Bytes::from_bytes_vec(bytes));
+    for (name, data) in values {
+        let (count, dtype) = (data.num_elements(), data.dtype());
+        stream(name, dtype, count, data.into_bytes());
+    }
+    let state_json = serde_json::to_string(&state_json).map_err(|source| io(source.to_string()))?;
+    let json = serde_json::to_string(&json).map_err(|source| io(source.to_string()))?;
+    let container = Writer::new(tensors)
+        .with_metadata(STATE, &state_json)
+        .with_metadata(TENSORS, &json)
+        .into_bytes()
         .map_err(|source| io(source.to_string()))?;
-    drop(file);
-    scratch.commit().map_err(|source| io(source.to_string()))
+    storage.file_bytes = container::size(&container);
+    Ok((container, storage))
 }
 
 /// Loads a small model into the full-size model that it was cut from.
@@ -116,8 +222,8 @@ fn write(path: &Path, container: &[u8]) -> Result<(), SpeedupError> {
 ///
 /// # Errors
 ///
-/// A file that is damaged or no small model, one of another architecture, values that are not
-/// finite, and depthwise convolutions without a wrapper.
+/// A file that is damaged, of another version or no small model, one of another architecture, values
+/// that are not finite, and depthwise convolutions without a wrapper.
 pub fn load_small<M: Module + 'static>(
     model: M,
     path: impl AsRef<Path>,
@@ -134,247 +240,113 @@ pub(crate) fn load_parts<M: Module>(
     model: M,
     path: &Path,
 ) -> Result<(M, SmallState), SpeedupError> {
-    let format = |reason: String| SpeedupError::Format {
-        path: path.to_path_buf(),
-        reason,
-    };
-    let (mut tensors, json) = read(path)?;
-    let mut values = |name| tensors.shift_remove(name).map(|saved: Saved| saved.data);
-    let (calibration, masks) = (values(packed::CALIBRATION), values(packed::MASKS));
-    let state = packed::unpack(json, calibration, masks, format)?;
-
-    let mut saved = IndexMap::new();
-    for (name, tensor) in tensors {
-        let Some(parameter) = name.strip_prefix("param:") else {
-            return Err(format(format!("it holds the unexpected tensor `{name}`")));
-        };
-        check_finite(parameter, &tensor.data, "loaded")?;
-        saved.insert(parameter.to_string(), tensor);
+    let (saved, state) = read(path)?;
+    for (name, tensor) in &saved {
+        check_finite(name, &tensor.data, "loaded")?;
     }
     check_architecture(&model, &saved, path)?;
     let (model, is_autodiff) = snapshot(&model);
     let model = set_groups(model, state.groups.clone())?;
-    let mut loader = Loader {
-        path: Vec::new(),
-        saved,
-    };
-    let model = model.map(&mut loader);
-    Ok((restore(model, is_autodiff), state))
+    Ok((restore(load(model, saved), is_autodiff), state))
 }
 
-struct Saved {
-    id: Option<u64>,
-    data: TensorData,
-}
-
-type Tensors = IndexMap<String, Saved>;
-
-fn read(path: &Path) -> Result<(Tensors, StateJson), SpeedupError> {
+fn read(path: &Path) -> Result<(Tensors, SmallState), SpeedupError> {
     let format = |reason: String| SpeedupError::Format {
         path: path.to_path_buf(),
         reason,
     };
-    let mut bytes = fs::read(path).map_err(|source| SpeedupError::Io {
-        path: path.to_path_buf(),
-        reason: source.to_string(),
-    })?;
-    if !bytes.starts_with(MAGIC) {
-        return Err(format(match bytes.len() < MAGIC.len() {
-            true => format!("it is cut off after {} bytes", bytes.len()),
-            false => "it does not begin with `BURNCSML`".to_string(),
-        }));
-    }
-    if bytes.len() < HEADER {
-        return Err(format(format!("it is cut off after {} bytes", bytes.len())));
-    }
-    let container = bytes.split_off(HEADER);
-    let number = |at: usize| {
-        let mut value = [0; 8];
-        value.copy_from_slice(&bytes[at..at + 8]);
-        u64::from_le_bytes(value)
-    };
-    let version = number(8) as u32;
-    if version != VERSION {
-        return Err(format(format!(
-            "its format version is {version}, this one reads {VERSION}"
-        )));
-    }
-    let length = number(12);
-    if length != container.len() as u64 {
-        return Err(format(format!(
-            "it should hold {length} bytes, but has {}",
-            container.len()
-        )));
-    }
-    if checksum(&container) != number(20) {
-        return Err(format("its checksum is wrong".to_string()));
-    }
     let unreadable = |source: burn_pack::Error| format(source.to_string());
-    let reader = Reader::from_bytes(Bytes::from_bytes_vec(container)).map_err(unreadable)?;
-    let json = reader
-        .metadata()
-        .get(STATE)
-        .ok_or_else(|| format("it has no state".to_string()))?;
-    let json: StateJson =
-        serde_json::from_str(json).map_err(|source| format(format!("its state: {source}")))?;
-    let mut tensors = IndexMap::new();
+    let reader = container::read(path)?;
+    let text = |name: &str, what: &str| {
+        let text = reader.metadata().get(name).cloned();
+        text.ok_or_else(|| format(format!("it has no {what}")))
+    };
+    let state: StateJson = serde_json::from_str(&text(STATE, "state")?)
+        .map_err(|source| format(format!("its state: {source}")))?;
+    let json: TensorsJson = serde_json::from_str(&text(TENSORS, "description of its tensors")?)
+        .map_err(|source| format(format!("the description of its tensors: {source}")))?;
+
+    let (mut streams, mut saved) = (IndexMap::new(), Tensors::new());
     for tensor in reader.into_tensors().map_err(unreadable)? {
         let (name, dtype, shape, id, bytes) = tensor.into_parts().map_err(unreadable)?;
         // A copy of its own, aligned for the values in it.
         let bytes = Bytes::from_bytes_vec(bytes.to_vec());
-        tensors.insert(
-            name,
-            Saved {
-                id,
-                data: TensorData::from_bytes(bytes, shape, dtype),
-            },
-        );
-    }
-    Ok((tensors, json))
-}
-
-fn parameter(path: &str) -> String {
-    format!("param:{path}")
-}
-
-/// FNV-1a, 64 bits: against damage, not against forgery.
-fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
-}
-
-fn check_finite(name: &str, data: &TensorData, action: &'static str) -> Result<(), SpeedupError> {
-    let is_finite = match data.dtype() {
-        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => data
-            .clone()
-            .convert::<f64>()
-            .iter::<f64>()
-            .all(f64::is_finite),
-        _ => true,
-    };
-    match is_finite {
-        true => Ok(()),
-        false => Err(SpeedupError::NotFinite {
-            tensor: name.to_string(),
-            action,
-        }),
-    }
-}
-
-/// Visits the three kinds of tensors in the form in which they are saved.
-macro_rules! for_each_kind {
-    ($macro:ident) => {
-        $macro!(visit_float, map_float, Float);
-        $macro!(visit_int, map_int, Int);
-        $macro!(visit_bool, map_bool, Bool);
-    };
-}
-
-struct Collector {
-    path: Vec<String>,
-    tensors: Vec<(String, ParamId, TensorData)>,
-}
-
-macro_rules! collect {
-    ($visit:ident, $map:ident, $kind:ty) => {
-        fn $visit<const D: usize>(&mut self, param: &Param<Tensor<D, $kind>>) {
-            let data = param.transform_for_save().val().into_data();
-            self.tensors.push((self.path.join("."), param.id, data));
-        }
-    };
-}
-
-impl ModuleVisitor for Collector {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    for_each_kind!(collect);
-}
-
-/// Checks that the paths agree and that no saved tensor is larger than the model's.
-fn check_architecture<M: Module>(
-    model: &M,
-    saved: &Tensors,
-    path: &Path,
-) -> Result<(), SpeedupError> {
-    let error = |reason: String| SpeedupError::Architecture {
-        path: path.to_path_buf(),
-        reason,
-    };
-    let mut collector = Collector {
-        path: Vec::new(),
-        tensors: Vec::new(),
-    };
-    model.visit(&mut collector);
-    for (name, _, data) in &collector.tensors {
-        let saved = saved
-            .get(name)
-            .ok_or_else(|| error(format!("it has no `{name}`")))?;
-        let (full, small): (&Shape, &Shape) = (data.shape(), saved.data.shape());
-        let fits = full.len() == small.len()
-            && full
-                .iter()
-                .zip(small.iter())
-                .all(|(full, small)| (1..=*full).contains(small));
-        if !fits {
-            let (full, small) = (full.to_vec(), small.to_vec());
-            return Err(error(format!(
-                "`{name}` is {small:?}, the model's {full:?}"
-            )));
-        }
-        let kind = |dtype: DType| (dtype.is_float(), dtype.is_bool());
-        if kind(data.dtype()) != kind(saved.data.dtype()) {
-            let (full, small) = (data.dtype(), saved.data.dtype());
-            return Err(error(format!(
-                "`{name}` holds {small:?}, the model's {full:?}"
-            )));
+        let data = TensorData::from_bytes(bytes, shape, dtype);
+        match name.strip_prefix(PARAM) {
+            Some(path) => {
+                let in_memory = false;
+                saved.insert(
+                    path.to_string(),
+                    Saved {
+                        id,
+                        data,
+                        in_memory,
+                    },
+                );
+            }
+            None => {
+                streams.insert(name, data);
+            }
         }
     }
-    let known: BTreeSet<&String> = collector.tensors.iter().map(|(name, ..)| name).collect();
-    match saved.keys().find(|name| !known.contains(name)) {
-        Some(name) => Err(error(format!("the model has no `{name}`"))),
-        None => Ok(()),
+    let mut stream = |name: &str| streams.shift_remove(name);
+    let (calibration, masks) = (stream(packed::CALIBRATION), stream(packed::MASKS));
+    let (bytes, floats) = (stream(INTEGERS), stream(FLOATS));
+    if let Some(name) = streams.keys().next() {
+        return Err(format(format!("it holds the unexpected tensor `{name}`")));
     }
-}
+    let state = packed::unpack(state, calibration, masks, format)?;
 
-struct Loader {
-    path: Vec<String>,
-    saved: Tensors,
-}
-
-macro_rules! load {
-    ($visit:ident, $map:ident, $kind:ty) => {
-        fn $map<const D: usize>(
-            &mut self,
-            param: Param<Tensor<D, $kind>>,
-        ) -> Param<Tensor<D, $kind>> {
-            let Some(saved) = self.saved.shift_remove(&self.path.join(".")) else {
-                return param;
-            };
-            let dtype = saved.data.dtype();
-            let tensor = Tensor::from_data(saved.data, (&param.lazy_device(), dtype));
-            let id = saved.id.map_or(param.id, ParamId::from);
-            param.transform_for_load(tensor, id)
+    let floats = floats.map_or(Ok(Vec::new()), TensorData::try_into_vec::<f32>);
+    let floats = floats.map_err(|source| format(format!("`{FLOATS}`: {source:?}")))?;
+    let bytes = bytes.map_or(Ok(Vec::new()), TensorData::try_into_vec::<u8>);
+    let bytes = bytes.map_err(|source| format(format!("`{INTEGERS}`: {source:?}")))?;
+    let mut add = |name: String, id, data, in_memory| {
+        let known = saved.contains_key(&name);
+        let tensor = Saved {
+            id,
+            data,
+            in_memory,
+        };
+        saved.insert(name.clone(), tensor);
+        match known {
+            true => Err(format(format!("it holds `{name}` twice"))),
+            false => Ok(()),
         }
     };
+    let mut floats = Reel::new(FLOATS, floats);
+    for (name, Described { shape, id }) in json.floats {
+        let error = |reason: String| format(format!("`{name}`: {reason}"));
+        let values = product(&shape).and_then(|count| floats.take(count));
+        let data = TensorData::new(values.map_err(error)?, shape);
+        add(name, id, data, false)?;
+    }
+    floats.finish().map_err(format)?;
+    let mut bytes = Reel::new(INTEGERS, bytes);
+    for (name, Described { shape, id }) in json.integers {
+        let values = dequantize(&name, &shape, &state, &mut bytes)
+            .map_err(|reason| format(format!("the integers of `{name}`: {reason}")))?;
+        add(name, id, TensorData::new(values, shape), true)?;
+    }
+    bytes.finish().map_err(format)?;
+    Ok((saved, state))
 }
 
-impl ModuleMapper for Loader {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    for_each_kind!(load);
+/// The values that the next integers of a file stand for.
+fn dequantize(
+    name: &str,
+    shape: &[usize],
+    state: &SmallState,
+    bytes: &mut Reel<u8>,
+) -> Result<Vec<f32>, String> {
+    let target: TargetId = name.parse().map_err(|source| format!("{source}"))?;
+    let entry = state.calibration.get(&target);
+    let entry = entry.ok_or("they have no calibration")?;
+    let integer = Integers::integer_type(entry)?;
+    let count = integer.bytes(product(shape)?);
+    let bytes = bytes.take(count.ok_or_else(|| format!("the shape {shape:?} is too large"))?)?;
+    let integers = Integers::unpack(&bytes, shape, entry)?;
+    Ok(integers.dequantize(entry, shape))
 }
 
 #[cfg(test)]

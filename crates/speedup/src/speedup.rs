@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -21,6 +22,7 @@ use crate::outputs::parameter_masks;
 use crate::partial::{self, PartialChannels};
 use crate::propagate::removal_order;
 use crate::report::{Change, SpeedupReport};
+use crate::save::{self, SaveConfig};
 use crate::slice::{float_shapes, slice_module};
 use crate::state::{SmallState, reindex_state};
 use crate::verify::{self, RoundingBoundary, TOLERANCE};
@@ -200,11 +202,18 @@ impl<M: Module + 'static> ModelSpeedup<M> {
             small: graph.macs_after(&removed),
         };
         let report = SpeedupReport::new(&dense, &plain, macs, error, boundary);
+        let storage = match save::pack(&plain, &state, Path::new(""), &SaveConfig::new()) {
+            Ok((_, storage)) => Some(storage),
+            Err(error) => {
+                log::warn!("the small model cannot be saved: {error}");
+                None
+            }
+        };
         Ok(Speedup {
             model,
             state,
             plan,
-            report: report.with_lifted_channels(lifted),
+            report: report.with_lifted_channels(lifted).with_storage(storage),
         })
     }
 

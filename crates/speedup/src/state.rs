@@ -66,6 +66,15 @@ fn check_zero(
     if !entry.enabled || !plan.ports.iter().any(|port| port.target == *target) {
         return Ok(());
     }
+    if entry.dtype == "int1" {
+        return Err(SpeedupError::Reindex {
+            target: target.to_string(),
+            reason: "its type int1 has no zero, so that quantization turns the zeros of removed \
+                     channels into another value; do not quantize this target, or do not prune the \
+                     channels before it"
+                .to_string(),
+        });
+    }
     let moves = |zero: &&f32| zero.clamp(entry.qmin, entry.qmax).round_ties_even() != **zero;
     match entry.zero_point.iter().flatten().find(moves) {
         Some(zero) => Err(SpeedupError::Reindex {

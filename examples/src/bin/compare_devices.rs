@@ -1,6 +1,14 @@
 //! The main job on several devices from the same dense network: the masks, and how far losses and
 //! outputs are apart.
+//!
+//! Sums are rounded in another order on each device. The differences begin in the last digits and
+//! grow from step to step, quickly once values are rounded to integers, in the main job from step
+//! 23 on: a value on a boundary falls to one side or the other, and the runs go their own ways. So
+//! there are two comparisons. *Each step alone* takes every step from the state in which the first
+//! device was, through its checkpoint: what a device itself adds. *The whole run* lets every device
+//! go its own way.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -9,7 +17,7 @@ use burn::tensor::Device;
 use burn_compress::Masks;
 use burn_compress::prelude::*;
 use burn_compress_examples::cli::DeviceName;
-use burn_compress_examples::digits::{Augmentation, Digits};
+use burn_compress_examples::digits::{Augmentation, Digits, DigitsBatch};
 use burn_compress_examples::fused;
 use burn_compress_examples::pipeline::Setup;
 use burn_compress_examples::resnet::{DigitsResNet, DigitsResNetConfig};
@@ -24,9 +32,13 @@ struct Args {
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [DeviceName::Flex])]
     devices: Vec<DeviceName>,
 
-    /// Optimizer steps of the compression
-    #[arg(long, default_value_t = 20)]
+    /// Optimizer steps of the compression, which its schedules are laid out for
+    #[arg(long, default_value_t = 460)]
     steps: usize,
+
+    /// Number of these steps that are run and compared
+    #[arg(long, default_value_t = 20)]
+    stop: usize,
 
     /// Epochs of the dense network
     #[arg(long, default_value_t = 5)]
@@ -37,73 +49,153 @@ struct Args {
     sparsity: f64,
 }
 
-/// What a device computed.
-struct Computed {
+type Chain = Compressor<DigitsResNet, DigitsBatch>;
+
+/// What a device computed in one step.
+struct Step {
     masks: Masks,
-    losses: Vec<f64>,
-    outputs: Vec<f32>,
+    loss: f64,
+    outputs: Vec<f64>,
+}
+
+impl Step {
+    fn of(chain: &Chain, digits: &Digits, device: &Device) -> anyhow::Result<Self> {
+        let images = digits.test.head(digits.test.len(), device).images;
+        let outputs = chain.model().valid().forward(images).into_data();
+        let record = chain.history().steps.last().context("no step was done")?;
+        Ok(Self {
+            masks: chain.masks(),
+            loss: record.loss,
+            outputs: outputs.iter::<f64>().collect(),
+        })
+    }
+}
+
+/// How far the steps of a device are from those of the reference.
+#[derive(Default)]
+struct Apart {
+    /// Mask entries that differ, over all steps.
+    masks: usize,
+    entries: usize,
+    first: Option<usize>,
+    loss: f64,
+    output: f64,
+}
+
+impl Apart {
+    fn add(&mut self, step: usize, reference: &Step, found: &Step) {
+        for (id, mask) in &reference.masks {
+            let values = mask.values().iter();
+            let other = found.masks.get(id).map_or(&[][..], |mask| mask.values());
+            let differ = values.zip(other).filter(|(a, b)| a != b).count();
+            self.masks += differ + mask.values().len().abs_diff(other.len());
+            self.entries += mask.values().len();
+        }
+        if self.masks > 0 {
+            self.first.get_or_insert(step);
+        }
+        let loss = (reference.loss - found.loss).abs() / reference.loss.abs();
+        self.loss = self.loss.max(loss);
+        self.output = self.output.max(largest(&reference.outputs, &found.outputs));
+    }
+
+    fn row(&self, device: DeviceName, what: &str) -> [String; 5] {
+        let masks = match self.first {
+            None => "all equal".to_string(),
+            Some(step) => format!(
+                "{} of {} entries differ, from step {step} on",
+                self.masks, self.entries
+            ),
+        };
+        [
+            device
+                .to_possible_value()
+                .map_or_else(String::new, |name| name.get_name().to_string()),
+            what.to_string(),
+            masks,
+            format!("{:.1e}", self.loss),
+            format!("{:.1e}", self.output),
+        ]
+    }
 }
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let digits = Arc::new(Digits::load()?);
-    let first = args
-        .devices
-        .first()
-        .context("name at least one device")?
-        .open()?;
-    first.seed(0);
-    let model = DigitsResNetConfig::new().init(&first.clone().autodiff());
+    let mut devices = args.devices.iter();
+    let first = devices.next().context("name at least one device")?;
+    let device = first.open()?;
+    device.seed(0);
+    let model = DigitsResNetConfig::new().init(&device.clone().autodiff());
     let config = TrainingConfig::new().with_epochs(args.epochs);
     let dense = train(model, &digits.train, &config)?.model.valid();
 
-    let mut table = Table::new();
-    table.set_header([
-        "device",
-        "masks",
-        "largest loss difference",
-        "largest output difference",
-    ]);
-    let mut reference: Option<Computed> = None;
-    for name in &args.devices {
-        let found = compute(&args, &digits, &dense, &name.open()?)?;
-        let reference = reference.get_or_insert_with(|| Computed {
-            masks: found.masks.clone(),
-            losses: found.losses.clone(),
-            outputs: found.outputs.clone(),
-        });
-        let different = found
-            .masks
-            .iter()
-            .filter(|(id, mask)| reference.masks[*id] != **mask);
-        table.add_row([
-            name.to_possible_value()
-                .map_or_else(String::new, |name| name.get_name().to_string()),
-            match different.count() {
-                0 => format!("all {} equal", found.masks.len()),
-                count => format!("{count} of {} differ", found.masks.len()),
-            },
-            format!("{:.1e}", largest(&reference.losses, &found.losses)),
-            format!(
-                "{:.1e}",
-                largest(&widened(&reference.outputs), &widened(&found.outputs))
-            ),
-        ]);
-    }
+    let folder = std::env::temp_dir().join(format!("burn-compress-devices-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let compared = compare(&args, &digits, &dense, &folder);
+    std::fs::remove_dir_all(&folder).context("the temporary folder")?;
     println!(
-        "differences are relative to the largest value of {:?}\n{table}",
-        args.devices[0]
+        "compared with {first:?} over {} steps; differences are relative to its largest value\n{}",
+        args.steps, compared?
     );
     Ok(())
 }
 
-fn compute(
+fn compare(
+    args: &Args,
+    digits: &Arc<Digits>,
+    dense: &DigitsResNet,
+    folder: &std::path::Path,
+) -> anyhow::Result<Table> {
+    let state = |step: usize| -> PathBuf { folder.join(format!("{step}.ckpt")) };
+    let budget = Budget::steps(args.steps);
+    let mut table = Table::new();
+    table.set_header([
+        "device",
+        "",
+        "masks",
+        "largest loss difference",
+        "largest output difference",
+    ]);
+    let mut reference: Vec<Step> = Vec::new();
+    for (index, name) in args.devices.iter().enumerate() {
+        let device = name.open()?;
+        let mut chain = chain(args, digits, dense, &device)?;
+        let mut whole = Apart::default();
+        for step in 1..=args.stop.min(args.steps) {
+            if index == 0 {
+                chain.save_checkpoint(state(step - 1))?;
+            }
+            chain.advance(&budget, Some(step))?;
+            let found = Step::of(&chain, digits, &device)?;
+            match index {
+                0 => reference.push(found),
+                _ => whole.add(step, &reference[step - 1], &found),
+            }
+        }
+        if index == 0 {
+            continue;
+        }
+        let mut alone = Apart::default();
+        for step in 1..=args.stop.min(args.steps) {
+            chain = chain.resume(state(step - 1))?;
+            chain.advance(&budget, Some(step))?;
+            let found = Step::of(&chain, digits, &device)?;
+            alone.add(step, &reference[step - 1], &found);
+        }
+        table.add_row(alone.row(*name, "each step alone"));
+        table.add_row(whole.row(*name, "the whole run"));
+    }
+    Ok(table)
+}
+
+fn chain(
     args: &Args,
     digits: &Arc<Digits>,
     dense: &DigitsResNet,
     device: &Device,
-) -> anyhow::Result<Computed> {
-    let setup = Setup {
+) -> anyhow::Result<Chain> {
+    fused::prune_quantize_distill(&Setup {
         digits: digits.clone(),
         dense: dense.valid().to_device(device),
         device: device.clone(),
@@ -111,27 +203,7 @@ fn compute(
         steps: args.steps,
         seed: 0,
         augmentation: Augmentation::Shift,
-    };
-    let compressed = fused::prune_quantize_distill(&setup)?.compress(Budget::steps(args.steps))?;
-    let images = digits.test.head(digits.test.len(), device).images;
-    let outputs = compressed.model().forward(images).into_data();
-    Ok(Computed {
-        masks: compressed.masks(),
-        losses: compressed
-            .history()
-            .steps
-            .iter()
-            .map(|record| record.loss)
-            .collect(),
-        outputs: outputs
-            .convert::<f32>()
-            .try_into_vec()
-            .map_err(|e| anyhow::anyhow!("{e:?}"))?,
     })
-}
-
-fn widened(values: &[f32]) -> Vec<f64> {
-    values.iter().copied().map(f64::from).collect()
 }
 
 /// The largest difference, relative to the largest value of `expected`.

@@ -35,6 +35,7 @@ pub fn one_shot(case: &Case, chain: Chain, pruner: &str, rules: &Value) -> Resul
         "LevelPruner" => pruning::LevelPruner::from_compressor(chain, &config, LIKE_NNI),
         "L1NormPruner" => pruning::L1NormPruner::from_compressor(chain, &config, LIKE_NNI),
         "L2NormPruner" => pruning::L2NormPruner::from_compressor(chain, &config, LIKE_NNI),
+        "FPGMPruner" => pruning::FpgmPruner::from_compressor(chain, &config, LIKE_NNI),
         other => return case.not_covered(format!("{other} is not part of the library yet")),
     };
     fused.map_err(|error| case.error(error))
@@ -57,6 +58,56 @@ pub fn taylor(case: &Case, chain: Chain, rules: &Value, steps: usize) -> Result<
     let options = pruning::TaylorConfig::new(steps).with_pruner(LIKE_NNI);
     pruning::TaylorPruner::from_compressor(chain, &config, options)
         .map_err(|error| case.error(error))
+}
+
+/// Fuses a pruner that trains a factor for each block and decides after `steps` steps.
+///
+/// The factors are trained to the end of the run, as in NNI.
+///
+/// # Errors
+///
+/// When the library refuses the configuration.
+pub fn slim(
+    case: &Case,
+    chain: Chain,
+    rules: &Value,
+    steps: usize,
+    regular_scale: f64,
+) -> Result<Chain> {
+    let default = super::pruning::out_channels();
+    let config = super::pruning::configuration(rules, chain.model(), &default)?;
+    let options = pruning::SlimConfig::new(steps)
+        .with_regular_scale(regular_scale)
+        .with_train_after_masks(true)
+        .with_pruner(LIKE_NNI);
+    pruning::SlimPruner::from_compressor(chain, &config, options).map_err(|error| case.error(error))
+}
+
+/// Fuses a movement pruner.
+///
+/// # Errors
+///
+/// When the library refuses the configuration.
+pub fn movement(case: &Case, chain: Chain, rules: &Value) -> Result<Chain> {
+    let default = super::pruning::out_channels();
+    let config = super::pruning::configuration(rules, chain.model(), &default)?;
+    pruning::MovementPruner::from_compressor(chain, &config, movement_config(case)?)
+        .map_err(|error| case.error(error))
+}
+
+/// When the movement pruner of a case prunes, and how hard.
+///
+/// # Errors
+///
+/// When the case does not say it.
+pub fn movement_config(case: &Case) -> Result<pruning::MovementConfig> {
+    let warmup = case.argument("warmup_step")?;
+    let cooldown = case.argument("cooldown_begin_step")?;
+    let config = pruning::MovementConfig::new(warmup, cooldown).with_pruner(LIKE_NNI);
+    Ok(match case.file.arguments.get("regular_scale") {
+        Some(_) => config.with_regular_scale(case.argument("regular_scale")?),
+        None => config,
+    })
 }
 
 /// Lets a schedule drive the newest pruner of the chain.
@@ -93,6 +144,18 @@ pub fn qat(case: &Case, chain: Chain, rules: &Value, start_step: usize) -> Resul
         .map_err(|error| case.error(error))
 }
 
+/// Fuses post-training quantization that calibrates on `batches` batches.
+///
+/// # Errors
+///
+/// When the library refuses the configuration.
+pub fn ptq(case: &Case, chain: Chain, rules: &Value, batches: usize) -> Result<Chain> {
+    let config = super::config::translate(rules, chain.model(), DefaultBlock::Other)?;
+    let options = quantization::PtqConfig::new().with_batches(batches);
+    quantization::PtqQuantizer::from_compressor(chain, &config, options)
+        .map_err(|error| case.error(error))
+}
+
 /// Fuses a dynamic layer-wise distiller; `predict` runs the teacher on the batch of a step.
 ///
 /// # Errors
@@ -109,6 +172,27 @@ pub fn distil<O>(
     let config = super::config::translate(rules, chain.model(), DefaultBlock::Other)?;
     let options = distillation::DistillConfig::new(origin_lambda);
     distillation::DynamicLayerwiseDistiller::from_compressor(
+        chain, &config, teacher, predict, options,
+    )
+    .map_err(|error| case.error(error))
+}
+
+/// Fuses an adaptive layer-wise distiller; `predict` runs the teacher on the batch of a step.
+///
+/// # Errors
+///
+/// When the library refuses the configuration.
+pub fn adapt<O>(
+    case: &Case,
+    chain: Chain,
+    rules: &Value,
+    teacher: &RefModel,
+    predict: impl Fn(&RefModel, &Step) -> O + Send + 'static,
+    origin_lambda: f64,
+) -> Result<Chain> {
+    let config = super::config::translate(rules, chain.model(), DefaultBlock::Other)?;
+    let options = distillation::AdaptiveConfig::new().with_origin_loss_lambda(origin_lambda);
+    distillation::Adaptive1dLayerwiseDistiller::from_compressor(
         chain, &config, teacher, predict, options,
     )
     .map_err(|error| case.error(error))

@@ -4,6 +4,7 @@ use burn::module::{
     Content, Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor,
     Param,
 };
+use burn::nn::activation::{Hardtanh, HardtanhConfig};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{
@@ -33,6 +34,8 @@ pub enum RefLayer {
     MaxPool2d(Wrapper<MaxPool2d>),
     /// Rectifier.
     Relu(Wrapper<Relu>),
+    /// Identity between -1 and 1, constant outside.
+    Hardtanh(Wrapper<Hardtanh>),
     /// A given hidden state of rank 2.
     State2(Wrapper<State<2>>),
     /// A given hidden state of rank 3.
@@ -65,6 +68,7 @@ macro_rules! each_layer {
             RefLayer::Embedding($module) => $body,
             RefLayer::MaxPool2d($module) => $body,
             RefLayer::Relu($module) => $body,
+            RefLayer::Hardtanh($module) => $body,
             RefLayer::State2($module) => $body,
             RefLayer::State3($module) => $body,
             RefLayer::State4($module) => $body,
@@ -82,6 +86,7 @@ macro_rules! map_layer {
             RefLayer::Embedding($module) => RefLayer::Embedding($body),
             RefLayer::MaxPool2d($module) => RefLayer::MaxPool2d($body),
             RefLayer::Relu($module) => RefLayer::Relu($body),
+            RefLayer::Hardtanh($module) => RefLayer::Hardtanh($body),
             RefLayer::State2($module) => RefLayer::State2($body),
             RefLayer::State3($module) => RefLayer::State3($body),
             RefLayer::State4($module) => RefLayer::State4($body),
@@ -133,6 +138,7 @@ impl RefLayer {
                 Self::MaxPool2d(Wrapper::new(config.init()))
             }
             "Relu" => Self::Relu(Wrapper::new(Relu::new())),
+            "Hardtanh" => Self::Hardtanh(Wrapper::new(HardtanhConfig::new().init())),
             other => {
                 return Err(CaseError::Failed(format!(
                     "layer `{}`: unknown class {other}",
@@ -173,6 +179,7 @@ impl RefLayer {
             Self::BatchNorm(layer) => each_rank!(x, tensor => layer.forward(tensor)),
             Self::MaxPool2d(layer) => Activation::Rank4(layer.forward(x.feature_maps())),
             Self::Relu(layer) => each_rank!(x, tensor => layer.forward(tensor)),
+            Self::Hardtanh(layer) => each_rank!(x, tensor => layer.forward(tensor)),
             Self::Embedding(_) => panic!("the networks of the cases never run an embedding"),
             Self::State2(_) | Self::State3(_) | Self::State4(_) => self.output(),
         }
@@ -234,6 +241,7 @@ impl RefLayer {
             Self::Embedding(_) => "Embedding",
             Self::MaxPool2d(_) => "MaxPool2d",
             Self::Relu(_) => "Relu",
+            Self::Hardtanh(_) => "Hardtanh",
             Self::State2(_) | Self::State3(_) | Self::State4(_) => "State",
         }
     }

@@ -2,7 +2,7 @@
 
 use burn_compress::config::{ConfigList, Selected};
 use burn_compress::layer::{channel_dims, layers};
-use burn_compress::pruning::metrics::{Importance, L1Norm, L2Norm, Level};
+use burn_compress::pruning::metrics::{Fpgm, Importance, L1Norm, L2Norm, Level};
 use burn_compress::pruning::{Axes, Blocks, Granularity, PruningSettings};
 use burn_compress::target::TargetId;
 
@@ -22,8 +22,14 @@ pub fn importance(case: &Case, pruner: &str) -> Result<Box<dyn Importance>> {
         "LevelPruner" => Ok(Box::new(Level)),
         "L1NormPruner" => Ok(Box::new(L1Norm)),
         "L2NormPruner" => Ok(Box::new(L2Norm)),
+        "FPGMPruner" => Ok(Box::new(Fpgm)),
         other => case.not_covered(format!("{other} is not part of the library yet")),
     }
+}
+
+/// What a block is for pruners that train a value for each: an output channel.
+pub const fn out_channels() -> Granularity {
+    Granularity::OutChannel
 }
 
 /// The configuration of a pruner.

@@ -1,5 +1,6 @@
 //! One file a task, and what they share: running a command that is shown before it starts.
 
+pub mod algorithms;
 pub mod bench;
 pub mod check;
 pub mod test;

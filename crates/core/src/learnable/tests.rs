@@ -177,6 +177,17 @@ fn a_snapshot_stays_as_it_is() {
 }
 
 #[test]
+fn a_state_that_is_restored_goes_on_training() {
+    let mut chain = chain(TrainedBy::Evaluator);
+    let space = chain.spaces().next().unwrap().clone();
+    space.restore(&space.snapshot());
+    chain.advance(&Budget::steps(1), None).unwrap();
+    let weight = chain.model().valid().weight.val().into_data();
+    // Otherwise the factor would still be 1, and the weight [0.4, 1.3].
+    close(&weight.try_to_vec::<f32>().unwrap(), &[0.26, 0.845]);
+}
+
+#[test]
 fn a_resumed_run_goes_on_bit_for_bit() {
     let path = std::env::temp_dir().join(format!("learnable-{}.ckpt", std::process::id()));
     for by in [

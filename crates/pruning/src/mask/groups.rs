@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::hash::Hash;
 
 use super::ranking::{Ranking, compare};
-use super::{MaskConfig, MaskTarget, part};
+use super::{MaskConfig, MaskTarget, part, rounded};
 use crate::{PruningError, PruningSettings};
 
 /// The one mask of a dependency group.
@@ -84,6 +84,12 @@ pub(super) fn dependency<K: Clone + Eq + Hash + Display>(
         (None, None) => return Err(PruningError::NoGoal.at(&first.key)),
     };
     let removed = removed.min(config.removable(size));
+    let multiple = members
+        .iter()
+        .filter_map(|m| m.settings.round_to)
+        .fold(1, lcm);
+    // So many in each part that all parts together keep a multiple.
+    let removed = rounded(removed, size, multiple / gcd(multiple, parts));
     Ok(rankings
         .iter()
         .flat_map(|r| r.without_smallest(removed))
@@ -99,19 +105,19 @@ pub(super) fn global<K: Clone + Eq + Hash + Display>(
     let ratio = agreed(group, members, "sparse_ratio", |s| s.sparse_ratio)?.unwrap_or(0.0);
     let total: usize = members.iter().map(|m| m.blocks.elements_count()).sum();
     let wanted = part(total, ratio);
-    let limit = |member: &MaskTarget<K>, ratio: Option<f64>, without: f64| {
-        let count = member.blocks.count();
-        part(count, ratio.unwrap_or(without)).min(config.removable(count))
+    let ranked = members
+        .iter()
+        .map(|member| Ranked::new(group, member))
+        .collect::<Result<Vec<_>, _>>()?;
+    let limit = |ranked: &Ranked, ratio: Option<f64>, without: f64| {
+        part(ranked.size, ratio.unwrap_or(without)).min(config.removable(ranked.size))
     };
-
-    let rankings: Vec<Ranking> = members.iter().map(|m| m.ranking()).collect();
-    let mut removed: Vec<usize> = members
-        .iter()
-        .map(|m| limit(m, m.settings.min_sparse_ratio, 0.0))
+    let both = || members.iter().zip(&ranked);
+    let mut removed: Vec<usize> = both()
+        .map(|(m, ranked)| limit(ranked, m.settings.min_sparse_ratio, 0.0))
         .collect();
-    let most: Vec<usize> = members
-        .iter()
-        .map(|m| limit(m, m.settings.max_sparse_ratio, 1.0))
+    let most: Vec<usize> = both()
+        .map(|(m, ranked)| limit(ranked, m.settings.max_sparse_ratio, 1.0))
         .collect();
 
     // The minima in elements, before they are rounded to whole blocks.
@@ -126,20 +132,13 @@ pub(super) fn global<K: Clone + Eq + Hash + Display>(
         .sum();
     if wanted > minima {
         let mut candidates: Vec<(f32, bool, usize)> = Vec::new();
-        for (m, ranking) in rankings.iter().enumerate() {
-            let pruned = members[m].pruned.as_deref();
-            candidates.extend(
-                ranking.order()[removed[m]..most[m].max(removed[m])]
-                    .iter()
-                    .map(|&block| {
-                        let kept = pruned.is_some_and(|pruned| !pruned[block]);
-                        (ranking.score(block), kept, m)
-                    }),
-            );
+        for (m, ranked) in ranked.iter().enumerate() {
+            let free = removed[m]..most[m].max(removed[m]);
+            candidates.extend(free.map(|n| (ranked.score(n), ranked.is_kept(n), m)));
         }
         // The sort is stable: within a member, and from member to member, the order stays.
         candidates.sort_by(|a, b| compare(a.0, b.0).then(a.1.cmp(&b.1)));
-        let weight = |m: usize| members[m].blocks.block_len();
+        let weight = |m: usize| members[m].blocks.block_len() * ranked[m].parts.len();
         let mut elements: usize = removed.iter().enumerate().map(|(m, n)| n * weight(m)).sum();
         for (_, _, m) in candidates {
             elements += weight(m);
@@ -149,11 +148,70 @@ pub(super) fn global<K: Clone + Eq + Hash + Display>(
             removed[m] += 1;
         }
     }
-    Ok(rankings
-        .iter()
-        .zip(removed)
-        .map(|(ranking, removed)| ranking.without_smallest(removed))
-        .collect())
+    let masks = both().zip(removed).map(|((member, ranked), removed)| {
+        let multiple = member.settings.round_to.unwrap_or(1);
+        let multiple = multiple / gcd(multiple, ranked.parts.len());
+        ranked.without_smallest(rounded(removed, ranked.size, multiple))
+    });
+    Ok(masks.collect())
+}
+
+/// A member of a global group: the rankings of its internal blocks, which lose equally many.
+struct Ranked {
+    parts: Vec<Ranking>,
+    kept: Vec<Option<Vec<bool>>>,
+    size: usize,
+}
+
+impl Ranked {
+    fn new<K: Clone + Eq + Hash + Display>(
+        group: &str,
+        member: &MaskTarget<K>,
+    ) -> Result<Self, PruningError> {
+        let count = member.blocks.count();
+        let parts = member.settings.internal_metric_block.unwrap_or(1);
+        if !count.is_multiple_of(parts) {
+            let error = PruningError::InternalBlocks {
+                group: group.to_string(),
+                scores: count,
+                blocks: parts,
+            };
+            return Err(error.at(&member.key));
+        }
+        let size = count / parts;
+        let scores = member.scores.as_deref().unwrap_or_default();
+        let pruned = |start: usize| member.pruned.as_ref().map(|p| &p[start..start + size]);
+        let starts = || (0..parts).map(|part| part * size);
+        let ranking = |start| Ranking::new(scores[start..start + size].to_vec(), pruned(start));
+        let kept = |start| pruned(start).map(|pruned| pruned.iter().map(|p| !p).collect());
+        Ok(Self {
+            parts: starts().map(ranking).collect(),
+            kept: starts().map(kept).collect(),
+            size,
+        })
+    }
+
+    /// The mean of the `n`-th smallest scores of all parts.
+    fn score(&self, n: usize) -> f32 {
+        let scores = self.parts.iter().map(|part| part.score(part.order()[n]));
+        let sum: f64 = scores.map(f64::from).sum();
+        (sum / self.parts.len() as f64) as f32
+    }
+
+    /// Whether one of the `n`-th blocks of all parts is known to be kept at present.
+    fn is_kept(&self, n: usize) -> bool {
+        let blocks = self.parts.iter().zip(&self.kept);
+        blocks
+            .filter_map(|(part, kept)| Some(kept.as_ref()?[part.order()[n]]))
+            .any(|kept| kept)
+    }
+
+    fn without_smallest(&self, removed: usize) -> Vec<bool> {
+        let parts = self.parts.iter();
+        parts
+            .flat_map(|part| part.without_smallest(removed))
+            .collect()
+    }
 }
 
 /// The value of a setting on which all members agree.
@@ -224,9 +282,15 @@ fn mean_scores<K>(members: &[&MaskTarget<K>], count: usize) -> Vec<f32> {
 
 /// The least common multiple; one that overflows is more than any number of blocks.
 fn lcm(a: usize, b: usize) -> usize {
-    let (mut x, mut y) = (a, b);
-    while y != 0 {
-        (x, y) = (y, x % y);
-    }
-    (a / x).saturating_mul(b)
+    (a / gcd(a, b)).saturating_mul(b)
 }
+
+fn gcd(a: usize, b: usize) -> usize {
+    match b {
+        0 => a,
+        _ => gcd(b, a % b),
+    }
+}
+
+#[cfg(test)]
+mod tests;

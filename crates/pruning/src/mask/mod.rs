@@ -12,8 +12,18 @@
 //!    many elements as it has.
 //! 4. **Ratios.** Of `n` blocks, the `int(n * ratio)` smallest are removed, the ratio clamped to
 //!    `[min, max]`.
-//! 5. **Alignments.** A mask is copied from another target. On a target that has a threshold too,
+//! 5. **Patterns.** Of every M consecutive elements along the input dim, the M - N smallest are
+//!    removed.
+//! 6. **Alignments.** A mask is copied from another target. On a target that has a threshold too,
 //!    the masks multiply.
+//!
+//! # Rounding
+//!
+//! With `round_to`, fewer blocks are removed, so that the number of those that stay is a multiple of
+//! it, or all stay. Rounding comes last and wins over `min_sparse_ratio`; a maximum holds all the
+//! more. In a dependency group it is the number of blocks that all parts keep together that is a
+//! multiple, of the least common multiple of the members' `round_to`. In a global group each member
+//! is rounded after the ranking, so that the group's ratio is a limit that need not be reached.
 //!
 //! # Ties
 //!
@@ -27,10 +37,12 @@
 //! maximum and minimum hold in dependency groups and for each member of a global group. At least
 //! one block of a target stays, unless [`MaskConfig`] says otherwise. A threshold works in a
 //! dependency group. A target can be aligned to an aligned one and to a vector. Equal scores are
-//! cut at the exact count.
+//! cut at the exact count. Internal blocks have an effect in global groups too: the members' n-th
+//! smallest of each part are ranked as one, by their mean. Patterns and rounding are additions.
 
 mod align;
 mod groups;
+mod pattern;
 mod ranking;
 
 use std::fmt::Display;
@@ -38,7 +50,7 @@ use std::hash::Hash;
 
 use indexmap::IndexMap;
 
-use crate::{Blocks, PruningError, PruningSettings};
+use crate::{Axes, Blocks, PruningError, PruningSettings};
 use ranking::Ranking;
 
 /// How masks are generated.
@@ -82,6 +94,7 @@ pub struct MaskTarget<K> {
     key: K,
     blocks: Blocks,
     settings: PruningSettings,
+    axes: Axes,
     scores: Option<Vec<f32>>,
     pruned: Option<Vec<bool>>,
     align: Option<(K, Vec<usize>)>,
@@ -94,6 +107,10 @@ impl<K: Clone + Eq + Hash + Display> MaskTarget<K> {
             key,
             blocks,
             settings,
+            axes: Axes::Parameter {
+                output: None,
+                input: None,
+            },
             scores: None,
             pruned: None,
             align: None,
@@ -103,6 +120,12 @@ impl<K: Clone + Eq + Hash + Display> MaskTarget<K> {
     /// Sets one score for each block. A target with a ratio or a threshold needs them.
     pub fn with_scores(mut self, scores: Vec<f32>) -> Self {
         self.scores = Some(scores);
+        self
+    }
+
+    /// Sets where the channels are. A target with a pattern needs the input dim.
+    pub fn with_axes(mut self, axes: Axes) -> Self {
+        self.axes = axes;
         self
     }
 
@@ -161,6 +184,12 @@ impl<K: Clone + Eq + Hash + Display> MaskTarget<K> {
             Some(block) => Err(PruningError::NotANumber { block }),
             None => Ok(()),
         }
+    }
+
+    /// How many blocks are removed where `removed` were, of `count`, so that a multiple of
+    /// `round_to` stays.
+    fn rounded(&self, removed: usize, count: usize) -> usize {
+        rounded(removed, count, self.settings.round_to.unwrap_or(1))
     }
 
     fn ranking(&self) -> Ranking {
@@ -244,7 +273,7 @@ pub fn generate<K: Clone + Eq + Hash + Display>(
     let mut index = IndexMap::new();
     for (i, target) in targets.iter().enumerate() {
         let at = |error: PruningError| error.at(&target.key);
-        target.settings.check().map_err(at)?;
+        target.settings.check_scaled().map_err(at)?;
         target.check().map_err(at)?;
         if index.insert(target.key.clone(), i).is_some() {
             return Err(PruningError::Duplicate.at(&target.key));
@@ -264,6 +293,9 @@ pub fn generate<K: Clone + Eq + Hash + Display>(
             global.entry(group).or_default().push(i);
         } else if let Some(ratio) = settings.sparse_ratio {
             keeps[i] = Some(by_ratio(target, target.clamp(ratio), config));
+        } else if let Some(pattern) = settings.pattern {
+            let keep = pattern::keep(target, pattern);
+            keeps[i] = Some(keep.map_err(|error| error.at(&target.key))?);
         }
     }
     for (group, indices) in dependency {
@@ -294,6 +326,15 @@ fn part(count: usize, ratio: f64) -> usize {
     (count as f64 * ratio) as usize
 }
 
+/// How many blocks are removed where `removed` were, of `count`, so that a multiple of `multiple`
+/// stays, or all do.
+fn rounded(removed: usize, count: usize, multiple: usize) -> usize {
+    let kept = (count - removed)
+        .div_ceil(multiple)
+        .saturating_mul(multiple);
+    count.saturating_sub(kept)
+}
+
 fn by_ratio<K: Clone + Eq + Hash + Display>(
     target: &MaskTarget<K>,
     ratio: f64,
@@ -301,7 +342,9 @@ fn by_ratio<K: Clone + Eq + Hash + Display>(
 ) -> Vec<bool> {
     let count = target.blocks.count();
     let removed = part(count, ratio).min(config.removable(count));
-    target.ranking().without_smallest(removed)
+    target
+        .ranking()
+        .without_smallest(target.rounded(removed, count))
 }
 
 fn by_threshold<K: Clone + Eq + Hash + Display>(
@@ -317,7 +360,8 @@ fn by_threshold<K: Clone + Eq + Hash + Display>(
     if allowed != sparsity {
         return by_ratio(target, allowed, config);
     }
-    ranking.without_smallest(below.min(config.removable(count)))
+    let removed = below.min(config.removable(count));
+    ranking.without_smallest(target.rounded(removed, count))
 }
 
 #[cfg(test)]

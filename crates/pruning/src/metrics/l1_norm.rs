@@ -16,7 +16,9 @@
 
 use super::Importance;
 use crate::Blocks;
-use crate::pruner::{PrunerConfig, Signal, constructors};
+use crate::constructors::constructors;
+use crate::pruner::PrunerConfig;
+use crate::signal::Signal;
 
 /// The L1 norm of each block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,7 +44,7 @@ pub(super) fn l1_norm(data: &[f32], blocks: &Blocks) -> Vec<f32> {
 pub struct L1NormPruner;
 
 constructors!(L1NormPruner, PrunerConfig, |config| {
-    Ok((Signal::Weights(Box::new(L1Norm)), *config))
+    Ok((Signal::weights(L1Norm), *config))
 });
 
 #[cfg(test)]

@@ -14,7 +14,9 @@
 
 use super::Importance;
 use crate::Blocks;
-use crate::pruner::{PrunerConfig, Signal, constructors};
+use crate::constructors::constructors;
+use crate::pruner::PrunerConfig;
+use crate::signal::Signal;
 
 /// The L2 norm of each block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,7 +43,7 @@ fn l2_norm(data: &[f32], blocks: &Blocks) -> Vec<f32> {
 pub struct L2NormPruner;
 
 constructors!(L2NormPruner, PrunerConfig, |config| {
-    Ok((Signal::Weights(Box::new(L2Norm)), *config))
+    Ok((Signal::weights(L2Norm), *config))
 });
 
 #[cfg(test)]

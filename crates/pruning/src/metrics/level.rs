@@ -17,7 +17,9 @@
 
 use super::Importance;
 use super::l1_norm::l1_norm;
-use crate::pruner::{PrunerConfig, Signal, constructors};
+use crate::constructors::constructors;
+use crate::pruner::PrunerConfig;
+use crate::signal::Signal;
 use crate::{Blocks, Granularity};
 
 /// The magnitude of each element, or the L1 norm of each block.
@@ -41,7 +43,7 @@ impl Importance for Level {
 pub struct LevelPruner;
 
 constructors!(LevelPruner, PrunerConfig, |config| {
-    Ok((Signal::Weights(Box::new(Level)), *config))
+    Ok((Signal::weights(Level), *config))
 });
 
 #[cfg(test)]

@@ -20,8 +20,10 @@
 
 use burn::config::Config;
 
-use super::Importance;
-use crate::pruner::{PrunerConfig, Signal, constructors};
+use super::{Importance, require_steps};
+use crate::constructors::constructors;
+use crate::pruner::PrunerConfig;
+use crate::signal::{GradientTerm, Signal};
 use crate::{Blocks, PruningError};
 
 /// The Taylor score of values that were collected over a number of steps.
@@ -39,13 +41,7 @@ impl Taylor {
     ///
     /// When `steps` is 0.
     pub fn new(steps: usize) -> Result<Self, PruningError> {
-        if steps == 0 {
-            return Err(PruningError::Setting {
-                key: "training_steps",
-                value: "0".to_string(),
-                expected: "at least 1",
-            });
-        }
+        require_steps(steps)?;
         Ok(Self { steps })
     }
 
@@ -86,11 +82,9 @@ pub struct TaylorConfig {
 pub struct TaylorPruner;
 
 constructors!(TaylorPruner, TaylorConfig, |config| {
-    let taylor = Taylor::new(config.training_steps)?;
-    Ok((
-        Signal::Gradients(Box::new(taylor), config.training_steps),
-        config.pruner,
-    ))
+    let steps = config.training_steps;
+    let signal = Signal::gradients(Taylor::new(steps)?, steps, GradientTerm::WeightedGradient);
+    Ok((signal, config.pruner))
 });
 
 #[cfg(test)]

@@ -60,6 +60,10 @@ fn what_is_written_is_read_back_and_absent_keys_stay_absent() {
 #[case(r#"{"sparse_threshold": 0.5, "dependency_group_id": 0, "internal_metric_block": 2}"#)]
 #[case(r#"{"align": {"target_name": "weight", "dims": [0]}, "granularity": "per_channel"}"#)]
 #[case(r#"{"align": {"target_name": "weight", "dims": [0]}, "sparse_threshold": 0.1}"#)]
+#[case(r#"{"pattern": "2:4"}"#)]
+#[case(r#"{"pattern": "2:4", "granularity": "default", "apply_method": "mul"}"#)]
+#[case(r#"{"sparse_ratio": 0.5, "round_to": 8, "activation": "relu"}"#)]
+#[case(r#"{"sparse_ratio": 0.5, "global_group_id": 0, "internal_metric_block": 2, "round_to": 8}"#)]
 fn good_settings(#[case] text: &str) {
     read(text).check().unwrap();
 }
@@ -90,7 +94,32 @@ fn good_settings(#[case] text: &str) {
 )]
 #[case(
     r#"{"sparse_ratio": 0.5, "internal_metric_block": 2}"#,
-    "without `dependency_group_id`"
+    "without `dependency_group_id` or `global_group_id`"
+)]
+#[case(
+    r#"{"sparse_ratio": 0.5, "round_to": 0}"#,
+    "`round_to` is 0; expected at least 1"
+)]
+#[case(
+    r#"{"pattern": "2:4", "sparse_ratio": 0.5}"#,
+    "`pattern` and `sparse_ratio` exclude each other"
+)]
+#[case(
+    r#"{"pattern": "2:4", "global_group_id": 1}"#,
+    "`pattern` and `global_group_id`"
+)]
+#[case(r#"{"pattern": "2:4", "round_to": 2}"#, "`pattern` and `round_to`")]
+#[case(
+    r#"{"pattern": "2:4", "granularity": "out_channel"}"#,
+    "`pattern` and `granularity`"
+)]
+#[case(
+    r#"{"align": {"target_name": "weight", "dims": [0]}, "round_to": 2}"#,
+    "`round_to` has no effect without"
+)]
+#[case(
+    r#"{"align": {"target_name": "weight", "dims": [0]}, "activation": "relu"}"#,
+    "`activation` has no effect without"
 )]
 #[case(
     r#"{"sparse_ratio": 0.5, "dependency_group_id": 0, "internal_metric_block": 0}"#,
@@ -155,6 +184,31 @@ fn a_goal_replaces_another_kind_of_goal() {
         wider,
         read(r#"{"sparse_ratio": 0.5, "global_group_id": 1, "max_sparse_ratio": 0.95}"#)
     );
+}
+
+#[test]
+fn a_pattern_replaces_a_goal_of_blocks_and_the_other_way_round() {
+    let ratio = read(
+        r#"{"sparse_ratio": 0.5, "global_group_id": 1, "round_to": 2, "granularity": "in_channel"}"#,
+    );
+    let pattern = read(r#"{"pattern": "2:4"}"#);
+    assert_eq!(ratio.clone().merge(&pattern), pattern);
+    assert_eq!(pattern.merge(&ratio), ratio);
+}
+
+#[test]
+fn a_pattern_must_fit_the_parameter() {
+    let weight = Target::param("weight");
+    read(r#"{"pattern": "2:4"}"#)
+        .validate(&linear(), &weight)
+        .unwrap();
+    let error = read(r#"{"pattern": "2:8"}"#).validate(&linear(), &weight);
+    assert!(
+        error
+            .unwrap_err()
+            .contains("does not divide dim 0 of the shape [12, 16]")
+    );
+    assert!(serde_json::from_str::<PruningSettings>(r#"{"pattern": "4:4"}"#).is_err());
 }
 
 #[rstest]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn_compress_core::config::Selected;
 use burn_compress_core::graph::{ChannelGraph, ChannelGroup};
-use burn_compress_core::layer::{LayerInfo, ParamInfo};
+use burn_compress_core::layer::{LayerInfo, ParamInfo, channel_dims};
 use burn_compress_core::{Compressor, Mask, Mode, Target, TargetId, TargetSpace};
 use indexmap::IndexMap;
 
@@ -16,7 +16,7 @@ use crate::{Blocks, PruningError, PruningSettings};
 /// A group of channels that parameters share.
 pub(super) struct Coupled {
     pub(super) key: String,
-    settings: PruningSettings,
+    pub(super) settings: PruningSettings,
     channels: usize,
     /// The elements that one channel takes in the members with a score, for global ranking.
     elements: usize,
@@ -44,6 +44,7 @@ pub(super) fn couple<M: Module + 'static, I: 'static>(
     graph: &ChannelGraph,
     index: usize,
     items: &[Selected<PruningSettings>],
+    importance: &dyn Importance,
 ) -> Result<Coupled, PruningError> {
     let group = &graph.groups()[index];
     let first = &items[0];
@@ -64,7 +65,14 @@ pub(super) fn couple<M: Module + 'static, I: 'static>(
     let members = claim_members(compressor, group, items)?;
     let (mut scored, mut written) = (Vec::new(), Vec::new());
     for member in members {
-        if items.iter().any(|item| item.id() == member.id) {
+        if let Some(item) = items.iter().find(|item| item.id() == member.id) {
+            let dims = channel_dims(
+                &item.layer.kind,
+                &item.target.to_string(),
+                member.shape.len(),
+            );
+            let checked = importance.check(&member.blocks()?, dims.into());
+            checked.map_err(|error| error.at(&member.id))?;
             scored.push(member.clone_handle());
         }
         written.push(member);
@@ -75,10 +83,14 @@ pub(super) fn couple<M: Module + 'static, I: 'static>(
         .sum::<usize>()
         .max(1);
     let key = format!("the channels of `{}`", first.id());
+    let blocks = (group.blocks > 1).then_some(group.blocks);
+    // Blocks need a group; a global one ranks them too.
+    let alone = blocks.filter(|_| settings.global_group_id.is_none());
     let settings = PruningSettings {
         granularity: None,
-        dependency_group_id: (group.blocks > 1).then(|| key.clone()),
-        internal_metric_block: (group.blocks > 1).then_some(group.blocks),
+        activation: None,
+        dependency_group_id: alone.map(|_| key.clone()),
+        internal_metric_block: blocks,
         ..settings
     };
     let channels = group.channels.len();
@@ -118,6 +130,7 @@ fn branches(group: &ChannelGroup) -> Vec<Vec<usize>> {
 fn agreed(items: &[Selected<PruningSettings>]) -> Result<PruningSettings, PruningError> {
     let goals = |item: &Selected<PruningSettings>| PruningSettings {
         granularity: None,
+        activation: None,
         ..item.settings.clone()
     };
     let first = goals(&items[0]);
@@ -193,6 +206,14 @@ impl Member {
         }
     }
 
+    /// One block for each index along the dimension.
+    pub(super) fn blocks(&self) -> Result<Blocks, PruningError> {
+        let block: Vec<i64> = (0..self.shape.len())
+            .map(|dim| if dim == self.dim { 1 } else { -1 })
+            .collect();
+        Blocks::new(&self.shape, &block).map_err(|error| error.at(&self.id))
+    }
+
     /// The score of each index along the dimension, summed over the indices of each channel;
     /// `None` for channels that the parameter does not carry.
     fn channel_scores(
@@ -200,11 +221,7 @@ impl Member {
         data: &[f32],
         importance: &dyn Importance,
     ) -> Result<Vec<Option<f32>>, PruningError> {
-        let block: Vec<i64> = (0..self.shape.len())
-            .map(|dim| if dim == self.dim { 1 } else { -1 })
-            .collect();
-        let blocks = Blocks::new(&self.shape, &block).map_err(|error| error.at(&self.id))?;
-        let scores = importance.score(data, &blocks);
+        let scores = importance.score(data, &self.blocks()?);
         let sum = |indices: &Vec<usize>| match indices.is_empty() {
             true => None,
             false => Some(indices.iter().map(|&index| scores[index]).sum()),
@@ -239,10 +256,10 @@ impl Coupled {
     ) -> Result<MaskTarget<String>, PruningError> {
         let mut sums = vec![(0.0f64, 0u32); self.channels];
         for member in &self.scored {
-            let values = data
-                .get(&member.id.to_string())
-                .map(Vec::as_slice)
-                .unwrap_or_default();
+            // A member without values leaves the decision to the others.
+            let Some(values) = data.get(&member.id.to_string()) else {
+                continue;
+            };
             let scores = member.channel_scores(values, importance)?;
             for ((sum, count), score) in sums.iter_mut().zip(scores) {
                 if let Some(score) = score {

@@ -3,16 +3,18 @@
 mod coupled;
 mod single;
 
+use std::sync::Arc;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_compress_core::config::Selected;
 use burn_compress_core::layer::channel_dims;
-use burn_compress_core::{Compressor, FlatTensor, HostTensor, Mask, Target, TargetId};
+use burn_compress_core::{Compressor, FlatTensor, HostTensor, Mask, Target, TargetId, TargetSpace};
 use indexmap::{IndexMap, IndexSet};
 
-use crate::mask::{MaskTarget, TargetMask};
+use crate::mask::{MaskConfig, MaskTarget, TargetMask, generate};
 use crate::metrics::Importance;
-use crate::{Granularity, PruningError, PruningSettings};
+use crate::{Blocks, Granularity, PruningError, PruningSettings};
 use coupled::{Coupled, couple};
 use single::{Single, claim_single};
 
@@ -28,10 +30,11 @@ pub(crate) struct Units {
 pub(crate) fn build<M: Module + 'static, I: 'static>(
     compressor: &mut Compressor<M, I>,
     pruner: &'static str,
-    selected: Vec<Selected<PruningSettings>>,
-    default: &Granularity,
+    selected: &[Selected<PruningSettings>],
+    importance: &dyn Importance,
     coupled: bool,
 ) -> Result<Units, PruningError> {
+    let default = &importance.default_granularity();
     let mut units = Units {
         single: Vec::new(),
         coupled: Vec::new(),
@@ -45,7 +48,7 @@ pub(crate) fn build<M: Module + 'static, I: 'static>(
     };
     let mut left = Vec::new();
     let mut grouped: IndexMap<usize, Vec<Selected<PruningSettings>>> = IndexMap::new();
-    for item in selected {
+    for item in selected.iter().cloned() {
         match output_dim(&item, default, coupled)? {
             Some(dim) => {
                 let graph = compressor.graph(pruner)?;
@@ -65,7 +68,7 @@ pub(crate) fn build<M: Module + 'static, I: 'static>(
     let mut covered = IndexSet::new();
     for (index, items) in grouped {
         let graph = compressor.graph(pruner)?;
-        let group = couple(compressor, &graph, index, &items)?;
+        let group = couple(compressor, &graph, index, &items, importance)?;
         covered.extend(group.written.iter().map(|member| member.id.clone()));
         units
             .sources
@@ -81,6 +84,7 @@ pub(crate) fn build<M: Module + 'static, I: 'static>(
             if !single.id.target.is_param() {
                 return Err(PruningError::NotScored.at(&single.id));
             }
+            single.check(importance)?;
             units.sources.insert(single.id.to_string());
         }
         units.single.push(single);
@@ -105,7 +109,8 @@ fn output_dim(
     };
     let dims = channel_dims(&item.layer.kind, &param.name, param.shape.len());
     let by_hand = settings.dependency_group_id.is_some();
-    let (Some(dim), true) = (dims.output, coupled && settings.is_active() && !by_hand) else {
+    let channels = settings.is_active() && settings.pattern.is_none();
+    let (Some(dim), true) = (dims.output, coupled && channels && !by_hand) else {
         return Ok(None);
     };
     let granularity = granularity(settings);
@@ -139,10 +144,49 @@ impl Units {
         &self.sources
     }
 
+    /// Every parameter that has a score, with the blocks that are scored and its settings.
+    pub(crate) fn scored(
+        &self,
+    ) -> Result<Vec<(Arc<TargetSpace>, Blocks, PruningSettings)>, PruningError> {
+        let mut scored = Vec::new();
+        for group in &self.coupled {
+            for member in &group.scored {
+                let space = member.space.clone();
+                scored.push((space, member.blocks()?, group.settings.clone()));
+            }
+        }
+        for single in self.single.iter().filter(|s| s.settings.is_active()) {
+            let space = single.space.clone();
+            scored.push((space, single.blocks()?, single.settings.clone()));
+        }
+        Ok(scored)
+    }
+
+    /// Whether the channels of two parameters with scores are decided together.
+    pub(crate) fn are_coupled(&self, one: &TargetId, other: &TargetId) -> bool {
+        self.coupled.iter().any(|group| {
+            let has = |id: &TargetId| group.scored.iter().any(|member| member.id == *id);
+            has(one) && has(other)
+        })
+    }
+
+    /// Generates the masks for goals scaled by `factor` and writes them to their targets.
+    pub(crate) fn decide(
+        &self,
+        data: &IndexMap<String, Vec<f32>>,
+        importance: &dyn Importance,
+        factor: f64,
+        keep_at_least_one: bool,
+    ) -> Result<(), PruningError> {
+        let targets = self.targets(data, importance, factor, keep_at_least_one)?;
+        let config = MaskConfig::new().with_keep_at_least_one(keep_at_least_one);
+        self.write(&generate(&targets, config)?)
+    }
+
     /// What the masks are generated for, with goals scaled by `factor`.
     ///
     /// With `keep_at_least_one`, no parameter loses all channels that it has of a group.
-    pub(crate) fn targets(
+    fn targets(
         &self,
         data: &IndexMap<String, Vec<f32>>,
         importance: &dyn Importance,
@@ -157,8 +201,9 @@ impl Units {
             let blocks = single.blocks()?;
             let current = single.current(&blocks);
             let key = single.id.to_string();
+            let settings = single.settings.scaled(factor);
             let mut target =
-                MaskTarget::new(key.clone(), blocks.clone(), single.settings.scaled(factor));
+                MaskTarget::new(key.clone(), blocks.clone(), settings).with_axes(single.axes);
             if single.settings.is_active() {
                 let values = data.get(&key).map(Vec::as_slice).unwrap_or_default();
                 target = target.with_scores(importance.score(values, &blocks));
@@ -185,7 +230,7 @@ impl Units {
     }
 
     /// Writes generated masks to their targets.
-    pub(crate) fn write(&self, masks: &IndexMap<String, TargetMask>) -> Result<(), PruningError> {
+    fn write(&self, masks: &IndexMap<String, TargetMask>) -> Result<(), PruningError> {
         for group in &self.coupled {
             group.write(&masks[&group.key])?;
         }

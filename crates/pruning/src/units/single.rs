@@ -8,6 +8,7 @@ use burn_compress_core::layer::channel_dims;
 use burn_compress_core::{Compressor, Mask, Mode, Target, TargetId, TargetSpace};
 
 use crate::mask::TargetMask;
+use crate::metrics::Importance;
 use crate::{Axes, Blocks, Granularity, PruningError, PruningSettings};
 
 /// A target with blocks of its own.
@@ -15,7 +16,7 @@ pub(super) struct Single {
     pub(super) id: TargetId,
     pub(super) space: Arc<TargetSpace>,
     pub(super) settings: PruningSettings,
-    axes: Axes,
+    pub(super) axes: Axes,
     granularity: Granularity,
     pub(super) align: Option<(TargetId, Vec<usize>)>,
 }
@@ -46,6 +47,10 @@ pub(super) fn claim_single<M: Module + 'static, I: 'static>(
     });
     let granularity = match (&item.target, super::granularity(&item.settings)) {
         (Target::Input(_) | Target::Output(_), Granularity::Default) => Granularity::PerChannel,
+        // A pattern is about elements, whatever the score prunes by default.
+        (Target::Param(_), Granularity::Default) if item.settings.pattern.is_some() => {
+            Granularity::Default
+        }
         (Target::Param(_), Granularity::Default) => default.clone(),
         (_, set) => set,
     };
@@ -71,6 +76,15 @@ impl Single {
         self.granularity
             .resolve(&shape, self.axes, &Granularity::Default)
             .map_err(|error| error.at(&self.id))
+    }
+
+    /// Whether the score has a meaning for the target's blocks, and a pattern fits its shape.
+    pub(super) fn check(&self, importance: &dyn Importance) -> Result<(), PruningError> {
+        let blocks = self.blocks()?;
+        let pattern = self.settings.pattern;
+        let fits = pattern.map_or(Ok(0), |pattern| pattern.dim(blocks.shape(), self.axes));
+        let checked = fits.and_then(|_| importance.check(&blocks, self.axes));
+        checked.map_err(|error| error.at(&self.id))
     }
 
     /// Which blocks the mask in force keeps, if there is one.

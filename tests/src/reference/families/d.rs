@@ -20,8 +20,10 @@ use crate::reference::{drive, pruning, targets};
 /// When the case cannot be run, or names a schedule or pruner that the library does not have.
 pub fn run(case: &Case) -> Result<Checks> {
     let Some((schedule, pruner)) = case.file.algorithm.split_once('+') else {
-        let name = &case.file.algorithm;
-        return case.not_covered(format!("{name} is not part of the library yet"));
+        return match case.file.algorithm.as_str() {
+            "MovementPruner" => movement(case),
+            name => case.not_covered(format!("{name} is not part of the library yet")),
+        };
     };
     let importance = pruning::importance(case, pruner)?;
     let rule = schedule_of(case, schedule)?;
@@ -93,6 +95,55 @@ pub fn run(case: &Case) -> Result<Checks> {
         );
     }
     compare_masks(case, &mut checks, "final_mask/", &masks);
+    Ok(checks)
+}
+
+/// Runs a case of the schedule that a movement pruner has in itself.
+///
+/// The file gives the goals alone. The masks are compared with what a goal means: of `n` output
+/// channels, the integer part of `n * goal` is removed.
+fn movement(case: &Case) -> Result<Checks> {
+    let mut checks = Checks::new(case);
+    let model = RefModel::build(case.model()?, &Device::flex().autodiff())?;
+    let default = pruning::out_channels();
+    let rules = &case.file.config_list;
+    let config = pruning::configuration(rules, &model, &default)?;
+    let mut selected = pruning::select(&config, &model, &default)?;
+    selected.retain(|target| target.settings.is_active());
+    let still: IndexMap<String, Array> = model.parameters();
+    let steps: usize = case.argument("max_steps")?;
+    // The parameters are zero, and so are these gradients.
+    let evaluator = drive::evaluator(steps, 1.0, move |model, _| {
+        drive::loss_with_gradients(model, &still)
+    });
+    let mut chain = adapter::movement(case, Chain::from_model(model, evaluator), rules)?;
+    let schedule = adapter::movement_config(case)?;
+    let expected: Vec<f64> = case.expected("goal_after_step")?;
+    checks.equal("goals", expected.len(), steps);
+    let mut course = Vec::new();
+    for step in 1..=steps {
+        chain
+            .advance(&Budget::steps(steps), Some(step))
+            .map_err(|error| case.error(format!("step {step}: {error}")))?;
+        let masks = targets::masks(chain.model(), &chain.masks());
+        let mut goals = Vec::new();
+        for target in &selected {
+            let goal = target.settings.scaled(schedule.progress(step)).sparse_ratio;
+            let goal = goal.unwrap_or_default();
+            let name = targets::name(chain.model(), &target.id);
+            checks.number(&format!("goal {name} {step}"), goal, expected[step - 1]);
+            let channels = target.blocks.as_ref().map_or(1, |blocks| blocks.count()) as f64;
+            let removed = masks.get(&name).map_or(0.0, pruning::sparsity);
+            checks.equal(
+                &format!("removed {name} {step}"),
+                (removed * channels).round() as usize,
+                (channels * expected[step - 1]) as usize,
+            );
+            goals.push(goal as f32);
+        }
+        course.extend(goals.first().copied());
+    }
+    checks.array(case, "goal/sparse_ratio", &Array::float([steps], course));
     Ok(checks)
 }
 

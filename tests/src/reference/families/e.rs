@@ -1,4 +1,5 @@
-//! Family E: quantization-aware training of one layer, step by step.
+//! Family E: quantizers on one layer. Post-training quantization calibrates, quantization-aware
+//! training goes step by step.
 //!
 //! The files prescribe the raw parameters of every step. In each step the loss
 //! `sum(output * upstream)` is differentiated to compare the gradients; what the chain then trains
@@ -13,7 +14,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_compress::quantization;
 use burn_compress::target::TargetId;
-use burn_compress::{Budget, CalibrationEntry, Compressor, fake_quantize, gradients};
+use burn_compress::{Budget, CalibrationEntry, Compressor, Evaluator, fake_quantize, gradients};
 use indexmap::IndexMap;
 use serde::Deserialize;
 
@@ -23,6 +24,7 @@ use crate::reference::array::Array;
 use crate::reference::case::{Case, Result};
 use crate::reference::check::Checks;
 use crate::reference::drive;
+use crate::reference::families::{few_bits, learned};
 use crate::reference::model::RefModel;
 use crate::reference::targets;
 
@@ -57,12 +59,69 @@ struct Prescribed {
 ///
 /// When the case cannot be run, or names a quantizer that the library does not have.
 pub fn run(case: &Case) -> Result<Checks> {
-    if case.file.algorithm != "QATQuantizer" {
-        return case.not_covered(format!(
-            "{} is not part of the library yet",
-            case.file.algorithm
-        ));
+    match case.file.algorithm.as_str() {
+        "QATQuantizer" => qat(case),
+        "PtqQuantizer" => ptq(case),
+        "LsqQuantizer" | "LsqPlusQuantizer" => learned::run(case),
+        "DoReFaQuantizer" => few_bits::dorefa(case),
+        "BNNQuantizer" => few_bits::bnn(case),
+        other => case.not_covered(format!("{other} is not part of the library yet")),
     }
+}
+
+/// Calibrates on the batches of the case, without training.
+fn ptq(case: &Case) -> Result<Checks> {
+    let device = Device::flex().autodiff();
+    let mut checks = Checks::new(case);
+    let batches: usize = case.argument("calibration_batches")?;
+    let ranges: IndexMap<String, Range> = case.expected("targets")?;
+    let model = RefModel::build(case.model()?, &device)?
+        .load(|_, name| case.tensors.get(&format!("param/{name}")).cloned())?;
+    let layer = model.layers().keys().next().cloned().unwrap_or_default();
+    let inputs = (0..batches)
+        .map(|i| Activation::from_array(case.array(&format!("calib{i}/x"))?, &device))
+        .collect::<Result<Vec<_>>>()?;
+    let evaluator = Evaluator::new()
+        .with_data(move |_epoch| (0..batches).collect::<Vec<_>>())
+        .with_loss(move |model: &RefModel, step: &usize| {
+            model
+                .forward(inputs[*step].clone())
+                .flat_rows()
+                .mean()
+                .reshape([1])
+        });
+    let chain = Compressor::from_model(model, evaluator);
+    let chain = adapter::ptq(case, chain, &case.file.config_list, batches)?;
+    let compressed = chain
+        .compress(Budget::none())
+        .map_err(|error| case.error(error))?;
+    let calibration = compressed
+        .calibration()
+        .map_err(|error| case.error(error))?;
+    for (target, range) in &ranges {
+        let id = targets::id(compressed.model(), &layer, target)?;
+        let Some(entry) = calibration.get(&id) else {
+            checks.fail(format!("`{id}` is not quantized"));
+            continue;
+        };
+        compare_entry(
+            case,
+            &mut checks,
+            compressed.model(),
+            &id,
+            "",
+            target,
+            entry,
+        );
+        compare_type(&mut checks, target, range, entry);
+    }
+    let x = Activation::from_array(case.array("test/x")?, &device.without_autodiff())?;
+    checks.array(case, "test/out", &compressed.model().forward(x).array());
+    Ok(checks)
+}
+
+/// Trains as the case prescribes.
+fn qat(case: &Case) -> Result<Checks> {
     let device = Device::flex().autodiff();
     let mut checks = Checks::new(case);
     let steps: usize = case.argument("steps")?;
@@ -104,22 +163,17 @@ pub fn run(case: &Case) -> Result<Checks> {
                 checks.fail(format!("step{step}: `{id}` is not quantized"));
                 continue;
             };
-            compare_entry(case, &mut checks, chain.model(), &id, step, target, entry);
-            let name = format!("range of {target}");
-            let got = (f64::from(entry.qmin), f64::from(entry.qmax));
-            checks.equal(&name, got, (range.qmin, range.qmax));
-            let bits = entry
-                .dtype
-                .trim_start_matches(char::is_alphabetic)
-                .parse()
-                .ok();
-            checks.equal(&format!("bits of {target}"), bits, range.bits.or(bits));
-            let scheme = range.scheme.as_deref().unwrap_or("symmetric");
-            checks.equal(
-                &format!("scheme of {target}"),
-                entry.scheme.as_str(),
-                scheme,
+            let step_name = format!("step{step}/");
+            compare_entry(
+                case,
+                &mut checks,
+                chain.model(),
+                &id,
+                &step_name,
+                target,
+                entry,
             );
+            compare_type(&mut checks, target, range, entry);
             if target == "_input_0" {
                 let x = case.array(&format!("step{step}/x"))?;
                 let value = quantized_input(case, x, entry)?;
@@ -243,18 +297,37 @@ fn compare_seen(case: &Case, checks: &mut Checks, step: usize, seen: &Seen) {
     }
 }
 
-/// Compares ranges, scales and zero points of a target after a step.
+/// Compares the integer type and the scheme of a target.
+fn compare_type(checks: &mut Checks, target: &str, range: &Range, entry: &CalibrationEntry) {
+    let name = format!("range of {target}");
+    let got = (f64::from(entry.qmin), f64::from(entry.qmax));
+    checks.equal(&name, got, (range.qmin, range.qmax));
+    let bits = entry
+        .dtype
+        .trim_start_matches(char::is_alphabetic)
+        .parse()
+        .ok();
+    checks.equal(&format!("bits of {target}"), bits, range.bits.or(bits));
+    let scheme = range.scheme.as_deref().unwrap_or("symmetric");
+    checks.equal(
+        &format!("scheme of {target}"),
+        entry.scheme.as_str(),
+        scheme,
+    );
+}
+
+/// Compares ranges, scales and zero points of a target with the tensors below `prefix`.
 fn compare_entry(
     case: &Case,
     checks: &mut Checks,
     model: &RefModel,
     id: &TargetId,
-    step: usize,
+    prefix: &str,
     target: &str,
     entry: &CalibrationEntry,
 ) {
     for (part, value) in targets::calibration(model, id, entry) {
-        let expected = format!("step{step}/{part}/{target}");
+        let expected = format!("{prefix}{part}/{target}");
         match (case.tensors.contains_key(&expected), value) {
             (true, Ok(value)) => checks.array(case, &expected, &value),
             (true, Err(error)) => checks.fail(format!("{expected}: {error}")),

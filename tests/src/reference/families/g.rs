@@ -2,14 +2,20 @@
 //!
 //! The hidden states are all that a case tells of the two models, so the student and the teacher
 //! are made of layers that return them. One step of gradient descent with rate 1 leaves the
-//! difference of the states before and after as their gradient.
+//! difference of the states before and after as their gradient. The linear layers of an adaptive
+//! distiller start as the case says.
+
+use std::any::Any;
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use burn_compress::config::ConfigList;
 use burn_compress::distillation::DistillationSettings;
 use burn_compress::layer::layers;
-use burn_compress::{Budget, FlatTensor};
+use burn_compress::{
+    Algorithm, AlgorithmState, BoxError, Budget, FlatTensor, Learnable, Mode, Run,
+};
 use indexmap::IndexMap;
 
 use crate::reference::activation::Activation;
@@ -28,17 +34,18 @@ use crate::reference::model::RefModel;
 ///
 /// When the case cannot be run, or names a distiller that the library does not have.
 pub fn run(case: &Case) -> Result<Checks> {
-    if case.file.algorithm != "DynamicLayerwiseDistiller" {
-        return case.not_covered(format!(
-            "{} is not part of the library yet",
-            case.file.algorithm
-        ));
-    }
+    let adaptive = match case.file.algorithm.as_str() {
+        "DynamicLayerwiseDistiller" => false,
+        "Adaptive1dLayerwiseDistiller" => true,
+        other => return case.not_covered(format!("{other} is not part of the library yet")),
+    };
     let device = Device::flex().autodiff();
     let mut checks = Checks::new(case);
     let student = states(case, "student/", &device)?;
     let teacher = states(case, "teacher/", &device)?.valid();
-    compare_links(case, &mut checks, &student)?;
+    if !adaptive {
+        compare_links(case, &mut checks, &student)?;
+    }
 
     let origin: f64 = case.expected("origin_loss")?;
     let origin_lambda: f64 = case.argument("origin_loss_lambda")?;
@@ -49,7 +56,16 @@ pub fn run(case: &Case) -> Result<Checks> {
     let chain = Chain::from_model(student, evaluator);
     let predict = |teacher: &RefModel, _: &drive::Step| run_all(teacher);
     let rules = &case.file.config_list;
-    let mut chain = adapter::distil(case, chain, rules, &teacher, predict, origin_lambda)?;
+    let (mut chain, projections) = match adaptive {
+        false => {
+            let chain = adapter::distil(case, chain, rules, &teacher, predict, origin_lambda)?;
+            (chain, Vec::new())
+        }
+        true => {
+            let chain = adapter::adapt(case, chain, rules, &teacher, predict, origin_lambda)?;
+            projected(case, chain)?
+        }
+    };
     let before = chain.model().parameters();
     chain
         .advance(&Budget::steps(1), None)
@@ -67,6 +83,13 @@ pub fn run(case: &Case) -> Result<Checks> {
             .map(|(before, after)| before - after);
         let gradient = Array::float(before.shape.clone(), gradient.collect());
         checks.array(case, &format!("grad_student/{name}"), &gradient);
+    }
+    for (name, learnable) in &projections {
+        let before = case.array(&format!("linear/{name}"))?.reversed();
+        let after = learnable.values().map_err(|error| case.error(error))?;
+        let gradient = before.values.iter().zip(&after).map(|(b, a)| b - a);
+        let gradient = Array::float(before.shape.clone(), gradient.collect()).reversed();
+        checks.array(case, &format!("grad_linear/{name}"), &gradient);
     }
     let compressed = chain.finish().map_err(|error| case.error(error))?;
     let total = compressed.history().steps[0].loss;
@@ -93,6 +116,73 @@ fn states(case: &Case, prefix: &str, device: &Device) -> Result<RefModel> {
 /// Runs every layer of a model of hidden states.
 fn run_all(model: &RefModel) -> Vec<Activation> {
     model.layers().values().map(RefLayer::output).collect()
+}
+
+/// The given linear layers of the newest compressor, by their names in the case.
+type Projections = Vec<(String, Arc<Learnable>)>;
+
+/// Gives the newest compressor of a chain the linear layers of a case to start with.
+fn projected(case: &Case, mut chain: Chain) -> Result<(Chain, Projections)> {
+    let Some(mut distiller) = chain.pop() else {
+        return Err(case.error("the chain is empty"));
+    };
+    let weights = case.below("linear/").into_iter();
+    let weights = weights.filter_map(|(name, array)| Some((name.strip_suffix(".weight")?, array)));
+    let mut widths = AlgorithmState::default();
+    for (layer, weight) in weights {
+        for (end, width) in ["teacher", "student"].into_iter().zip(&weight.shape) {
+            let key = format!("{layer}._output_0/0/{end}");
+            widths.values.insert(key, *width as f64);
+        }
+    }
+    distiller
+        .load_state(&widths)
+        .map_err(|error| case.error(error))?;
+    let mut projections = Projections::new();
+    for learnable in distiller.learnables() {
+        let (layer, part) = match learnable.name().split_once("._output_0/0/") {
+            Some(parts) => parts,
+            None => return Err(case.error(format!("`{}` is no projection", learnable.name()))),
+        };
+        let name = format!("{layer}.{part}");
+        let start = case.array(&format!("linear/{name}"))?.reversed();
+        learnable
+            .set_values(start.values)
+            .map_err(|error| case.error(error))?;
+        projections.push((name, learnable));
+    }
+    chain.push(Started(distiller));
+    Ok((chain, projections))
+}
+
+/// A distiller with given projections.
+struct Started(Box<dyn Algorithm<RefModel, drive::Step>>);
+
+impl Algorithm<RefModel, drive::Step> for Started {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn mode(&self) -> Mode {
+        self.0.mode()
+    }
+
+    fn loss(
+        &mut self,
+        loss: Tensor<1>,
+        batch: &drive::Step,
+        run: Run<'_, RefModel>,
+    ) -> std::result::Result<Tensor<1>, BoxError> {
+        self.0.loss(loss, batch, run)
+    }
+
+    fn learnables(&self) -> Vec<Arc<Learnable>> {
+        self.0.learnables()
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
 }
 
 /// The weighted loss of every link of a student layer, and which of them is the smallest.

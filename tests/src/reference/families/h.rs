@@ -139,6 +139,7 @@ fn fuse(
         "AGPPruner",
         "LinearPruner",
         "TaylorPruner",
+        "SlimPruner",
         "QATQuantizer",
         "DynamicLayerwiseDistiller",
     ];
@@ -167,9 +168,13 @@ fn fuse(
                 adapter::schedule(case, chain, name, interval, times)?
             }
             "TaylorPruner" => adapter::taylor(case, chain, rules, score_steps(case)?)?,
+            "SlimPruner" => {
+                let (steps, scale) = slim_arguments(case)?;
+                adapter::slim(case, chain, rules, steps, scale)?
+            }
             "QATQuantizer" => adapter::qat(case, chain, rules, case.argument("quant_start_step")?)?,
             _ => {
-                let lambda = case.argument("origin_loss_lambda")?;
+                let lambda = origin_lambda(case)?;
                 let inputs = inputs.clone();
                 let predict =
                     move |teacher: &RefModel, step: &usize| teacher.forward(inputs[*step].clone());
@@ -190,6 +195,34 @@ fn fuse(
     let expected: Vec<String> = lower(newest_first);
     checks.equal("fused compressors", fused, expected);
     Ok(chain)
+}
+
+/// The training steps and the weight of the penalty of a slim pruner.
+fn slim_arguments(case: &Case) -> Result<(usize, f64)> {
+    #[derive(Deserialize)]
+    struct Slim {
+        training_steps: usize,
+        regular_scale: f64,
+    }
+    if case.file.arguments.get("slim").is_none() {
+        let steps = case.argument("slim_training_steps")?;
+        return Ok((steps, case.argument("regular_scale")?));
+    }
+    let slim: Slim = case.argument("slim")?;
+    Ok((slim.training_steps, slim.regular_scale))
+}
+
+/// The weight of the model's own loss beside those of a distiller.
+fn origin_lambda(case: &Case) -> Result<f64> {
+    #[derive(Deserialize)]
+    struct Distiller {
+        origin_loss_lambda: f64,
+    }
+    if case.file.arguments.get("distiller").is_none() {
+        return case.argument("origin_loss_lambda");
+    }
+    let distiller: Distiller = case.argument("distiller")?;
+    Ok(distiller.origin_loss_lambda)
 }
 
 /// The steps whose gradients make a Taylor score.

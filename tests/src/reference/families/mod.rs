@@ -5,12 +5,15 @@ use super::check::Checks;
 
 pub mod a;
 pub mod b;
+pub mod c;
 pub mod d;
 pub mod e;
 pub mod f;
+pub mod few_bits;
 pub mod g;
 pub mod h;
 pub mod i;
+pub mod learned;
 
 /// Runs a case of any family.
 ///
@@ -21,7 +24,7 @@ pub fn run(case: &Case) -> Result<Checks> {
     match case.file.family.as_str() {
         "A" => a::run(case),
         "B" => b::run(case),
-        "C" => case.not_covered("Slim and Movement pruning are not part of the library yet"),
+        "C" => c::run(case),
         "D" => d::run(case),
         "E" => e::run(case),
         "F" => f::run(case),

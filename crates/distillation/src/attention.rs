@@ -1,0 +1,184 @@
+//! Attention transfer: the student looks where the teacher looks.
+//!
+//! The attention map of a hidden state is its energy at each position, whatever the channels. So
+//! student and teacher may differ in width, and a student whose channels are pruned is not blamed
+//! for the channels that it lacks. For convolutions and sequences; a flat feature vector has only
+//! one position and nothing to look at.
+//!
+//! ```text
+//! Q(position) = sum over channels of activation^2
+//! loss = mean over samples of || Q_student / ||Q_student|| - Q_teacher / ||Q_teacher|| ||^2
+//! total = origin_loss_lambda * task loss + sum over targets of lambda * min over links of loss
+//! ```
+//!
+//! # References
+//!
+//! Zagoruyko and Komodakis, *Paying More Attention to Attention*, arXiv 1612.03928, `F_sum^2`.
+//! Deviations: the distance between the maps is squared, as in the authors' code, which has no
+//! infinite slope where the maps agree. It is summed over the positions where that code averages,
+//! so a `lambda` here is its `beta` divided by the number of positions.
+
+use burn::config::Config;
+use burn::tensor::Tensor;
+use burn_compress_core::BoxError;
+use burn_compress_core::config::Selected;
+
+use crate::layerwise::constructors;
+use crate::link::{Hidden, LinkLoss, incomparable, own_loss};
+use crate::{DistillationError, DistillationLoss, DistillationSettings};
+
+/// How the losses of an [`AttentionDistiller`] weigh against the task's.
+#[derive(Config, Debug, Copy)]
+pub struct AttentionConfig {
+    /// The weight of the user's own loss.
+    #[config(default = 1.0)]
+    pub origin_loss_lambda: f64,
+}
+
+/// Adds the distance between attention maps to the loss.
+///
+/// ```
+/// use burn::module::Module;
+/// use burn::nn::conv::{Conv2d, Conv2dConfig};
+/// use burn::optim::SgdConfig;
+/// use burn::tensor::{Device, Tensor};
+/// use burn_compress_core::config::ConfigList;
+/// use burn_compress_core::{Budget, Evaluator, Wrapper};
+/// use burn_compress_distillation::{AttentionConfig, AttentionDistiller};
+///
+/// #[derive(Module, Debug)]
+/// struct Net {
+///     conv: Wrapper<Conv2d>,
+/// }
+///
+/// let device = Device::flex().autodiff();
+/// let net = |channels| Net {
+///     conv: Conv2dConfig::new([1, channels], [3, 3]).init(&device).into(),
+/// };
+/// let (student, teacher) = (net(2), net(8));
+/// let batch = Tensor::<4>::ones([1, 1, 8, 8], &device);
+/// let evaluator = Evaluator::new()
+///     .with_data(move |_epoch| vec![batch.clone()])
+///     .with_optimizer(SgdConfig::new().init())
+///     .with_learning_rate(0.1)
+///     .with_loss(|net: &Net, batch: &Tensor<4>| net.conv.forward(batch.clone()).mean());
+/// let compressed = AttentionDistiller::new(
+///     student,
+///     &ConfigList::from_json(r#"[{"op_names": ["conv"]}]"#)?,
+///     evaluator,
+///     &teacher,
+///     |teacher: &Net, batch: &Tensor<4>| teacher.conv.forward(batch.clone()),
+///     AttentionConfig::new(),
+/// )?
+/// .compress(Budget::steps(2))?;
+/// assert_eq!(compressed.history().steps.len(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionDistiller;
+
+constructors!(AttentionDistiller, AttentionConfig, |config| {
+    Ok((config.origin_loss_lambda, Box::new(Attention)))
+});
+
+struct Attention;
+
+impl LinkLoss for Attention {
+    fn check(&self, item: &Selected<DistillationSettings>) -> Result<(), DistillationError> {
+        own_loss(item, "attention maps are compared")
+    }
+
+    fn loss(
+        &mut self,
+        student: &Hidden,
+        teacher: &Hidden,
+        _: DistillationLoss,
+    ) -> Result<Tensor<1>, BoxError> {
+        let ([samples, channels, positions], taught) = (student.sizes(), teacher.sizes());
+        if samples * channels * positions == 0 {
+            return Err(student.empty().into());
+        }
+        if positions == 1 {
+            let expected = "attention needs several positions beside the channels";
+            return Err(incomparable(student, teacher, expected).into());
+        }
+        if (samples, positions) != (taught[0], taught[2]) || taught[1] == 0 {
+            let expected =
+                "attention needs as many samples and positions, only channels may differ";
+            return Err(incomparable(student, teacher, expected).into());
+        }
+        Ok(attention(student.channels_last(), teacher.channels_last()))
+    }
+}
+
+/// Squared distance between the attention maps of student and teacher.
+///
+/// # Shapes
+///
+/// - student, teacher: `[samples, positions, channels]`, with channels of their own
+/// - result: `[1]`
+pub fn attention(student: Tensor<3>, teacher: Tensor<3>) -> Tensor<1> {
+    let samples = student.dims()[0];
+    let difference = attention_map(student) - attention_map(teacher.detach());
+    difference.square().sum() / samples as f64
+}
+
+/// The energy of each position, of norm 1 over the positions; 0 where nothing is active.
+///
+/// # Shapes
+///
+/// - hidden state: `[samples, positions, channels]`
+/// - result: `[samples, positions]`
+pub fn attention_map(state: Tensor<3>) -> Tensor<2> {
+    let energy: Tensor<2> = state.square().sum_dim(2).squeeze_dim(2);
+    // Clamped under the root, where the slope is infinite at zero.
+    let norm = energy.clone().square().sum_dim(1).clamp_min(1e-30).sqrt();
+    energy / norm
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::check::assert_gradient;
+
+    #[test]
+    fn value() {
+        let device = Device::flex();
+        // Energies (3, 4) of norm 5 and (1, 0) of norm 1: (0.6 - 1)^2 + 0.8^2 = 0.8.
+        let student = Tensor::from_floats([[[1.0, 1.0, 1.0], [2.0, 0.0, 0.0]]], &device);
+        let teacher = Tensor::from_floats([[[-1.0], [0.0]]], &device);
+        let loss: f32 = attention(student, teacher).into_scalar();
+        assert!((loss - 0.8).abs() < 1e-6, "{loss}");
+    }
+
+    #[test]
+    fn scale_and_dead_channels_do_not_matter() {
+        let device = Device::flex();
+        let teacher = Tensor::from_floats([[[1.0, 2.0], [3.0, 0.5]]], &device);
+        let zeros = Tensor::<3>::zeros([1, 2, 3], &device);
+        let student = Tensor::cat(vec![teacher.clone() * 7.0, zeros], 2);
+        let loss: f32 = attention(student, teacher).into_scalar();
+        assert!(loss.abs() < 1e-6, "{loss}");
+    }
+
+    #[test]
+    fn the_gradient_is_that_of_the_value() {
+        let state = [0.3, -1.2, 0.8, 0.1, 0.9, -0.4, 1.5, -0.7];
+        let teacher = Tensor::<3>::from_floats([[[1.0], [2.0]], [[0.5], [-1.0]]], &Device::flex());
+        assert_gradient(&state, move |student| {
+            attention(student.reshape([2, 2, 2]), teacher.clone())
+        });
+    }
+
+    #[test]
+    fn a_silent_student_learns_without_nan() {
+        let device = Device::flex().autodiff();
+        let student = Tensor::<3>::zeros([1, 2, 2], &device).require_grad();
+        let teacher = Tensor::<3>::ones([1, 2, 2], &device);
+        let gradients = attention(student.clone(), teacher).backward();
+        let gradient = student.grad(&gradients).unwrap();
+        assert_eq!(gradient.abs().sum().into_scalar::<f32>(), 0.0);
+    }
+}

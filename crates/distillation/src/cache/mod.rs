@@ -1,0 +1,308 @@
+//! What a teacher says of fixed data, kept on disk.
+//!
+//! A teacher says the same of the same sample in every epoch and in every run, and is often the
+//! most expensive part of a step. A cache asks it once: the hidden states and logits of each sample
+//! are stored under the sample's key, and a batch whose samples are all known never reaches the
+//! teacher.
+//!
+//! The data must be fixed: a sample that is augmented at random needs a key for each of its
+//! variants. Hidden states that depend on the rest of the batch (batch norms in training mode) do
+//! not belong in a cache; a teacher is a `valid()` snapshot and has none.
+
+mod file;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn_compress_core::{Error, FlatTensor};
+use indexmap::IndexMap;
+
+use crate::DistillationError;
+use file::{Content, Sample, StateOf};
+
+/// Gives the samples of a batch their keys.
+type Key<I> = Box<dyn Fn(&I) -> Vec<u64> + Send>;
+
+/// A file of what a teacher says, by sample.
+///
+/// The file is written when a run ends, whenever a checkpoint is written, and each time that the
+/// number of new samples has reached that of the samples in the file. It is replaced as a whole or
+/// not at all. While it is in use, all of it is held in memory.
+///
+/// ```
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::tensor::{Device, Tensor};
+/// use burn_compress_distillation::{Teacher, TeacherCache};
+///
+/// struct Batch {
+///     rows: Vec<u64>,
+///     features: Tensor<2>,
+/// }
+///
+/// let path = std::env::temp_dir().join(format!("teacher-{}.cache", std::process::id()));
+/// let cache = TeacherCache::open(&path, |batch: &Batch| batch.rows.clone())?;
+/// let network = LinearConfig::new(4, 3).init(&Device::flex());
+/// let teacher = Teacher::of_logits(&network, |network: &Linear, batch: &Batch| {
+///     network.forward(batch.features.clone())
+/// })
+/// .with_cache(cache);
+/// # Ok::<(), burn_compress_distillation::DistillationError>(())
+/// ```
+pub struct TeacherCache<I> {
+    path: PathBuf,
+    key: Key<I>,
+    content: Option<Content>,
+}
+
+impl<I> fmt::Debug for TeacherCache<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TeacherCache")
+            .field("path", &self.path)
+            .field("samples", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<I> TeacherCache<I> {
+    /// Opens the cache in `path`, which need not exist yet.
+    ///
+    /// `key` gives one number for each sample of a batch, in the order of the first dimension of
+    /// what the teacher returns.
+    ///
+    /// # Errors
+    ///
+    /// [`DistillationError::Cache`] for a file that cannot be read, is cut off or damaged.
+    pub fn open(
+        path: impl Into<PathBuf>,
+        key: impl Fn(&I) -> Vec<u64> + Send + 'static,
+    ) -> Result<Self, DistillationError> {
+        let path = path.into();
+        let content = match path.try_exists() {
+            Ok(false) => None,
+            Ok(true) => Some(file::read(&path)?),
+            Err(error) => return Err(failed(&path, error.to_string())),
+        };
+        Ok(Self {
+            path,
+            key: Box::new(key),
+            content,
+        })
+    }
+
+    /// The number of samples in the file.
+    pub fn len(&self) -> usize {
+        let content = self.content.as_ref();
+        content.map_or(0, |content| content.samples.len())
+    }
+
+    /// Whether no sample is known yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The cache of a teacher with these weights, of which these states are asked.
+    pub(crate) fn belonging_to(
+        self,
+        teacher: u64,
+        states: Vec<String>,
+    ) -> Result<Bound<I>, DistillationError> {
+        let content = match self.content {
+            None => Content {
+                teacher,
+                states,
+                samples: IndexMap::new(),
+            },
+            Some(content) if content.teacher == teacher && content.states == states => content,
+            Some(content) => {
+                let describe = |teacher: u64, states: &[String]| {
+                    format!("teacher {teacher:016x} with {}", states.join(", "))
+                };
+                return Err(DistillationError::ForeignCache {
+                    path: self.path,
+                    found: describe(content.teacher, &content.states),
+                    expected: describe(teacher, &states),
+                });
+            }
+        };
+        Ok(Bound {
+            path: self.path,
+            key: self.key,
+            saved: content.samples.len(),
+            content,
+        })
+    }
+}
+
+fn failed(path: &Path, reason: String) -> DistillationError {
+    DistillationError::Cache {
+        path: path.to_path_buf(),
+        reason,
+    }
+}
+
+/// The cache of one teacher.
+pub(crate) struct Bound<I> {
+    path: PathBuf,
+    key: Key<I>,
+    content: Content,
+    /// Samples in the file.
+    saved: usize,
+}
+
+impl<I> Bound<I> {
+    /// The states of a batch; `ask` runs the teacher and is called when a sample is unknown.
+    pub(crate) fn states(
+        &mut self,
+        batch: &I,
+        device: &Device,
+        ask: impl FnOnce() -> Result<Vec<FlatTensor>, DistillationError>,
+    ) -> Result<Vec<FlatTensor>, DistillationError> {
+        let keys = (self.key)(batch);
+        if keys
+            .iter()
+            .any(|key| !self.content.samples.contains_key(key))
+        {
+            let states = ask()?;
+            self.learn(&keys, &states)?;
+        }
+        // Read back even what the teacher has just said: a second run gets the same to the last bit,
+        // also for a batch that was half known.
+        (0..self.content.states.len())
+            .map(|state| self.gather(state, &keys, device))
+            .collect()
+    }
+
+    fn learn(&mut self, keys: &[u64], states: &[FlatTensor]) -> Result<(), DistillationError> {
+        let mut said: Vec<Vec<StateOf>> = vec![Vec::new(); keys.len()];
+        for (name, state) in self.content.states.iter().zip(states) {
+            let misfit = || DistillationError::SampleKeys {
+                state: name.clone(),
+                shape: state.shape.clone(),
+                keys: keys.len(),
+            };
+            let rows = state.shape.first().copied().unwrap_or(0);
+            if keys.is_empty() || rows == 0 || rows % keys.len() != 0 {
+                return Err(misfit());
+            }
+            let mut shape = state.shape.clone();
+            shape[0] = rows / keys.len();
+            let dtype = state.values.dtype();
+            if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16 | DType::Flex32) {
+                let reason = format!("`{name}` holds {dtype:?}, which f32 cannot hold exactly");
+                return Err(failed(&self.path, reason));
+            }
+            let values = state
+                .to_vec()
+                .map_err(|error| failed(&self.path, error.to_string()))?;
+            let size = values.len() / keys.len();
+            if size == 0 {
+                return Err(misfit());
+            }
+            for (said, values) in said.iter_mut().zip(values.chunks_exact(size)) {
+                said.push(StateOf {
+                    shape: shape.clone(),
+                    dtype,
+                    values: values.to_vec(),
+                });
+            }
+        }
+        for (&key, states) in keys.iter().zip(said) {
+            self.content.samples.entry(key).or_insert(Sample { states });
+        }
+        if self.content.samples.len() >= self.saved.saturating_mul(2).max(FIRST_SAVE) {
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    fn gather(
+        &self,
+        state: usize,
+        keys: &[u64],
+        device: &Device,
+    ) -> Result<FlatTensor, DistillationError> {
+        let of = |key: &u64| &self.content.samples[key].states[state];
+        let Some(first) = keys.first().map(of) else {
+            return Err(failed(&self.path, "the batch has no samples".to_string()));
+        };
+        let mut values = Vec::with_capacity(first.values.len() * keys.len());
+        for key in keys {
+            let other = of(key);
+            if other.shape != first.shape || other.dtype != first.dtype {
+                let reason = format!(
+                    "the samples of one batch have the shapes {:?} and {:?}",
+                    first.shape, other.shape
+                );
+                return Err(failed(&self.path, reason));
+            }
+            values.extend_from_slice(&other.values);
+        }
+        let mut shape = first.shape.clone();
+        shape[0] *= keys.len();
+        let size = values.len();
+        let values = Tensor::from_data(TensorData::new(values, [size]), (device, first.dtype));
+        Ok(FlatTensor { values, shape })
+    }
+
+    /// Writes the file if there is anything new.
+    pub(crate) fn save(&mut self) -> Result<(), DistillationError> {
+        if self.content.samples.len() > self.saved {
+            file::write(&self.path, &self.content)?;
+            self.saved = self.content.samples.len();
+        }
+        Ok(())
+    }
+}
+
+/// Fewer new samples than this are not worth a file before the run ends.
+const FIRST_SAVE: usize = 1024;
+
+/// A number that tells teachers apart: the checksum of the paths, shapes and bits of everything
+/// that the network holds, running statistics included.
+pub(crate) fn fingerprint<T: Module>(network: &T) -> Result<u64, Error> {
+    let mut visitor = Fingerprint {
+        path: Vec::new(),
+        checksum: file::Checksum::default(),
+        failure: None,
+    };
+    network.visit(&mut visitor);
+    match visitor.failure {
+        Some(error) => Err(error),
+        None => Ok(visitor.checksum.value()),
+    }
+}
+
+struct Fingerprint {
+    path: Vec<String>,
+    checksum: file::Checksum,
+    failure: Option<Error>,
+}
+
+impl ModuleVisitor for Fingerprint {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = FlatTensor::new(param.val());
+        self.checksum.add(self.path.join(".").as_bytes());
+        for size in &value.shape {
+            self.checksum.add(&(*size as u64).to_le_bytes());
+        }
+        match value.to_vec() {
+            Ok(values) => values
+                .iter()
+                .for_each(|value| self.checksum.add(&value.to_le_bytes())),
+            Err(error) => self.failure = Some(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

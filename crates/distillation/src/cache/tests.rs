@@ -1,0 +1,103 @@
+use burn::module::Param;
+
+use super::*;
+
+/// A batch is its keys.
+fn bound(path: &Path) -> Bound<Vec<u64>> {
+    let cache = TeacherCache::open(path, |keys: &Vec<u64>| keys.clone()).unwrap();
+    cache.belonging_to(7, vec!["a._output_0".into()]).unwrap()
+}
+
+fn nowhere() -> PathBuf {
+    std::env::temp_dir().join("burn-compress-no-such-folder/teacher.cache")
+}
+
+/// A state of two rows for each sample, filled with numbers from `begin` on.
+fn rows(samples: usize, begin: i64) -> FlatTensor {
+    let numbers =
+        Tensor::<1, burn::tensor::Int>::arange(begin..begin + 2 * samples as i64, &Device::flex());
+    FlatTensor {
+        values: numbers.float(),
+        shape: vec![2 * samples, 1],
+    }
+}
+
+fn said(cache: &mut Bound<Vec<u64>>, keys: &[u64], state: Option<FlatTensor>) -> Vec<f32> {
+    let ask = || Ok(vec![state.expect("the teacher is not asked")]);
+    let states = cache.states(&keys.to_vec(), &Device::flex(), ask).unwrap();
+    assert_eq!(states[0].shape, [2 * keys.len(), 1]);
+    states[0].to_vec().unwrap()
+}
+
+#[test]
+fn samples_are_found_in_any_batch() {
+    let mut cache = bound(&nowhere());
+    assert_eq!(
+        said(&mut cache, &[5, 9], Some(rows(2, 0))),
+        [0.0, 1.0, 2.0, 3.0]
+    );
+    assert_eq!(said(&mut cache, &[9], None), [2.0, 3.0]);
+    assert_eq!(
+        said(&mut cache, &[9, 5, 9], None),
+        [2.0, 3.0, 0.0, 1.0, 2.0, 3.0]
+    );
+    // What is known already does not change.
+    let half_known = said(&mut cache, &[9, 4], Some(rows(2, 10)));
+    assert_eq!(half_known, [2.0, 3.0, 12.0, 13.0]);
+}
+
+#[test]
+fn half_precision_comes_back_as_it_was() {
+    let mut cache = bound(&nowhere());
+    let values = Tensor::<1>::from_floats([0.1, 65504.0], &Device::flex()).cast(DType::F16);
+    let state = FlatTensor {
+        values: values.clone(),
+        shape: vec![2, 1],
+    };
+    let ask = || Ok(vec![state]);
+    let states = cache.states(&vec![1], &Device::flex(), ask).unwrap();
+    assert_eq!(states[0].values.dtype(), DType::F16);
+    assert_eq!(states[0].values.clone().into_data(), values.into_data());
+}
+
+#[test]
+fn what_f32_cannot_hold_is_refused() {
+    let mut cache = bound(&nowhere());
+    let values = Tensor::<1>::from_floats([0.1, 0.2], &Device::flex()).cast(DType::F64);
+    let state = FlatTensor {
+        values,
+        shape: vec![2, 1],
+    };
+    let ask = || Ok(vec![state]);
+    let error = cache.states(&vec![1], &Device::flex(), ask).unwrap_err();
+    assert!(error.to_string().contains("F64"), "{error}");
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_named() {
+    let path = nowhere();
+    let mut cache = bound(&path);
+    said(&mut cache, &[1], Some(rows(1, 0)));
+    let error = cache.save().unwrap_err();
+    assert!(
+        error.to_string().contains(&path.display().to_string()),
+        "{error}"
+    );
+}
+
+#[derive(Module, Debug)]
+struct Net {
+    weight: Param<Tensor<1>>,
+}
+
+#[test]
+fn a_fingerprint_follows_the_weights() {
+    let of = |weight: [f32; 2]| {
+        let weight = Tensor::from_floats(weight, &Device::flex());
+        let weight = Param::from_tensor(weight);
+        fingerprint(&Net { weight }).unwrap()
+    };
+    assert_eq!(of([1.0, 2.0]), of([1.0, 2.0]));
+    assert_ne!(of([1.0, 2.0]), of([2.0, 1.0]));
+    assert_ne!(of([0.0, 2.0]), of([-0.0, 2.0]));
+}

@@ -1,0 +1,403 @@
+//! Decoupled knowledge distillation: soft targets, taken apart into target and other classes.
+//!
+//! The classical divergence of [logits distillation](crate::LogitsDistiller) is a sum of two: how
+//! sure one is of the target class, and how the rest is spread over the other classes. In that sum
+//! the second part counts the less the surer the teacher is, exactly where it says most. Apart, each
+//! has a weight of its own.
+//!
+//! ```text
+//! p = softmax(logits / T), t the target class
+//! target     = p_t log(p_t / s_t) + (1 - p_t) log((1 - p_t) / (1 - s_t))
+//! others     = sum over c != t of q_c log(q_c / r_c),  q and r the probabilities without t
+//! decoupled  = T^2 * mean over rows of (alpha * target + beta * others)
+//! total      = origin_loss_lambda * task loss + ramp * lambda * decoupled
+//! ```
+//!
+//! `p`, `q` are the teacher's and `s`, `r` the student's; with `alpha = 1` and `beta = 1 - p_t` in
+//! each row it is the classical divergence again. `ramp` grows from 0 to 1 over the first
+//! `warmup_steps` steps, since a large `beta` can upset a student at its beginning.
+//!
+//! # References
+//!
+//! Zhao et al., *Decoupled Knowledge Distillation*, arXiv 2203.08679, equations 6 and 7. The
+//! defaults are those of the paper for CIFAR-100 with similar networks; its warm-up is 20 epochs.
+
+use burn::config::Config;
+use burn::module::Module;
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Bool, Int, Tensor, TensorData};
+use burn_compress_core::config::ConfigList;
+use burn_compress_core::{Compressor, Error, Evaluator};
+
+use crate::classes::{ClassLoss, check_temperature, fuse};
+use crate::link::check_lambda;
+use crate::{DistillationError, DistillationSettings, Teacher, Teachers};
+
+/// How a [`DkdDistiller`] softens and weighs.
+#[derive(Config, Debug, Copy)]
+pub struct DkdConfig {
+    /// The weight of the user's own loss.
+    #[config(default = 1.0)]
+    pub origin_loss_lambda: f64,
+    /// The weight of the target class.
+    #[config(default = 1.0)]
+    pub alpha: f64,
+    /// The weight of the other classes.
+    #[config(default = 8.0)]
+    pub beta: f64,
+    /// How much the logits are divided by.
+    #[config(default = 4.0)]
+    pub temperature: f64,
+    /// Steps over which the distillation grows to its full weight.
+    #[config(default = 0)]
+    pub warmup_steps: usize,
+}
+
+/// Adds the divergences of target and other classes to the loss.
+///
+/// ```
+/// use burn::module::Module;
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::optim::SgdConfig;
+/// use burn::tensor::{Device, Int, Tensor};
+/// use burn_compress_core::config::ConfigList;
+/// use burn_compress_core::{Budget, Evaluator, Wrapper};
+/// use burn_compress_distillation::{DkdConfig, DkdDistiller};
+///
+/// #[derive(Module, Debug)]
+/// struct Net {
+///     fc: Wrapper<Linear>,
+/// }
+///
+/// #[derive(Clone)]
+/// struct Batch {
+///     features: Tensor<2>,
+///     labels: Tensor<1, Int>,
+/// }
+///
+/// let device = Device::flex().autodiff();
+/// let net = || Net { fc: LinearConfig::new(6, 3).init(&device).into() };
+/// let batch = Batch {
+///     features: Tensor::ones([2, 6], &device),
+///     labels: Tensor::from_ints([0, 2], &device),
+/// };
+/// let evaluator = Evaluator::new()
+///     .with_data(move |_epoch| vec![batch.clone()])
+///     .with_optimizer(SgdConfig::new().init())
+///     .with_learning_rate(0.1)
+///     .with_loss(|net: &Net, batch: &Batch| net.fc.forward(batch.features.clone()).mean());
+/// let compressed = DkdDistiller::new(
+///     net(),
+///     &ConfigList::from_json(r#"[{"op_names": ["fc"]}]"#)?,
+///     evaluator,
+///     &net(),
+///     |teacher: &Net, batch: &Batch| teacher.fc.forward(batch.features.clone()),
+///     |batch: &Batch| batch.labels.clone(),
+///     DkdConfig::new().with_beta(2.0),
+/// )?
+/// .compress(Budget::steps(2))?;
+/// assert_eq!(compressed.history().steps.len(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct DkdDistiller;
+
+const NAME: &str = "DkdDistiller";
+
+impl DkdDistiller {
+    /// Distills `teacher` into `model`; `predict` gives its logits of a batch, `[rows, classes]`,
+    /// `labels` the target classes, `[rows]`.
+    ///
+    /// # Errors
+    ///
+    /// A configuration that does not fit the model or selects several outputs, settings out of
+    /// range, or an evaluator that cannot train.
+    #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
+    pub fn new<M: Module + 'static, T: Module + 'static, I: 'static>(
+        model: M,
+        config: &ConfigList<DistillationSettings>,
+        evaluator: Evaluator<M, I>,
+        teacher: &T,
+        predict: impl Fn(&T, &I) -> Tensor<2> + Send + 'static,
+        labels: impl Fn(&I) -> Tensor<1, Int> + Send + 'static,
+        distiller: DkdConfig,
+    ) -> Result<Compressor<M, I>, Error> {
+        let chain = Compressor::from_model(model, evaluator);
+        Self::from_compressor(chain, config, teacher, predict, labels, distiller)
+    }
+
+    /// Distills `teacher` into the model of `compressor`, in the same run.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new), and a target that another distiller of the chain has.
+    pub fn from_compressor<M: Module + 'static, T: Module + 'static, I: 'static>(
+        compressor: Compressor<M, I>,
+        config: &ConfigList<DistillationSettings>,
+        teacher: &T,
+        predict: impl Fn(&T, &I) -> Tensor<2> + Send + 'static,
+        labels: impl Fn(&I) -> Tensor<1, Int> + Send + 'static,
+        distiller: DkdConfig,
+    ) -> Result<Compressor<M, I>, Error> {
+        let teacher = Teacher::of_logits(teacher, predict);
+        Self::from_teachers(compressor, config, teacher, labels, distiller)
+    }
+
+    /// Distills one teacher or several, with a cache or without, into the model of `compressor`, in
+    /// the same run.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`from_compressor`](Self::from_compressor), a teacher without logits, and a cache
+    /// that another teacher filled.
+    pub fn from_teachers<M: Module + 'static, I: 'static>(
+        compressor: Compressor<M, I>,
+        config: &ConfigList<DistillationSettings>,
+        teachers: impl Into<Teachers<I>>,
+        labels: impl Fn(&I) -> Tensor<1, Int> + Send + 'static,
+        distiller: DkdConfig,
+    ) -> Result<Compressor<M, I>, Error> {
+        check_lambda("alpha", distiller.alpha)
+            .and_then(|()| check_lambda("beta", distiller.beta))
+            .and_then(|()| check_temperature(distiller.temperature))
+            .map_err(|error| error.of(NAME))?;
+        let decoupled = Decoupled {
+            config: distiller,
+            labels: Box::new(labels),
+        };
+        fuse(
+            compressor,
+            config,
+            teachers.into(),
+            NAME,
+            distiller.origin_loss_lambda,
+            Box::new(decoupled),
+        )
+    }
+}
+
+/// Gives the target classes of a batch.
+type Labels<I> = Box<dyn Fn(&I) -> Tensor<1, Int> + Send>;
+
+struct Decoupled<I> {
+    config: DkdConfig,
+    labels: Labels<I>,
+}
+
+impl<I> ClassLoss<I> for Decoupled<I> {
+    fn loss(
+        &self,
+        student: Tensor<2>,
+        teacher: Tensor<2>,
+        batch: &I,
+        step: usize,
+    ) -> Result<Tensor<1>, DistillationError> {
+        let [rows, classes] = student.dims();
+        let targets = one_hot((self.labels)(batch), rows, classes, &student)?;
+        let ramp = match self.config.warmup_steps {
+            0 => 1.0,
+            steps => (step as f64 / steps as f64).min(1.0),
+        };
+        let [target, others] = decoupled(student, teacher, targets, self.config.temperature);
+        Ok((target * self.config.alpha + others * self.config.beta) * ramp)
+    }
+}
+
+/// Where the target classes are, `[rows, classes]`.
+fn one_hot(
+    labels: Tensor<1, Int>,
+    rows: usize,
+    classes: usize,
+    like: &Tensor<2>,
+) -> Result<Tensor<2, Bool>, DistillationError> {
+    let wrong = |reason: String| DistillationError::Labels {
+        reason,
+        rows,
+        classes,
+    };
+    if classes < 2 {
+        return Err(wrong(
+            "there are no other classes than the target".to_string(),
+        ));
+    }
+    let labels = labels
+        .try_into_data()
+        .map_err(|error| wrong(format!("the labels cannot be read ({error})")))?;
+    let labels: Vec<i64> = labels.iter::<i64>().collect();
+    if labels.len() != rows {
+        return Err(wrong(format!("there are {} labels", labels.len())));
+    }
+    let mut targets = vec![false; rows * classes];
+    for (row, &label) in labels.iter().enumerate() {
+        match usize::try_from(label) {
+            Ok(class) if class < classes => targets[row * classes + class] = true,
+            _ => return Err(wrong(format!("the label of row {row} is {label}"))),
+        }
+    }
+    let targets = TensorData::new(targets, [rows, classes]);
+    let device = like.device().without_autodiff();
+    Ok(Tensor::from_data(targets, &device))
+}
+
+/// The divergences of the target class and of the other classes, each times the squared
+/// temperature and averaged over the rows.
+///
+/// # Shapes
+///
+/// - student, teacher: `[rows, classes]`, with two classes or more
+/// - targets: `[rows, classes]`, true at the target class of each row
+/// - results: `[1]`
+pub fn decoupled(
+    student: Tensor<2>,
+    teacher: Tensor<2>,
+    targets: Tensor<2, Bool>,
+    temperature: f64,
+) -> [Tensor<1>; 2] {
+    let scale = temperature * temperature / student.dims()[0] as f64;
+    let student = Parts::new(student / temperature, &targets);
+    let teacher = Parts::new(teacher.detach() / temperature, &targets);
+    let divergence = |teacher: &Tensor<2>, student: &Tensor<2>| {
+        (teacher.clone().exp() * (teacher.clone() - student.clone())).sum()
+    };
+    let target =
+        divergence(&teacher.target, &student.target) + divergence(&teacher.rest, &student.rest);
+    let others = divergence(&teacher.others, &student.others);
+    [target * scale, others * scale]
+}
+
+/// Logarithms of probabilities.
+struct Parts {
+    /// Of the target class, `[rows, 1]`.
+    target: Tensor<2>,
+    /// Of all other classes together, `[rows, 1]`.
+    rest: Tensor<2>,
+    /// Of each other class when the target is none of the choices, `[rows, classes]`; 0 at the
+    /// target, which so adds nothing to a divergence.
+    others: Tensor<2>,
+}
+
+impl Parts {
+    fn new(logits: Tensor<2>, targets: &Tensor<2, Bool>) -> Self {
+        let all = log_softmax(logits.clone(), 1);
+        let others = targets.clone().bool_not();
+        let target = all.clone().mask_fill(others, 0.0).sum_dim(1);
+        // The probabilities of the others are added up as logarithms: a sure student would lose
+        // them in `1 - p`.
+        let without = all.mask_fill(targets.clone(), f32::NEG_INFINITY);
+        let largest = without.clone().detach().max_dim(1);
+        let rest = (without - largest.clone()).exp().sum_dim(1).log() + largest;
+        let others = log_softmax(logits.mask_fill(targets.clone(), f32::NEG_INFINITY), 1)
+            .mask_fill(targets.clone(), 0.0);
+        Self {
+            target,
+            rest,
+            others,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::check::assert_gradient;
+    use crate::logits::soft_targets;
+
+    fn logits(rows: [[f32; 3]; 2]) -> Tensor<2> {
+        Tensor::from_floats(rows, &Device::flex())
+    }
+
+    fn targets(labels: [i32; 2]) -> Tensor<2, Bool> {
+        let device = Device::flex();
+        let labels = Tensor::from_ints(labels, &device);
+        one_hot(labels, 2, 3, &Tensor::zeros([2, 3], &device)).unwrap()
+    }
+
+    #[test]
+    fn values() {
+        // Teacher 1/2, 1/4, 1/4 and student 1/4, 1/2, 1/4 in both rows, target 0.
+        let teacher = logits([[0.5_f32.ln(), 0.25_f32.ln(), 0.25_f32.ln()]; 2]);
+        let student = logits([[0.25_f32.ln(), 0.5_f32.ln(), 0.25_f32.ln()]; 2]);
+        let [target, others] = decoupled(student, teacher, targets([0, 0]), 1.0);
+        // 1/2 ln(1/2 / 1/4) + 1/2 ln(1/2 / 3/4) = 0.346574 - 0.202733.
+        let target: f32 = target.into_scalar();
+        assert!((target - 0.143_841).abs() < 1e-5, "{target}");
+        // q = 1/2, 1/2 and r = 2/3, 1/3: 1/2 ln(3/4) + 1/2 ln(3/2).
+        let others: f32 = others.into_scalar();
+        assert!((others - 0.058_892).abs() < 1e-5, "{others}");
+    }
+
+    #[test]
+    fn together_they_are_the_classical_divergence() {
+        let teacher = logits([[1.0, -0.5, 2.0], [0.3, 0.2, -1.0]]);
+        let student = logits([[0.1, 0.4, -2.0], [1.3, -0.2, 0.7]]);
+        // Equal rows of weights 1 - p_t: one row at a time.
+        for (row, label) in [(0, 2), (1, 0)] {
+            let row = |all: &Tensor<2>| all.clone().slice([row..row + 1, 0..3]);
+            let device = Device::flex();
+            let label = one_hot(Tensor::from_ints([label], &device), 1, 3, &teacher).unwrap();
+            let [target, others] = decoupled(row(&student), row(&teacher), label.clone(), 4.0);
+            let p = burn::tensor::activation::softmax(row(&teacher) / 4.0, 1);
+            let rest = 1.0
+                - p.mask_fill(label.bool_not(), 0.0)
+                    .sum()
+                    .into_scalar::<f32>();
+            let sum = (target + others * rest).into_scalar::<f32>();
+            let classical = soft_targets(row(&student), row(&teacher), 4.0).into_scalar::<f32>();
+            assert!((sum - classical).abs() < 1e-5, "{sum} {classical}");
+        }
+    }
+
+    #[test]
+    fn the_gradients_are_those_of_the_values() {
+        let teacher = logits([[1.0, -0.5, 2.0], [0.3, 0.2, -1.0]]);
+        let at = [0.1, 0.4, -2.0, 1.3, -0.2, 0.7];
+        for part in 0..2 {
+            let teacher = teacher.clone();
+            assert_gradient(&at, move |student| {
+                let student = student.reshape([2, 3]);
+                decoupled(student, teacher.clone(), targets([2, 0]), 2.0)[part].clone()
+            });
+        }
+    }
+
+    #[test]
+    fn sure_students_and_teachers_stay_finite() {
+        let device = Device::flex().autodiff();
+        let student = Tensor::<2>::from_floats([[900.0, 0.0, -900.0]], &device).require_grad();
+        let teacher = Tensor::<2>::from_floats([[-900.0, 0.0, 900.0]], &Device::flex());
+        let label = one_hot(Tensor::from_ints([0], &device), 1, 3, &teacher).unwrap();
+        let [target, others] = decoupled(student.clone(), teacher, label, 1.0);
+        // The teacher gives the target nothing and all to the last: (1 - p_t) ln(1 / exp(-900)),
+        // and the student expects class 1 of the others.
+        assert!((target.clone().into_scalar::<f32>() - 900.0).abs() < 1e-3);
+        assert!((others.clone().into_scalar::<f32>() - 900.0).abs() < 1e-3);
+        let gradients = (target + others).backward();
+        let gradient: Vec<f32> = student
+            .grad(&gradients)
+            .unwrap()
+            .into_data()
+            .try_to_vec()
+            .unwrap();
+        assert!(
+            gradient.iter().all(|value| value.is_finite()),
+            "{gradient:?}"
+        );
+    }
+
+    #[test]
+    fn labels_that_do_not_fit() {
+        let device = Device::flex();
+        let like = Tensor::<2>::zeros([2, 3], &device);
+        let refused = |labels: &[i32], classes| {
+            let labels = Tensor::from_data(TensorData::from(labels), &device);
+            let error = one_hot(labels, 2, classes, &like).unwrap_err();
+            error.to_string()
+        };
+        assert!(refused(&[0, 3], 3).contains("the label of row 1 is 3"));
+        assert!(refused(&[-1, 0], 3).contains("the label of row 0 is -1"));
+        assert!(refused(&[0], 3).contains("there are 1 labels"));
+        assert!(refused(&[0, 0], 1).contains("no other classes"));
+    }
+}

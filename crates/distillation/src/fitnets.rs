@@ -1,0 +1,271 @@
+//! FitNets: hints from the middle of a wider teacher, through a trained 1x1 convolution.
+//!
+//! A regressor maps the channels of the student at each position to those of the teacher; it trains
+//! with the student's optimizer and is dropped after the run. It is a 1x1 convolution for images and
+//! a linear layer for sequences and flat features. Where the resolutions differ, the finer one is
+//! averaged down to the other.
+//!
+//! ```text
+//! loss  = mean((regressor(student) - teacher)^2)
+//! total = origin_loss_lambda * task loss + sum over targets of lambda * loss
+//! ```
+//!
+//! A regressor is trained also where the numbers of channels agree, so that the student need not
+//! keep the teacher's order of channels; to imitate channel by channel use
+//! [`DynamicLayerwiseDistiller`](crate::DynamicLayerwiseDistiller).
+//!
+//! # References
+//!
+//! Romero et al., *FitNets: Hints for Thin Deep Nets*, arXiv 1412.6550, equation 3. Deviations: the
+//! hints are learned together with the task, not in a stage before it; a 1x1 regressor, as usual
+//! since, where the paper's convolution also bridges resolutions; the mean of squares where the
+//! paper has half their sum.
+
+use std::sync::Arc;
+
+use burn::config::Config;
+use burn::tensor::{Device, Tensor, TensorData};
+use burn_compress_core::config::Selected;
+use burn_compress_core::{AlgorithmState, BoxError, FlatTensor, Learnable};
+
+use crate::layerwise::constructors;
+use crate::link::{Hidden, LinkLoss, incomparable, one_link, own_loss};
+use crate::losses::mse;
+use crate::projection::Projections;
+use crate::{DistillationError, DistillationLoss, DistillationSettings};
+
+/// How a [`FitNetsDistiller`] weighs and starts.
+#[derive(Config, Debug, Copy)]
+pub struct FitNetsConfig {
+    /// The weight of the user's own loss.
+    #[config(default = 1.0)]
+    pub origin_loss_lambda: f64,
+    /// The seed of the regressors' start.
+    #[config(default = 0)]
+    pub seed: u64,
+}
+
+/// Adds the distance between regressed and taught hidden states to the loss.
+///
+/// ```
+/// use burn::module::Module;
+/// use burn::nn::conv::{Conv2d, Conv2dConfig};
+/// use burn::optim::SgdConfig;
+/// use burn::tensor::{Device, Tensor};
+/// use burn_compress_core::config::ConfigList;
+/// use burn_compress_core::{Budget, Evaluator, Wrapper};
+/// use burn_compress_distillation::{FitNetsConfig, FitNetsDistiller};
+///
+/// #[derive(Module, Debug)]
+/// struct Net {
+///     conv: Wrapper<Conv2d>,
+/// }
+///
+/// let device = Device::flex().autodiff();
+/// let net = |channels| Net {
+///     conv: Conv2dConfig::new([1, channels], [3, 3]).init(&device).into(),
+/// };
+/// let (student, teacher) = (net(2), net(8));
+/// let batch = Tensor::<4>::ones([1, 1, 8, 8], &device);
+/// let evaluator = Evaluator::new()
+///     .with_data(move |_epoch| vec![batch.clone()])
+///     .with_optimizer(SgdConfig::new().init())
+///     .with_learning_rate(0.1)
+///     .with_loss(|net: &Net, batch: &Tensor<4>| net.conv.forward(batch.clone()).mean());
+/// let compressed = FitNetsDistiller::new(
+///     student,
+///     &ConfigList::from_json(r#"[{"op_names": ["conv"]}]"#)?,
+///     evaluator,
+///     &teacher,
+///     |teacher: &Net, batch: &Tensor<4>| teacher.conv.forward(batch.clone()),
+///     FitNetsConfig::new(),
+/// )?
+/// .compress(Budget::steps(2))?;
+/// assert_eq!(compressed.history().steps.len(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct FitNetsDistiller;
+
+constructors!(FitNetsDistiller, FitNetsConfig, |config| {
+    let hints = Hints(Projections::new(config.seed));
+    Ok((config.origin_loss_lambda, Box::new(hints)))
+});
+
+struct Hints(Projections);
+
+impl LinkLoss for Hints {
+    fn check(&self, item: &Selected<DistillationSettings>) -> Result<(), DistillationError> {
+        one_link(item)?;
+        own_loss(item, "hints are compared by mean squared error")
+    }
+
+    fn attach(&mut self, device: &Device) {
+        self.0.attach(device);
+    }
+
+    fn loss(
+        &mut self,
+        student: &Hidden,
+        teacher: &Hidden,
+        _: DistillationLoss,
+    ) -> Result<Tensor<1>, BoxError> {
+        let (given, taught) = same_resolution(student, teacher)?;
+        let [samples, from, positions] = given.sizes();
+        let to = taught.sizes()[1];
+        if samples * from * positions * to == 0 {
+            return Err(student.empty().into());
+        }
+        let rows = samples * positions;
+        let regressor = self.0.between(student, teacher, [from, to])?;
+        let regressed = regressor.apply(given.channels_last().reshape([rows, from]));
+        let hint = taught.channels_last().reshape([rows * to]);
+        Ok(mse(regressed.reshape([rows * to]), hint))
+    }
+
+    fn learnables(&self) -> Vec<Arc<Learnable>> {
+        self.0.learnables()
+    }
+
+    fn state(&self) -> AlgorithmState {
+        self.0.state()
+    }
+
+    fn load_state(&mut self, state: &AlgorithmState) -> Result<(), BoxError> {
+        self.0.load_state(state)
+    }
+}
+
+/// Both hidden states with equal sizes in all dimensions but the channels, the larger averaged
+/// down.
+fn same_resolution(
+    student: &Hidden,
+    teacher: &Hidden,
+) -> Result<(Hidden, Hidden), DistillationError> {
+    let sizes = |hidden: &Hidden| (hidden.shape().len(), hidden.channel_dim);
+    if sizes(student) != sizes(teacher) || student.shape().first() != teacher.shape().first() {
+        let expected =
+            "hints need the same samples, as many dimensions and channels in the same one";
+        return Err(incomparable(student, teacher, expected));
+    }
+    let (mut student, mut teacher) = (student.clone(), teacher.clone());
+    for dim in (1..student.shape().len()).filter(|&dim| dim != student.channel_dim) {
+        let (from, to) = (student.shape()[dim], teacher.shape()[dim]);
+        if from == 0 || to == 0 {
+            return Err(student.empty());
+        }
+        match from.cmp(&to) {
+            std::cmp::Ordering::Less => teacher.state = averaged(&teacher.state, dim, from),
+            std::cmp::Ordering::Equal => {}
+            std::cmp::Ordering::Greater => student.state = averaged(&student.state, dim, to),
+        }
+    }
+    Ok((student, teacher))
+}
+
+/// Averages a dimension down to `size`: position `i` is the mean of those from `i n / size` to
+/// `(i + 1) n / size`, rounded outwards, as in adaptive average pooling.
+fn averaged(state: &FlatTensor, dim: usize, size: usize) -> FlatTensor {
+    let from = state.shape[dim];
+    let outer: usize = state.shape[..dim].iter().product();
+    let inner: usize = state.shape[dim + 1..].iter().product();
+    let mut means = vec![0.0_f32; from * size];
+    for to in 0..size {
+        let window = to * from / size..((to + 1) * from).div_ceil(size);
+        let share = 1.0 / window.len() as f32;
+        window.for_each(|at| means[at * size + to] = share);
+    }
+    let device = state.values.device().without_autodiff();
+    let means = Tensor::<2>::from_data(TensorData::new(means, [from, size]), &device);
+    let values = state
+        .values
+        .clone()
+        .reshape([outer, from, inner])
+        .swap_dims(1, 2)
+        .reshape([outer * inner, from])
+        .matmul(means)
+        .reshape([outer, inner, size])
+        .swap_dims(1, 2)
+        .reshape([outer * size * inner]);
+    let mut shape = state.shape.clone();
+    shape[dim] = size;
+    FlatTensor { values, shape }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn_compress_core::TargetId;
+
+    use super::*;
+
+    fn hidden<const D: usize>(target: &str, state: Tensor<D>) -> Hidden {
+        Hidden {
+            id: target.parse::<TargetId>().unwrap(),
+            teacher: 0,
+            state: FlatTensor::new(state),
+            channel_dim: 1,
+        }
+    }
+
+    #[test]
+    fn the_regressor_mixes_channels_at_each_position() {
+        let device = Device::flex();
+        // Two channels at two positions: (1, 3) and (2, 4).
+        let student = Tensor::<3>::from_floats([[[1.0, 2.0], [3.0, 4.0]]], &device);
+        // One channel: 10 and 20.
+        let teacher = Tensor::<3>::from_floats([[[10.0, 20.0]]], &device);
+        let (student, teacher) = (
+            hidden("a._output_0", student),
+            hidden("b._output_0", teacher),
+        );
+        let mut hints = Hints(Projections::new(0));
+        hints
+            .loss(&student, &teacher, DistillationLoss::Mse)
+            .unwrap();
+        let [weight, bias] = &hints.learnables()[..] else {
+            panic!("one regressor");
+        };
+        weight.set_values(vec![1.0, 2.0]).unwrap();
+        bias.set_values(vec![0.5]).unwrap();
+        // 1 + 6 + 0.5 = 7.5 and 2 + 8 + 0.5 = 10.5: (2.5^2 + 9.5^2) / 2.
+        let loss = hints
+            .loss(&student, &teacher, DistillationLoss::Mse)
+            .unwrap();
+        assert_eq!(loss.into_scalar::<f32>(), 48.25);
+    }
+
+    #[test]
+    fn the_finer_resolution_is_averaged() {
+        let device = Device::flex();
+        let values = [[[[1.0, 2.0, 3.0, 4.0, 5.0], [6.0, 7.0, 8.0, 9.0, 10.0]]]];
+        let state = FlatTensor::new(Tensor::<4>::from_floats(values, &device));
+        // Windows 0..2, 1..4, 3..5 of five positions.
+        let averaged = averaged(&state, 3, 3);
+        assert_eq!(averaged.shape, [1, 1, 2, 3]);
+        assert_eq!(averaged.to_vec().unwrap(), [1.5, 3.0, 4.5, 6.5, 8.0, 9.5]);
+        let rows = super::averaged(&averaged, 2, 1);
+        assert_eq!(rows.to_vec().unwrap(), [4.0, 5.5, 7.0]);
+    }
+
+    #[test]
+    fn either_side_may_be_finer() {
+        let device = Device::flex();
+        let student = hidden("a._output_0", Tensor::<4>::ones([2, 3, 4, 1], &device));
+        let teacher = hidden("b._output_0", Tensor::<4>::ones([2, 5, 2, 3], &device));
+        let (student, teacher) = same_resolution(&student, &teacher).unwrap();
+        assert_eq!(student.shape(), [2, 3, 2, 1]);
+        assert_eq!(teacher.shape(), [2, 5, 2, 1]);
+    }
+
+    #[test]
+    fn states_of_another_rank_are_refused() {
+        let device = Device::flex();
+        let student = hidden("a._output_0", Tensor::<2>::ones([2, 3], &device));
+        let teacher = hidden("b._output_0", Tensor::<3>::ones([2, 3, 4], &device));
+        let mut hints = Hints(Projections::new(0));
+        let error = hints
+            .loss(&student, &teacher, DistillationLoss::Mse)
+            .unwrap_err();
+        assert!(error.to_string().contains("as many dimensions"), "{error}");
+    }
+}

@@ -1,0 +1,225 @@
+//! Logits distillation: the student learns the teacher's softened class probabilities.
+//!
+//! The classical distillation of classifiers. What a teacher thinks of the wrong classes says more
+//! of a sample than its label does; the temperature makes these small probabilities count.
+//!
+//! ```text
+//! p = softmax(logits / T)
+//! soft = T^2 * mean over rows of sum over classes of p_teacher (log p_teacher - log p_student)
+//! total = origin_loss_lambda * task loss + alpha * lambda * soft
+//! ```
+//!
+//! `T^2` keeps the size of the gradients independent of the temperature. The paper's weighted
+//! average of both losses is `alpha` and `origin_loss_lambda = 1 - alpha`.
+//!
+//! The teacher's logits are what `predict` returns; the student's are the one output that the
+//! configuration selects, that of the last layer in a `Wrapper`. Student and teacher then see the
+//! same forward pass as the task's loss, and quantization of that output is distilled through.
+//!
+//! # References
+//!
+//! Hinton, Vinyals, Dean, *Distilling the Knowledge in a Neural Network*, arXiv 1503.02531.
+
+use burn::config::Config;
+use burn::module::Module;
+use burn::tensor::Tensor;
+use burn::tensor::activation::log_softmax;
+use burn_compress_core::config::ConfigList;
+use burn_compress_core::{Compressor, Error, Evaluator};
+
+use crate::classes::{ClassLoss, check_temperature, fuse};
+use crate::link::check_lambda;
+use crate::{DistillationError, DistillationSettings, Teacher, Teachers};
+
+/// How a [`LogitsDistiller`] softens and weighs.
+#[derive(Config, Debug, Copy)]
+pub struct LogitsConfig {
+    /// The weight of the user's own loss.
+    #[config(default = 1.0)]
+    pub origin_loss_lambda: f64,
+    /// The weight of the soft targets, times the `lambda` of the rule.
+    #[config(default = 1.0)]
+    pub alpha: f64,
+    /// How much the logits are divided by.
+    #[config(default = 4.0)]
+    pub temperature: f64,
+}
+
+/// Adds the divergence from a teacher's softened class probabilities to the loss.
+///
+/// ```
+/// use burn::module::Module;
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::optim::SgdConfig;
+/// use burn::tensor::{Device, Tensor};
+/// use burn_compress_core::config::ConfigList;
+/// use burn_compress_core::{Budget, Evaluator, Wrapper};
+/// use burn_compress_distillation::{LogitsConfig, LogitsDistiller};
+///
+/// #[derive(Module, Debug)]
+/// struct Net {
+///     fc: Wrapper<Linear>,
+/// }
+///
+/// let device = Device::flex().autodiff();
+/// let net = || Net { fc: LinearConfig::new(6, 3).init(&device).into() };
+/// let batch = Tensor::<2>::ones([5, 6], &device);
+/// let evaluator = Evaluator::new()
+///     .with_data(move |_epoch| vec![batch.clone()])
+///     .with_optimizer(SgdConfig::new().init())
+///     .with_learning_rate(0.1)
+///     .with_loss(|net: &Net, batch: &Tensor<2>| net.fc.forward(batch.clone()).mean());
+/// let compressed = LogitsDistiller::new(
+///     net(),
+///     &ConfigList::from_json(r#"[{"op_names": ["fc"]}]"#)?,
+///     evaluator,
+///     &net(),
+///     |teacher: &Net, batch: &Tensor<2>| teacher.fc.forward(batch.clone()),
+///     LogitsConfig::new().with_temperature(2.0).with_alpha(0.9).with_origin_loss_lambda(0.1),
+/// )?
+/// .compress(Budget::steps(2))?;
+/// assert_eq!(compressed.history().steps.len(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct LogitsDistiller;
+
+const NAME: &str = "LogitsDistiller";
+
+impl LogitsDistiller {
+    /// Distills `teacher` into `model`; `predict` gives its logits of a batch, `[rows, classes]`.
+    ///
+    /// # Errors
+    ///
+    /// A configuration that does not fit the model or selects several outputs, settings out of
+    /// range, or an evaluator that cannot train.
+    #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
+    pub fn new<M: Module + 'static, T: Module + 'static, I: 'static>(
+        model: M,
+        config: &ConfigList<DistillationSettings>,
+        evaluator: Evaluator<M, I>,
+        teacher: &T,
+        predict: impl Fn(&T, &I) -> Tensor<2> + Send + 'static,
+        distiller: LogitsConfig,
+    ) -> Result<Compressor<M, I>, Error> {
+        let chain = Compressor::from_model(model, evaluator);
+        Self::from_compressor(chain, config, teacher, predict, distiller)
+    }
+
+    /// Distills `teacher` into the model of `compressor`, in the same run.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new), and a target that another distiller of the chain has.
+    pub fn from_compressor<M: Module + 'static, T: Module + 'static, I: 'static>(
+        compressor: Compressor<M, I>,
+        config: &ConfigList<DistillationSettings>,
+        teacher: &T,
+        predict: impl Fn(&T, &I) -> Tensor<2> + Send + 'static,
+        distiller: LogitsConfig,
+    ) -> Result<Compressor<M, I>, Error> {
+        let teacher = Teacher::of_logits(teacher, predict);
+        Self::from_teachers(compressor, config, teacher, distiller)
+    }
+
+    /// Distills one teacher or several, with a cache or without, into the model of `compressor`, in
+    /// the same run.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`from_compressor`](Self::from_compressor), a teacher without logits, and a cache
+    /// that another teacher filled.
+    pub fn from_teachers<M: Module + 'static, I: 'static>(
+        compressor: Compressor<M, I>,
+        config: &ConfigList<DistillationSettings>,
+        teachers: impl Into<Teachers<I>>,
+        distiller: LogitsConfig,
+    ) -> Result<Compressor<M, I>, Error> {
+        check_lambda("alpha", distiller.alpha)
+            .and_then(|()| check_temperature(distiller.temperature))
+            .map_err(|error| error.of(NAME))?;
+        fuse(
+            compressor,
+            config,
+            teachers.into(),
+            NAME,
+            distiller.origin_loss_lambda,
+            Box::new(distiller),
+        )
+    }
+}
+
+impl<I> ClassLoss<I> for LogitsConfig {
+    fn loss(
+        &self,
+        student: Tensor<2>,
+        teacher: Tensor<2>,
+        _batch: &I,
+        _step: usize,
+    ) -> Result<Tensor<1>, DistillationError> {
+        Ok(soft_targets(student, teacher, self.temperature) * self.alpha)
+    }
+}
+
+/// Divergence of the student's softened class probabilities from the teacher's, times the squared
+/// temperature.
+///
+/// # Shapes
+///
+/// - student, teacher: `[rows, classes]`
+/// - result: `[1]`
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use burn_compress_distillation::logits::soft_targets;
+///
+/// let logits = Tensor::<2>::from_floats([[1.0, -2.0, 0.5]], &Device::flex());
+/// assert_eq!(soft_targets(logits.clone(), logits, 4.0).into_scalar::<f32>(), 0.0);
+/// ```
+pub fn soft_targets(student: Tensor<2>, teacher: Tensor<2>, temperature: f64) -> Tensor<1> {
+    let rows = student.dims()[0];
+    let student = log_softmax(student / temperature, 1);
+    let teacher = log_softmax(teacher.detach() / temperature, 1);
+    let divergence = (teacher.clone().exp() * (teacher - student)).sum();
+    divergence * (temperature * temperature / rows as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::check::assert_gradient;
+
+    /// Logits that a temperature of 4 turns into these probabilities.
+    fn logits(rows: [[f32; 2]; 2]) -> Tensor<2> {
+        let rows = rows.map(|row| row.map(|p| 4.0 * p.ln()));
+        Tensor::from_floats(rows, &Device::flex())
+    }
+
+    #[test]
+    fn value() {
+        let student = logits([[0.5, 0.5], [0.8, 0.2]]);
+        let teacher = logits([[0.25, 0.75], [0.8, 0.2]]);
+        // Row 0: 0.25 ln(0.25 / 0.5) + 0.75 ln(0.75 / 0.5) = 0.130812; row 1: 0. Times 16 / 2.
+        let loss: f32 = soft_targets(student, teacher, 4.0).into_scalar();
+        assert!((loss - 1.046_497).abs() < 1e-5, "{loss}");
+    }
+
+    #[test]
+    fn at_temperature_two_it_is_the_configured_kl() {
+        let student = logits([[0.5, 0.5], [0.7, 0.3]]);
+        let teacher = logits([[0.25, 0.75], [0.8, 0.2]]);
+        let kl = crate::losses::kl(student.clone(), teacher.clone(), 2).into_scalar::<f32>();
+        let soft = soft_targets(student, teacher, 2.0).into_scalar::<f32>();
+        assert!((soft - kl).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_gradient_is_that_of_the_value() {
+        let teacher = logits([[0.25, 0.75], [0.8, 0.2]]);
+        assert_gradient(&[0.3, -1.2, 0.8, 0.1], move |student| {
+            soft_targets(student.reshape([2, 2]), teacher.clone(), 3.0)
+        });
+    }
+}

@@ -1,0 +1,114 @@
+//! Sums over training steps, by parameter.
+
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use burn_compress_core::{
+    AlgorithmState, BoxError, Error, FlatTensor, HostTensor, gradients, parameters,
+};
+use indexmap::{IndexMap, IndexSet};
+
+use crate::signal::GradientTerm;
+
+const STEPS: &str = "steps_collected";
+
+/// What a score has collected since the last decision.
+#[derive(Default)]
+pub(crate) struct Collected {
+    sums: IndexMap<String, FlatTensor>,
+    steps: usize,
+}
+
+impl Collected {
+    /// Adds the values of one step.
+    pub(crate) fn add(&mut self, values: impl IntoIterator<Item = (String, FlatTensor)>) {
+        for (path, value) in values {
+            let sum = match self.sums.swap_remove(&path) {
+                Some(sum) => sum.values + value.values,
+                None => value.values,
+            };
+            let shape = value.shape;
+            self.sums.insert(path, FlatTensor { values: sum, shape });
+        }
+        self.steps += 1;
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.sums.clear();
+        self.steps = 0;
+    }
+
+    pub(crate) fn sums(&self) -> &IndexMap<String, FlatTensor> {
+        &self.sums
+    }
+
+    pub(crate) fn save(&self) -> Result<AlgorithmState, Error> {
+        let mut state = AlgorithmState::default();
+        state.values.insert(STEPS.to_string(), self.steps as f64);
+        for (path, tensor) in &self.sums {
+            let host = HostTensor {
+                values: tensor.to_vec()?,
+                shape: tensor.shape.clone(),
+            };
+            state.tensors.insert(path.clone(), host);
+        }
+        Ok(state)
+    }
+
+    /// What [`save`](Self::save) gave; `load` brings a tensor to its device.
+    pub(crate) fn load(state: &AlgorithmState, load: impl Fn(&HostTensor) -> FlatTensor) -> Self {
+        let steps = state.values.get(STEPS).copied().unwrap_or_default();
+        let tensors = state.tensors.iter();
+        Self {
+            sums: tensors.map(|(path, t)| (path.clone(), load(t))).collect(),
+            steps: steps as usize,
+        }
+    }
+}
+
+/// What a step adds for each weight of the parameters `sources`.
+pub(crate) fn gradient_terms<M: Module>(
+    model: &M,
+    grads: &GradientsParams,
+    sources: &IndexSet<String>,
+    term: GradientTerm,
+) -> Vec<(String, FlatTensor)> {
+    let mut slopes = gradients(model, grads, sources);
+    let mut terms = Vec::new();
+    for (path, weight) in parameters(model, sources) {
+        let values = match slopes.swap_remove(&path) {
+            Some(slope) => match term {
+                GradientTerm::WeightedGradient => (weight.values * slope.values).square(),
+                GradientTerm::Gradient => slope.values.square(),
+            },
+            // What the loss does not depend on has a gradient of zero.
+            None => weight.values.zeros_like(),
+        };
+        let shape = weight.shape;
+        terms.push((path, FlatTensor { values, shape }));
+    }
+    terms
+}
+
+/// The sums of gradients as a score sees them.
+pub(crate) fn weighted<M: Module>(
+    model: &M,
+    sums: &IndexMap<String, FlatTensor>,
+    term: GradientTerm,
+) -> Result<IndexMap<String, Vec<f32>>, BoxError> {
+    let mut weights = match term {
+        GradientTerm::WeightedGradient => IndexMap::new(),
+        GradientTerm::Gradient => parameters(model, &sums.keys().cloned().collect()),
+    };
+    let host = sums.iter().map(|(path, sum)| {
+        let data = match weights.swap_remove(path) {
+            Some(weight) => {
+                let values = weight.values.square() * sum.values.clone();
+                let shape = weight.shape;
+                FlatTensor { values, shape }.to_vec()?
+            }
+            None => sum.to_vec()?,
+        };
+        Ok((path.clone(), data))
+    });
+    host.collect()
+}

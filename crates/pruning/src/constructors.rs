@@ -1,0 +1,52 @@
+//! The two constructors that every pruner has.
+
+/// Gives a pruner type `new` and `from_compressor`.
+macro_rules! constructors {
+    ($pruner:ident, $config:ty, $signal:expr) => {
+        impl $pruner {
+            /// Prunes `model`.
+            ///
+            /// # Errors
+            ///
+            /// A configuration that does not fit the model, a missing part of the evaluator, or
+            /// channels that cannot be removed.
+            #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
+            pub fn new<M: burn::module::Module + 'static, I: 'static>(
+                model: M,
+                config: &burn_compress_core::config::ConfigList<$crate::PruningSettings>,
+                evaluator: burn_compress_core::Evaluator<M, I>,
+                pruner: $config,
+            ) -> Result<burn_compress_core::Compressor<M, I>, $crate::PruningError> {
+                let chain = burn_compress_core::Compressor::from_model(model, evaluator);
+                Self::from_compressor(chain, config, pruner)
+            }
+
+            /// Prunes the model of `compressor` as well, in the same run.
+            ///
+            /// # Errors
+            ///
+            /// Those of `new`, and a target that another pruner of the chain has.
+            pub fn from_compressor<M: burn::module::Module + 'static, I: 'static>(
+                compressor: burn_compress_core::Compressor<M, I>,
+                config: &burn_compress_core::config::ConfigList<$crate::PruningSettings>,
+                pruner: $config,
+            ) -> Result<burn_compress_core::Compressor<M, I>, $crate::PruningError> {
+                let signal: fn(
+                    &$config,
+                ) -> Result<
+                    ($crate::signal::Signal, $crate::pruner::PrunerConfig),
+                    $crate::PruningError,
+                > = $signal;
+                let (signal, options) = signal(&pruner)?;
+                $crate::pruner::Pruner::fuse(
+                    compressor,
+                    config,
+                    stringify!($pruner),
+                    signal,
+                    options,
+                )
+            }
+        }
+    };
+}
+pub(crate) use constructors;

@@ -1,0 +1,188 @@
+//! Correcting biases for what quantized weights do to the mean of a layer's outputs.
+//!
+//! Rounding the weights of a channel moves its outputs by an error whose mean is not zero, since the
+//! inputs' mean is not. The mean can be measured and added to the bias:
+//!
+//! ```text
+//! b <- b + E[y] - E[y']        per channel, over batch and positions
+//! ```
+//!
+//! with the output `y` in full precision and the output `y'` of the quantized model before its own
+//! rounding. Layers come one after another, so that each correction sees those before it.
+//!
+//! # References
+//!
+//! Nagel et al., *Data-Free Quantization Through Weight Equalization and Bias Correction*,
+//! arXiv 1906.04721, section 4.2 and appendix D (empirical correction). Deviation: layers come in
+//! module order, which is the order of execution in most models.
+
+use burn::module::Module;
+use burn::tensor::{Tensor, TensorData};
+use burn_compress_core::config::Selected;
+use burn_compress_core::{
+    Error, Evaluator, FlatTensor, Target, TargetId, TargetSpace, parameters, tap,
+};
+use indexmap::{IndexMap, IndexSet};
+
+use crate::edit::Edit;
+use crate::observed::Observed;
+use crate::{ApplyMethod, QuantizationError, QuantizationSettings};
+
+/// The layers whose bias is corrected.
+#[derive(Debug)]
+pub(crate) struct BiasCorrection {
+    layers: Vec<Corrected>,
+}
+
+#[derive(Debug)]
+struct Corrected {
+    bias: TargetId,
+    output: TargetId,
+    /// Whether the output channels are the last dimension, and not dimension 1.
+    channels_last: bool,
+    channels: usize,
+}
+
+impl BiasCorrection {
+    /// Those layers whose weight is selected and that have a bias.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantizationError::BiasCorrection`] when such a layer is not wrapped, so that its outputs
+    /// cannot be seen, and when there is no such layer.
+    pub(crate) fn new(
+        selected: &[Selected<QuantizationSettings>],
+    ) -> Result<Self, QuantizationError> {
+        let mut layers = Vec::new();
+        for Selected {
+            layer,
+            target,
+            settings,
+            ..
+        } in selected
+        {
+            let bypassed = settings.apply_method == Some(ApplyMethod::Bypass);
+            let bias = layer.param("bias").filter(|bias| bias.shape.len() == 1);
+            let (Some(bias), Some("weight"), false) = (bias, target.param_name(), bypassed) else {
+                continue;
+            };
+            let path = layer.path.clone();
+            if !layer.wrapped {
+                let reason = format!(
+                    "its outputs cannot be seen; make its field a `Wrapper<{}>`, or quantize it \
+                     by another quantizer without `bias_correction`",
+                    layer.kind
+                );
+                return Err(QuantizationError::BiasCorrection {
+                    layer: path,
+                    reason,
+                });
+            }
+            layers.push(Corrected {
+                bias: TargetId::new(&path, Target::param("bias")),
+                output: TargetId::new(&path, Target::Output(0)),
+                channels_last: layer.kind == "Linear",
+                channels: bias.shape[0],
+            });
+        }
+        match layers.is_empty() {
+            false => Ok(Self { layers }),
+            true => Err(QuantizationError::BiasCorrection {
+                layer: "any layer".to_string(),
+                reason: "no layer whose weight is quantized has a bias".to_string(),
+            }),
+        }
+    }
+
+    /// The corrected biases. Quantized ones among them get the range of their new values.
+    ///
+    /// # Errors
+    ///
+    /// Data that fails, a layer that no forward pass reaches and an output whose channels are not
+    /// those of the bias.
+    pub(crate) fn biases<M: Module + 'static, I: 'static>(
+        &self,
+        model: &M,
+        observed: &Observed,
+        evaluator: &Evaluator<M, I>,
+        batches: usize,
+    ) -> Result<IndexMap<TargetId, FlatTensor>, Error> {
+        observed.disable();
+        // A snapshot has states of its own, in full precision from now on.
+        let full_precision = model.valid();
+        observed.enable();
+        let mut model = model.valid();
+        let mut biases = IndexMap::new();
+        for layer in &self.layers {
+            let path = layer.bias.to_string();
+            let values = layer.difference(&full_precision, &model, evaluator, batches)?;
+            model = model.map(&mut Edit::new(&path, |bias: Tensor<1>| {
+                bias.clone() + Tensor::from_data(TensorData::from(&values[..]), &bias.device())
+            }));
+            let corrected = parameters(&model, &IndexSet::from([path]));
+            biases.extend(corrected.into_values().map(|b| (layer.bias.clone(), b)));
+        }
+        for (id, bias) in &biases {
+            observed.renew(id, bias)?;
+        }
+        Ok(biases)
+    }
+}
+
+impl Corrected {
+    /// By how much the mean of each output channel of `quantized` is too small.
+    fn difference<M: Module + 'static, I: 'static>(
+        &self,
+        full_precision: &M,
+        quantized: &M,
+        evaluator: &Evaluator<M, I>,
+        batches: usize,
+    ) -> Result<Vec<f32>, Error> {
+        let output = std::slice::from_ref(&self.output);
+        let (full_precision, wanted) = tap(full_precision, output)?;
+        let (quantized, found) = tap(quantized, output)?;
+        found[0].set_quantization(None);
+        let mut sums = vec![0.0; self.channels];
+        let mut count = 0;
+        evaluator.forward(&[&full_precision, &quantized], batches, || {
+            let (wanted, values) = self.means(&wanted[0])?;
+            let (found, _) = self.means(&found[0])?;
+            for (sum, (wanted, found)) in sums.iter_mut().zip(wanted.iter().zip(&found)) {
+                *sum += f64::from(wanted - found) * values as f64;
+            }
+            count += values;
+            Ok(())
+        })?;
+        Ok(sums.iter().map(|sum| (sum / count as f64) as f32).collect())
+    }
+
+    /// The mean of each channel of the output that was recorded, and the number of values in it.
+    fn means(&self, tap: &TargetSpace) -> Result<(Vec<f32>, usize), Error> {
+        let output = tap.take_hidden().ok_or_else(|| Error::Unreached {
+            target: self.output.clone(),
+        })?;
+        let shape = &output.shape;
+        let channel = match self.channels_last {
+            true => shape.len().saturating_sub(1),
+            false => 1,
+        };
+        let elements: usize = shape.iter().product();
+        if shape.get(channel) != Some(&self.channels) || elements == 0 {
+            return Err(Error::ShapeMismatch {
+                target: self.output.clone(),
+                what: "the bias to be corrected",
+                expected: shape.clone(),
+                found: vec![self.channels],
+            });
+        }
+        let outer: usize = shape[..channel].iter().product();
+        let inner: usize = shape[channel + 1..].iter().product();
+        let values = output.values.clone().detach().without_autodiff();
+        let means = values
+            .reshape([outer, self.channels, inner])
+            .mean_dim(2)
+            .mean_dim(0)
+            .reshape([self.channels]);
+        Ok((FlatTensor::new(means).to_vec()?, outer * inner))
+    }
+}

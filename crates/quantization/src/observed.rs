@@ -1,0 +1,199 @@
+//! The targets of a quantizer that derives scale and zero point from ranges.
+
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn_compress_core::config::ConfigList;
+use burn_compress_core::{
+    AlgorithmState, BoxError, Compressor, Error, FlatTensor, Quantization, Target, TargetId,
+    TargetSpace, parameters,
+};
+use indexmap::{IndexMap, IndexSet};
+
+use crate::claim::{Claimed, claim, error_of};
+use crate::{
+    ApplyMethod, ObserverKind, QuantDtype, QuantizationError, QuantizationSettings, TargetObserver,
+};
+
+/// What a quantizer with observers does where the configuration does not say otherwise.
+pub(crate) struct Defaults {
+    pub(crate) name: &'static str,
+    pub(crate) method: ApplyMethod,
+    pub(crate) observer: ObserverKind,
+    pub(crate) check_finite: bool,
+}
+
+/// Targets and their observers.
+#[derive(Debug)]
+pub(crate) struct Observed {
+    pub(crate) targets: Vec<(Claimed, Arc<TargetObserver>)>,
+    parameters: IndexSet<String>,
+}
+
+impl Observed {
+    /// Claims what `config` selects and makes an observer for each target.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`claim`], and a type that no range can be laid over; nothing is claimed then.
+    pub(crate) fn claim<M: Module + 'static, I: 'static>(
+        compressor: &mut Compressor<M, I>,
+        config: &ConfigList<QuantizationSettings>,
+        defaults: &Defaults,
+    ) -> Result<Self, Error> {
+        let mut observers = Vec::new();
+        for selected in config.select(compressor.layers())? {
+            let settings = &selected.settings;
+            let observer = refuse_binary(settings.dtype())
+                .and_then(|()| {
+                    let (kind, target) = (selected.layer.kind, selected.target);
+                    TargetObserver::new(kind, target, settings, defaults.observer)
+                })
+                .map_err(error_of(defaults.name))?;
+            observers.push(Arc::new(observer.with_check(defaults.check_finite)));
+        }
+        let claimed = claim(compressor, config, defaults.method)?;
+        let params = claimed.iter().filter(|claimed| claimed.target().is_param());
+        Ok(Self {
+            parameters: params.map(|claimed| claimed.id().to_string()).collect(),
+            targets: claimed.into_iter().zip(observers).collect(),
+        })
+    }
+
+    /// Lets the observers follow the training run.
+    pub(crate) fn follow(&self) {
+        for (claimed, observer) in &self.targets {
+            claimed.space.set_observer(Some(observer.clone()));
+        }
+    }
+
+    /// Lets the quantization of all targets act.
+    pub(crate) fn enable(&self) {
+        self.targets
+            .iter()
+            .for_each(|(claimed, _)| claimed.enable());
+    }
+
+    /// Leaves the values of all targets as they are.
+    pub(crate) fn disable(&self) {
+        self.targets
+            .iter()
+            .for_each(|(claimed, _)| claimed.disable());
+    }
+
+    /// The state of a target.
+    pub(crate) fn space(&self, id: &TargetId) -> Option<&TargetSpace> {
+        let mut spaces = self.targets.iter().map(|(claimed, _)| &*claimed.space);
+        spaces.find(|space| space.id() == id)
+    }
+
+    /// The targets that are no parameters.
+    pub(crate) fn activations(&self) -> Vec<Arc<TargetSpace>> {
+        let spaces = self.targets.iter().map(|(claimed, _)| &claimed.space);
+        let activations = spaces.filter(|space| !matches!(space.id().target, Target::Param(_)));
+        activations.cloned().collect()
+    }
+
+    /// Lets the observers see the parameters.
+    ///
+    /// # Errors
+    ///
+    /// Parameters that cannot be quantized.
+    pub(crate) fn observe_parameters<M: Module>(&self, model: &M) -> Result<(), Error> {
+        let mut weights: IndexMap<_, _> = parameters(model, &self.parameters);
+        for (claimed, _) in &self.targets {
+            if let Some(weight) = weights.swap_remove(&claimed.id().to_string()) {
+                claimed.space.observe(&weight)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Derives scale and zero point of each target from what its observer has seen.
+    ///
+    /// # Errors
+    ///
+    /// A target of which nothing was seen.
+    pub(crate) fn settle(&self) -> Result<(), Error> {
+        for (claimed, observer) in &self.targets {
+            let Some(mut state) = claimed.space.quantization() else {
+                continue;
+            };
+            let settled = observer.settle(&mut state);
+            settled.map_err(|error| Error::Observation {
+                target: claimed.id().clone(),
+                reason: error.to_string(),
+            })?;
+            claimed.space.set_quantization(Some(state));
+        }
+        Ok(())
+    }
+
+    /// Derives scale and zero point of one parameter anew, if it is a target, from values that
+    /// replace all that was seen of it.
+    ///
+    /// # Errors
+    ///
+    /// Values that cannot be quantized.
+    pub(crate) fn renew(&self, id: &TargetId, values: &FlatTensor) -> Result<(), Error> {
+        let target = self.targets.iter().find(|(claimed, _)| claimed.id() == id);
+        if let Some((claimed, observer)) = target
+            && let Some(state) = claimed.space.quantization()
+        {
+            let mut state = Quantization {
+                minimum: None,
+                maximum: None,
+                ..state
+            };
+            let renewed = observer
+                .update(values, &mut state)
+                .and_then(|()| observer.settle(&mut state));
+            renewed.map_err(|error| Error::Observation {
+                target: id.clone(),
+                reason: error.to_string(),
+            })?;
+            claimed.space.set_quantization(Some(state));
+        }
+        Ok(())
+    }
+
+    /// What the observers know beyond ranges and scales.
+    pub(crate) fn state(&self) -> AlgorithmState {
+        let states = self.targets.iter().filter_map(|(claimed, observer)| {
+            let state = observer.state()?;
+            Some((observer_name(claimed), state))
+        });
+        AlgorithmState {
+            values: IndexMap::new(),
+            tensors: states.collect(),
+        }
+    }
+
+    /// Restores what [`state`](Self::state) gave.
+    ///
+    /// # Errors
+    ///
+    /// The state of other observers.
+    pub(crate) fn load_state(&self, state: &AlgorithmState) -> Result<(), BoxError> {
+        for (claimed, observer) in &self.targets {
+            observer.load_state(state.tensors.get(&observer_name(claimed)))?;
+        }
+        Ok(())
+    }
+}
+
+fn observer_name(claimed: &Claimed) -> String {
+    format!("observer/{}", claimed.id())
+}
+
+pub(crate) fn refuse_binary(dtype: QuantDtype) -> Result<(), QuantizationError> {
+    match dtype.is_binary() {
+        false => Ok(()),
+        true => Err(QuantizationError::Setting {
+            key: "quant_dtype",
+            value: dtype.to_string(),
+            expected: "one signed bit is -1 or 1 and has no zero, which a range needs: use `uint1` \
+                       or `int2`, or a quantizer of binary networks",
+        }),
+    }
+}

@@ -1,0 +1,247 @@
+//! What the observers with a histogram have in common.
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use burn::tensor::{Tensor, TensorData};
+use burn_compress_core::{FlatTensor, Grid, HostTensor};
+
+use super::histogram::Histogram;
+use super::min_max::widen;
+use super::{RangeMethod, Ranges};
+use crate::range::{self, host};
+use crate::{QuantDtype, QuantScheme, QuantizationError};
+
+/// Chooses the range of a block by its histogram.
+pub trait Search: fmt::Debug + Send + Sync {
+    /// The range, within the extremes of the block.
+    ///
+    /// `extremes` are the smallest and largest value, widened to hold zero. A symmetric scheme spans
+    /// the larger of both magnitudes that are returned.
+    fn range(
+        &self,
+        histogram: &Histogram,
+        extremes: (f32, f32),
+        dtype: QuantDtype,
+        scheme: QuantScheme,
+    ) -> (f32, f32);
+}
+
+/// Keeps a histogram of each block and the extremes of everything that was seen, and lets a
+/// [`Search`] choose the range.
+///
+/// The values are read back to the host at each observation. A parameter has the histogram of its
+/// present values, inputs and outputs that of all values since the beginning.
+#[derive(Debug)]
+pub struct Searched<S> {
+    search: S,
+    latest: bool,
+    histograms: Mutex<Vec<Histogram>>,
+}
+
+impl<S: Search> Searched<S> {
+    /// An observer that has seen nothing. With `latest`, each batch replaces the one before.
+    pub fn new(search: S, latest: bool) -> Self {
+        Self {
+            search,
+            latest,
+            histograms: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Histogram>> {
+        self.histograms
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Search> RangeMethod for Searched<S> {
+    fn track(
+        &self,
+        values: &FlatTensor,
+        grid: &Grid,
+        batch: Ranges,
+        tracked: Option<Ranges>,
+    ) -> Result<Ranges, QuantizationError> {
+        range::check_finite(batch.minimum.clone(), batch.maximum.clone())?;
+        let host = host(values.values.clone().detach().without_autodiff())?;
+        let mut histograms = self.lock();
+        if tracked.is_none() || self.latest {
+            histograms.clear();
+        }
+        histograms.resize_with(grid.len(), Histogram::new);
+        if let [histogram] = &mut histograms[..] {
+            histogram.add(&host);
+        } else {
+            let mut blocks = vec![Vec::new(); grid.len()];
+            let block_of = grid.block_of_each_element(&values.shape);
+            for (value, block) in host.into_iter().zip(block_of) {
+                blocks[block as usize].push(value);
+            }
+            for (histogram, values) in histograms.iter_mut().zip(&blocks) {
+                histogram.add(values);
+            }
+        }
+        Ok(widen(batch, tracked.filter(|_| !self.latest)))
+    }
+
+    fn choose(
+        &self,
+        tracked: Ranges,
+        dtype: QuantDtype,
+        scheme: QuantScheme,
+    ) -> Result<Ranges, QuantizationError> {
+        let device = tracked.minimum.device();
+        let (minimum, maximum) = (
+            host(tracked.minimum.clone())?,
+            host(tracked.maximum.clone())?,
+        );
+        let histograms = self.lock();
+        if histograms.len() != minimum.len() {
+            return Err(QuantizationError::State(format!(
+                "{} histograms for {} blocks",
+                histograms.len(),
+                minimum.len()
+            )));
+        }
+        let chosen = histograms.iter().zip(minimum.into_iter().zip(maximum));
+        let (minimum, maximum): (Vec<f32>, Vec<f32>) = chosen
+            .map(|(histogram, (low, high))| {
+                let extremes = (low.min(0.0), high.max(0.0));
+                self.search.range(histogram, extremes, dtype, scheme)
+            })
+            .unzip();
+        let load = |values: Vec<f32>| Tensor::from_data(TensorData::from(&values[..]), &device);
+        Ok(Ranges {
+            minimum: load(minimum),
+            maximum: load(maximum),
+        })
+    }
+
+    fn state(&self) -> Option<HostTensor> {
+        let histograms = self.lock();
+        let values: Vec<f32> = histograms.iter().flat_map(Histogram::to_numbers).collect();
+        Some(HostTensor {
+            shape: vec![values.len()],
+            values,
+        })
+    }
+
+    fn load_state(&self, state: Option<&HostTensor>) -> Result<(), QuantizationError> {
+        let damaged = |reason: &str| QuantizationError::State(reason.to_string());
+        let state = state.ok_or_else(|| damaged("the histograms are missing"))?;
+        let mut numbers = state.values.iter().copied().peekable();
+        let mut histograms = Vec::new();
+        while numbers.peek().is_some() {
+            let histogram = Histogram::from_numbers(&mut numbers);
+            histograms.push(histogram.ok_or_else(|| damaged("the histograms are damaged"))?);
+        }
+        *self.lock() = histograms;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use burn_compress_core::{Observer, Target};
+
+    use super::*;
+    use crate::observer::target::testing::{Follow, observed};
+    use crate::{Granularity, ObserverKind, QuantizationSettings, TargetObserver};
+
+    #[test]
+    fn channels_are_told_apart_and_batches_add_up() {
+        let mut follow = Follow::new(ObserverKind::Percentile(100.0), Granularity::PerChannel);
+        follow.see([[1.0, -2.0], [7.0, 0.0]]);
+        follow.see([[0.5, -3.5], [2.0, 1.0]]);
+        assert_eq!(follow.tracked(), (vec![0.5, -3.5], vec![7.0, 1.0]));
+        follow.settle();
+        assert_eq!(observed(&follow.state.scale), [1.0, 0.5]);
+    }
+
+    #[test]
+    fn a_parameter_has_the_histogram_of_its_present_values() {
+        let settings = QuantizationSettings {
+            observer: Some(ObserverKind::Mse),
+            ..Default::default()
+        };
+        let weight = Target::param("weight");
+        let observer =
+            TargetObserver::new("Linear", weight, &settings, ObserverKind::MinMax).unwrap();
+        let mut state = Follow::new(ObserverKind::Mse, Granularity::Default).state;
+        for value in [100.0, 1.0] {
+            let values = Tensor::<2>::from_floats([[value, -value]], &Device::flex());
+            observer
+                .observe(&FlatTensor::new(values), &mut state)
+                .unwrap();
+        }
+        assert_eq!(observed(&state.minimum), [-1.0]);
+        observer.settle(&mut state).unwrap();
+        assert!(observed(&state.scale)[0] <= 1.0 / 127.0);
+    }
+
+    #[test]
+    fn a_restored_observer_goes_on() {
+        let settings = QuantizationSettings {
+            granularity: Some(Granularity::PerChannel),
+            observer: Some(ObserverKind::Histogram),
+            ..Default::default()
+        };
+        let mut whole = Follow::with(ObserverKind::MinMax, &settings);
+        let mut first = Follow::with(ObserverKind::MinMax, &settings);
+        let batch = |scale: f32| {
+            let row = |at: usize| std::array::from_fn(|c| scale * ((at * 7 + c) as f32).sin());
+            std::array::from_fn::<[f32; 3], 40, _>(row)
+        };
+        whole.see(batch(1.0));
+        first.see(batch(1.0));
+        let second = Follow::with(ObserverKind::MinMax, &settings);
+        let saved = first.observer.state();
+        second.observer.load_state(saved.as_ref()).unwrap();
+        let mut second = Follow {
+            state: first.state,
+            ..second
+        };
+        whole.see(batch(3.0));
+        second.see(batch(3.0));
+        assert_eq!(whole.observer.state(), second.observer.state());
+        whole.settle();
+        second.settle();
+        assert_eq!(observed(&whole.state.scale), observed(&second.state.scale));
+    }
+
+    #[test]
+    fn damaged_states_are_errors() {
+        let follow = Follow::new(ObserverKind::Mse, Granularity::Default);
+        let error = follow.observer.load_state(None).unwrap_err();
+        assert!(matches!(error, QuantizationError::State(_)), "{error}");
+        for values in [
+            vec![0.0, 2.0, 1.0, 0.0, 1.0],
+            vec![0.0, 1.0, 5000.0, 0.0, 1.0],
+        ] {
+            let shape = vec![values.len()];
+            let state = HostTensor { values, shape };
+            assert!(follow.observer.load_state(Some(&state)).is_err());
+        }
+        let stateless = Follow::new(ObserverKind::MinMax, Granularity::Default);
+        let state = HostTensor::default();
+        assert!(stateless.observer.load_state(Some(&state)).is_err());
+        assert_eq!(stateless.observer.state(), None);
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_always_refused() {
+        let Follow {
+            observer,
+            mut state,
+        } = Follow::new(ObserverKind::Mse, Granularity::Default);
+        let bad = Tensor::<2>::from_floats([[1.0, f32::INFINITY]], &Device::flex());
+        let error = observer
+            .with_check(false)
+            .observe(&FlatTensor::new(bad), &mut state)
+            .unwrap_err();
+        assert!(error.contains("not finite"), "{error}");
+    }
+}

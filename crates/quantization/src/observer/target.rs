@@ -1,0 +1,262 @@
+//! The observer of one target.
+
+use burn_compress_core::{FlatTensor, HostTensor, Observer, Quantization, Target};
+
+use super::{ObserverKind, RangeMethod, Ranges};
+use crate::{
+    Granularity, QuantDtype, QuantScheme, QuantizationError, QuantizationSettings, blocks, range,
+};
+
+/// Follows the values of a target and derives scale and zero point.
+///
+/// The range is tracked from the first observation on; scale and zero point are written only while
+/// the quantization is enabled, so that a run can begin in full precision with the ranges warming
+/// up.
+#[derive(Debug)]
+pub struct TargetObserver {
+    kind: String,
+    target: Target,
+    granularity: Granularity,
+    dtype: QuantDtype,
+    scheme: QuantScheme,
+    check: bool,
+    method: Box<dyn RangeMethod>,
+}
+
+impl TargetObserver {
+    /// An observer of `target` in a layer of type `kind` (`Conv2d`), the one of the settings or
+    /// else `default`.
+    ///
+    /// # Errors
+    ///
+    /// Settings that do not fit each other.
+    pub fn new(
+        kind: impl Into<String>,
+        target: Target,
+        settings: &QuantizationSettings,
+        default: ObserverKind,
+    ) -> Result<Self, QuantizationError> {
+        settings.check()?;
+        let observer = settings.observer.unwrap_or(default);
+        Ok(Self {
+            method: observer.method(target.is_param()),
+            kind: kind.into(),
+            target,
+            granularity: settings.granularity(),
+            dtype: settings.dtype(),
+            scheme: settings.scheme(),
+            check: true,
+        })
+    }
+
+    /// Whether every observation checks that the range is finite, as it does unless told otherwise.
+    ///
+    /// The check reads one pair of numbers per block back to the host, which on an accelerator
+    /// waits for the computation. Without it a NaN in the data ends in a NaN in the loss. Observers
+    /// with a histogram read the values back and check them in any case.
+    pub fn with_check(mut self, check: bool) -> Self {
+        self.check = check;
+        self
+    }
+
+    /// Updates range, scale and zero point from `values`.
+    ///
+    /// # Errors
+    ///
+    /// A granularity that does not fit the shape, and values that are not finite; the quantization
+    /// is unchanged then.
+    pub fn update(
+        &self,
+        values: &FlatTensor,
+        quantization: &mut Quantization,
+    ) -> Result<(), QuantizationError> {
+        let shape = &values.shape;
+        let grid = self.granularity.grid(&self.kind, &self.target, shape)?;
+        let (minimum, maximum) = blocks::range(values, &grid)?;
+        if self.check {
+            range::check_finite(minimum.clone(), maximum.clone())?;
+        }
+        // With other blocks than before, the old ranges belong to nothing any more.
+        let old = tracked(quantization).filter(|_| quantization.grid == grid);
+        let batch = Ranges { minimum, maximum };
+        let ranges = self.method.track(values, &grid, batch, old)?;
+        if quantization.enabled {
+            self.derive(ranges.clone(), quantization)?;
+        }
+        quantization.minimum = Some(ranges.minimum);
+        quantization.maximum = Some(ranges.maximum);
+        quantization.grid = grid;
+        Ok(())
+    }
+
+    /// Derives scale and zero point from what was tracked.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantizationError::NothingObserved`], and a device that failed to hand over its values.
+    pub fn settle(&self, quantization: &mut Quantization) -> Result<(), QuantizationError> {
+        let ranges = tracked(quantization).ok_or(QuantizationError::NothingObserved)?;
+        self.derive(ranges, quantization)
+    }
+
+    fn derive(
+        &self,
+        tracked: Ranges,
+        quantization: &mut Quantization,
+    ) -> Result<(), QuantizationError> {
+        let chosen = self.method.choose(tracked, self.dtype, self.scheme)?;
+        let (scale, zero_point) =
+            range::parameters(chosen.minimum, chosen.maximum, self.dtype, self.scheme);
+        quantization.scale = Some(scale);
+        quantization.zero_point = Some(zero_point);
+        Ok(())
+    }
+
+    /// What a resumed run needs beyond the quantization itself.
+    pub fn state(&self) -> Option<HostTensor> {
+        self.method.state()
+    }
+
+    /// Restores what [`state`](Self::state) gave.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantizationError::State`] for a state of another observer.
+    pub fn load_state(&self, state: Option<&HostTensor>) -> Result<(), QuantizationError> {
+        self.method.load_state(state)
+    }
+}
+
+impl Observer for TargetObserver {
+    fn observe(&self, values: &FlatTensor, quantization: &mut Quantization) -> Result<(), String> {
+        self.update(values, quantization)
+            .map_err(|error| error.to_string())
+    }
+}
+
+fn tracked(quantization: &Quantization) -> Option<Ranges> {
+    Some(Ranges {
+        minimum: quantization.minimum.clone()?,
+        maximum: quantization.maximum.clone()?,
+    })
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use burn::tensor::{Device, Tensor};
+
+    use super::*;
+    use crate::range::host;
+
+    /// An observer of the input of a linear layer, quantized to `int4`, and what it knows.
+    pub struct Follow {
+        pub observer: TargetObserver,
+        pub state: Quantization,
+    }
+
+    impl Follow {
+        pub fn new(kind: ObserverKind, granularity: Granularity) -> Self {
+            let settings = QuantizationSettings {
+                quant_dtype: Some("int4".parse().unwrap()),
+                granularity: Some(granularity),
+                ..Default::default()
+            };
+            Self::with(kind, &settings)
+        }
+
+        pub fn with(kind: ObserverKind, settings: &QuantizationSettings) -> Self {
+            let observer = TargetObserver::new("Linear", Target::Input(0), settings, kind).unwrap();
+            let dtype = settings.dtype();
+            let scheme = settings.scheme().to_string();
+            let state = Quantization::new(dtype.to_string(), scheme, dtype.qmin(), dtype.qmax());
+            Self { observer, state }
+        }
+
+        pub fn see<const R: usize, const C: usize>(&mut self, values: [[f32; C]; R]) {
+            let values = Tensor::<2>::from_floats(values, &Device::flex());
+            let values = FlatTensor::new(values);
+            self.observer.update(&values, &mut self.state).unwrap();
+        }
+
+        pub fn settle(&mut self) {
+            self.observer.settle(&mut self.state).unwrap();
+        }
+
+        pub fn tracked(&self) -> (Vec<f32>, Vec<f32>) {
+            (observed(&self.state.minimum), observed(&self.state.maximum))
+        }
+    }
+
+    pub fn observed(tensor: &Option<Tensor<1>>) -> Vec<f32> {
+        host(tensor.clone().unwrap()).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor};
+
+    use super::testing::Follow;
+    use super::*;
+
+    fn values(values: [[f32; 2]; 2]) -> FlatTensor {
+        FlatTensor::new(Tensor::<2>::from_floats(values, &Device::flex()))
+    }
+
+    #[test]
+    fn values_that_are_not_finite_leave_the_range_alone() {
+        let mut follow = Follow::new(ObserverKind::MovingAverage, Granularity::Default);
+        follow.see([[1.0, -2.0], [7.0, 0.0]]);
+        let bad = values([[1.0, f32::NAN], [7.0, 0.0]]);
+        let error = follow
+            .observer
+            .observe(&bad, &mut follow.state)
+            .unwrap_err();
+        assert!(error.contains("not finite"), "{error}");
+        assert_eq!(follow.tracked(), (vec![-2.0], vec![7.0]));
+        let Follow {
+            observer,
+            mut state,
+        } = follow;
+        observer
+            .with_check(false)
+            .observe(&bad, &mut state)
+            .unwrap();
+        assert!(testing::observed(&state.minimum)[0].is_nan());
+    }
+
+    #[test]
+    fn nothing_observed_is_an_error() {
+        let Follow {
+            observer,
+            mut state,
+        } = Follow::new(ObserverKind::Mse, Granularity::Default);
+        let error = observer.settle(&mut state).unwrap_err();
+        assert_eq!(error, QuantizationError::NothingObserved);
+    }
+
+    #[test]
+    fn settings_choose_the_observer() {
+        let settings = QuantizationSettings {
+            observer: Some(ObserverKind::MinMax),
+            ..Default::default()
+        };
+        let mut follow = Follow::with(ObserverKind::MovingAverage, &settings);
+        follow.see([[1.0, 2.0]]);
+        follow.see([[0.0, 4.0]]);
+        assert_eq!(follow.tracked(), (vec![0.0], vec![4.0]));
+        let settings = QuantizationSettings {
+            observer: Some(ObserverKind::Percentile(10.0)),
+            ..Default::default()
+        };
+        let error = TargetObserver::new("", Target::Input(0), &settings, ObserverKind::Mse);
+        let error = error.unwrap_err();
+        assert!(matches!(
+            error,
+            QuantizationError::Setting {
+                key: "observer",
+                ..
+            }
+        ));
+    }
+}

@@ -1,0 +1,239 @@
+//! Post-training quantization: scales and zero points from a few batches, without training.
+//!
+//! The choice when there is no time to train, and with 8 bits usually good enough. The quantizer runs
+//! the model on batches of the evaluator's data, in validation mode and with all targets in full
+//! precision, follows the values of each target, and lets the quantization act from then on:
+//!
+//! ```text
+//! range              observed over the calibration batches, by default the extremes of all of them
+//! scale, zero point  from the range, once
+//! x'                 = (round(clamp(z + x / s, qmin, qmax)) - z) s
+//! ```
+//!
+//! Parameters, running statistics and optimizer are not touched; with `Budget::none()` nothing
+//! trains at all. Optimizer and learning rate are not needed then, and a configuration that selects
+//! nothing but parameters needs no data either.
+//!
+//! Fused into a chain that trains, the quantizer follows inputs and outputs during the run as well,
+//! leaves all values as they are, and calibrates at its end.
+//!
+//! # References
+//!
+//! - Krishnamoorthi, *Quantizing deep convolutional networks for efficient inference: A whitepaper*,
+//!   arXiv 1806.08342, section 3.
+//! - For the correction of biases: Nagel et al., *Data-Free Quantization Through Weight Equalization
+//!   and Bias Correction*, arXiv 1906.04721, section 4.2.
+//!
+//! Deviations from NNI: nothing has to be trained; the range of a parameter is that of its final
+//! values, where NNI keeps the extremes of all values that it took during the run.
+
+use std::any::Any;
+
+use burn::config::Config;
+use burn::module::Module;
+use burn_compress_core::config::ConfigList;
+use burn_compress_core::{
+    Algorithm, AlgorithmState, BoxError, Compressor, Error, Evaluator, FlatTensor, Mode, Run,
+    TargetId,
+};
+use indexmap::IndexMap;
+
+use crate::bias::BiasCorrection;
+use crate::claim::error_of;
+use crate::observed::{Defaults, Observed};
+use crate::{ApplyMethod, ObserverKind, QuantizationError, QuantizationSettings};
+
+const NAME: &str = "PtqQuantizer";
+
+/// How a [`PtqQuantizer`] calibrates.
+#[derive(Config, Debug, Copy)]
+pub struct PtqConfig {
+    /// Batches to calibrate on, the first of epoch 0 of the evaluator's data; all of them where the
+    /// epoch has fewer.
+    #[config(default = 32)]
+    pub batches: usize,
+    /// Whether the observers of inputs and outputs see the training steps of a fused run, too.
+    ///
+    /// Without it, ranges are those of the finished model alone, which are narrower where training
+    /// moves it far.
+    #[config(default = true)]
+    pub follow_training: bool,
+    /// Whether to add to each bias what the rounding of the weights took from the mean of the
+    /// layer's outputs.
+    ///
+    /// The layers whose weight is quantized are corrected one after another, in module order: each
+    /// gains, per channel, the mean over batch and positions of its output in full precision minus
+    /// that of its output with all targets quantized and the layers before it corrected. Both models
+    /// run over the calibration batches once for each layer. Layers must stand in a `Wrapper`; those
+    /// without a bias are left as they are.
+    #[config(default = false)]
+    pub bias_correction: bool,
+    /// Check at every observation that the values are finite, and name the target if they are not.
+    #[config(default = true)]
+    pub check_finite: bool,
+}
+
+/// Quantizes a model by calibration.
+///
+/// ```
+/// use burn::module::Module;
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::tensor::{Device, Tensor};
+/// use burn_compress_core::config::ConfigList;
+/// use burn_compress_core::{Budget, Evaluator, Wrapper};
+/// use burn_compress_quantization::{PtqConfig, PtqQuantizer, QuantizationSettings};
+///
+/// #[derive(Module, Debug)]
+/// struct Net {
+///     fc: Wrapper<Linear>,
+/// }
+///
+/// let device = Device::flex();
+/// let model = Net { fc: LinearConfig::new(4, 2).init(&device).into() };
+/// let batch = Tensor::<2>::ones([8, 4], &device);
+/// let evaluator = Evaluator::new()
+///     .with_data(move |_epoch| vec![batch.clone()])
+///     // Runs the model; its value is of no interest here.
+///     .with_loss(|model: &Net, batch: &Tensor<2>| model.fc.forward(batch.clone()).mean());
+/// let config = ConfigList::<QuantizationSettings>::from_json(
+///     r#"[{"op_types": ["Linear"], "quant_dtype": "int8", "observer": "mse"}]"#,
+/// )?;
+/// let quantizer = PtqQuantizer::new(model, &config, evaluator, PtqConfig::new())?;
+/// let compressed = quantizer.compress(Budget::none())?;
+/// assert_eq!(compressed.calibration()?.len(), 3); // input, weight and output
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct PtqQuantizer<M, I> {
+    observed: Observed,
+    evaluator: Evaluator<M, I>,
+    bias: Option<BiasCorrection>,
+    config: PtqConfig,
+}
+
+impl<M: Module + 'static, I: 'static> PtqQuantizer<M, I> {
+    /// Quantizes `model`.
+    ///
+    /// # Errors
+    ///
+    /// A configuration that does not fit the model, an evaluator without data or loss where inputs,
+    /// outputs or biases are concerned, no batch to calibrate on, and a bias that cannot be
+    /// corrected.
+    #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
+    pub fn new(
+        model: M,
+        config: &ConfigList<QuantizationSettings>,
+        evaluator: Evaluator<M, I>,
+        quantizer: PtqConfig,
+    ) -> Result<Compressor<M, I>, Error> {
+        Self::from_compressor(Compressor::from_model(model, evaluator), config, quantizer)
+    }
+
+    /// Quantizes the model of `compressor` as well, at the end of the same run.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new), and a target that another quantizer of the chain has.
+    pub fn from_compressor(
+        mut compressor: Compressor<M, I>,
+        config: &ConfigList<QuantizationSettings>,
+        quantizer: PtqConfig,
+    ) -> Result<Compressor<M, I>, Error> {
+        let quantizer = Self::claim(&mut compressor, NAME, config, quantizer)?;
+        compressor.push(quantizer);
+        Ok(compressor)
+    }
+
+    /// Claims the targets for the quantizer called `name`.
+    pub(crate) fn claim(
+        compressor: &mut Compressor<M, I>,
+        name: &'static str,
+        config: &ConfigList<QuantizationSettings>,
+        quantizer: PtqConfig,
+    ) -> Result<Self, Error> {
+        if quantizer.batches == 0 {
+            return Err(error_of(name)(QuantizationError::Setting {
+                key: "batches",
+                value: "0".to_string(),
+                expected: "a calibration needs at least one batch",
+            }));
+        }
+        let selected = config.select(compressor.layers())?;
+        if quantizer.bias_correction || selected.iter().any(|item| !item.target.is_param()) {
+            compressor.evaluator().require_forward(name)?;
+        }
+        let bias = match quantizer.bias_correction {
+            true => Some(BiasCorrection::new(&selected).map_err(error_of(name))?),
+            false => None,
+        };
+        let defaults = Defaults {
+            name,
+            method: ApplyMethod::ClampRound,
+            observer: ObserverKind::MinMax,
+            check_finite: quantizer.check_finite,
+        };
+        let observed = Observed::claim(compressor, config, &defaults)?;
+        if quantizer.follow_training {
+            observed.follow();
+        }
+        Ok(Self {
+            observed,
+            evaluator: compressor.evaluator().clone(),
+            bias,
+            config: quantizer,
+        })
+    }
+
+    pub(crate) fn observed(&self) -> &Observed {
+        &self.observed
+    }
+}
+
+impl<M: Module + 'static, I: 'static> Algorithm<M, I> for PtqQuantizer<M, I> {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn mode(&self) -> Mode {
+        Mode::Quantization
+    }
+
+    fn finish(&mut self, run: Run<'_, M>) -> Result<(), BoxError> {
+        let observed = &self.observed;
+        observed.follow();
+        let activations = observed.activations();
+        if !activations.is_empty() {
+            self.evaluator
+                .calibrate(run.model, &activations, self.config.batches)?;
+        }
+        observed.observe_parameters(run.model)?;
+        observed.settle()?;
+        observed.enable();
+        Ok(())
+    }
+
+    fn rewrite(&mut self, run: Run<'_, M>) -> Result<IndexMap<TargetId, FlatTensor>, BoxError> {
+        Ok(match &self.bias {
+            Some(bias) => {
+                let (observed, evaluator) = (&self.observed, &self.evaluator);
+                bias.biases(run.model, observed, evaluator, self.config.batches)?
+            }
+            None => IndexMap::new(),
+        })
+    }
+
+    fn state(&self) -> Result<AlgorithmState, BoxError> {
+        Ok(self.observed.state())
+    }
+
+    fn load_state(&mut self, state: &AlgorithmState) -> Result<(), BoxError> {
+        self.observed.load_state(state)
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+//! The accuracy of every registered algorithm at a fixed budget, as Markdown tables.
+//!
+//! - Pruners remove 80 % of the output channels of every convolution, once, and train on.
+//! - Quantizers bring the weights and inputs of every convolution but the first to few bits.
+//! - Distillers teach a network of a quarter of the width from the beginning.
+//!
+//! All start from the same dense network of a seed, train for the same number of steps with the
+//! same data, optimizer and schedule, and none is tuned: each has the settings of its registry
+//! entry.
+
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use burn_compress::distillation::registry::{Lesson, Needs, distillers};
+use burn_compress::prelude::*;
+use burn_compress::pruning::registry::pruners;
+use burn_compress::quantization::registry::quantizers;
+use burn_compress_examples::cli::DeviceName;
+use burn_compress_examples::digits::{Augmentation, Digits, DigitsBatch};
+use burn_compress_examples::pipeline::Setup;
+use burn_compress_examples::resnet::{DigitsResNet, DigitsResNetConfig};
+use burn_compress_examples::train::{TrainingConfig, accuracy, train};
+use clap::Parser;
+
+/// Options of the comparison.
+#[derive(Parser, Debug)]
+struct Args {
+    /// Number of runs of each algorithm, with seeds from 0 on
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
+
+    /// Optimizer steps of each run
+    #[arg(long, default_value_t = 230, value_parser = clap::value_parser!(u64).range(1..))]
+    steps: u64,
+
+    /// Only algorithms whose name contains this
+    #[arg(long, default_value = "")]
+    only: String,
+
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = DeviceName::Flex)]
+    device: DeviceName,
+}
+
+const SPARSITY: f64 = 0.8;
+/// Steps over which a pruner collects its score.
+const SCORED: usize = 20;
+/// Bits of weights and of inputs.
+const WIDTHS: [(u32, u32); 3] = [(8, 8), (4, 4), (2, 4)];
+const QUARTER: [usize; 3] = [8, 16, 32];
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let setups = setups(&args)?;
+    let seeds = setups.len();
+    let dense: Vec<f64> = setups
+        .iter()
+        .map(|setup| accuracy(&setup.dense, &setup.digits.test))
+        .collect();
+    println!(
+        "Test accuracy in percent, mean of {seeds} seeds, {} steps each. The dense network has \
+         {:.2}.\n",
+        args.steps,
+        mean(&dense)
+    );
+
+    println!("| pruner | 80 % of the channels removed |\n|---|---|");
+    for pruner in pruners::<DigitsResNet, DigitsBatch>() {
+        row(&args, pruner.name, &setups, &[()], |setup, ()| {
+            let rules = format!(
+                r#"[{{"op_types": ["Conv2d"], "sparse_ratio": {SPARSITY}, "granularity": "out_channel"}}]"#
+            );
+            let chain = Compressor::from_model(setup.dense.clone(), setup.evaluator(setup.steps)?);
+            let chain = (pruner.fuse)(chain, &ConfigList::from_json(&rules)?, SCORED)?;
+            let outcome = setup.finish(chain, Budget::steps(setup.steps))?;
+            Ok(accuracy(&outcome.small.model, &setup.digits.test))
+        })?;
+    }
+
+    let heads = WIDTHS.map(|(weights, inputs)| format!("W{weights}A{inputs}"));
+    println!("\n| quantizer | {} |\n|---|---|---|---|", heads.join(" | "));
+    for quantizer in quantizers::<DigitsResNet, DigitsBatch>() {
+        row(&args, quantizer.name, &setups, &WIDTHS, |setup, &widths| {
+            let chain = Compressor::from_model(setup.dense.clone(), setup.evaluator(setup.steps)?);
+            let config = ConfigList::from_json(&quantization(quantizer.name, widths))?;
+            let steps = if quantizer.trains { setup.steps } else { 0 };
+            let compressed = (quantizer.fuse)(chain, &config)?.compress(Budget::steps(steps))?;
+            Ok(accuracy(compressed.model(), &setup.digits.test))
+        })?;
+    }
+
+    println!("\n| distiller | a quarter of the width |\n|---|---|");
+    row(
+        &args,
+        "none, from the labels alone",
+        &setups,
+        &[()],
+        |setup, ()| {
+            let chain = Compressor::from_model(student(setup), setup.evaluator(setup.steps)?);
+            let compressed = chain.compress(Budget::steps(setup.steps))?;
+            Ok(accuracy(compressed.model(), &setup.digits.test))
+        },
+    )?;
+    for distiller in distillers::<DigitsResNet, DigitsResNet, DigitsBatch>() {
+        row(&args, distiller.name, &setups, &[()], |setup, ()| {
+            let chain = Compressor::from_model(student(setup), setup.evaluator(setup.steps)?);
+            let config = ConfigList::from_json(distillation(distiller.needs))?;
+            let lesson = Lesson::new(
+                &setup.dense,
+                |teacher: &DigitsResNet, batch: &DigitsBatch| teacher.forward(batch.images.clone()),
+                |batch: &DigitsBatch| batch.labels.clone(),
+            );
+            let chain = (distiller.fuse)(chain, &config, &lesson)?;
+            let compressed = chain.compress(Budget::steps(setup.steps))?;
+            Ok(accuracy(compressed.model(), &setup.digits.test))
+        })?;
+    }
+    Ok(())
+}
+
+/// The dense network of each seed.
+fn setups(args: &Args) -> anyhow::Result<Vec<Setup>> {
+    let digits = Arc::new(Digits::load()?);
+    let device = args.device.open()?;
+    (0..args.seeds)
+        .map(|seed| {
+            device.seed(seed);
+            let model = DigitsResNetConfig::new().init(&device.clone().autodiff());
+            let config = TrainingConfig::new()
+                .with_seed(seed)
+                .with_augmentation(Augmentation::Shift);
+            Ok(Setup {
+                digits: digits.clone(),
+                dense: train(model, &digits.train, &config)?.model.valid(),
+                device: device.clone(),
+                sparsity: SPARSITY,
+                steps: args.steps as usize,
+                seed,
+                augmentation: Augmentation::Shift,
+            })
+        })
+        .collect()
+}
+
+fn student(setup: &Setup) -> DigitsResNet {
+    let device: &Device = &setup.device;
+    device.seed(setup.seed);
+    DigitsResNetConfig::new().with_widths(QUARTER).init(device)
+}
+
+/// Int weights per output channel where the quantizer has channels, and unsigned inputs, since what
+/// enters a convolution comes from a ReLU.
+fn quantization(name: &str, (weights, inputs): (u32, u32)) -> String {
+    let granularity = match name {
+        "DoReFaQuantizer" | "BnnQuantizer" => "default",
+        _ => "out_channel",
+    };
+    let scheme = match name {
+        "LsqQuantizer" | "BnnQuantizer" => "symmetric",
+        _ => "affine",
+    };
+    format!(
+        r#"[
+            {{
+                "op_types": ["Conv2d"], "exclude_op_names": ["stem"], "target_names": ["weight"],
+                "quant_dtype": "int{weights}", "quant_scheme": "{weight_scheme}",
+                "granularity": "{granularity}"
+            }},
+            {{
+                "op_types": ["Conv2d"], "exclude_op_names": ["stem"], "target_names": ["_input_"],
+                "quant_dtype": "uint{inputs}", "quant_scheme": "{scheme}"
+            }}
+        ]"#,
+        weight_scheme = match name {
+            "LsqPlusQuantizer" => "affine",
+            _ => "symmetric",
+        }
+    )
+}
+
+/// Logits where shapes must be equal, the last convolution of each stage where they need not.
+fn distillation(needs: Needs) -> &'static str {
+    match needs {
+        Needs::Channels | Needs::Positions | Needs::Samples => {
+            r#"[{"op_names": ["stage1.1.conv2", "stage2.1.conv2", "stage3.1.conv2"]}]"#
+        }
+        _ => r#"[{"op_names": ["head"]}]"#,
+    }
+}
+
+/// Prints a line of a table: for each budget the mean over the seeds.
+fn row<B>(
+    args: &Args,
+    name: &str,
+    setups: &[Setup],
+    budgets: &[B],
+    run: impl Fn(&Setup, &B) -> anyhow::Result<f64>,
+) -> anyhow::Result<()> {
+    if !name.contains(&args.only) {
+        return Ok(());
+    }
+    let mut cells = Vec::new();
+    for budget in budgets {
+        let found = setups
+            .iter()
+            .map(|setup| run(setup, budget))
+            .collect::<anyhow::Result<Vec<f64>>>();
+        cells.push(format!("{:.2}", mean(&found?)));
+    }
+    println!("| {name} | {} |", cells.join(" | "));
+    Ok(())
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
+}
