@@ -65,8 +65,8 @@
 //! This facade re-exports [`burn_compress_core`] at its root and the algorithms by what they do:
 //!
 //! - [`pruning`]: importance scores, masks and schedules.
-//! - [`quantization`]: quantization-aware training.
-//! - [`distillation`]: losses between hidden states.
+//! - [`quantization`]: integer types, observers and quantizers, with and without training.
+//! - [`distillation`]: losses between hidden states or logits, teachers and their cache.
 //! - [`speedup`]: removal of what was masked, verification, saving and loading.
 //!
 //! # Features
@@ -89,13 +89,22 @@ pub mod prelude {
         Budget, Compressed, Compressor, DummyInput, Evaluator, Layer, Target, TargetId, Wrapper,
     };
     pub use burn_compress_distillation::{
-        DistillConfig, DistillationSettings, DynamicLayerwiseDistiller,
+        Adaptive1dLayerwiseDistiller, AdaptiveConfig, AttentionConfig, AttentionDistiller,
+        DistillConfig, DistillationSettings, DkdConfig, DkdDistiller, DynamicLayerwiseDistiller,
+        FitNetsConfig, FitNetsDistiller, LogitsConfig, LogitsDistiller, RelationalConfig,
+        RelationalDistiller, Teacher, TeacherCache, Teachers,
     };
     pub use burn_compress_pruning::{
-        AgpConfig, AgpPruner, L1NormPruner, L2NormPruner, LevelPruner,
-        LinearConfig as LinearScheduleConfig, LinearPruner, PrunerConfig, PruningSettings,
-        TaylorConfig, TaylorPruner,
+        ActivationConfig, ActivationPruner, AgpConfig, AgpPruner, ApozConfig, ApozPruner,
+        FisherConfig, FisherPruner, FpgmPruner, L1NormPruner, L2NormPruner, LampPruner,
+        LevelPruner, LinearConfig as LinearScheduleConfig, LinearPruner, MovementConfig,
+        MovementPruner, PrunerConfig, PruningSettings, SlimConfig, SlimPruner, TaylorConfig,
+        TaylorPruner,
     };
-    pub use burn_compress_quantization::{QatConfig, QatQuantizer, QuantizationSettings};
+    pub use burn_compress_quantization::{
+        AdaRoundConfig, AdaRoundQuantizer, BnnConfig, BnnQuantizer, DoReFaConfig, DoReFaQuantizer,
+        LsqConfig, LsqPlusConfig, LsqPlusQuantizer, LsqQuantizer, PtqConfig, PtqQuantizer,
+        QatConfig, QatQuantizer, QuantizationSettings,
+    };
     pub use burn_compress_speedup::{ModelSpeedup, Speedup, load_small, save_small};
 }

@@ -7,7 +7,8 @@ use indexmap::IndexMap;
 
 use crate::Error;
 use crate::compressed::{Calibration, Masks};
-use crate::graph::{self, ChannelGraph, DummyInput};
+use crate::folding::Folding;
+use crate::graph::{self, Captured, ChannelGraph, DummyInput};
 use crate::layer::LayerInfo;
 use crate::simulation::Attach;
 use crate::space::{Phase, TargetSpace};
@@ -46,6 +47,16 @@ pub(crate) fn rejoin<M: Module>(model: M, spaces: &Spaces) -> M {
         match found {
             Edited::Simulation(space) => rejoin(space),
             Edited::Wrapper { ports, .. } => ports.spaces_mut().for_each(rejoin),
+        }
+    });
+    model
+}
+
+/// Hangs `foldings` on a model that holds copies of them.
+pub(crate) fn rejoin_foldings<M: Module>(model: M, foldings: &[Arc<Folding>]) -> M {
+    let (model, _) = walk::edit(model, foldings.to_vec(), |foldings, found| {
+        if let Edited::Wrapper { ports, .. } = found {
+            ports.rejoin_folding(foldings);
         }
     });
     model
@@ -185,10 +196,14 @@ pub(crate) fn settle_statistics<M: Module>(model: &M) {
     drop(model.valid());
 }
 
+/// Captures the plain model.
+pub(crate) fn capture<M: Module>(model: &M, dummy: &DummyInput<M>) -> Result<Captured, Error> {
+    Ok(graph::capture(&plain(model.valid()), dummy)?)
+}
+
 /// Captures and analyses the plain model.
 pub(crate) fn analyze<M: Module>(model: &M, dummy: &DummyInput<M>) -> Result<ChannelGraph, Error> {
-    let plain = plain(model.valid());
-    Ok(ChannelGraph::analyze(&graph::capture(&plain, dummy)?)?)
+    Ok(ChannelGraph::analyze(&capture(model, dummy)?)?)
 }
 
 pub(crate) fn masks(spaces: &Spaces) -> Masks {
@@ -214,7 +229,10 @@ pub(crate) fn masked<M: Module>(model: M) -> M {
     };
     let (model, ()) = walk::edit(model, (), move |(), found| match found {
         Edited::Simulation(space) => without_quantization(space),
-        Edited::Wrapper { ports, .. } => ports.spaces_mut().for_each(without_quantization),
+        Edited::Wrapper { ports, .. } => {
+            ports.set_folding(None);
+            ports.spaces_mut().for_each(without_quantization);
+        }
     });
     model
 }

@@ -14,6 +14,7 @@ use crate::algorithm::{Algorithm, Run};
 use crate::attach::{self, Spaces};
 use crate::compressed::{Calibration, Compressed, Masks};
 use crate::evaluator::Evaluator;
+use crate::folding::{self, Folding};
 use crate::graph::ChannelGraph;
 use crate::history::{History, StepRecord};
 use crate::layer::{LayerInfo, layers};
@@ -34,6 +35,7 @@ pub struct Compressor<M, I> {
     pub(crate) phase: Arc<Phase>,
     pub(crate) algorithms: Vec<Box<dyn Algorithm<M, I>>>,
     pub(crate) evaluator: Evaluator<M, I>,
+    pub(crate) foldings: Vec<Arc<Folding>>,
     pub(crate) graph: OnceLock<Arc<ChannelGraph>>,
     pub(crate) progress: Progress,
 }
@@ -101,6 +103,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
             phase,
             algorithms: Vec::new(),
             evaluator,
+            foldings: Vec::new(),
             graph: OnceLock::new(),
             progress,
         }
@@ -201,7 +204,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         Ok(claimed)
     }
 
-    fn attach(&mut self, targets: &[TargetId]) -> Result<(), Error> {
+    pub(crate) fn attach(&mut self, targets: &[TargetId]) -> Result<(), Error> {
         let missing: Vec<TargetId> = targets
             .iter()
             .filter(|id| !self.spaces.contains_key(*id))
@@ -210,6 +213,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         if missing.is_empty() {
             return Ok(());
         }
+        folding::check_claims(&self.foldings, &missing)?;
         let spaces = attach::new_spaces(&self.layers, &missing, &self.phase)?;
         self.model = attach::attach(self.model.clone(), &spaces)?;
         self.spaces.extend(spaces);

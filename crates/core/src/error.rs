@@ -48,6 +48,17 @@ pub enum Error {
         mode: Mode,
     },
 
+    /// A norm cannot be folded into the layer before it.
+    #[error("`{norm}` cannot be folded into `{host}`: {reason}")]
+    Folding {
+        /// The layer that would take up the norm.
+        host: String,
+        /// The norm.
+        norm: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+
     /// The model has no such target.
     #[error("the model has no target `{target}`: {reason}")]
     UnknownTarget {

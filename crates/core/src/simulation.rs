@@ -8,6 +8,7 @@ use burn::module::{
 use burn::tensor::{Device, Tensor};
 use indexmap::IndexMap;
 
+use crate::folding;
 use crate::space::TargetSpace;
 use crate::walk;
 
@@ -72,7 +73,7 @@ impl Reparameterization for Simulation {
     const NAME: &'static str = "simulation";
 
     fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
-        self.space.simulate_parameter(base)
+        folding::read(&self.space, base)
     }
 }
 

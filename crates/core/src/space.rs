@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::block::Grid;
@@ -349,6 +349,24 @@ impl TargetSpace {
         self.simulate(base)
     }
 
+    /// Executes the simulated logic on a parameter that a norm was folded into: observe, quantize,
+    /// mask. The observer follows what the model computes with, which is made anew in each pass.
+    pub(crate) fn simulate_folded<const D: usize>(&self, folded: Tensor<D>) -> Tensor<D> {
+        if !self.lock().bypassed && self.phase.is_training() {
+            self.follow_inside(&folded);
+        }
+        self.simulate(folded)
+    }
+
+    /// Executes the mask alone.
+    pub(crate) fn simulate_mask<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
+        let mut inner = self.lock();
+        match inner.bypassed {
+            true => base,
+            false => inner.mask(base),
+        }
+    }
+
     /// Executes the simulated logic on an input or output: observe, quantize, mask, record.
     pub(crate) fn simulate_activation<const D: usize>(&self, value: Tensor<D>) -> Tensor<D> {
         {
@@ -369,12 +387,7 @@ impl TargetSpace {
             }
         }
         if self.phase.is_training() {
-            let seen = FlatTensor::new(value.clone().detach().without_autodiff());
-            if let Err(reason) = self.follow(&seen) {
-                self.lock()
-                    .failure
-                    .get_or_insert(Failure::Observation(reason));
-            }
+            self.follow_inside(&value);
         }
         let value = self.simulate(value);
         let mut inner = self.lock();
@@ -386,6 +399,16 @@ impl TargetSpace {
         value
     }
 
+    /// Lets the observer see `value` inside a forward pass.
+    fn follow_inside<const D: usize>(&self, value: &Tensor<D>) {
+        let seen = FlatTensor::new(value.clone().detach().without_autodiff());
+        if let Err(reason) = self.follow(&seen) {
+            self.lock()
+                .failure
+                .get_or_insert(Failure::Observation(reason));
+        }
+    }
+
     fn simulate<const D: usize>(&self, value: Tensor<D>) -> Tensor<D> {
         let mut inner = self.lock();
         if inner.bypassed {
@@ -395,13 +418,7 @@ impl TargetSpace {
             Some(transform) => transformed(transform.as_ref(), value, None),
             None => inner.quantize(value),
         };
-        match inner.apply_mask.clone() {
-            Some(transform) => {
-                let mask = inner.full_mask(&value);
-                transformed(transform.as_ref(), value, mask)
-            }
-            None => inner.apply_mask(value),
-        }
+        inner.mask(value)
     }
 }
 
@@ -418,6 +435,17 @@ fn transformed<const D: usize>(
 }
 
 impl Inner {
+    /// Applies the mask, by the transform that stands in its place if there is one.
+    fn mask<const D: usize>(&mut self, value: Tensor<D>) -> Tensor<D> {
+        match self.apply_mask.clone() {
+            Some(transform) => {
+                let mask = self.full_mask(&value);
+                transformed(transform.as_ref(), value, mask)
+            }
+            None => self.apply_mask(value),
+        }
+    }
+
     fn quantize<const D: usize>(&mut self, value: Tensor<D>) -> Tensor<D> {
         let Some(quantization) = &self.quantization else {
             return value;
@@ -496,6 +524,10 @@ impl Inner {
         };
         let Some(mask) = &self.mask else { return value };
         let shape: [usize; D] = std::array::from_fn(|dim| mask.shape()[dim]);
+        let values = match value.dtype() == values.dtype() {
+            true => values,
+            false => values.cast(FloatDType::from(value.dtype())),
+        };
         mask.method().apply(value, values.reshape(shape))
     }
 

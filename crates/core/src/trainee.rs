@@ -196,6 +196,7 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
             }
         }
         chain.model = attach::rejoin(self.model.train(), &chain.spaces);
+        chain.model = attach::rejoin_foldings(chain.model, &chain.foldings);
         let (step, total_steps) = (chain.progress.step, chain.progress.total_steps);
         if step != total_steps {
             log::warn!("the run ends after {step} steps, but was laid out for {total_steps}");

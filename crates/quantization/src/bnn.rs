@@ -251,7 +251,7 @@ mod tests {
     use super::*;
     use crate::learned::testing::{
         Chain, any, cause, chain, close, floats, learner_agrees, net, nothing_changes_at_the_end,
-        resumes, rules,
+        of, resumes, rules,
     };
 
     const ALL: &str = r#"[{"op_types": ["Linear"], "target_names": ["_input_0", "weight"]}]"#;
@@ -318,7 +318,15 @@ mod tests {
     #[test]
     fn runs_can_be_stopped_and_driven_by_a_learner() {
         resumes("bnn", build);
-        learner_agrees(build);
+        let at_the_edge = || {
+            let net = net([[0.99, -0.99], [-0.99, 0.99]], [[0.99], [-0.99]]);
+            fuse(of(net), ALL, BnnConfig::new()).unwrap()
+        };
+        let mut chain = at_the_edge();
+        chain.advance(&Budget::steps(4), None).unwrap();
+        let raw = floats(chain.model().second.weight.base());
+        assert!(raw.iter().any(|weight| weight.abs() == 1.0), "{raw:?}");
+        learner_agrees(at_the_edge);
         nothing_changes_at_the_end(build);
     }
 

@@ -7,6 +7,7 @@ use burn_compress_core::config::{ConfigList, Selected};
 use burn_compress_core::layer::LayerInfo;
 use burn_compress_core::{Compressor, Error, Mode, Quantization, Target, TargetId, TargetSpace};
 
+use crate::fuse;
 use crate::{ApplyMethod, QuantizationError, QuantizationSettings};
 
 /// A target of a quantizer.
@@ -58,6 +59,20 @@ pub(crate) fn claim<M: Module + 'static, I: 'static>(
     method: ApplyMethod,
 ) -> Result<Vec<Claimed>, Error> {
     let selected = config.select(compressor.layers())?;
+    fuse::refuse(&selected).map_err(error_of("quantization"))?;
+    claim_selected(compressor, selected, method)
+}
+
+/// Claims these targets; nothing is quantized yet.
+///
+/// # Errors
+///
+/// A target that another quantizer has.
+pub(crate) fn claim_selected<M: Module + 'static, I: 'static>(
+    compressor: &mut Compressor<M, I>,
+    selected: Vec<Selected<QuantizationSettings>>,
+    method: ApplyMethod,
+) -> Result<Vec<Claimed>, Error> {
     let ids: Vec<TargetId> = selected.iter().map(Selected::id).collect();
     let spaces = compressor.claim(Mode::Quantization, &ids)?;
     let claimed = selected.into_iter().zip(spaces).map(|(selected, space)| {

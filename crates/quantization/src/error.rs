@@ -116,6 +116,15 @@ pub enum QuantizationError {
         value: f32,
     },
 
+    /// Layers cannot be fused.
+    #[error("{names:?} cannot be fused: {reason}")]
+    Fusion {
+        /// The layers, the first of which is the host.
+        names: Vec<String>,
+        /// Why, and what to do.
+        reason: String,
+    },
+
     /// Nothing was observed, so there is no range to quantize.
     #[error("no values were observed: calibrate on at least one batch")]
     NothingObserved,

@@ -617,9 +617,13 @@ pub(crate) mod testing {
 
     const BATCHES: [[[f32; 2]; 2]; 2] = [[[0.9, -0.4], [0.2, 0.7]], [[-0.3, 1.1], [0.5, 0.6]]];
 
-    /// Any weights and batches; the batches lie on the plain device.
+    /// Any weights and batches.
     pub fn any() -> Chain {
-        let net = net([[0.31, -0.82], [0.57, 0.24]], [[0.73], [-0.46]]);
+        of(net([[0.31, -0.82], [0.57, 0.24]], [[0.73], [-0.46]]))
+    }
+
+    /// Some batches, which lie on the plain device.
+    pub fn of(net: Net) -> Chain {
         chain(net, BATCHES.to_vec(), 0.05)
     }
 

@@ -7,6 +7,7 @@
 //! - [`QuantizationSettings`]: one rule of a configuration.
 //! - [`blocks`]: the smallest and largest value of each block of a tensor.
 //! - [`range`]: scale and zero point of a range.
+//! - [`fold`]: a batch norm folded into the layer before it.
 //! - [`observer`]: from the values of a target to its range.
 //! - [`QatQuantizer`]: quantization-aware training.
 //! - [`PtqQuantizer`]: calibration without training.
@@ -28,6 +29,8 @@ mod dtype;
 mod edit;
 mod error;
 mod fixed;
+pub mod fold;
+mod fuse;
 mod granularity;
 mod learned;
 pub mod lsq;

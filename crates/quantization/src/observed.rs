@@ -5,14 +5,16 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
-    AlgorithmState, BoxError, Compressor, Error, FlatTensor, Quantization, Target, TargetId,
-    TargetSpace, parameters,
+    AlgorithmState, BoxError, Compressor, Error, FlatTensor, Quantization, TargetId, TargetSpace,
+    parameters,
 };
 use indexmap::{IndexMap, IndexSet};
 
-use crate::claim::{Claimed, claim, error_of};
+use crate::claim::{Claimed, claim_selected, error_of};
+use crate::fuse::Fusions;
 use crate::{
     ApplyMethod, ObserverKind, QuantDtype, QuantizationError, QuantizationSettings, TargetObserver,
+    fuse,
 };
 
 /// What a quantizer with observers does where the configuration does not say otherwise.
@@ -21,13 +23,17 @@ pub(crate) struct Defaults {
     pub(crate) method: ApplyMethod,
     pub(crate) observer: ObserverKind,
     pub(crate) check_finite: bool,
+    /// Whether the quantizer fuses layers.
+    pub(crate) fuses: bool,
 }
 
 /// Targets and their observers.
 #[derive(Debug)]
 pub(crate) struct Observed {
     pub(crate) targets: Vec<(Claimed, Arc<TargetObserver>)>,
+    /// Those that are observed once a step, not where the forward pass folds them.
     parameters: IndexSet<String>,
+    fusions: Fusions,
 }
 
 impl Observed {
@@ -35,14 +41,23 @@ impl Observed {
     ///
     /// # Errors
     ///
-    /// Those of [`claim`], and a type that no range can be laid over; nothing is claimed then.
+    /// A configuration that does not fit the model, a type that no range can be laid over, layers
+    /// that cannot be fused, and a target that another quantizer has.
     pub(crate) fn claim<M: Module + 'static, I: 'static>(
         compressor: &mut Compressor<M, I>,
         config: &ConfigList<QuantizationSettings>,
         defaults: &Defaults,
     ) -> Result<Self, Error> {
+        let mut chosen = config.select(compressor.layers())?;
+        let mut fusions = match defaults.fuses {
+            true => Fusions::plan(compressor, &mut chosen, defaults.name)?,
+            false => {
+                fuse::refuse(&chosen).map_err(error_of(defaults.name))?;
+                Fusions::default()
+            }
+        };
         let mut observers = Vec::new();
-        for selected in config.select(compressor.layers())? {
+        for selected in chosen.clone() {
             let settings = &selected.settings;
             let observer = refuse_binary(settings.dtype())
                 .and_then(|()| {
@@ -52,10 +67,14 @@ impl Observed {
                 .map_err(error_of(defaults.name))?;
             observers.push(Arc::new(observer.with_check(defaults.check_finite)));
         }
-        let claimed = claim(compressor, config, defaults.method)?;
-        let params = claimed.iter().filter(|claimed| claimed.target().is_param());
+        let claimed = claim_selected(compressor, chosen, defaults.method)?;
+        fusions.start(compressor)?;
+        let once_a_step =
+            |claimed: &&Claimed| claimed.target().is_param() && !fusions.folds(claimed.id());
+        let params = claimed.iter().filter(once_a_step);
         Ok(Self {
             parameters: params.map(|claimed| claimed.id().to_string()).collect(),
+            fusions,
             targets: claimed.into_iter().zip(observers).collect(),
         })
     }
@@ -64,6 +83,15 @@ impl Observed {
     pub(crate) fn follow(&self) {
         for (claimed, observer) in &self.targets {
             claimed.space.set_observer(Some(observer.clone()));
+        }
+    }
+
+    /// Lets the observers of inputs and outputs follow the training run.
+    pub(crate) fn follow_activations(&self) {
+        for (claimed, observer) in &self.targets {
+            if !claimed.target().is_param() {
+                claimed.space.set_observer(Some(observer.clone()));
+            }
         }
     }
 
@@ -87,11 +115,24 @@ impl Observed {
         spaces.find(|space| space.id() == id)
     }
 
-    /// The targets that are no parameters.
+    /// The targets whose values only a forward pass shows: all but parameters, and folded ones.
     pub(crate) fn activations(&self) -> Vec<Arc<TargetSpace>> {
         let spaces = self.targets.iter().map(|(claimed, _)| &claimed.space);
-        let activations = spaces.filter(|space| !matches!(space.id().target, Target::Param(_)));
+        let activations =
+            spaces.filter(|space| !space.id().target.is_param() || self.fusions.folds(space.id()));
         activations.cloned().collect()
+    }
+
+    /// Puts the folded values of fused layers in the place of the raw ones for good.
+    ///
+    /// # Errors
+    ///
+    /// A parameter that the model does not visit.
+    pub(crate) fn finish_fusions<M: Module>(
+        &self,
+        model: &M,
+    ) -> Result<IndexMap<TargetId, FlatTensor>, Error> {
+        self.fusions.finish(model)
     }
 
     /// Lets the observers see the parameters.

@@ -38,6 +38,8 @@ fn settings() -> impl Strategy<Value = QuantizationSettings> {
             granularity: Some(granularity),
             observer: Some(observer),
             apply_method: None,
+            fuse_names: None,
+            fuse: None,
         },
     )
 }

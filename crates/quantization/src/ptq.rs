@@ -40,6 +40,7 @@ use indexmap::IndexMap;
 
 use crate::bias::BiasCorrection;
 use crate::claim::error_of;
+use crate::fuse::is_wanted;
 use crate::observed::{Defaults, Observed};
 use crate::{ApplyMethod, ObserverKind, QuantizationError, QuantizationSettings};
 
@@ -159,7 +160,18 @@ impl<M: Module + 'static, I: 'static> PtqQuantizer<M, I> {
             }));
         }
         let selected = config.select(compressor.layers())?;
-        if quantizer.bias_correction || selected.iter().any(|item| !item.target.is_param()) {
+        let fused = selected.iter().find(|item| is_wanted(&item.settings));
+        if let (Some(item), true) = (fused, quantizer.bias_correction) {
+            return Err(error_of(name)(QuantizationError::Fusion {
+                names: vec![item.layer.path.clone()],
+                reason: "the biases of fused layers are made of the statistics of the norm and \
+                         cannot be corrected: leave out `bias_correction`, or `fuse` and \
+                         `fuse_names`"
+                    .to_string(),
+            }));
+        }
+        let runs = fused.is_some() || selected.iter().any(|item| !item.target.is_param());
+        if quantizer.bias_correction || runs {
             compressor.evaluator().require_forward(name)?;
         }
         let bias = match quantizer.bias_correction {
@@ -171,10 +183,11 @@ impl<M: Module + 'static, I: 'static> PtqQuantizer<M, I> {
             method: ApplyMethod::ClampRound,
             observer: ObserverKind::MinMax,
             check_finite: quantizer.check_finite,
+            fuses: name == NAME,
         };
         let observed = Observed::claim(compressor, config, &defaults)?;
         if quantizer.follow_training {
-            observed.follow();
+            observed.follow_activations();
         }
         Ok(Self {
             observed,
@@ -218,7 +231,7 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for PtqQuantizer<M, I> {
                 let (observed, evaluator) = (&self.observed, &self.evaluator);
                 bias.biases(run.model, observed, evaluator, self.config.batches)?
             }
-            None => IndexMap::new(),
+            None => self.observed.finish_fusions(run.model)?,
         })
     }
 

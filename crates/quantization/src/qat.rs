@@ -17,7 +17,8 @@
 //! Jacob et al., *Quantization and Training of Neural Networks for Efficient
 //! Integer-Arithmetic-Only Inference*, arXiv 1712.05877. Deviations: ranges of weights are averaged
 //! like those of activations, once a training step; the range always contains 0; batch norms are
-//! not folded.
+//! folded where the settings say so ([`fuse`](QuantizationSettings::fuse)), with their running
+//! statistics from the first step on.
 
 use std::any::Any;
 
@@ -25,8 +26,10 @@ use burn::config::Config;
 use burn::module::Module;
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
-    Algorithm, AlgorithmState, BoxError, Compressor, Error, Evaluator, Mode, Run,
+    Algorithm, AlgorithmState, BoxError, Compressor, Error, Evaluator, FlatTensor, Mode, Run,
+    TargetId,
 };
+use indexmap::IndexMap;
 
 use crate::observed::{Defaults, Observed};
 use crate::{ApplyMethod, ObserverKind, QuantizationSettings};
@@ -117,6 +120,7 @@ impl QatQuantizer {
             method: ApplyMethod::QatClampRound,
             observer: ObserverKind::MovingAverage,
             check_finite: quantizer.check_finite,
+            fuses: true,
         };
         let observed = Observed::claim(&mut compressor, config, &defaults)?;
         observed.follow();
@@ -156,6 +160,10 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for QatQuantizer {
             self.enabled = true;
         }
         Ok(self.observed.observe_parameters(run.model)?)
+    }
+
+    fn rewrite(&mut self, run: Run<'_, M>) -> Result<IndexMap<TargetId, FlatTensor>, BoxError> {
+        Ok(self.observed.finish_fusions(run.model)?)
     }
 
     fn state(&self) -> Result<AlgorithmState, BoxError> {

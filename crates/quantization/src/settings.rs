@@ -16,6 +16,15 @@ use crate::{Granularity, ObserverKind, QuantDtype, QuantScheme, QuantizationErro
 /// | `granularity`  | `default`, `out_channel`, `in_channel`, `per_channel`, sizes | `default`   |
 /// | `observer`     | one of [`ObserverKind`](crate::ObserverKind)                 | algorithm's |
 /// | `apply_method` | `clamp_round`, `qat_clamp_round`, `bypass`                   | algorithm's |
+/// | `fuse_names`   | lists of layers, `[["conv", "bn", "relu"]]`                  | none        |
+/// | `fuse`         | `true`, `false`                                              | `false`     |
+///
+/// Layers that are fused are quantized as the one operation that they are in a deployed network: a
+/// convolution or linear layer, then a batch norm, a rectifier or both. The norm is folded into the
+/// weight before that is rounded (see [`fold`](crate::fold)), and the output is rounded at the end
+/// of the sequence: its target is `_output_0` of the last layer. `fuse_names` lists sequences;
+/// `fuse` finds those that begin with a layer of the rule. All layers of a sequence stand in a
+/// `Wrapper`, and the evaluator needs a dummy input, which shows what follows what.
 ///
 /// Without `target_names` a wrapped layer has its first input, its weight and its first output
 /// quantized, any other layer its weight. The bias is left out: integer arithmetic keeps it in 32
@@ -48,6 +57,12 @@ pub struct QuantizationSettings {
     /// How the quantization acts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub apply_method: Option<ApplyMethod>,
+    /// Sequences of layers, by path, that are quantized as one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fuse_names: Option<Vec<Vec<String>>>,
+    /// Whether to find such sequences.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fuse: Option<bool>,
 }
 
 impl QuantizationSettings {
@@ -98,6 +113,8 @@ impl Settings for QuantizationSettings {
             granularity: over.granularity.clone().or(self.granularity),
             observer: over.observer.or(self.observer),
             apply_method: over.apply_method.or(self.apply_method),
+            fuse_names: over.fuse_names.clone().or(self.fuse_names),
+            fuse: over.fuse.or(self.fuse),
         }
     }
 

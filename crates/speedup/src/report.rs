@@ -226,11 +226,10 @@ impl fmt::Display for SpeedupReport {
             )?;
         }
         if let (Some(storage), Some(ratio)) = (self.storage, self.compression_ratio()) {
-            let (dense, file) = (self.bytes.dense, storage.file_bytes);
+            let (name, dense, file) = ("file", self.bytes.dense, storage.file_bytes);
             writeln!(
                 f,
-                "{:<10}  {dense:>12} -> {file:>12}  ({ratio:.1} times smaller)",
-                "file"
+                "{name:<10}  {dense:>12} -> {file:>12}  ({ratio:.1} times smaller)"
             )?;
         }
         write!(f, "largest relative error {:.1e}", self.max_relative_error)?;

@@ -101,6 +101,11 @@ struct Described {
 
 /// Saves a small model and its state in one file, quantized parameters as integers.
 ///
+/// A quantized parameter takes 1 to 8 bits a value, as its type says. What is loaded computes bit
+/// for bit the same, but its raw values are the rounded ones; to train on from the unrounded ones,
+/// save with [`SaveConfig::with_master_weights`]. A parameter whose type has more bits, or whose
+/// quantization does not act yet, is stored as floats.
+///
 /// The simulations that hang on the model are not saved: these are the state. The file is built
 /// beside `path` and takes its name when it is complete, so that a failure leaves whatever was there
 /// before.

@@ -5,7 +5,9 @@
 //! ```
 //!
 //! Removing channels that are exactly zero changes sums by the order of their terms at most, so the
-//! tolerance is that of `f32`. Quantized values are different: one that lies on a rounding boundary
+//! tolerance is that of `f32`. A model whose output is small beside what cancels in it can miss it
+//! by rounding alone; then both are computed once more in `f64`, where the device has it and the
+//! dummy input is one of tensors, and that decides. Quantized values are different: one that lies on a rounding boundary
 //! may fall to the other side because of the last bit and then moves by a whole step. Models are
 //! therefore verified without their simulated quantization, and the values that move with it are
 //! counted.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Device, Float, FloatDType, Int, Tensor, TensorData};
 use burn_capture::{CaptureBackend, TensorId};
 
 /// Inputs of a forward pass together with the way to call it.
@@ -27,6 +27,8 @@ use burn_capture::{CaptureBackend, TensorId};
 /// a tensor that it makes itself must be made on that device.
 pub struct DummyInput<M> {
     forward: Arc<Forward<M>>,
+    /// The same in `f64`, if the inputs are known.
+    widened: Option<Arc<Forward<M>>>,
 }
 
 type Forward<M> = dyn Fn(&M, &Device) -> Traced + Send + Sync;
@@ -46,16 +48,21 @@ impl<M> DummyInput<M> {
         I: ForwardInputs + 'static,
         O: ForwardOutputs + 'static,
     {
-        let forward = move |model: &M, device: &Device| {
-            let inputs = inputs.to_device(device);
+        let call = Arc::new(move |model: &M, device: &Device, widen: bool| {
+            let mut inputs = inputs.to_device(device);
+            if widen {
+                inputs = inputs.widen();
+            }
             let described = inputs.describe();
             Traced {
                 inputs: described,
                 outputs: Box::new(forward(model, inputs)),
             }
-        };
+        });
+        let widened = call.clone();
         Self {
-            forward: Arc::new(forward),
+            forward: Arc::new(move |model, device| call(model, device, false)),
+            widened: Some(Arc::new(move |model, device| widened(model, device, true))),
         }
     }
 
@@ -73,12 +80,25 @@ impl<M> DummyInput<M> {
         };
         Self {
             forward: Arc::new(forward),
+            widened: None,
         }
     }
 
     /// Runs the forward pass on `device`, where `model` has to be, and reads its outputs.
     pub fn run(&self, model: &M, device: &Device) -> Vec<TensorData> {
         (self.forward)(model, device).outputs.data()
+    }
+
+    /// Runs the forward pass of a model in `f64` with the inputs in `f64`.
+    ///
+    /// None for [`from_fn`](Self::from_fn), where the closure makes the inputs.
+    ///
+    /// # Panics
+    ///
+    /// On a device without `f64`.
+    pub fn run_f64(&self, model: &M, device: &Device) -> Option<Vec<TensorData>> {
+        let forward = self.widened.as_ref()?;
+        Some(forward(model, device).outputs.data())
     }
 
     pub(super) fn trace(&self, model: &M, device: &Device) -> Traced {
@@ -90,6 +110,7 @@ impl<M> Clone for DummyInput<M> {
     fn clone(&self) -> Self {
         Self {
             forward: self.forward.clone(),
+            widened: self.widened.clone(),
         }
     }
 }
@@ -107,6 +128,11 @@ pub trait ForwardInputs: Send + Sync {
     where
         Self: Sized;
 
+    /// The same tensors, those of floats in `f64`.
+    fn widen(self) -> Self
+    where
+        Self: Sized;
+
     /// Shape and, on the capture device, identifier of each tensor.
     fn describe(&self) -> Vec<(Option<TensorId>, Vec<usize>)>;
 }
@@ -121,10 +147,15 @@ pub trait ForwardOutputs {
 }
 
 macro_rules! impl_tensor {
-    ($($kind:ty),+) => {$(
+    ($($kind:ty, $tensor:ident => $widened:expr;)+) => {$(
         impl<const D: usize> ForwardInputs for Tensor<D, $kind> {
             fn to_device(&self, device: &Device) -> Self {
                 self.clone().to_device(device)
+            }
+
+            fn widen(self) -> Self {
+                let $tensor = self;
+                $widened
             }
 
             fn describe(&self) -> Vec<(Option<TensorId>, Vec<usize>)> {
@@ -145,13 +176,21 @@ macro_rules! impl_tensor {
     )+};
 }
 
-impl_tensor!(burn::tensor::Float, Int, Bool);
+impl_tensor! {
+    Float, tensor => tensor.cast(FloatDType::F64);
+    Int, tensor => tensor;
+    Bool, tensor => tensor;
+}
 
 macro_rules! impl_tuple {
     ($($name:ident $index:tt),+) => {
         impl<$($name: ForwardInputs),+> ForwardInputs for ($($name,)+) {
             fn to_device(&self, device: &Device) -> Self {
                 ($(self.$index.to_device(device),)+)
+            }
+
+            fn widen(self) -> Self {
+                ($(self.$index.widen(),)+)
             }
 
             fn describe(&self) -> Vec<(Option<TensorId>, Vec<usize>)> {
@@ -231,5 +270,19 @@ mod tests {
             model.forward(Tensor::<2>::ones([5, 3], device))
         });
         assert_eq!(dummy.run(&model, &device)[0].shape().to_vec(), [5, 2]);
+        assert!(dummy.run_f64(&model, &device).is_none());
+    }
+
+    #[test]
+    fn inputs_in_f64() {
+        let device = Device::flex();
+        let inputs = (
+            Tensor::<1>::from_floats([0.5], &device),
+            Tensor::<1, Int>::from_ints([3], &device),
+        );
+        let dummy = DummyInput::new(inputs, |_: &(), (x, n)| (x / 3.0, n));
+        let outputs = dummy.run_f64(&(), &device).unwrap();
+        assert_eq!(outputs[0].try_to_vec::<f64>().unwrap(), [0.5 / 3.0]);
+        assert_eq!(outputs[1].shape().to_vec(), [1]);
     }
 }

@@ -21,6 +21,7 @@
 //! | `dummy.rs`    | [`DummyInput`]: inputs and the call of the forward pass           |
 //! | `capture.rs`  | [`capture`]: operations, parameters by path, ports                |
 //! | `ports.rs`    | recorder of the inputs and outputs of wrapped layers              |
+//! | `sequence.rs` | which wrapped layer directly follows another                      |
 //! | `labels.rs`   | union-find of labels, labelled axes                               |
 //! | `analysis.rs` | what is known of every tensor                                     |
 //! | `rules/`      | one rule for every operation                                      |
@@ -65,6 +66,7 @@ mod macs;
 mod plan;
 pub(crate) mod ports;
 mod rules;
+mod sequence;
 
 #[cfg(test)]
 mod tests;
@@ -76,3 +78,4 @@ pub use group::{ChannelGraph, ChannelGroup, GroupMember, GroupedConv, ParamNode}
 pub use labels::ChannelId;
 pub use macs::OperationMacs;
 pub use plan::{DepthwiseSlice, GroupedRows, ParamSlice, PortSlice, SlicePlan};
+pub use sequence::Successor;

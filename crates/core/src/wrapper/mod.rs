@@ -3,6 +3,7 @@
 mod layers;
 mod port;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
@@ -12,9 +13,10 @@ use burn::module::{
 };
 use burn::tensor::Device;
 
-pub(crate) use port::Ports;
 pub use port::{Activation, Port};
+pub(crate) use port::{Part, Ports};
 
+use crate::folding::{self, Folding, Host, Norm};
 use crate::layer::announce_wrapper;
 use crate::walk;
 
@@ -48,6 +50,16 @@ pub trait Layer<I>: Module {
 
     /// Runs the layer.
     fn forward(&self, input: I) -> Self::Output;
+
+    /// The layer as one that a norm can be folded into, if it is such a layer.
+    fn host(&self) -> Option<Box<dyn Host>> {
+        None
+    }
+
+    /// What the layer computes with, if it is a batch norm.
+    fn norm(&self) -> Option<Norm> {
+        None
+    }
 }
 
 /// Stands around a layer and executes the simulated logic of its inputs and outputs in its place.
@@ -109,8 +121,44 @@ impl<L> Wrapper<L> {
             return self.layer.forward(input);
         }
         let input = input.pass(&self.ports.inputs());
-        let output = self.layer.forward(input);
+        let output = match self.ports.folding() {
+            None => self.layer.forward(input),
+            Some((Part::Host, folding)) => self.forward_host(folding, input),
+            Some((Part::Norm, folding)) => self.forward_norm(folding, input),
+        };
         output.pass(&self.ports.outputs())
+    }
+
+    /// Leaves the input for the norm and returns what its running statistics are made of.
+    fn forward_host<I>(&self, folding: &Folding, input: I) -> L::Output
+    where
+        L: Layer<I>,
+        I: Activation,
+        L::Output: Activation,
+    {
+        let kept = RefCell::new(None);
+        let input = input.pass(&Port::keep(&kept));
+        let output = folding::raw(|| self.layer.forward(input));
+        if let (Some(host), Some(input)) = (Layer::<I>::host(&self.layer), kept.take()) {
+            folding.leave(host, input);
+        }
+        output
+    }
+
+    /// Shows the input to the norm and returns the output of the folded host.
+    fn forward_norm<I>(&self, folding: &Folding, input: I) -> L::Output
+    where
+        L: Layer<I>,
+        I: Activation,
+        L::Output: Activation,
+    {
+        let Some(call) = folding.take() else {
+            return self.layer.forward(input);
+        };
+        let output = self.layer.forward(input.pass(&Port::detach()));
+        // Asked only now that the running statistics have moved.
+        let folded = Layer::<I>::norm(&self.layer).map(|norm| folding.run(&call, norm));
+        output.pass(&Port::replace(&RefCell::new(folded)))
     }
 }
 

@@ -1,13 +1,15 @@
 //! The inputs and outputs of a wrapped layer.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use burn::nn::attention::{MhaInput, MhaOutput};
 use burn::tensor::{Bool, Int, Tensor};
 use indexmap::IndexMap;
 
+use crate::folding::Folding;
 use crate::graph::ports as recorder;
-use crate::space::TargetSpace;
+use crate::space::{FlatTensor, TargetSpace};
 use crate::target::Target;
 
 /// What hangs on a wrapper: its path in the model and a state for each simulated input and output.
@@ -15,12 +17,21 @@ use crate::target::Target;
 pub(crate) struct Ports {
     path: Option<Arc<str>>,
     spaces: IndexMap<Target, Arc<TargetSpace>>,
+    folding: Option<(Part, Arc<Folding>)>,
+}
+
+/// What a layer is in a folding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Host,
+    Norm,
 }
 
 impl Ports {
     /// Whether a forward pass has nothing to do here.
     pub(crate) fn are_idle(&self) -> bool {
-        self.path.is_none() || (self.spaces.is_empty() && !recorder::recording())
+        let empty = self.spaces.is_empty() && self.folding.is_none();
+        self.path.is_none() || (empty && !recorder::recording())
     }
 
     pub(crate) fn set_path(&mut self, path: &str) {
@@ -33,6 +44,25 @@ impl Ports {
 
     pub(crate) fn detach_all(&mut self) {
         self.spaces.clear();
+        self.folding = None;
+    }
+
+    pub(crate) fn set_folding(&mut self, folding: Option<(Part, Arc<Folding>)>) {
+        self.folding = folding;
+    }
+
+    pub(crate) fn rejoin_folding(&mut self, shared: &[Arc<Folding>]) {
+        if let Some((_, folding)) = &mut self.folding
+            && let Some(shared) = shared.iter().find(|shared| shared.is_copy_of(folding))
+        {
+            *folding = shared.clone();
+        }
+    }
+
+    /// The folding that the layer takes part in, unless it has ended.
+    pub(crate) fn folding(&self) -> Option<(Part, &Folding)> {
+        let (part, folding) = self.folding.as_ref()?;
+        (folding.is_active() && !recorder::recording()).then_some((*part, folding))
     }
 
     pub(crate) fn spaces(&self) -> impl Iterator<Item = &Arc<TargetSpace>> {
@@ -50,42 +80,86 @@ impl Ports {
             spaces: spaces
                 .map(|(target, space)| (target.clone(), space.snapshot()))
                 .collect(),
+            folding: self
+                .folding
+                .as_ref()
+                .filter(|(_, folding)| folding.is_active())
+                .map(|(part, folding)| (*part, folding.snapshot())),
         }
     }
 
     pub(crate) fn inputs(&self) -> Port<'_> {
-        Port {
+        Port(Passage::Simulate {
             ports: self,
             side: Target::Input,
-        }
+        })
     }
 
     pub(crate) fn outputs(&self) -> Port<'_> {
-        Port {
+        Port(Passage::Simulate {
             ports: self,
             side: Target::Output,
-        }
+        })
     }
 }
 
 /// One side of a wrapped layer, through which its inputs or outputs pass.
 #[derive(Debug)]
-pub struct Port<'a> {
-    ports: &'a Ports,
-    side: fn(usize) -> Target,
+pub struct Port<'a>(Passage<'a>);
+
+/// What happens to a tensor on its way.
+#[derive(Debug)]
+enum Passage<'a> {
+    /// It is simulated, or noted while a forward pass is captured.
+    Simulate {
+        ports: &'a Ports,
+        side: fn(usize) -> Target,
+    },
+    /// The first one is kept and goes on without its gradient.
+    Keep(&'a RefCell<Option<FlatTensor>>),
+    /// It goes on without its gradient.
+    Detach,
+    /// The first one is replaced.
+    Replace(&'a RefCell<Option<FlatTensor>>),
 }
 
-impl Port<'_> {
+impl<'a> Port<'a> {
+    pub(crate) fn keep(kept: &'a RefCell<Option<FlatTensor>>) -> Self {
+        Self(Passage::Keep(kept))
+    }
+
+    pub(crate) fn detach() -> Self {
+        Self(Passage::Detach)
+    }
+
+    pub(crate) fn replace(by: &'a RefCell<Option<FlatTensor>>) -> Self {
+        Self(Passage::Replace(by))
+    }
+
     /// Passes the tensor with position `index` and returns it simulated.
     pub fn tensor<const D: usize>(&self, index: usize, value: Tensor<D>) -> Tensor<D> {
-        let target = (self.side)(index);
-        if let (Some(path), true) = (&self.ports.path, recorder::recording()) {
+        let (ports, side) = match &self.0 {
+            Passage::Simulate { ports, side } => (ports, side),
+            Passage::Keep(kept) if index == 0 => {
+                kept.replace(Some(FlatTensor::new(value.clone())));
+                return value.detach();
+            }
+            Passage::Replace(by) if index == 0 => {
+                let dims = value.dims();
+                let by = by.take();
+                return by.map_or(value, |by| by.values.reshape(dims));
+            }
+            Passage::Keep(_) | Passage::Detach => return value.detach(),
+            Passage::Replace(_) => return value,
+        };
+        let target = side(index);
+        if let (Some(path), true) = (&ports.path, recorder::recording()) {
             if let Some(id) = recorder::tensor_id(&value) {
                 recorder::record_port(path, &target, id);
             }
             return value;
         }
-        match self.ports.spaces.get(&target) {
+        match ports.spaces.get(&target) {
             Some(space) => space.simulate_activation(value),
             None => value,
         }

@@ -56,7 +56,8 @@ fn nothing_is_masked_in_the_warm_up() {
                 .map_or(0, |(_, mask)| mask.removed())
         })
         .collect();
-    // 7/8 of the goal after step 3: int(2 * 0.4375) columns, then one of two elements each.
+    // 7/8 of the goal after step 3 is no whole column, int(2 * 0.4375). After step 4 one goes, of
+    // two elements.
     assert_eq!(removed, [0, 0, 0, 2, 2]);
 }
 

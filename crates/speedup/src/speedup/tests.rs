@@ -464,3 +464,32 @@ fn a_layer_without_channels_is_an_error() {
     let error = speed_up(&all, &Calibration::new()).unwrap_err();
     assert!(matches!(error, SpeedupError::NothingLeft { layer } if layer == "grouped"));
 }
+
+#[test]
+fn double_precision_tells_rounding_from_another_function() {
+    let net = Net::new(&Device::flex());
+    let compressed = |net: &Net| {
+        let (masks, calibration) = (Masks::new(), Calibration::new());
+        Compressed::from_parts(net.clone(), &masks, &calibration, History::default()).unwrap()
+    };
+    let none = Masks::new();
+    let speedup = ModelSpeedup::new(compressed(&net), dummy(&Device::flex()));
+    assert_eq!(speedup.error_f64(&net, &net, &none, &none), Some(0.0));
+
+    // The output is linear in the last layer, so it moves by the factor of its parameters.
+    let mut other = net.clone();
+    let factor = 1.0 + f32::EPSILON;
+    other.fc.weight = other.fc.weight.map(|weight| weight * factor);
+    other.fc.bias = other.fc.bias.map(|bias| bias.map(|bias| bias * factor));
+    let error = speedup.error_f64(&net, &other, &none, &none).unwrap();
+    assert!((5e-8..3e-7).contains(&error), "{error}");
+
+    // A mask that stays beside the parameters is widened with them.
+    let masks = Masks::from([(id("fc.bias"), rows(&[3], &[0, 1, 2]))]);
+    assert!(speedup.error_f64(&net, &net, &none, &masks).unwrap() > 1e-3);
+
+    let closure =
+        DummyInput::from_fn(|net: &Net, device| net.forward(Tensor::ones([1, 2, 2, 2], device)));
+    let speedup = ModelSpeedup::new(compressed(&net), closure);
+    assert_eq!(speedup.error_f64(&net, &net, &none, &none), None);
+}

@@ -182,6 +182,9 @@ fn compare_activation(
     Ok(())
 }
 
+/// The output of a step and the gradients of its parameters.
+type Seen = (Array, Vec<(String, FlatTensor)>);
+
 /// Trains a binary network.
 ///
 /// # Errors
@@ -200,7 +203,7 @@ pub fn bnn(case: &Case) -> Result<Checks> {
         let x = Activation::from_array(case.array(&format!("step{step}/x"))?, &device)?;
         batches.push((x, case.array(&format!("step{step}/upstream"))?.clone()));
     }
-    let seen: Arc<Mutex<Option<(Array, Vec<(String, FlatTensor)>)>>> = Arc::default();
+    let seen: Arc<Mutex<Option<Seen>>> = Arc::default();
     let sink = seen.clone();
     let evaluator = drive::evaluator(steps, learning_rate, move |model: &RefModel, step| {
         let (x, upstream) = &batches[*step];

@@ -13,6 +13,7 @@ pub mod few_bits;
 pub mod g;
 pub mod h;
 pub mod i;
+pub mod j;
 pub mod learned;
 
 /// Runs a case of any family.
@@ -31,7 +32,7 @@ pub fn run(case: &Case) -> Result<Checks> {
         "G" => g::run(case),
         "H" => h::run(case),
         "I" => i::run(case),
-        "J" => case.not_covered("folding of batch norms is not part of the library yet"),
+        "J" => j::run(case),
         other => Err(case.error(format!("unknown family {other}"))),
     }
 }

@@ -1,0 +1,364 @@
+//! Folding a batch norm into the layer before it while the model runs.
+//!
+//! A deployed network has no batch norm behind a convolution: it is folded into the weight and bias
+//! of the convolution, the *host*. What is quantized is the folded weight, so the simulation has to
+//! fold as well, in every forward pass:
+//!
+//! 1. The wrapper of the host runs it with its raw weight (masked, but not quantized) and leaves
+//!    its input and itself for the norm.
+//! 2. The wrapper of the norm shows that output to the norm, which moves its running statistics in
+//!    training. Then it runs the host again on the same input, with the folded parameters as they
+//!    are simulated, and returns that in the place of the norm's own output.
+//!
+//! How parameters are folded is a [`Fold`]; the state of one pair is a [`Folding`], started with
+//! [`Compressor::fold`](crate::Compressor::fold).
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use burn::module::{Module, Param};
+use burn::nn::conv::{Conv1d, Conv2d, Conv3d};
+use burn::nn::{BatchNorm, Linear};
+use burn::tensor::Tensor;
+use indexmap::IndexMap;
+
+use crate::compressor::Compressor;
+use crate::graph::Successor;
+use crate::simulation::Simulation;
+use crate::space::{FlatTensor, TargetSpace};
+use crate::target::{Target, TargetId};
+use crate::walk::{self, Edited};
+use crate::wrapper::Part;
+use crate::{Error, attach};
+
+/// What a batch norm computes with, each `[channels]`.
+///
+/// `y = (x - mean) / sqrt(variance + epsilon) * gamma + beta`
+#[derive(Clone, Debug)]
+pub struct Norm {
+    /// The learned factor; 1 without it.
+    pub gamma: Option<Tensor<1>>,
+    /// The learned shift; 0 without it.
+    pub beta: Option<Tensor<1>>,
+    /// The mean that is subtracted.
+    pub mean: Tensor<1>,
+    /// The variance that is divided by.
+    pub variance: Tensor<1>,
+    /// Added to the variance.
+    pub epsilon: f64,
+}
+
+/// How the parameters of a host take up the norm behind it; gradients flow through.
+pub trait Fold: fmt::Debug + Send + Sync {
+    /// The folded weight, in the shape of `weight`.
+    fn weight(&self, weight: FlatTensor, norm: &Norm) -> FlatTensor;
+
+    /// The folded bias, `[channels]`, also of a host that has none.
+    fn bias(&self, bias: Option<Tensor<1>>, norm: &Norm) -> Tensor<1>;
+}
+
+/// A layer that a norm can be folded into.
+pub trait Host {
+    /// Runs the layer on `input` with this bias, `[channels]`, in the place of its own.
+    fn forward(&self, input: FlatTensor, bias: Tensor<1>) -> FlatTensor;
+
+    /// Its own bias.
+    fn bias(&self) -> Option<&Param<Tensor<1>>>;
+}
+
+/// The state of a norm that is folded into its host.
+pub struct Folding {
+    key: u64,
+    host: String,
+    norm: String,
+    epsilon: f64,
+    fold: Arc<dyn Fold>,
+    active: AtomicBool,
+}
+
+impl fmt::Debug for Folding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Folding")
+            .field("host", &self.host)
+            .field("norm", &self.norm)
+            .field("active", &self.active)
+            .finish_non_exhaustive()
+    }
+}
+
+static NEXT_KEY: AtomicU64 = AtomicU64::new(0);
+
+impl Folding {
+    pub(crate) fn new(host: &str, norm: &str, epsilon: f64, fold: Arc<dyn Fold>) -> Self {
+        Self {
+            key: NEXT_KEY.fetch_add(1, Ordering::Relaxed),
+            host: host.to_string(),
+            norm: norm.to_string(),
+            epsilon,
+            fold,
+            active: AtomicBool::new(true),
+        }
+    }
+
+    /// Path of the layer that takes up the norm.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Path of the norm.
+    pub fn norm(&self) -> &str {
+        &self.norm
+    }
+
+    /// What the norm adds to its variance.
+    pub fn epsilon(&self) -> f64 {
+        self.epsilon
+    }
+
+    /// Lets both layers compute on their own again, from the next forward pass on: the host with
+    /// its parameters as they are simulated, and the norm behind it.
+    pub fn end(&self) {
+        self.active.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn is_active(&self) -> bool {
+        self.active.load(Ordering::Acquire)
+    }
+
+    /// A copy that does not end with this one.
+    pub(crate) fn snapshot(&self) -> Arc<Self> {
+        Arc::new(Self {
+            key: self.key,
+            host: self.host.clone(),
+            norm: self.norm.clone(),
+            epsilon: self.epsilon,
+            fold: self.fold.clone(),
+            active: AtomicBool::new(self.is_active()),
+        })
+    }
+
+    /// Whether a target does not exist in the folded model.
+    fn hides(&self, id: &TargetId) -> bool {
+        match id.target {
+            Target::Param(_) | Target::Input(_) => id.layer == self.norm,
+            Target::Output(_) => id.layer == self.host,
+        }
+    }
+
+    pub(crate) fn is_copy_of(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+
+    /// Leaves the host and its input for the norm.
+    pub(crate) fn leave(&self, host: Box<dyn Host>, input: FlatTensor) {
+        LEFT.with_borrow_mut(|left| left.insert(self.key, Call { host, input }));
+    }
+
+    /// Takes what the host left on this thread.
+    pub(crate) fn take(&self) -> Option<Call> {
+        LEFT.with_borrow_mut(|left| left.remove(&self.key))
+    }
+
+    /// Runs the host with its parameters folded and then simulated.
+    pub(crate) fn run(&self, call: &Call, norm: Norm) -> FlatTensor {
+        let own = call.host.bias();
+        let is_simulated =
+            |bias: &Param<Tensor<1>>| bias.reparameterization::<Simulation>().is_some();
+        let simulated = own.is_some_and(is_simulated);
+        let bias = own.map(Param::base);
+        let _scope = Scope::enter(Reading::Folded {
+            fold: self.fold.clone(),
+            norm: norm.clone(),
+        });
+        let bias = match (own, simulated) {
+            (Some(own), true) => own.val(),
+            _ => self.fold.bias(bias, &norm),
+        };
+        call.host.forward(call.input.clone(), bias)
+    }
+}
+
+/// A call of a host that waits for its norm.
+pub(crate) struct Call {
+    host: Box<dyn Host>,
+    input: FlatTensor,
+}
+
+/// How the parameters of a host are read.
+#[derive(Clone)]
+enum Reading {
+    /// As the running statistics see them: masked, neither folded nor quantized.
+    Raw,
+    /// Folded, then simulated.
+    Folded { fold: Arc<dyn Fold>, norm: Norm },
+}
+
+thread_local! {
+    /// What hosts have left for their norms. A model and its snapshots share their keys, but a
+    /// norm directly follows its host, so that never two of them wait on one thread.
+    static LEFT: RefCell<BTreeMap<u64, Call>> = const { RefCell::new(BTreeMap::new()) };
+    static READING: RefCell<Option<Reading>> = const { RefCell::new(None) };
+}
+
+/// Ends a reading however the forward pass ends.
+struct Scope {
+    outer: Option<Reading>,
+}
+
+impl Scope {
+    fn enter(reading: Reading) -> Self {
+        let outer = READING.replace(Some(reading));
+        Self { outer }
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        READING.set(self.outer.take());
+    }
+}
+
+/// Runs a host as the running statistics of its norm see it.
+pub(crate) fn raw<T>(run: impl FnOnce() -> T) -> T {
+    let _scope = Scope::enter(Reading::Raw);
+    run()
+}
+
+/// The parameter of `space` as the forward pass at hand reads it.
+pub(crate) fn read<const D: usize>(space: &TargetSpace, base: Tensor<D>) -> Tensor<D> {
+    let dims = base.dims();
+    match READING.with_borrow(Option::clone) {
+        None => space.simulate_parameter(base),
+        Some(Reading::Raw) => space.simulate_mask(base.detach()),
+        Some(Reading::Folded { fold, norm }) => {
+            let folded = match space.id().target.param_name() {
+                Some("weight") => fold.weight(FlatTensor::new(base), &norm).values,
+                Some("bias") => fold.bias(Some(FlatTensor::new(base).values), &norm),
+                _ => return space.simulate_parameter(base),
+            };
+            space.simulate_folded(folded.reshape(dims))
+        }
+    }
+}
+
+impl<M: Module + 'static, I: 'static> Compressor<M, I> {
+    /// The wrapped layer that directly follows each wrapped layer, captured with the dummy input.
+    ///
+    /// # Errors
+    ///
+    /// No dummy input, and a forward pass that cannot be captured.
+    pub fn successors(
+        &self,
+        algorithm: &'static str,
+    ) -> Result<IndexMap<String, Successor>, Error> {
+        let dummy = self.evaluator.require_dummy_input(algorithm)?;
+        Ok(attach::capture(&self.model, dummy)?.successors())
+    }
+
+    /// Folds a batch norm into the layer before it, in every forward pass from now on, until
+    /// [`Folding::end`].
+    ///
+    /// The simulation of the host's `weight` and `bias` then acts on the folded values, and their
+    /// observers follow these in the forward passes of the training run. Whether the norm directly
+    /// follows its host is for the caller to find out, with [`successors`](Self::successors).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Folding`] unless `host` is a wrapped convolution or linear layer and `norm` a
+    /// wrapped batch norm, when one of them is folded already, and when a compressor claims what
+    /// the folded model does not have: parameters or inputs of the norm, outputs of the host.
+    pub fn fold(
+        &mut self,
+        host: &str,
+        norm: &str,
+        fold: Arc<dyn Fold>,
+    ) -> Result<Arc<Folding>, Error> {
+        let refuse = |reason: String| Err(refused(host, norm, reason));
+        for folding in &self.foldings {
+            for layer in [host, norm] {
+                if [folding.host(), folding.norm()].contains(&layer) {
+                    return refuse(format!("`{layer}` is folded already"));
+                }
+            }
+        }
+        let (is_host, epsilon) = self.inspect(host, norm);
+        let Some(epsilon) = epsilon else {
+            return refuse(format!("`{norm}` is no wrapped batch norm"));
+        };
+        if !is_host {
+            return refuse(format!(
+                "`{host}` is no wrapped convolution and no wrapped linear layer"
+            ));
+        }
+        let folding = Arc::new(Folding::new(host, norm, epsilon, fold));
+        if let Some(id) = self.spaces.keys().find(|id| folding.hides(id)) {
+            return refuse(format!(
+                "a compressor of this chain has claimed `{id}`, which does not exist in the folded \
+                 model: leave it out, or leave the norm unfolded"
+            ));
+        }
+        // The weight is read through its simulation, also where nothing else is simulated.
+        self.attach(&[TargetId::new(host, Target::param("weight"))])?;
+        let parts = folding.clone();
+        let (model, ()) = walk::edit(self.model.clone(), (), move |(), found| {
+            if let Edited::Wrapper { path, ports, .. } = found {
+                let part = match path {
+                    path if path == parts.host() => Part::Host,
+                    path if path == parts.norm() => Part::Norm,
+                    _ => return,
+                };
+                ports.set_path(path);
+                ports.set_folding(Some((part, parts.clone())));
+            }
+        });
+        self.model = model;
+        self.foldings.push(folding.clone());
+        Ok(folding)
+    }
+
+    /// Whether a norm can be folded into the layer `host`, and the epsilon of the batch norm `norm`.
+    fn inspect(&self, host: &str, norm: &str) -> (bool, Option<f64>) {
+        let (host, norm) = (host.to_string(), norm.to_string());
+        let (_, found) = walk::edit(self.model.clone(), (false, None), move |seen, found| {
+            if let Edited::Wrapper { path, layer, .. } = found {
+                if path == host {
+                    seen.0 = layer.is::<Conv1d>()
+                        || layer.is::<Conv2d>()
+                        || layer.is::<Conv3d>()
+                        || layer.is::<Linear>();
+                } else if path == norm {
+                    seen.1 = layer.downcast_ref::<BatchNorm>().map(|norm| norm.epsilon);
+                }
+            }
+        });
+        found
+    }
+}
+
+/// Refuses targets that do not exist in the folded model.
+pub(crate) fn check_claims(foldings: &[Arc<Folding>], targets: &[TargetId]) -> Result<(), Error> {
+    for folding in foldings {
+        if let Some(id) = targets.iter().find(|id| folding.hides(id)) {
+            let reason = format!(
+                "`{id}` does not exist in the folded model, but a compressor claims it: leave it \
+                 out, or leave the norm unfolded"
+            );
+            return Err(refused(folding.host(), folding.norm(), reason));
+        }
+    }
+    Ok(())
+}
+
+fn refused(host: &str, norm: &str, reason: String) -> Error {
+    Error::Folding {
+        host: host.to_string(),
+        norm: norm.to_string(),
+        reason,
+    }
+}
+
+#[cfg(test)]
+mod tests;
