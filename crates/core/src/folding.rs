@@ -169,6 +169,7 @@ impl Folding {
             |bias: &Param<Tensor<1>>| bias.reparameterization::<Simulation>().is_some();
         let simulated = own.is_some_and(is_simulated);
         let bias = own.map(Param::base);
+        let norm = Arc::new(norm);
         let _scope = Scope::enter(Reading::Folded {
             fold: self.fold.clone(),
             norm: norm.clone(),
@@ -193,7 +194,10 @@ enum Reading {
     /// As the running statistics see them: masked, neither folded nor quantized.
     Raw,
     /// Folded, then simulated.
-    Folded { fold: Arc<dyn Fold>, norm: Norm },
+    Folded {
+        fold: Arc<dyn Fold>,
+        norm: Arc<Norm>,
+    },
 }
 
 thread_local! {

@@ -302,7 +302,7 @@ enum Values {
     /// The factors of the run, which are constants once the flag is set.
     Trained(Arc<Learnable>, Arc<AtomicBool>),
     /// Those of a snapshot, `[blocks]`.
-    Still(Tensor<1>),
+    Still(Box<Tensor<1>>),
 }
 
 impl Transform for Factor {
@@ -332,10 +332,10 @@ impl Transform for Factor {
     fn snapshot(&self) -> Arc<dyn Transform> {
         let factors = match &self.values {
             Values::Trained(learnable, _) => learnable.tensor().detach().without_autodiff(),
-            Values::Still(factors) => factors.clone(),
+            Values::Still(factors) => factors.as_ref().clone(),
         };
         Arc::new(Self {
-            values: Values::Still(factors),
+            values: Values::Still(Box::new(factors)),
             spread: self.spread.clone(),
         })
     }

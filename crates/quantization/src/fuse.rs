@@ -71,7 +71,7 @@ pub(crate) fn refuse(selected: &[Chosen]) -> Result<(), QuantizationError> {
     match selected.iter().find(|one| is_wanted(&one.settings)) {
         None => Ok(()),
         Some(one) => Err(error(
-            &[one.layer.path.clone()],
+            std::slice::from_ref(&one.layer.path),
             "this quantizer does not fuse layers: use QatQuantizer or PtqQuantizer, or leave out \
              `fuse` and `fuse_names`",
         )),

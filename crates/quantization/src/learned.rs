@@ -160,7 +160,7 @@ struct Tensors {
 
 #[derive(Clone, Debug)]
 enum ZeroPoint {
-    Fixed(Tensor<1>),
+    Fixed(Box<Tensor<1>>),
     Learned(Arc<Learnable>),
 }
 
@@ -171,7 +171,7 @@ impl Tensors {
 
     fn zero_point(&self) -> Tensor<1> {
         match &self.zero_point {
-            ZeroPoint::Fixed(values) => values.clone(),
+            ZeroPoint::Fixed(values) => values.as_ref().clone(),
             ZeroPoint::Learned(values) => values.tensor().detach().without_autodiff(),
         }
     }
@@ -191,9 +191,9 @@ impl Learned {
         let scale = learnable("scale", start.scale)?;
         let zero_point = match self.scheme {
             QuantScheme::Affine => ZeroPoint::Learned(learnable("zero_point", start.zero_point)?),
-            QuantScheme::Symmetric => {
-                ZeroPoint::Fixed(scale.tensor().detach().without_autodiff().zeros_like())
-            }
+            QuantScheme::Symmetric => ZeroPoint::Fixed(Box::new(
+                scale.tensor().detach().without_autodiff().zeros_like(),
+            )),
         };
         *self.tensors() = Some(Tensors {
             grid,

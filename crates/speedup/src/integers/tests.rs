@@ -66,7 +66,7 @@ fn other_ranges_are_no_types(#[case] qmin: f32, #[case] qmax: f32) {
 // Codes 1 to 6: 6|5|4|3|2|1 is 110 101 100 011 010 001, cut into bytes from the right.
 #[case::three_bits(
     "int3", (-3.0, 3.0), &[-2.0, -1.0, 0.0, 1.0, 2.0, 3.0],
-    &[0b11_010_001, 0b0_101_100_0, 0b11],
+    &[0b1101_0001, 0b0101_1000, 0b11],
 )]
 // Codes 0, 14, 7: the second in the upper half.
 #[case::four_bits("int4", (-7.0, 7.0), &[-7.0, 7.0, 0.0], &[0xe0, 0x07])]
