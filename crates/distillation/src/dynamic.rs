@@ -32,6 +32,44 @@ pub struct DistillConfig {
 }
 
 /// Adds the distance to a teacher's hidden states to the loss.
+///
+/// ```
+/// use burn::module::Module;
+/// use burn::nn::conv::{Conv2d, Conv2dConfig};
+/// use burn::optim::SgdConfig;
+/// use burn::tensor::{Device, Tensor};
+/// use burn_compress_core::config::ConfigList;
+/// use burn_compress_core::{Budget, Evaluator, Wrapper};
+/// use burn_compress_distillation::{DistillConfig, DynamicLayerwiseDistiller};
+///
+/// #[derive(Module, Debug)]
+/// struct Net {
+///     conv: Wrapper<Conv2d>,
+/// }
+///
+/// let device = Device::flex().autodiff();
+/// let net = |channels| Net {
+///     conv: Conv2dConfig::new([1, channels], [3, 3]).init(&device).into(),
+/// };
+/// let (student, teacher) = (net(2), net(2));
+/// let batch = Tensor::<4>::ones([1, 1, 8, 8], &device);
+/// let evaluator = Evaluator::new()
+///     .with_data(move |_epoch| vec![batch.clone()])
+///     .with_optimizer(SgdConfig::new().init())
+///     .with_learning_rate(0.1)
+///     .with_loss(|net: &Net, batch: &Tensor<4>| net.conv.forward(batch.clone()).mean());
+/// let compressed = DynamicLayerwiseDistiller::new(
+///     student,
+///     &ConfigList::from_json(r#"[{"op_names": ["conv"]}]"#)?,
+///     evaluator,
+///     &teacher,
+///     |teacher: &Net, batch: &Tensor<4>| teacher.conv.forward(batch.clone()),
+///     DistillConfig::new(0.5),
+/// )?
+/// .compress(Budget::steps(2))?;
+/// assert_eq!(compressed.history().steps.len(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct DynamicLayerwiseDistiller;
 

@@ -39,6 +39,26 @@ fn l2_norm(data: &[f32], blocks: &Blocks) -> Vec<f32> {
 /// Prunes blocks with the smallest Euclidean norm.
 ///
 /// Without a schedule the masks are generated once, before the first training step.
+///
+/// ```
+/// use burn::module::{Module, Param};
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::tensor::{Device, Tensor};
+/// use burn_compress_core::config::ConfigList;
+/// use burn_compress_core::{Budget, Evaluator};
+/// use burn_compress_pruning::{L2NormPruner, PrunerConfig};
+///
+/// // Two output channels, the columns: sqrt(9 + 16) = 5 and sqrt(0 + 36) = 6.
+/// let device = Device::flex();
+/// let mut model = LinearConfig::new(2, 2).with_bias(false).init(&device);
+/// model.weight = Param::from_tensor(Tensor::from_floats([[3.0, 0.0], [-4.0, 6.0]], &device));
+/// let config = ConfigList::from_json(r#"[{"op_types": ["Linear"], "sparse_ratio": 0.5}]"#)?;
+/// let options = PrunerConfig::new().with_coupled(false);
+/// let pruner = L2NormPruner::new(model, &config, Evaluator::<Linear, ()>::new(), options)?;
+/// let compressed = pruner.compress(Budget::none())?;
+/// assert_eq!(compressed.masks()[0].values(), [0.0, 1.0, 0.0, 1.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct L2NormPruner;
 

@@ -39,6 +39,26 @@ impl Importance for Level {
 /// Prunes the smallest elements.
 ///
 /// Without a schedule the masks are generated once, before the first training step.
+///
+/// ```
+/// use burn::module::{Module, Param};
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::tensor::{Device, Tensor};
+/// use burn_compress_core::config::ConfigList;
+/// use burn_compress_core::{Budget, Evaluator};
+/// use burn_compress_pruning::{LevelPruner, PrunerConfig};
+///
+/// // The two smallest of four magnitudes go.
+/// let device = Device::flex();
+/// let mut model = LinearConfig::new(1, 4).with_bias(false).init(&device);
+/// model.weight = Param::from_tensor(Tensor::from_floats([[0.1, -2.0, 3.0, -0.5]], &device));
+/// let config = ConfigList::from_json(r#"[{"op_types": ["Linear"], "sparse_ratio": 0.5}]"#)?;
+/// let options = PrunerConfig::new().with_coupled(false);
+/// let pruner = LevelPruner::new(model, &config, Evaluator::<Linear, ()>::new(), options)?;
+/// let compressed = pruner.compress(Budget::none())?;
+/// assert_eq!(compressed.masks()[0].values(), [0.0, 1.0, 1.0, 0.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct LevelPruner;
 

@@ -78,6 +78,38 @@ pub struct TaylorConfig {
 /// Prunes blocks whose removal is expected to change the loss least.
 ///
 /// Without a schedule the masks are generated once, after `training_steps` steps.
+///
+/// ```
+/// use burn::module::{Module, Param};
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::optim::SgdConfig;
+/// use burn::tensor::{Device, Tensor};
+/// use burn_compress_core::config::ConfigList;
+/// use burn_compress_core::{Budget, Evaluator};
+/// use burn_compress_pruning::{PrunerConfig, TaylorConfig, TaylorPruner};
+///
+/// // Two output channels with the weights 1 and 3 and the gradients 4 and 1: (1 * 4)^2 = 16 and
+/// // (3 * 1)^2 = 9, so the larger weight goes.
+/// let device = Device::flex();
+/// let mut model = LinearConfig::new(1, 2).with_bias(false).init(&device);
+/// model.weight = Param::from_tensor(Tensor::from_floats([[1.0, 3.0]], &device));
+/// let evaluator = Evaluator::new()
+///     .with_data(move |_epoch| vec![Tensor::<2>::ones([1, 1], &device)])
+///     .with_optimizer(SgdConfig::new().init())
+///     .with_learning_rate(1e-3)
+///     .with_loss(|model: &Linear, batch: &Tensor<2>| {
+///         let batch = batch.clone().to_device(&model.weight.device());
+///         let output = model.forward(batch);
+///         let slopes = Tensor::from_floats([[4.0, 1.0]], &output.device());
+///         (output * slopes).sum()
+///     });
+/// let config = ConfigList::from_json(r#"[{"op_types": ["Linear"], "sparse_ratio": 0.5}]"#)?;
+/// let options = TaylorConfig::new(1).with_pruner(PrunerConfig::new().with_coupled(false));
+/// let pruner = TaylorPruner::new(model, &config, evaluator, options)?;
+/// let compressed = pruner.compress(Budget::steps(2))?;
+/// assert_eq!(compressed.masks()[0].values(), [1.0, 0.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct TaylorPruner;
 
