@@ -42,6 +42,7 @@ mod learned;
 pub mod mask;
 pub mod metrics;
 mod movement;
+mod norms;
 mod pattern;
 mod pruner;
 pub mod registry;

@@ -22,14 +22,20 @@
 //!
 //! `S` starts at 0 and grows by gradient descent where a weight and its negative gradient have the
 //! same sign, that is where the weight grows away from zero. Each block has one, stepped by Adam with
-//! a constant `learning_rate`, before the model is. Masks are generated anew after every step behind
-//! the warm-up, also in the cool-down, as the scores go on moving: a block may come back.
+//! a constant `learning_rate`, before the model is. Masks are generated anew after every step of the
+//! growth: a block may come back. Those of the first step of the cool-down stay.
 //!
 //! A threshold removes blocks whose `sigmoid(S)` is below it, 0.5 at first for all of them. How many
 //! go is not known before; the penalty pushes all scores down, `regular_scale` sets how hard.
 //!
 //! The schedule is part of the pruner. [`AgpPruner`](crate::AgpPruner) and
 //! [`LinearPruner`](crate::LinearPruner) do not drive it.
+//!
+//! # A layer in front of a batch norm
+//!
+//! The batch norm cancels the scale of the channels, and with it the gradients of their scores. As
+//! with [`SlimPruner`](crate::SlimPruner), select the `gamma` of the batch norm, alone or together
+//! with the layer; the layer is then masked with it.
 //!
 //! # References
 //!
@@ -39,7 +45,9 @@
 //! <https://arxiv.org/abs/2109.04838>, for one score a block. The formulas are those of NNI 3.0.
 //! Deviations from the paper: masks are generated after a step, for the next one; a threshold is one
 //! of the sigmoid and rises with the schedule as a ratio does; a learning rate of the scores is
-//! constant.
+//! constant; masks settle. The paper and NNI go on generating them in the cool-down, which
+//! [`MovementConfig::train_after_masks`] brings back. A channel that comes back then is one whose
+//! running statistics a batch norm has taken from zeros, and a model that ends there is broken.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -51,9 +59,9 @@ use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
     Algorithm, BoxError, Compressor, Evaluator, FlatTensor, Learnable, Mode, Run, Transform,
 };
-use indexmap::IndexSet;
 
 use crate::learned::{Learned, SharedScore, Spread, check_numbers};
+use crate::norms;
 use crate::pruner::PrunerConfig;
 use crate::units::{Units, build};
 use crate::{PruningError, PruningSettings, ScheduleKind};
@@ -71,6 +79,9 @@ pub struct MovementConfig {
     /// The learning rate of the scores' Adam.
     #[config(default = 1e-2)]
     pub learning_rate: f64,
+    /// Train scores, penalise them and generate masks in the cool-down as well.
+    #[config(default = false)]
+    pub train_after_masks: bool,
     /// What all pruners have in common.
     #[config(default = "PrunerConfig::new()")]
     pub pruner: PrunerConfig,
@@ -93,6 +104,11 @@ impl MovementConfig {
             0 => 0.0,
             _ => ScheduleKind::Agp.factor(grown, whole),
         }
+    }
+
+    /// Whether the masks stay as they are from the step after `step` completed ones on.
+    fn settled(&self, step: usize) -> bool {
+        step >= self.cooldown_begin_step && !self.train_after_masks
     }
 
     fn check(&self) -> Result<(), PruningError> {
@@ -177,8 +193,8 @@ impl MovementPruner {
         let units = build(&mut compressor, NAME, &selected, &SharedScore, coupled)?;
         let device = compressor.model().devices().first().cloned();
         let device = device.unwrap_or_default();
-        let all = IndexSet::new();
-        let scores = Learned::new(&units, &all, 0.0, pruner.learning_rate, &device)?;
+        let cancelled = norms::cancelled(&compressor, NAME, &units);
+        let scores = Learned::new(&units, &cancelled, 0.0, pruner.learning_rate, &device)?;
         for target in scores.targets() {
             target.attach(ScoredMask {
                 scores: Some(target.values.clone()),
@@ -229,7 +245,7 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for Movement {
             .filter(|target| target.settings.sparse_threshold.is_some())
             .map(|target| activation::sigmoid(target.values.tensor_for(&loss)).mean())
             .collect();
-        if progress == 0.0 || means.is_empty() {
+        if progress == 0.0 || means.is_empty() || self.config.settled(run.step) {
             return Ok(loss);
         }
         let scale = self.config.regular_scale * progress / means.len() as f64;
@@ -244,8 +260,17 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for Movement {
         self.scores.learnables()
     }
 
+    fn observe(&mut self, run: Run<'_, M>) -> Result<(), BoxError> {
+        if self.config.settled(run.step) {
+            // Masks without scores are what the standard simulation applies.
+            self.scores.detach();
+        }
+        Ok(())
+    }
+
     fn after_step(&mut self, run: Run<'_, M>) -> Result<(), BoxError> {
-        if run.step <= self.config.warmup_step {
+        let (config, before) = (&self.config, run.step.saturating_sub(1));
+        if run.step <= config.warmup_step || config.settled(before) {
             return Ok(());
         }
         let data = self.scores.data(|score, settings| {

@@ -45,7 +45,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
-use burn_compress_core::layer::{LayerInfo, channel_dims};
 use burn_compress_core::{
     BoxError, Compressor, FlatTensor, Learnable, Quantization, Run, Target, TargetId, Transform,
     parameters,
@@ -56,6 +55,7 @@ use crate::PruningError;
 use crate::constructors::constructors;
 use crate::learned::{Learned, Spread, check_numbers};
 use crate::metrics::require_steps;
+use crate::norms;
 use crate::pruner::PrunerConfig;
 use crate::signal::Signal;
 use crate::units::Units;
@@ -154,19 +154,7 @@ impl Factors {
         units: &Units,
         training: Training,
     ) -> Result<Self, PruningError> {
-        let norms = norms_behind(compressor, pruner, units.sources());
-        let mut cancelled = IndexSet::new();
-        for (target, gamma) in norms {
-            if !units.sources().contains(&gamma.to_string()) {
-                log::warn!(
-                    "{pruner}: the batch norm behind `{}` cancels the scale of its channels, so \
-                     that their factors tell nothing; select `{gamma}` as well, or in its place",
-                    target.layer
-                );
-            } else if units.are_coupled(&target, &gamma) {
-                cancelled.insert(target);
-            }
-        }
+        let cancelled = norms::cancelled(compressor, pruner, units);
         let device = compressor.model().devices().first().cloned();
         let device = device.unwrap_or_default();
         let learned = Learned::new(units, &cancelled, 1.0, training.learning_rate, &device)?;
@@ -339,37 +327,6 @@ impl Transform for Factor {
             spread: self.spread.clone(),
         })
     }
-}
-
-/// The layers with a score whose channels a batch norm reads next, and its `gamma`.
-///
-/// Next means next in the order of the model's fields and with the same channels in the graph.
-/// Without a graph nothing is known.
-fn norms_behind<M: Module + 'static, I: 'static>(
-    compressor: &Compressor<M, I>,
-    pruner: &'static str,
-    sources: &IndexSet<String>,
-) -> Vec<(TargetId, TargetId)> {
-    let Ok(graph) = compressor.graph(pruner) else {
-        return Vec::new();
-    };
-    let group = |layer: &LayerInfo, name: &str| {
-        let param = layer.param(name)?;
-        let dim = channel_dims(&layer.kind, name, param.shape.len()).output?;
-        graph.group_of(&layer.path, name, dim)
-    };
-    let with_params = compressor.layers().iter().filter(|l| !l.params.is_empty());
-    let layers: Vec<&LayerInfo> = with_params.collect();
-    let pairs = layers.windows(2).filter_map(|pair| {
-        let [layer, norm] = [pair[0], pair[1]];
-        let target = TargetId::new(layer.path.clone(), Target::param("weight"));
-        let gamma = TargetId::new(norm.path.clone(), Target::param("gamma"));
-        let behind = norm.kind.starts_with("BatchNorm")
-            && sources.contains(&target.to_string())
-            && group(layer, "weight").is_some_and(|own| Some(own) == group(norm, "gamma"));
-        behind.then_some((target, gamma))
-    });
-    pairs.collect()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use burn_compress::distillation::registry::{Lesson, Needs, distillers};
 use burn_compress::prelude::*;
-use burn_compress::pruning::registry::pruners;
+use burn_compress::pruning::registry::{Needs as Score, pruners};
 use burn_compress::quantization::registry::quantizers;
 use burn_compress_examples::cli::DeviceName;
 use burn_compress_examples::digits::{Augmentation, Digits, DigitsBatch};
@@ -68,11 +68,12 @@ fn main() -> anyhow::Result<()> {
     println!("| pruner | 80 % of the channels removed |\n|---|---|");
     for pruner in pruners::<DigitsResNet, DigitsBatch>() {
         row(&args, pruner.name, &setups, &[()], |setup, ()| {
-            let rules = format!(
-                r#"[{{"op_types": ["Conv2d"], "sparse_ratio": {SPARSITY}, "granularity": "out_channel"}}]"#
-            );
             let chain = Compressor::from_model(setup.dense.clone(), setup.evaluator(setup.steps)?);
-            let chain = (pruner.fuse)(chain, &ConfigList::from_json(&rules)?, SCORED)?;
+            let chain = (pruner.fuse)(
+                chain,
+                &ConfigList::from_json(&pruning(pruner.needs))?,
+                SCORED,
+            )?;
             let outcome = setup.finish(chain, Budget::steps(setup.steps))?;
             Ok(accuracy(&outcome.small.model, &setup.digits.test))
         })?;
@@ -147,6 +148,22 @@ fn student(setup: &Setup) -> DigitsResNet {
     let device: &Device = &setup.device;
     device.seed(setup.seed);
     DigitsResNetConfig::new().with_widths(QUARTER).init(device)
+}
+
+/// What is trained for a channel is trained for the batch norm, which cancels the scale of the
+/// convolution.
+fn pruning(needs: Score) -> String {
+    let norms = match needs {
+        Score::Factors | Score::Movement => format!(
+            r#", {{"op_types": ["BatchNorm"], "target_names": ["gamma"], "sparse_ratio": {SPARSITY}}}"#
+        ),
+        _ => String::new(),
+    };
+    format!(
+        r#"[{{
+            "op_types": ["Conv2d"], "sparse_ratio": {SPARSITY}, "granularity": "out_channel"
+        }}{norms}]"#
+    )
 }
 
 /// Int weights per output channel where the quantizer has channels, and unsigned inputs, since what

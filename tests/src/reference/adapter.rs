@@ -103,7 +103,9 @@ pub fn movement(case: &Case, chain: Chain, rules: &Value) -> Result<Chain> {
 pub fn movement_config(case: &Case) -> Result<pruning::MovementConfig> {
     let warmup = case.argument("warmup_step")?;
     let cooldown = case.argument("cooldown_begin_step")?;
-    let config = pruning::MovementConfig::new(warmup, cooldown).with_pruner(LIKE_NNI);
+    let config = pruning::MovementConfig::new(warmup, cooldown)
+        .with_train_after_masks(true)
+        .with_pruner(LIKE_NNI);
     Ok(match case.file.arguments.get("regular_scale") {
         Some(_) => config.with_regular_scale(case.argument("regular_scale")?),
         None => config,

@@ -18,13 +18,18 @@ fn movement(config: &str, options: MovementConfig) -> Chain {
     MovementPruner::from_compressor(chain(), &rules(config), options).unwrap()
 }
 
+/// As the paper has it: scores and masks move in the cool-down as well.
+fn going_on(warmup: usize, cooldown: usize) -> MovementConfig {
+    MovementConfig::new(warmup, cooldown).with_train_after_masks(true)
+}
+
 fn scores(chain: &Chain) -> Vec<f32> {
     chain.learnables()[0].values().unwrap()
 }
 
 #[test]
 fn scores_follow_the_weights_by_hand() {
-    let mut chain = movement(HALF, MovementConfig::new(0, 1));
+    let mut chain = movement(HALF, going_on(0, 1));
     let budget = Budget::steps(2);
     // The columns [1, 3] and [2, 4] have gradients of 1 and -1: the scores get 4 and -6.
     chain.advance(&budget, Some(1)).unwrap();
@@ -63,7 +68,7 @@ fn nothing_is_masked_in_the_warm_up() {
 
 #[test]
 fn a_block_comes_back_when_its_score_does() {
-    let mut chain = movement(HALF, MovementConfig::new(0, 1));
+    let mut chain = movement(HALF, going_on(0, 1));
     let budget = Budget::steps(3);
     chain.advance(&budget, Some(1)).unwrap();
     assert_eq!(chain.masks()[0].values(), [0.0, 1.0, 0.0, 1.0]);
@@ -73,8 +78,39 @@ fn a_block_comes_back_when_its_score_does() {
 }
 
 #[test]
+fn masks_settle_in_the_cool_down() {
+    let mut chain = movement(HALF, MovementConfig::new(0, 1));
+    let budget = Budget::steps(3);
+    chain.advance(&budget, Some(1)).unwrap();
+    assert_eq!(chain.masks()[0].values(), [0.0, 1.0, 0.0, 1.0]);
+    chain.learnables()[0].set_values(vec![1.0, -1.0]).unwrap();
+    chain.advance(&budget, None).unwrap();
+    assert_eq!(scores(&chain), [1.0, -1.0]);
+    assert_eq!(chain.masks()[0].values(), [0.0, 1.0, 0.0, 1.0]);
+    // The masked column keeps its raw weights, the other goes on: 2 + 3 * 0.1 and 4 + 3 * 0.1.
+    close(&raw(chain.model()), &[0.9, 2.3, 2.9, 4.3]);
+}
+
+#[test]
+fn the_scores_of_a_batch_norm_decide_about_the_layer_in_front() {
+    let config = rules(r#"[{"op_names": ["conv", "bn"], "sparse_ratio": 0.5}]"#);
+    let options = MovementConfig::new(0, 1);
+    let chain = MovementPruner::from_compressor(Normed::chain(), &config, options).unwrap();
+    let learnables = chain.learnables();
+    assert_eq!(learnables.len(), 1);
+    assert_eq!(learnables[0].name(), "bn.gamma");
+    // A step moves each by 0.01.
+    learnables[0].set_values(vec![0.2, -3.0, 1.0, 0.1]).unwrap();
+    let compressed = chain.compress(Budget::steps(2)).unwrap();
+    let expected = [false, true, false, true];
+    for target in ["conv.weight", "conv.bias", "bn.gamma", "bn.beta"] {
+        assert_eq!(removed(&compressed, target), expected, "{target}");
+    }
+}
+
+#[test]
 fn a_threshold_is_one_of_the_sigmoid_and_comes_with_a_penalty() {
-    let mut chain = movement(THRESHOLD, MovementConfig::new(0, 2).with_regular_scale(4.0));
+    let mut chain = movement(THRESHOLD, going_on(0, 2).with_regular_scale(4.0));
     let budget = Budget::steps(3);
     chain.advance(&budget, Some(1)).unwrap();
     // No penalty before the first step; 7/8 of the threshold lies below both sigmoids after it.

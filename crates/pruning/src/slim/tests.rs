@@ -123,7 +123,7 @@ fn a_batch_norm_behind_a_layer_is_found(
     let chain =
         SlimPruner::from_compressor(Normed::chain(), &rules(config), SlimConfig::new(1)).unwrap();
     let sources: IndexSet<String> = sources.iter().map(ToString::to_string).collect();
-    let pairs = norms_behind(&chain, "SlimPruner", &sources);
+    let pairs = norms::behind(&chain, "SlimPruner", &sources);
     let found: Vec<_> = pairs
         .iter()
         .map(|(a, b)| (a.to_string(), b.to_string()))
