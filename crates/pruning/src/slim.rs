@@ -46,10 +46,9 @@ use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use burn_compress_core::{
-    BoxError, Compressor, FlatTensor, Learnable, Quantization, Run, Target, TargetId, Transform,
-    parameters,
+    BoxError, Compressor, FlatTensor, Learnable, Quantization, Run, TargetId, Transform, parameters,
 };
-use indexmap::{IndexMap, IndexSet};
+use indexmap::IndexMap;
 
 use crate::PruningError;
 use crate::constructors::constructors;

@@ -1,7 +1,8 @@
 use burn::nn::Linear;
 use burn::tensor::Device;
 use burn_compress_core::config::ConfigList;
-use burn_compress_core::{Budget, Error, Grid, Wrapper};
+use burn_compress_core::{Budget, Error, Grid, Target, Wrapper};
+use indexmap::IndexSet;
 use rstest::rstest;
 
 use super::*;
