@@ -167,32 +167,33 @@ fn pruning(needs: Score) -> String {
 }
 
 /// Int weights per output channel where the quantizer has channels, and unsigned inputs, since what
-/// enters a convolution comes from a ReLU.
+/// enters a convolution comes from a ReLU. Such inputs have one sign, so that a binary network
+/// keeps them as they are.
 fn quantization(name: &str, (weights, inputs): (u32, u32)) -> String {
     let granularity = match name {
         "DoReFaQuantizer" | "BnnQuantizer" => "default",
         _ => "out_channel",
     };
-    let scheme = match name {
-        "LsqQuantizer" | "BnnQuantizer" => "symmetric",
-        _ => "affine",
+    let (weight_scheme, scheme) = match name {
+        "LsqQuantizer" => ("symmetric", "symmetric"),
+        "LsqPlusQuantizer" => ("affine", "affine"),
+        _ => ("symmetric", "affine"),
     };
-    format!(
-        r#"[
-            {{
-                "op_types": ["Conv2d"], "exclude_op_names": ["stem"], "target_names": ["weight"],
-                "quant_dtype": "int{weights}", "quant_scheme": "{weight_scheme}",
-                "granularity": "{granularity}"
-            }},
-            {{
+    let inputs = match name {
+        "BnnQuantizer" => String::new(),
+        _ => format!(
+            r#", {{
                 "op_types": ["Conv2d"], "exclude_op_names": ["stem"], "target_names": ["_input_"],
                 "quant_dtype": "uint{inputs}", "quant_scheme": "{scheme}"
-            }}
-        ]"#,
-        weight_scheme = match name {
-            "LsqPlusQuantizer" => "affine",
-            _ => "symmetric",
-        }
+            }}"#
+        ),
+    };
+    format!(
+        r#"[{{
+            "op_types": ["Conv2d"], "exclude_op_names": ["stem"], "target_names": ["weight"],
+            "quant_dtype": "int{weights}", "quant_scheme": "{weight_scheme}",
+            "granularity": "{granularity}"
+        }}{inputs}]"#
     )
 }
 
