@@ -1,5 +1,7 @@
 //! Shared code of the integration tests.
 
+pub mod chains;
 pub mod nets;
+pub mod random;
 pub mod random_net;
 pub mod reference;

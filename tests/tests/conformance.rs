@@ -13,9 +13,9 @@ use burn_compress::distillation::registry::{self as distillation, Lesson, Needs,
 use burn_compress::prelude::*;
 use burn_compress::pruning::registry::{self as pruning, pruners};
 use burn_compress::quantization::registry::{self as quantization, quantizers};
+use burn_compress_tests::chains::{Built, Chain, HALF, assert_says, prune, teach};
 use burn_compress_tests::nets::{Batch, Net, NetConfig, Outcome, dummy_input, evaluator};
 
-type Chain = Compressor<Net, Batch>;
 type Pruner = pruning::Entry<Net, Batch>;
 type Quantizer = quantization::Entry<Net, Batch>;
 type Distiller = distillation::Entry<Net, Net, Batch>;
@@ -24,7 +24,6 @@ const STEPS: usize = 6;
 /// Steps over which a pruner collects its score.
 const SCORED: usize = 3;
 const RATIO: f64 = 0.5;
-const PRUNE: &str = r#"[{"op_types": ["Conv2d"], "sparse_ratio": 0.5}]"#;
 const QUANTIZE: &str = r#"[{
     "op_types": ["Conv2d"], "target_names": ["_input_", "weight"], "quant_dtype": "int8",
     "quant_scheme": "symmetric"
@@ -34,6 +33,10 @@ const BINARIZE: &str =
     r#"[{"op_types": ["Conv2d"], "target_names": ["weight"], "quant_dtype": "int1"}]"#;
 const HIDDEN: &str = r#"[{"op_types": ["Conv2d"], "lambda": 0.1}]"#;
 const LOGITS: &str = r#"[{"op_names": ["head"], "lambda": 0.1}]"#;
+
+fn chain() -> Chain {
+    Compressor::from_model(NetConfig::default().init(1), evaluator(STEPS))
+}
 
 /// The algorithms of a chain, at most one of a kind.
 #[derive(Clone, Copy, Default)]
@@ -53,10 +56,10 @@ impl Fusion<'_> {
         names.into_iter().flatten().collect::<Vec<_>>().join(" + ")
     }
 
-    fn build(&self) -> Result<Chain, Box<dyn StdError>> {
-        let mut chain = Compressor::from_model(NetConfig::default().init(1), evaluator(STEPS));
+    fn build(&self) -> Built {
+        let mut chain = chain();
         if let Some(pruner) = self.pruner {
-            chain = (pruner.fuse)(chain, &ConfigList::from_json(PRUNE)?, SCORED)?;
+            chain = (pruner.fuse)(chain, &ConfigList::from_json(HALF)?, SCORED)?;
         }
         if let Some(quantizer) = self.quantizer {
             let (rules, _) = quantization_of(quantizer);
@@ -67,11 +70,9 @@ impl Fusion<'_> {
                 Needs::Logits => LOGITS,
                 _ => HIDDEN,
             };
-            let lesson = Lesson::new(
-                &NetConfig::default().init(100),
-                |teacher: &Net, batch: &Batch| teacher.forward(batch.images.clone()),
-                |batch: &Batch| batch.labels.clone(),
-            );
+            let lesson = Lesson::new(&NetConfig::default().init(100), teach, |batch: &Batch| {
+                batch.labels.clone()
+            });
             chain = (distiller.fuse)(chain, &ConfigList::from_json(rules)?, &lesson)?;
         }
         Ok(chain)
@@ -259,16 +260,12 @@ fn pruners_with_quantizers_and_distillers() {
 
 #[test]
 fn binary_inputs_of_pruned_channels_are_refused() {
-    let config = ConfigList::from_json(PRUNE).unwrap();
-    let chain = Compressor::from_model(NetConfig::default().init(1), evaluator(STEPS));
-    let chain = L1NormPruner::from_compressor(chain, &config, PrunerConfig::new()).unwrap();
+    let chain = prune(chain(), HALF, PrunerConfig::new()).unwrap();
     let quantizers = quantizers::<Net, Batch>();
     let binary = quantizers.iter().find(|entry| entry.name == "BnnQuantizer");
     let config = ConfigList::from_json(QUANTIZE).unwrap();
     let chain = (binary.unwrap().fuse)(chain, &config).unwrap();
     let compressed = chain.compress(Budget::steps(STEPS)).unwrap();
     let error = ModelSpeedup::new(compressed, dummy_input()).speedup_model();
-    let message = error.unwrap_err().to_string();
-    assert!(message.contains("conv1._input_0"), "{message}");
-    assert!(message.contains("no zero"), "{message}");
+    assert_says(&error.unwrap_err(), &["conv1._input_0", "no zero"]);
 }

@@ -103,8 +103,8 @@ pub mod prelude {
     };
     pub use burn_compress_quantization::{
         AdaRoundConfig, AdaRoundQuantizer, BnnConfig, BnnQuantizer, DoReFaConfig, DoReFaQuantizer,
-        LsqConfig, LsqPlusConfig, LsqPlusQuantizer, LsqQuantizer, PtqConfig, PtqQuantizer,
-        QatConfig, QatQuantizer, QuantizationSettings,
+        GradientDtype, LsqConfig, LsqPlusConfig, LsqPlusQuantizer, LsqQuantizer, PtqConfig,
+        PtqQuantizer, QatConfig, QatQuantizer, QuantizationSettings,
     };
     pub use burn_compress_speedup::{ModelSpeedup, Speedup, load_small, save_small};
 }

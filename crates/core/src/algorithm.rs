@@ -37,9 +37,11 @@ impl<M> Copy for Run<'_, M> {}
 ///
 /// The chain calls the hooks of all its algorithms in one training run. A step is: observe (oldest
 /// first), forward, loss (newest first: its change acts first on the raw loss), backward, gradients
-/// (oldest first), optimizers of the learnables and of the model, after step (newest first). Implementations hold the
-/// [`TargetSpace`](crate::TargetSpace)s that they claimed and never walk modules, save files or
-/// drive loops.
+/// (oldest first), optimizers of the learnables and of the model, projections (newest first), after
+/// step (newest first). At the end all finish and then all rewrite, newest first.
+///
+/// Implementations hold the [`TargetSpace`](crate::TargetSpace)s that they claimed and never walk
+/// modules, save files or drive loops.
 pub trait Algorithm<M: Module, I>: Any + Send {
     /// The name in messages, for example `TaylorPruner`.
     fn name(&self) -> &'static str;
@@ -113,6 +115,9 @@ pub trait Algorithm<M: Module, I>: Any + Send {
     /// Raw values that parameters take right after each optimizer step, before
     /// [`after_step`](Self::after_step); `run.step` counts the step already.
     ///
+    /// The newest algorithm projects first, and each sees the model as those before it left it: of
+    /// several that give one parameter its values, the oldest has the last word.
+    ///
     /// # Errors
     ///
     /// What the algorithm meets.
@@ -140,6 +145,11 @@ pub trait Algorithm<M: Module, I>: Any + Send {
 
     /// Raw values that parameters take after [`finish`](Self::finish), for what the algorithm
     /// learned beside them.
+    ///
+    /// The newest algorithm rewrites first, once all have finished, and each sees the model as those
+    /// before it left it. Several can therefore change one parameter, if each makes its values of
+    /// those that it finds in `run.model`: with `old` before `new` in the chain, the parameter
+    /// becomes `old(new(value))`.
     ///
     /// # Errors
     ///

@@ -125,7 +125,7 @@ fn shape_of(layers: &[LayerInfo], id: &TargetId) -> Result<Option<Vec<usize>>, E
     }
 }
 
-/// Attaches states to the model's parameters and wrappers.
+/// Attaches states to the model's parameters and wrappers, which have none of these targets yet.
 pub(crate) fn attach<M: Module>(model: M, spaces: &Spaces) -> Result<M, Error> {
     let mut params = IndexMap::new();
     let mut ports: IndexMap<String, Vec<Arc<TargetSpace>>> = IndexMap::new();
@@ -149,6 +149,16 @@ pub(crate) fn attach<M: Module>(model: M, spaces: &Spaces) -> Result<M, Error> {
             target: space.id().clone(),
             reason: "the model does not visit such a parameter".to_string(),
         });
+    }
+    // A parameter that has a reparameterization keeps it and drops the new one.
+    let attached = self::spaces(&model);
+    let mut params = spaces.iter().filter(|(id, _)| id.target.is_param());
+    let holds = |(id, space): &(&TargetId, &Arc<TargetSpace>)| {
+        let found = attached.get(*id);
+        found.is_some_and(|found| Arc::ptr_eq(found, space))
+    };
+    if let Some((id, _)) = params.find(|param| !holds(param)) {
+        return Err(Error::Reparameterized { target: id.clone() });
     }
     let (model, left) = walk::edit(model, ports, |ports, found| {
         if let Edited::Wrapper {

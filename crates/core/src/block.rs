@@ -23,8 +23,10 @@ impl Grid {
     }
 
     /// One block for each index along `dim`, `size` of them.
+    ///
+    /// With a `dim` outside of `rank` the grid has a rank of its own, and fits no such target.
     pub fn per_channel(rank: usize, dim: usize, size: usize) -> Self {
-        let mut blocks = vec![1; rank];
+        let mut blocks = vec![1; rank.max(dim.saturating_add(1))];
         blocks[dim] = size;
         Self(blocks)
     }
@@ -34,9 +36,9 @@ impl Grid {
         &self.0
     }
 
-    /// The number of blocks altogether.
+    /// The number of blocks altogether; the largest number there is, if they are more.
     pub fn len(&self) -> usize {
-        self.0.iter().product()
+        num_elements(&self.0).unwrap_or(usize::MAX)
     }
 
     /// Whether there is no block at all.
@@ -107,6 +109,12 @@ impl Grid {
     }
 }
 
+/// The number of elements of a shape, unless no number is so large.
+pub(crate) fn num_elements(shape: &[usize]) -> Option<usize> {
+    let mut sizes = shape.iter();
+    sizes.try_fold(1usize, |elements, &size| elements.checked_mul(size))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,5 +160,7 @@ mod tests {
         let grid = Grid::per_channel(4, 1, 3);
         assert_eq!(grid.broadcast_shape(&[8, 3, 5, 5]), Some(&[1, 3, 1, 1][..]));
         assert_eq!(grid.len(), 3);
+        // No target of rank 2 has a dimension 2.
+        assert_eq!(Grid::per_channel(2, 2, 3).broadcast_shape(&[4, 3]), None);
     }
 }

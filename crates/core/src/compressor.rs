@@ -148,6 +148,11 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         self.spaces.get(id)
     }
 
+    /// The norms that are folded into their hosts, in the order in which that began.
+    pub fn foldings(&self) -> &[Arc<Folding>] {
+        &self.foldings
+    }
+
     /// The names of the fused algorithms, oldest first.
     pub fn algorithms(&self) -> Vec<&'static str> {
         self.algorithms
@@ -176,8 +181,9 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     ///
     /// # Errors
     ///
-    /// A target that the model does not have, or that another compressor of the mode has claimed.
-    /// Nothing is claimed then.
+    /// A target that the model does not have, that another compressor of the mode has claimed, or
+    /// whose parameter has another reparameterization, such as a LoRA adapter. Nothing is claimed
+    /// then.
     pub fn claim(
         &mut self,
         mode: Mode,
@@ -195,13 +201,21 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
                 });
             }
         }
-        self.attach(targets)?;
-        let claimed = targets
-            .iter()
-            .map(|id| self.spaces[id].clone())
-            .collect::<Vec<_>>();
+        let claimed = self.watch(targets)?;
         claimed.iter().for_each(|space| space.claim(mode));
         Ok(claimed)
+    }
+
+    /// Attaches what targets lack as [`claim`](Self::claim) does, but leaves them free for any
+    /// compressor: for algorithms that steer a target without masking or rounding it.
+    ///
+    /// # Errors
+    ///
+    /// A target that the model does not have, or whose parameter has another reparameterization;
+    /// nothing is attached then.
+    pub fn watch(&mut self, targets: &[TargetId]) -> Result<Vec<Arc<TargetSpace>>, Error> {
+        self.attach(targets)?;
+        Ok(targets.iter().map(|id| self.spaces[id].clone()).collect())
     }
 
     pub(crate) fn attach(&mut self, targets: &[TargetId]) -> Result<(), Error> {
@@ -249,7 +263,8 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     ///
     /// # Errors
     ///
-    /// An unknown target or a mask of another shape; nothing is changed then.
+    /// A target that cannot be attached, see [`watch`](Self::watch), or a mask of another shape;
+    /// nothing is changed then.
     pub fn update_masks(&mut self, masks: &Masks) -> Result<(), Error> {
         let targets: Vec<TargetId> = masks.keys().cloned().collect();
         self.attach(&targets)?;
@@ -282,7 +297,8 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     ///
     /// # Errors
     ///
-    /// An unknown target, or values that cannot be used; nothing is changed then.
+    /// A target that cannot be attached, see [`watch`](Self::watch), or values that cannot be used;
+    /// nothing is changed then.
     pub fn update_calibration(&mut self, calibration: &Calibration) -> Result<(), Error> {
         let device = self.model.devices().first().cloned().unwrap_or_default();
         let device = device.without_autodiff();
@@ -378,7 +394,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
                 algorithm: name,
                 source,
             })?;
-            self.model = crate::params::rewrite(self.model, values)?;
+            self.model = crate::params::with_parameters(self.model, values)?;
         }
         Compressed::new(self.model, self.progress.history)
     }

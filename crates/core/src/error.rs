@@ -68,6 +68,16 @@ pub enum Error {
         reason: String,
     },
 
+    /// The parameter of a target is computed from another one already.
+    #[error(
+        "the parameter `{target}` carries another reparameterization, such as a LoRA adapter, and \
+         Burn holds one a parameter: merge it into the parameter with `materialize`"
+    )]
+    Reparameterized {
+        /// The target.
+        target: TargetId,
+    },
+
     /// Values that cannot be a mask.
     #[error("invalid mask: {reason}")]
     InvalidMask {
@@ -151,6 +161,13 @@ pub enum Error {
         /// Shape that was found.
         found: Vec<usize>,
     },
+
+    /// A loss that no parameter has a part in.
+    #[error(
+        "the loss of a batch depends on no parameter, so that nothing can be learned from it: \
+         compute it from the output of the model that the loss function is given"
+    )]
+    LossDetached,
 
     /// An epoch of the evaluator's data is empty.
     #[error("epoch {epoch} of the evaluator's data holds no batch")]

@@ -87,7 +87,10 @@ impl LayerInfo {
     }
 }
 
-/// The layers of `model`, in the order of its fields. Lazy parameters stay uninitialized.
+/// The layers of `model`, in the order of its fields.
+///
+/// Lazy parameters are initialized: only then is their shape known for certain, since Burn turns
+/// the weight of a `Linear` in `LinearLayout::Col` over when it is initialized.
 pub fn layers<M: Module>(model: &M) -> Vec<LayerInfo> {
     let mut collector = LayerCollector::new();
     model.visit(&mut collector);
@@ -318,7 +321,7 @@ impl ModuleVisitor for LayerCollector {
         }
         self.nodes[owner].params.push(ParamInfo {
             name,
-            shape: param.lazy_shape().to_vec(),
+            shape: param.dims().to_vec(),
             id: param.id,
         });
     }

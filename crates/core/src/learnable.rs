@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use crate::Error;
 use crate::algorithm::HostTensor;
+use crate::block::num_elements;
 use crate::space::read;
 
 /// Which optimizer trains a [`Learnable`].
@@ -159,6 +160,20 @@ impl Learnable {
         self.inner.lock().gradient.clone()
     }
 
+    /// The values by themselves, on the device.
+    pub(crate) fn held(&self) -> Tensor<1> {
+        self.tensor().detach().without_autodiff()
+    }
+
+    /// Takes on values that [`held`](Self::held) gave.
+    pub(crate) fn hold(&self, values: Tensor<1>) {
+        let mut inner = self.inner.lock();
+        let device = inner.param.val().device().without_autodiff();
+        let values = Tensor::from_inner(values.to_device(&device));
+        inner.param = Param::initialized(inner.param.id, values.require_grad());
+        inner.gradient = None;
+    }
+
     pub(crate) fn take_gradient(&self, gradients: &mut Gradients) {
         let mut inner = self.inner.lock();
         inner.gradient = inner.param.val().grad_remove(gradients);
@@ -189,7 +204,7 @@ impl Learnable {
 }
 
 fn check(name: &str, shape: &[usize], found: usize) -> Result<(), Error> {
-    match shape.iter().product::<usize>() == found {
+    match num_elements(shape) == Some(found) {
         true => Ok(()),
         false => Err(Error::Learnable {
             name: name.to_string(),

@@ -53,7 +53,7 @@ pub use graph::DummyInput;
 pub use history::{History, StepRecord};
 pub use learnable::{Learnable, TrainedBy};
 pub use mask::{Mask, MaskMethod};
-pub use params::{gradients, parameters};
+pub use params::{gradients, parameters, with_parameters};
 pub use quantization::{CalibrationEntry, Observer, Quantization};
 pub use rebuild::edit_layers;
 pub use simulation::Simulation;

@@ -1,9 +1,12 @@
 //! Masks: which elements of a target are kept.
 
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::Error;
+use crate::block::num_elements;
 
 /// How a mask enters the target's value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +31,8 @@ impl MaskMethod {
 /// A binary mask: 1 keeps an element, 0 removes it.
 ///
 /// Masks of parameters have the parameter's full shape. Masks of inputs and outputs keep size 1 in
-/// the dimensions that they do not distinguish, for example `[1, C, 1, 1]`.
+/// the dimensions that they do not distinguish, for example `[1, C, 1, 1]`. Clones share the
+/// values, so that a mask of a large parameter is cheap to pass on.
 ///
 /// ```
 /// use burn_compress_core::Mask;
@@ -41,9 +45,14 @@ impl MaskMethod {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Written")]
 pub struct Mask {
-    values: Vec<f32>,
+    #[serde(serialize_with = "as_slice")]
+    values: Arc<[f32]>,
     shape: Vec<usize>,
     method: MaskMethod,
+}
+
+fn as_slice<S: Serializer>(values: &Arc<[f32]>, serializer: S) -> Result<S::Ok, S::Error> {
+    values[..].serialize(serializer)
 }
 
 /// A mask as it is read, which may be none.
@@ -72,8 +81,7 @@ impl Mask {
     /// A value other than 0 and 1, or a number of values that does not fill the shape.
     pub fn new(values: Vec<f32>, shape: impl Into<Vec<usize>>) -> Result<Self, Error> {
         let shape = shape.into();
-        let elements = shape.iter().product::<usize>();
-        if elements != values.len() {
+        if num_elements(&shape) != Some(values.len()) {
             return Err(Error::InvalidMask {
                 reason: format!("{} values do not fill the shape {shape:?}", values.len()),
             });
@@ -90,7 +98,7 @@ impl Mask {
             });
         }
         Ok(Self {
-            values,
+            values: values.into(),
             shape,
             method: MaskMethod::Mul,
         })
@@ -132,9 +140,11 @@ impl Mask {
 
     /// For each index along `dim`, whether the mask removes everything there.
     ///
-    /// A dimension of size 1 answers with one entry.
+    /// A dimension of size 1 answers with one entry, one that the mask does not have with none.
     pub fn removed_along(&self, dim: usize) -> Vec<bool> {
-        let size = self.shape[dim];
+        let Some(&size) = self.shape.get(dim) else {
+            return Vec::new();
+        };
         let inner: usize = self.shape[dim + 1..].iter().product();
         let mut removed = vec![true; size];
         for (at, value) in self.values.iter().enumerate() {
@@ -156,7 +166,20 @@ mod tests {
         let mask = Mask::new(vec![0.0, 0.0, 0.0, 1.0, 0.0, 1.0], [2, 3]).unwrap();
         assert_eq!(mask.removed_along(0), [true, false]);
         assert_eq!(mask.removed_along(1), [false, true, false]);
+        assert!(
+            mask.removed_along(2).is_empty(),
+            "there is no such dimension"
+        );
         assert!((mask.sparsity() - 4.0 / 6.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn clones_share_their_values() {
+        let mask = Mask::new(vec![1.0, 0.0], [2]).unwrap();
+        let clone = mask.clone().with_method(MaskMethod::Add);
+        assert_eq!(clone.values().as_ptr(), mask.values().as_ptr());
+        let written = r#"{"values":[1.0,0.0],"shape":[2],"method":"add"}"#;
+        assert_eq!(serde_json::to_string(&clone).unwrap(), written);
     }
 
     #[test]

@@ -42,8 +42,13 @@ fn collect<M: Module>(
     collector.found
 }
 
-/// Gives raw parameters new values; everything else of the model stays.
-pub(crate) fn rewrite<M: Module>(
+/// The model with new raw values of these parameters; everything else stays, also what simulates
+/// them.
+///
+/// # Errors
+///
+/// A parameter that the model does not visit, and a value of another shape.
+pub fn with_parameters<M: Module>(
     model: M,
     values: IndexMap<TargetId, FlatTensor>,
 ) -> Result<M, Error> {
@@ -92,12 +97,17 @@ impl ModuleMapper for Rewriter {
         };
         let (id, tensor, mapper) = param.consume();
         let dims = tensor.dims();
-        if value.shape != dims {
+        let [elements] = value.values.dims();
+        let found = match elements == tensor.shape().num_elements() {
+            true => value.shape,
+            false => vec![elements],
+        };
+        if found != dims {
             self.error.get_or_insert(Error::ShapeMismatch {
                 target,
                 what: "its new value",
                 expected: dims.to_vec(),
-                found: value.shape,
+                found,
             });
             return Param::from_mapped_value(id, tensor, mapper);
         }

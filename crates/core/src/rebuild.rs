@@ -14,6 +14,7 @@ use crate::history::History;
 use crate::layer::layers;
 use crate::space::Phase;
 use crate::target::{Mode, TargetId};
+use crate::transform::Stage;
 use crate::walk::{self, Edited};
 
 /// Walks `model` and lets `change` alter the layer inside each wrapper, with its path.
@@ -32,33 +33,44 @@ pub fn edit_layers<M: Module, S: 'static>(
 }
 
 impl<M: Module + 'static> Compressed<M> {
-    /// Attaches masks and calibration to a plain model.
+    /// Attaches masks and calibration to a model.
+    ///
+    /// A plain model has these afterwards and no others. Simulations that the model already
+    /// carries, for instance those of an earlier run, go on; the mask or the calibration of a
+    /// target that is given one here is replaced. To start anew, pass the model of
+    /// [`unwrap_model`](Self::unwrap_model). Clones of the model are left alone.
     ///
     /// # Errors
     ///
-    /// A target that the model does not have, a mask that does not fit its parameter, or a
-    /// calibration that cannot be used.
+    /// A target that the model does not have, a mask that does not fit its target, a calibration
+    /// that cannot be used, and a parameter with another reparameterization, such as a LoRA adapter.
     pub fn from_parts(
         model: M,
         masks: &Masks,
         calibration: &Calibration,
         history: History,
     ) -> Result<Self, Error> {
-        let mut targets: Vec<TargetId> = masks.keys().cloned().collect();
-        targets.extend(
-            calibration
-                .keys()
-                .filter(|id| !masks.contains_key(*id))
-                .cloned(),
-        );
+        // A snapshot has copies of the states that the model carries.
+        let model = model.valid();
+        let mut spaces = attach::spaces(&model);
+        let unmasked = calibration.keys().filter(|id| !masks.contains_key(*id));
+        let missing: Vec<TargetId> = masks
+            .keys()
+            .chain(unmasked)
+            .filter(|id| !spaces.contains_key(*id))
+            .cloned()
+            .collect();
         let device = model
             .devices()
             .first()
             .map_or_else(Device::default, |device| device.clone().without_autodiff());
-        let spaces = attach::new_spaces(&layers(&model), &targets, &Arc::new(Phase::default()))?;
+        let new = attach::new_spaces(&layers(&model), &missing, &Arc::new(Phase::default()))?;
+        let model = attach::attach(model, &new)?;
+        spaces.extend(new);
         for (id, mask) in masks {
             let space = &spaces[id];
-            if let Some(expected) = space.shape().filter(|shape| *shape != mask.shape()) {
+            let shape = space.shape().filter(|_| id.target.is_param());
+            if let Some(expected) = shape.filter(|shape| *shape != mask.shape()) {
                 return Err(Error::ShapeMismatch {
                     target: id.clone(),
                     what: "its mask",
@@ -67,6 +79,7 @@ impl<M: Module + 'static> Compressed<M> {
                 });
             }
             space.claim(Mode::Pruning);
+            space.set_transform(Stage::Mask, None);
             space.set_mask(Some(mask.clone()))?;
         }
         for (id, entry) in calibration {
@@ -85,8 +98,9 @@ impl<M: Module + 'static> Compressed<M> {
                     reason,
                 })?;
             space.claim(Mode::Quantization);
+            space.set_transform(Stage::Quantize, None);
             space.set_quantization(Some(quantization));
         }
-        Self::new(attach::attach(model, &spaces)?, history)
+        Self::new(model, history)
     }
 }

@@ -79,8 +79,7 @@ pub(crate) fn read(tensor: Tensor<1>) -> Result<Vec<f32>, crate::Error> {
         .without_autodiff()
         .try_into_data()
         .map_err(|error| crate::Error::Device(error.to_string()))?
-        .convert::<f32>()
-        .try_into_vec::<f32>()
+        .try_into_vec_as::<f32>()
         .map_err(|error| crate::Error::Device(format!("{error:?}")))
 }
 
@@ -95,6 +94,7 @@ struct Inner {
     observer: Option<Arc<dyn Observer>>,
     quantize: Option<Arc<dyn Transform>>,
     apply_mask: Option<Arc<dyn Transform>>,
+    last: Option<Arc<dyn Transform>>,
     expansion: Option<(Vec<usize>, Tensor<1, Int>)>,
     records: bool,
     hidden: VecDeque<FlatTensor>,
@@ -176,6 +176,7 @@ impl TargetSpace {
         inner.observer = None;
         inner.quantize = None;
         inner.apply_mask = None;
+        inner.last = None;
         inner.records = false;
     }
 
@@ -251,6 +252,7 @@ impl TargetSpace {
         match stage {
             Stage::Quantize => inner.quantize = transform,
             Stage::Mask => inner.apply_mask = transform,
+            Stage::Last => inner.last = transform,
         }
     }
 
@@ -322,7 +324,13 @@ impl TargetSpace {
     pub(crate) fn fork(&self, phase: Arc<Phase>) -> Arc<Self> {
         let mut inner = self.lock().clone();
         inner.hidden.clear();
-        for transform in [&mut inner.quantize, &mut inner.apply_mask] {
+        let Inner {
+            quantize,
+            apply_mask,
+            last,
+            ..
+        } = &mut inner;
+        for transform in [quantize, apply_mask, last] {
             *transform = transform.take().map(|transform| transform.snapshot());
         }
         Arc::new(Self {
@@ -340,6 +348,7 @@ impl TargetSpace {
         *inner = Inner {
             quantize: inner.quantize.take(),
             apply_mask: inner.apply_mask.take(),
+            last: inner.last.take(),
             ..copied
         };
     }
@@ -360,10 +369,10 @@ impl TargetSpace {
 
     /// Executes the mask alone.
     pub(crate) fn simulate_mask<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
-        let mut inner = self.lock();
-        match inner.bypassed {
+        let bypassed = self.lock().bypassed;
+        match bypassed {
             true => base,
-            false => inner.mask(base),
+            false => self.apply_mask(base),
         }
     }
 
@@ -410,15 +419,34 @@ impl TargetSpace {
     }
 
     fn simulate<const D: usize>(&self, value: Tensor<D>) -> Tensor<D> {
-        let mut inner = self.lock();
-        if inner.bypassed {
-            return value;
-        }
-        let value = match inner.quantize.clone() {
-            Some(transform) => transformed(transform.as_ref(), value, None),
-            None => inner.quantize(value),
+        let (quantize, last) = {
+            let inner = self.lock();
+            if inner.bypassed {
+                return value;
+            }
+            (inner.quantize.clone(), inner.last.clone())
         };
-        inner.mask(value)
+        // Transforms run unlocked: they may read their target.
+        let value = match quantize {
+            Some(transform) => transformed(transform.as_ref(), value, None),
+            None => self.lock().quantize(value),
+        };
+        let value = self.apply_mask(value);
+        match last {
+            Some(transform) => transformed(transform.as_ref(), value, None),
+            None => value,
+        }
+    }
+
+    /// Applies the mask, by the transform that stands in its place if there is one.
+    fn apply_mask<const D: usize>(&self, value: Tensor<D>) -> Tensor<D> {
+        let mut inner = self.lock();
+        let Some(transform) = inner.apply_mask.clone() else {
+            return inner.mask(value);
+        };
+        let mask = inner.full_mask(&value);
+        drop(inner);
+        transformed(transform.as_ref(), value, mask)
     }
 }
 
@@ -435,17 +463,6 @@ fn transformed<const D: usize>(
 }
 
 impl Inner {
-    /// Applies the mask, by the transform that stands in its place if there is one.
-    fn mask<const D: usize>(&mut self, value: Tensor<D>) -> Tensor<D> {
-        match self.apply_mask.clone() {
-            Some(transform) => {
-                let mask = self.full_mask(&value);
-                transformed(transform.as_ref(), value, mask)
-            }
-            None => self.apply_mask(value),
-        }
-    }
-
     fn quantize<const D: usize>(&mut self, value: Tensor<D>) -> Tensor<D> {
         let Some(quantization) = &self.quantization else {
             return value;
@@ -517,7 +534,7 @@ impl Inner {
         )
     }
 
-    fn apply_mask<const D: usize>(&mut self, value: Tensor<D>) -> Tensor<D> {
+    fn mask<const D: usize>(&mut self, value: Tensor<D>) -> Tensor<D> {
         let device = value.device().without_autodiff();
         let Some(values) = self.mask_on(&device) else {
             return value;

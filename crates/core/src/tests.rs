@@ -1,13 +1,17 @@
 //! The chain and what hangs on its model.
 
-use burn::module::{Module, Param};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use burn::module::{Lora, Module, Param};
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::SgdConfig;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::{
-    Calibration, CalibrationEntry, Compressor, Error, Evaluator, Grid, Mask, Masks, Mode,
-    RoundGradient, Target, TargetId, Wrapper,
+    Calibration, CalibrationEntry, Compressed, Compressor, Error, Evaluator, FlatTensor, Grid,
+    History, Mask, Masks, Mode, RoundGradient, Stage, Target, TargetId, TargetSpace, Transform,
+    Wrapper, edit_layers,
 };
 
 #[derive(Module, Debug)]
@@ -294,4 +298,163 @@ fn a_chain_leaves_the_model_it_was_given_alone() {
         .update_masks(&Masks::from([(weight("first"), mask([1.0; 4], [2, 2]))]))
         .unwrap();
     assert_eq!(adopted.masks(), masks());
+}
+
+/// What a run left that masked the second column of `first.weight` and quantized `second.weight`.
+fn earlier() -> Compressed<Net> {
+    let masks = Masks::from([(weight("first"), mask([1.0, 0.0, 1.0, 0.0], [2, 2]))]);
+    let parts = Compressed::from_parts(net(), &masks, &calibration(), History::default());
+    let earlier = parts.unwrap();
+    assert_eq!(forward(earlier.model()), [3.5, 0.0]);
+    earlier
+}
+
+fn on(model: Net, masks: &Masks, calibration: &Calibration) -> Result<Compressed<Net>, Error> {
+    Compressed::from_parts(model, masks, calibration, History::default())
+}
+
+#[test]
+fn a_mask_replaces_the_one_that_the_model_carries() {
+    let earlier = earlier();
+    let given = Masks::from([(weight("first"), mask([0.0, 1.0, 0.0, 1.0], [2, 2]))]);
+    let later = on(earlier.model().clone(), &given, &Calibration::new()).unwrap();
+    assert_eq!(later.masks(), given);
+    assert_eq!(later.calibration().unwrap(), calibration(), "it goes on");
+    // first: [1, 2] x [[0, -1], [0, 2]] = [0, 3]; second: [[1, 0], [-1, 0]].
+    assert_eq!(forward(later.model()), [-3.0, 0.0]);
+    assert_eq!(raw(&later.unwrap_model().first), FIRST.concat());
+    assert_eq!(forward(earlier.model()), [3.5, 0.0], "it is left alone");
+}
+
+#[test]
+fn a_calibration_replaces_the_one_that_the_model_carries() {
+    let earlier = earlier();
+    let mut given = calibration();
+    given[0].scale = Some(vec![0.5]);
+    let later = on(earlier.model().clone(), &Masks::new(), &given).unwrap();
+    assert_eq!(later.calibration().unwrap(), given);
+    assert_eq!(later.masks(), earlier.masks(), "they go on");
+    // second: [[1, 0.25], [-0.75, 0.5]] / 0.5 rounds to [[1, 0], [-1, 1]], 2 and -1.5 being cut.
+    assert_eq!(forward(later.model()), [1.75, 0.0]);
+    assert_eq!(forward(earlier.model()), [3.5, 0.0], "it is left alone");
+}
+
+#[test]
+fn a_mask_of_an_output_replaces_the_one_that_the_model_carries() {
+    let given = |values| Masks::from([(output("first"), mask(values, [1, 2]))]);
+    let earlier = on(net(), &given([1.0, 0.0]), &Calibration::new()).unwrap();
+    // The first pass tells the shape of the output, [1, 2] of a batch of one.
+    assert_eq!(forward(earlier.model()), [3.5, 0.875]);
+    let batch = input().repeat_dim(0, 3);
+    let _ = earlier.model().forward(batch);
+    let model = earlier.model().clone();
+    let later = on(model, &given([0.0, 1.0]), &Calibration::new()).unwrap();
+    // [0, 3] x [[1, 0.25], [-0.75, 0.5]].
+    assert_eq!(forward(later.model()), [-2.25, 1.5]);
+    let wide = Masks::from([(output("first"), mask([1.0, 0.0, 1.0], [1, 3]))]);
+    let refused = on(later.into_model(), &wide, &Calibration::new()).unwrap_err();
+    assert!(matches!(refused, Error::ShapeMismatch { target, .. } if target == output("first")));
+}
+
+#[test]
+fn the_parts_of_a_model_change_nothing_on_it() {
+    let earlier = earlier();
+    let (masks, calibration) = (earlier.masks(), earlier.calibration().unwrap());
+    let same = on(earlier.model().clone(), &masks, &calibration).unwrap();
+    assert_eq!(forward(same.model()), forward(earlier.model()));
+    assert_eq!(same.masks(), masks);
+}
+
+#[test]
+fn a_parameter_with_an_adapter_is_refused() {
+    let adapted = || net().apply_lora(Lora::new(1, 1.0));
+    let mut chain = Compressor::<Net, Tensor<2>>::from_model(adapted(), Evaluator::new());
+    let claimed = chain.claim(Mode::Pruning, &[weight("first")]).unwrap_err();
+    let parts = on(adapted(), &masks(), &Calibration::new()).unwrap_err();
+    for error in [claimed, parts] {
+        assert!(
+            matches!(&error, Error::Reparameterized { target } if *target == weight("first")),
+            "{error}"
+        );
+    }
+    assert!(chain.space(&weight("first")).is_none());
+    let merged = on(adapted().materialize(), &masks(), &Calibration::new());
+    merged.expect("the adapters are part of the weights");
+}
+
+#[test]
+fn walks_can_be_nested() {
+    let other = net();
+    let (model, paths) = edit_layers(net(), Vec::new(), move |paths, path, _| {
+        let (_, inner) = edit_layers(other.clone(), 0, |inner, _, _| *inner += 1);
+        paths.push(format!("{path} {inner}"));
+    });
+    assert_eq!(paths, ["first 1"]);
+    assert_eq!(forward(&model), forward(&net()));
+}
+
+#[test]
+fn sizes_that_no_memory_holds_are_refused() {
+    let huge = [usize::MAX, 2];
+    assert!(matches!(
+        Mask::new(Vec::new(), huge),
+        Err(Error::InvalidMask { .. })
+    ));
+    let mut entry = calibration().swap_remove(&weight("second")).unwrap();
+    entry.grid = Grid::new(huge);
+    assert!(entry.to_quantization(&Device::flex()).is_err());
+    let given = Calibration::from([(weight("second"), entry)]);
+    let error = on(net(), &Masks::new(), &given).unwrap_err();
+    assert!(matches!(error, Error::InvalidCalibration { .. }));
+    assert!(chain().update_calibration(&given).is_err());
+}
+
+/// Multiplies by the number of elements that the mask of its target removes.
+#[derive(Debug)]
+struct ByRemoved(Arc<TargetSpace>);
+
+impl Transform for ByRemoved {
+    fn apply(&self, value: FlatTensor, _mask: Option<Tensor<1>>) -> FlatTensor {
+        let removed = self.0.mask().map_or(0, |mask| mask.removed());
+        FlatTensor {
+            values: value.values * removed as f32,
+            ..value
+        }
+    }
+
+    fn snapshot(&self) -> Arc<dyn Transform> {
+        Arc::new(Self(self.0.clone()))
+    }
+}
+
+#[test]
+fn a_transform_can_read_its_target() {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut chain = chain();
+        let masks = Masks::from([(weight("first"), mask([1.0, 0.0, 1.0, 0.0], [2, 2]))]);
+        chain.update_masks(&masks).unwrap();
+        let space = chain.space(&weight("first")).unwrap();
+        for stage in [Stage::Quantize, Stage::Mask, Stage::Last] {
+            space.set_transform(stage, Some(Arc::new(ByRemoved(space.clone()))));
+        }
+        sender.send(forward(chain.model())).unwrap();
+    });
+    // Were the target locked, the pass would never end. The weight is 2 * 2 * 2 times the raw one,
+    // the mask being replaced: [28, 24] x [[1, 0.25], [-0.75, 0.5]].
+    let found = receiver.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert_eq!(found, [10.0, 19.0]);
+}
+
+#[test]
+fn a_mask_that_is_given_acts_in_the_place_of_a_transform() {
+    let mut chain = chain();
+    let claimed = chain.claim(Mode::Pruning, &[weight("first")]).unwrap();
+    let transform = Arc::new(ByRemoved(claimed[0].clone()));
+    claimed[0].set_transform(Stage::Mask, Some(transform));
+    assert_eq!(forward(chain.model()), [0.0, 0.0]);
+    let given = Masks::from([(weight("first"), mask([1.0, 0.0, 1.0, 0.0], [2, 2]))]);
+    let later = on(chain.model().clone(), &given, &Calibration::new()).unwrap();
+    // [3.5, 0] x [[1, 0.25], [-0.75, 0.5]].
+    assert_eq!(forward(later.model()), [3.5, 0.875]);
 }

@@ -21,6 +21,7 @@ use crate::attach;
 use crate::compressed::{Compressed, Masks};
 use crate::compressor::Compressor;
 use crate::evaluator::Loss;
+use crate::learnable::Learnable;
 use crate::training;
 
 impl<M: Module + 'static, I: Send + 'static> Compressor<M, I> {
@@ -52,6 +53,7 @@ impl<M: Module + 'static, I: Send + 'static> Compressor<M, I> {
             model,
             loss,
             training: true,
+            learned: Vec::new(),
             engine: Arc::new(Mutex::new(engine)),
         })
     }
@@ -63,8 +65,9 @@ impl<M: Module + 'static, I: Send + 'static> Compressor<M, I> {
 /// optimizer step masks move and schedules advance, exactly as in [`Compressor::compress`]. Clones
 /// are handles on one run, as the `Learner` clones its model at every step.
 ///
-/// `valid()` gives a snapshot that later steps do not change. The model that a `Learner` returns is
-/// such a snapshot; [`finish`](Self::finish) makes a [`Compressed`] of it and ends the run.
+/// `valid()` gives a snapshot that later steps do not change: of the parameters, the masks and
+/// scales, and the [`Learnable`]s. The model that a `Learner` returns is such a snapshot;
+/// [`finish`](Self::finish) makes a [`Compressed`] of it and ends the run.
 ///
 /// A training step of Burn cannot return an error. The first one ends the run: no later step
 /// changes the model, its loss is NaN, and [`finish`](Self::finish) returns the error. With
@@ -103,6 +106,8 @@ pub struct Trainee<M, I> {
     model: M,
     loss: Loss<M, I>,
     training: bool,
+    /// Of a snapshot: what the learnables held.
+    learned: Vec<(Arc<Learnable>, Tensor<1>)>,
     engine: Arc<Mutex<Engine<M, I>>>,
 }
 
@@ -174,7 +179,10 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
         self.engine.lock().error.as_ref().map(ToString::to_string)
     }
 
-    /// Ends the run with this model, its masks and its scales.
+    /// Ends the run with this model, its masks, its scales and its learnables.
+    ///
+    /// Those of an old snapshot are of its time. What else the compressors know, such as their
+    /// counters, and the history are the latest of the run.
     ///
     /// # Errors
     ///
@@ -194,6 +202,9 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
             if let Some(space) = chain.spaces.get(&id) {
                 space.restore(&copy);
             }
+        }
+        for (learnable, values) in self.learned {
+            learnable.hold(values);
         }
         chain.model = attach::rejoin(self.model.train(), &chain.spaces);
         chain.model = attach::rejoin_foldings(chain.model, &chain.foldings);
@@ -338,6 +349,7 @@ impl<M: Clone, I> Clone for Trainee<M, I> {
             model: self.model.clone(),
             loss: self.loss.clone(),
             training: self.training,
+            learned: self.learned.clone(),
             engine: self.engine.clone(),
         }
     }
@@ -378,7 +390,8 @@ impl<M: Module + 'static, I: Send + 'static> Module for Trainee<M, I> {
         }
     }
 
-    /// A snapshot takes part in the run again: its masks and scales are the latest of the run.
+    /// A snapshot takes part in the run again: its masks, scales and learnables are the latest of
+    /// the run.
     fn train(self) -> Self {
         let model = self.model.train();
         let model = match &self.engine.lock().chain {
@@ -388,14 +401,25 @@ impl<M: Module + 'static, I: Send + 'static> Module for Trainee<M, I> {
         Self {
             model,
             training: true,
+            learned: Vec::new(),
             ..self
         }
     }
 
     fn valid(&self) -> Self {
+        let learned = match &self.engine.lock().chain {
+            Some(chain) if self.training => {
+                let learnables = chain.learnables().into_iter();
+                learnables
+                    .map(|learnable| (learnable.clone(), learnable.held()))
+                    .collect()
+            }
+            _ => self.learned.clone(),
+        };
         Self {
             model: self.model.valid(),
             training: false,
+            learned,
             ..self.clone()
         }
     }

@@ -210,12 +210,7 @@ pub(crate) fn backward<M: Module + 'static, I: 'static>(
             return Err(error);
         }
     }
-    if loss.dims() != [1] {
-        return Err(Error::LossShape {
-            found: loss.dims().to_vec(),
-        });
-    }
-    let task_value = loss.clone().detach().into_scalar::<f32>();
+    let task_value = value_of(&loss)?;
     let mut loss = loss;
     for algorithm in chain.algorithms.iter_mut().rev() {
         let name = algorithm.name();
@@ -226,8 +221,7 @@ pub(crate) fn backward<M: Module + 'static, I: 'static>(
                 source,
             })?;
     }
-    let minimised = loss.clone().detach();
-    let value = minimised.clone().into_scalar::<f32>();
+    let value = value_of(&loss)?;
     if !value.is_finite() {
         return Err(Error::LossNotFinite {
             step,
@@ -235,6 +229,9 @@ pub(crate) fn backward<M: Module + 'static, I: 'static>(
         });
     }
     require_reached(chain)?;
+    if !loss.is_tracked() {
+        return Err(Error::LossDetached);
+    }
     chain.progress.record = Some(StepRecord {
         step: step + 1,
         loss: f64::from(value),
@@ -261,7 +258,17 @@ pub(crate) fn backward<M: Module + 'static, I: 'static>(
                 source,
             })?;
     }
-    Ok((minimised, gradients))
+    Ok((loss.detach(), gradients))
+}
+
+fn value_of(loss: &Tensor<1>) -> Result<f32, Error> {
+    if loss.dims() != [1] {
+        return Err(Error::LossShape {
+            found: loss.dims().to_vec(),
+        });
+    }
+    let value = loss.clone().detach().try_into_scalar();
+    value.map_err(|error| Error::Device(error.to_string()))
 }
 
 /// What follows the optimizer: masks move, the step is counted and recorded.
@@ -283,7 +290,7 @@ pub(crate) fn after_step<M: Module + 'static, I: 'static>(
             source,
         })?;
         if !values.is_empty() {
-            chain.model = crate::params::rewrite(chain.model.clone(), values)?;
+            chain.model = crate::params::with_parameters(chain.model.clone(), values)?;
         }
     }
     for algorithm in chain.algorithms.iter_mut().rev() {
@@ -365,3 +372,6 @@ fn progress_bar(total: usize) -> ProgressBar {
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar
 }
+
+#[cfg(test)]
+mod tests;

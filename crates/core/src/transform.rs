@@ -14,6 +14,9 @@ pub enum Stage {
     Quantize,
     /// Application of the target's [`Mask`](crate::Mask).
     Mask,
+    /// What comes last: nothing, unless a transform stands here. A transform that leaves the values
+    /// as they are and changes their gradient sees that gradient before rounding and mask do.
+    Last,
 }
 
 /// A differentiable change of a target's values while an algorithm runs.
@@ -23,7 +26,7 @@ pub enum Stage {
 /// [`Quantization`](crate::Quantization) and the parameters themselves, see
 /// [`Algorithm::rewrite`](crate::Algorithm::rewrite).
 pub trait Transform: fmt::Debug + Send + Sync {
-    /// The values that the model computes with, in the shape of `value`.
+    /// The values that the model computes with, in the shape of `value`. Their target may be read.
     ///
     /// `mask` is the target's mask, one number for each value, where the stage is
     /// [`Stage::Mask`] and a mask is set.

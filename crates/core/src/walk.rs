@@ -2,7 +2,8 @@
 //!
 //! Burn's visitors and mappers see parameters only. [`Wrapper`](crate::Wrapper) and
 //! [`Simulation`](crate::Simulation) therefore report themselves, while [`visit`] or [`edit`]
-//! walks the model, to a thread-local listener that exists for that walk alone.
+//! walks the model, to a thread-local listener that exists for that walk alone. A listener may walk
+//! another model: it does not hear of that one.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -117,31 +118,40 @@ fn with<F: ?Sized>(
     listener: &'static std::thread::LocalKey<RefCell<Option<Box<F>>>>,
     call: impl FnOnce(&mut F),
 ) {
-    listener.with_borrow_mut(|listener| {
-        if let Some(listener) = listener {
-            call(listener);
-        }
-    });
+    // Taken out, so that the listener itself can walk a model.
+    if let Some(mut heard) = listener.take() {
+        call(&mut heard);
+        listener.set(Some(heard));
+    }
 }
 
 fn path() -> String {
     PATH.with_borrow(|path| path.join("."))
 }
 
-/// Ends the walk however it ends, so that a panic leaves no listener behind.
-struct Guard;
+/// Ends the walk however it ends, so that a panic leaves no listener behind, and goes on with the
+/// walk around it.
+struct Guard {
+    path: Vec<String>,
+    reader: Option<Reader>,
+    editor: Option<Editor>,
+}
 
 impl Guard {
     fn start() -> Self {
-        PATH.with_borrow_mut(Vec::clear);
-        Self
+        Self {
+            path: PATH.take(),
+            reader: READER.take(),
+            editor: EDITOR.take(),
+        }
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        READER.set(None);
-        EDITOR.set(None);
+        PATH.set(std::mem::take(&mut self.path));
+        READER.set(self.reader.take());
+        EDITOR.set(self.editor.take());
     }
 }
 

@@ -16,16 +16,14 @@
 //! first batch, without a forward pass beforehand, and every target's layer is trained, where NNI
 //! trains one a module.
 
-use std::sync::Arc;
-
 use burn::config::Config;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use burn_compress_core::config::Selected;
-use burn_compress_core::{AlgorithmState, BoxError, FlatTensor, Learnable};
+use burn_compress_core::{BoxError, FlatTensor};
 
 use crate::layerwise::constructors;
-use crate::link::{Hidden, LinkLoss, incomparable, one_link};
-use crate::projection::Projections;
+use crate::link::{Hidden, incomparable};
+use crate::projection::{Projected, ProjectedLoss, Projections};
 use crate::{DistillationError, DistillationLoss, DistillationSettings};
 
 /// How an [`Adaptive1dLayerwiseDistiller`] weighs and starts.
@@ -80,88 +78,73 @@ pub struct AdaptiveConfig {
 pub struct Adaptive1dLayerwiseDistiller;
 
 constructors!(Adaptive1dLayerwiseDistiller, AdaptiveConfig, |config| {
-    let adaptive = Adaptive(Projections::new(config.seed));
+    let adaptive = Projected::new(Adaptive, config.seed);
     Ok((config.origin_loss_lambda, Box::new(adaptive)))
 });
 
-struct Adaptive(Projections);
+struct Adaptive;
 
-impl LinkLoss for Adaptive {
+impl ProjectedLoss for Adaptive {
     fn check(&self, item: &Selected<DistillationSettings>) -> Result<(), DistillationError> {
-        one_link(item)?;
-        if item.settings.channel_dim.is_some() {
-            return Err(DistillationError::UnusedSetting {
+        match item.settings.channel_dim {
+            None => Ok(()),
+            Some(_) => Err(DistillationError::UnusedSetting {
                 key: "channel_dim",
                 layer: item.layer.path.clone(),
                 reason: "the last dimension is projected",
-            });
+            }),
         }
-        Ok(())
-    }
-
-    fn attach(&mut self, device: &Device) {
-        self.0.attach(device);
     }
 
     fn loss(
-        &mut self,
+        &self,
         student: &Hidden,
         teacher: &Hidden,
         configured: DistillationLoss,
+        projections: &mut Projections,
     ) -> Result<Tensor<1>, BoxError> {
-        let adapted = self.adapted(student, teacher)?;
+        let adapted = adapted(student, teacher, projections)?;
         Ok(configured.between(
             (&student.id.layer, &adapted),
             (&teacher.id.layer, &teacher.state),
         )?)
     }
-
-    fn learnables(&self) -> Vec<Arc<Learnable>> {
-        self.0.learnables()
-    }
-
-    fn state(&self) -> AlgorithmState {
-        self.0.state()
-    }
-
-    fn load_state(&mut self, state: &AlgorithmState) -> Result<(), BoxError> {
-        self.0.load_state(state)
-    }
 }
 
-impl Adaptive {
-    /// The student's hidden state in the teacher's width.
-    fn adapted(&mut self, student: &Hidden, teacher: &Hidden) -> Result<FlatTensor, BoxError> {
-        let (Some((&from, front)), Some((&to, taught))) =
-            (student.shape().split_last(), teacher.shape().split_last())
-        else {
-            return Err(student.empty().into());
-        };
-        if front != taught {
-            let expected = "all dimensions but the last must be equal";
-            return Err(incomparable(student, teacher, expected).into());
-        }
-        if from == to {
-            return Ok(student.state.clone());
-        }
-        let rows: usize = front.iter().product();
-        if rows * from * to == 0 {
-            return Err(student.empty().into());
-        }
-        let projection = self.0.between(student, teacher, [from, to])?;
-        let projected = projection.apply(student.state.values.clone().reshape([rows, from]));
-        Ok(FlatTensor {
-            values: projected.reshape([rows * to]),
-            shape: teacher.shape().to_vec(),
-        })
+/// The student's hidden state in the teacher's width.
+fn adapted(
+    student: &Hidden,
+    teacher: &Hidden,
+    projections: &mut Projections,
+) -> Result<FlatTensor, BoxError> {
+    let (Some((&from, front)), Some((&to, taught))) =
+        (student.shape().split_last(), teacher.shape().split_last())
+    else {
+        return Err(student.empty().into());
+    };
+    if front != taught {
+        let expected = "all dimensions but the last must be equal";
+        return Err(incomparable(student, teacher, expected).into());
     }
+    if from == to {
+        return Ok(student.state.clone());
+    }
+    let rows: usize = front.iter().product();
+    let features = student.state.values.clone().reshape([rows, from]);
+    let projected = projections.apply((student, teacher), features, to)?;
+    Ok(FlatTensor {
+        values: projected.reshape([rows * to]),
+        shape: teacher.shape().to_vec(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
     use burn_compress_core::TargetId;
 
     use super::*;
+    use crate::link::LinkLoss;
 
     fn hidden(target: &str, shape: &[usize]) -> Hidden {
         let size = shape.iter().product::<usize>();
@@ -178,7 +161,7 @@ mod tests {
 
     #[test]
     fn equal_widths_need_no_projection() {
-        let mut adaptive = Adaptive(Projections::new(0));
+        let mut adaptive = Projected::new(Adaptive, 0);
         let (student, teacher) = (
             hidden("a._output_0", &[2, 3]),
             hidden("b._output_0", &[2, 3]),
@@ -192,10 +175,12 @@ mod tests {
 
     #[test]
     fn other_widths_are_projected() {
-        let mut adaptive = Adaptive(Projections::new(0));
+        let mut adaptive = Projected::new(Adaptive, 0);
         let student = hidden("a._output_0", &[2, 4, 3]);
         let teacher = hidden("b._output_0", &[2, 4, 5]);
-        adaptive.adapted(&student, &teacher).unwrap();
+        adaptive
+            .loss(&student, &teacher, DistillationLoss::Mse)
+            .unwrap();
         let [weight, bias] = &adaptive.learnables()[..] else {
             panic!("one linear layer");
         };
@@ -211,10 +196,12 @@ mod tests {
 
     #[test]
     fn only_the_last_dimension_may_differ() {
-        let mut adaptive = Adaptive(Projections::new(0));
+        let mut adaptive = Projected::new(Adaptive, 0);
         let student = hidden("a._output_0", &[2, 4, 3]);
         let teacher = hidden("b._output_0", &[2, 5, 3]);
-        let error = adaptive.adapted(&student, &teacher).unwrap_err();
+        let error = adaptive
+            .loss(&student, &teacher, DistillationLoss::Mse)
+            .unwrap_err();
         assert!(
             error.to_string().contains("all dimensions but the last"),
             "{error}"

@@ -24,7 +24,7 @@ use burn_compress_core::BoxError;
 use burn_compress_core::config::Selected;
 
 use crate::layerwise::constructors;
-use crate::link::{Hidden, LinkLoss, incomparable, own_loss};
+use crate::link::{Hidden, LinkLoss, incomparable, nonempty, own_loss};
 use crate::{DistillationError, DistillationLoss, DistillationSettings};
 
 /// How the losses of an [`AttentionDistiller`] weigh against the task's.
@@ -94,15 +94,13 @@ impl LinkLoss for Attention {
         teacher: &Hidden,
         _: DistillationLoss,
     ) -> Result<Tensor<1>, BoxError> {
-        let ([samples, channels, positions], taught) = (student.sizes(), teacher.sizes());
-        if samples * channels * positions == 0 {
-            return Err(student.empty().into());
-        }
+        nonempty(student, teacher)?;
+        let ([samples, _, positions], taught) = (student.sizes(), teacher.sizes());
         if positions == 1 {
             let expected = "attention needs several positions beside the channels";
             return Err(incomparable(student, teacher, expected).into());
         }
-        if (samples, positions) != (taught[0], taught[2]) || taught[1] == 0 {
+        if (samples, positions) != (taught[0], taught[2]) {
             let expected =
                 "attention needs as many samples and positions, only channels may differ";
             return Err(incomparable(student, teacher, expected).into());
@@ -117,6 +115,10 @@ impl LinkLoss for Attention {
 ///
 /// - student, teacher: `[samples, positions, channels]`, with channels of their own
 /// - result: `[1]`
+///
+/// # Panics
+///
+/// When student and teacher differ in samples or positions.
 pub fn attention(student: Tensor<3>, teacher: Tensor<3>) -> Tensor<1> {
     let samples = student.dims()[0];
     let difference = attention_map(student) - attention_map(teacher.detach());

@@ -13,7 +13,8 @@ use burn_compress_core::{
 use crate::combine::total;
 use crate::fusion::{TeacherFusion, mean_loss, mean_output};
 use crate::link::{check_lambda, own_loss};
-use crate::teacher::{Staff, Tapped, Teachers, hidden};
+use crate::teacher::{Tapped, brought, hidden, widened};
+use crate::teachers::{Staff, Teachers};
 use crate::{DistillationError, DistillationSettings};
 
 /// What the student's classes cost: the part that makes one distiller another.
@@ -35,7 +36,7 @@ pub(crate) fn check_temperature(temperature: f64) -> Result<(), DistillationErro
         false => Err(DistillationError::Setting {
             key: "temperature",
             value: temperature.to_string(),
-            expected: "a finite number above 0",
+            expected: "a finite number above 0".to_string(),
         }),
     }
 }
@@ -110,7 +111,7 @@ fn check(item: &Selected<DistillationSettings>) -> Result<(), DistillationError>
 
 impl<I> Classes<I> {
     fn distance(&self, batch: &I, step: usize) -> Result<Tensor<1>, DistillationError> {
-        let student = hidden("student", &self.student)?;
+        let student = widened(hidden("student", &self.student)?);
         let lessons = self.staff.teach(batch)?;
         let mut logits = Vec::new();
         for (teacher, lesson) in lessons.into_iter().enumerate() {
@@ -125,6 +126,7 @@ impl<I> Classes<I> {
             TeacherFusion::Outputs => mean_output(logits, &weights)?.into_iter().collect(),
         };
         let losses = taught.into_iter().map(|teacher| {
+            let teacher = brought(teacher, &student.values);
             let (student, teacher) = self.matched(&student, teacher)?;
             self.class_loss.loss(student, teacher, batch, step)
         });

@@ -36,7 +36,8 @@ pub fn minimum(losses: Vec<Tensor<1>>) -> Option<Tensor<1>> {
     }
 }
 
-/// The loss that is trained: the student's own and that of each student layer, weighted.
+/// The loss that is trained: the student's own and that of each student layer, weighted; in the
+/// precision of the student's own.
 ///
 /// # Shapes
 ///
@@ -50,7 +51,8 @@ pub fn total(
     layers
         .into_iter()
         .fold(origin * origin_lambda, |total, (lambda, loss)| {
-            total + loss * lambda
+            let loss = (loss * lambda).cast(total.dtype());
+            total + loss
         })
 }
 

@@ -45,7 +45,8 @@ pub enum DistillationError {
 
     /// A hidden state has no elements, or no dimension that the loss could run over.
     #[error(
-        "the hidden state of student layer `{student}` has the shape {shape:?}: nothing to learn"
+        "the hidden state of student layer `{student}` has the shape {shape:?} or no channel that \
+         is kept: nothing to learn, exclude the layer"
     )]
     Empty {
         /// Path of the student's layer.
@@ -81,7 +82,7 @@ pub enum DistillationError {
         /// Its value.
         value: String,
         /// What it can be.
-        expected: &'static str,
+        expected: String,
     },
 
     /// A rule sets what the distiller does not have.
@@ -96,7 +97,10 @@ pub enum DistillationError {
     },
 
     /// A distiller that follows one teacher layer is given several.
-    #[error("student layer `{student}` has {found} links, but learns from exactly one here")]
+    #[error(
+        "student layer `{student}` has {found} links, but learns from exactly one here: name one \
+         teacher layer in `link`"
+    )]
     Links {
         /// Path of the student's layer.
         student: String,
@@ -146,6 +150,18 @@ pub enum DistillationError {
         classes: usize,
     },
 
+    /// A teacher renames a link that no rule follows.
+    #[error(
+        "`with_layer` leads links to `{link}` to the teacher's layer `{layer}`, but no rule links \
+         to `{link}`: correct the name or remove it"
+    )]
+    UnusedLayer {
+        /// The link.
+        link: String,
+        /// The teacher's layer.
+        layer: String,
+    },
+
     /// Nobody to learn from.
     #[error("there is no teacher: give at least one")]
     NoTeacher,
@@ -164,7 +180,8 @@ pub enum DistillationError {
 
     /// Relations need several samples.
     #[error(
-        "the batch of student layer `{student}` has {found} samples, but relations need {needed}"
+        "the batch of student layer `{student}` has {found} samples, but relations need {needed}: \
+         use larger batches, or leave out the last one of an epoch"
     )]
     BatchTooSmall {
         /// Path of the student's layer.

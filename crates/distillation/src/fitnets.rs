@@ -21,17 +21,15 @@
 //! since, where the paper's convolution also bridges resolutions; the mean of squares where the
 //! paper has half their sum.
 
-use std::sync::Arc;
-
 use burn::config::Config;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use burn_compress_core::config::Selected;
-use burn_compress_core::{AlgorithmState, BoxError, FlatTensor, Learnable};
+use burn_compress_core::{BoxError, FlatTensor};
 
 use crate::layerwise::constructors;
-use crate::link::{Hidden, LinkLoss, incomparable, one_link, own_loss};
+use crate::link::{Hidden, incomparable, own_loss};
 use crate::losses::mse;
-use crate::projection::Projections;
+use crate::projection::{Projected, ProjectedLoss, Projections};
 use crate::{DistillationError, DistillationLoss, DistillationSettings};
 
 /// How a [`FitNetsDistiller`] weighs and starts.
@@ -88,51 +86,31 @@ pub struct FitNetsConfig {
 pub struct FitNetsDistiller;
 
 constructors!(FitNetsDistiller, FitNetsConfig, |config| {
-    let hints = Hints(Projections::new(config.seed));
+    let hints = Projected::new(Hints, config.seed);
     Ok((config.origin_loss_lambda, Box::new(hints)))
 });
 
-struct Hints(Projections);
+struct Hints;
 
-impl LinkLoss for Hints {
+impl ProjectedLoss for Hints {
     fn check(&self, item: &Selected<DistillationSettings>) -> Result<(), DistillationError> {
-        one_link(item)?;
         own_loss(item, "hints are compared by mean squared error")
     }
 
-    fn attach(&mut self, device: &Device) {
-        self.0.attach(device);
-    }
-
     fn loss(
-        &mut self,
+        &self,
         student: &Hidden,
         teacher: &Hidden,
         _: DistillationLoss,
+        projections: &mut Projections,
     ) -> Result<Tensor<1>, BoxError> {
         let (given, taught) = same_resolution(student, teacher)?;
-        let [samples, from, positions] = given.sizes();
-        let to = taught.sizes()[1];
-        if samples * from * positions * to == 0 {
-            return Err(student.empty().into());
-        }
+        let ([samples, from, positions], [_, to, _]) = (given.sizes(), taught.sizes());
         let rows = samples * positions;
-        let regressor = self.0.between(student, teacher, [from, to])?;
-        let regressed = regressor.apply(given.channels_last().reshape([rows, from]));
+        let features = given.channels_last().reshape([rows, from]);
+        let regressed = projections.apply((student, teacher), features, to)?;
         let hint = taught.channels_last().reshape([rows * to]);
         Ok(mse(regressed.reshape([rows * to]), hint))
-    }
-
-    fn learnables(&self) -> Vec<Arc<Learnable>> {
-        self.0.learnables()
-    }
-
-    fn state(&self) -> AlgorithmState {
-        self.0.state()
-    }
-
-    fn load_state(&mut self, state: &AlgorithmState) -> Result<(), BoxError> {
-        self.0.load_state(state)
     }
 }
 
@@ -142,8 +120,8 @@ fn same_resolution(
     student: &Hidden,
     teacher: &Hidden,
 ) -> Result<(Hidden, Hidden), DistillationError> {
-    let sizes = |hidden: &Hidden| (hidden.shape().len(), hidden.channel_dim);
-    if sizes(student) != sizes(teacher) || student.shape().first() != teacher.shape().first() {
+    let layout = |hidden: &Hidden| (hidden.shape().len(), hidden.channel_dim);
+    if layout(student) != layout(teacher) || student.shape().first() != teacher.shape().first() {
         let expected =
             "hints need the same samples, as many dimensions and channels in the same one";
         return Err(incomparable(student, teacher, expected));
@@ -151,9 +129,6 @@ fn same_resolution(
     let (mut student, mut teacher) = (student.clone(), teacher.clone());
     for dim in (1..student.shape().len()).filter(|&dim| dim != student.channel_dim) {
         let (from, to) = (student.shape()[dim], teacher.shape()[dim]);
-        if from == 0 || to == 0 {
-            return Err(student.empty());
-        }
         match from.cmp(&to) {
             std::cmp::Ordering::Less => teacher.state = averaged(&teacher.state, dim, from),
             std::cmp::Ordering::Equal => {}
@@ -176,7 +151,8 @@ fn averaged(state: &FlatTensor, dim: usize, size: usize) -> FlatTensor {
         window.for_each(|at| means[at * size + to] = share);
     }
     let device = state.values.device().without_autodiff();
-    let means = Tensor::<2>::from_data(TensorData::new(means, [from, size]), &device);
+    let means = TensorData::new(means, [from, size]);
+    let means = Tensor::<2>::from_data(means, (&device, state.values.dtype()));
     let values = state
         .values
         .clone()
@@ -194,9 +170,11 @@ fn averaged(state: &FlatTensor, dim: usize, size: usize) -> FlatTensor {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
     use burn_compress_core::TargetId;
 
     use super::*;
+    use crate::link::LinkLoss;
 
     fn hidden<const D: usize>(target: &str, state: Tensor<D>) -> Hidden {
         Hidden {
@@ -218,7 +196,7 @@ mod tests {
             hidden("a._output_0", student),
             hidden("b._output_0", teacher),
         );
-        let mut hints = Hints(Projections::new(0));
+        let mut hints = Projected::new(Hints, 0);
         hints
             .loss(&student, &teacher, DistillationLoss::Mse)
             .unwrap();
@@ -262,7 +240,7 @@ mod tests {
         let device = Device::flex();
         let student = hidden("a._output_0", Tensor::<2>::ones([2, 3], &device));
         let teacher = hidden("b._output_0", Tensor::<3>::ones([2, 3, 4], &device));
-        let mut hints = Hints(Projections::new(0));
+        let mut hints = Projected::new(Hints, 0);
         let error = hints
             .loss(&student, &teacher, DistillationLoss::Mse)
             .unwrap_err();

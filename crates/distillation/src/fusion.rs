@@ -19,6 +19,7 @@ use burn_compress_core::FlatTensor;
 use serde::{Deserialize, Serialize};
 
 use crate::DistillationError;
+use crate::teacher::brought;
 
 /// How what several teachers say is put together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -33,6 +34,8 @@ pub enum TeacherFusion {
 
 /// The weighted mean of losses, or `None` without any.
 ///
+/// `weights` has one positive number for each loss.
+///
 /// # Shapes
 ///
 /// - losses: `[1]` each
@@ -43,6 +46,9 @@ pub fn mean_loss(losses: Vec<Tensor<1>>, weights: &[f64]) -> Option<Tensor<1>> {
 
 /// The weighted mean of what teachers say, or `None` without teachers.
 ///
+/// `weights` has one positive number for each output. The mean is on the device and in the
+/// precision of the first output, and a constant.
+///
 /// # Errors
 ///
 /// [`DistillationError::TeacherShapes`] when their shapes differ.
@@ -50,16 +56,20 @@ pub fn mean_output(
     outputs: Vec<FlatTensor>,
     weights: &[f64],
 ) -> Result<Option<FlatTensor>, DistillationError> {
-    let Some(shape) = outputs.first().map(|output| output.shape.clone()) else {
+    let Some(first) = outputs.first().cloned() else {
         return Ok(None);
     };
+    let shape = first.shape;
     if let Some(other) = outputs.iter().find(|output| output.shape != shape) {
         return Err(DistillationError::TeacherShapes {
             first: shape,
             other: other.shape.clone(),
         });
     }
-    let values = outputs.into_iter().map(|output| output.values).collect();
+    let values = outputs.into_iter();
+    let values = values
+        .map(|output| brought(output, &first.values).values)
+        .collect();
     Ok(weighted_mean(values, weights).map(|values| FlatTensor { values, shape }))
 }
 
@@ -81,7 +91,7 @@ pub(crate) fn check_weight(weight: f64) -> Result<(), DistillationError> {
         false => Err(DistillationError::Setting {
             key: "weight",
             value: weight.to_string(),
-            expected: "a finite number above 0",
+            expected: "a finite number above 0".to_string(),
         }),
     }
 }

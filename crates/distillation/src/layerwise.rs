@@ -16,7 +16,8 @@ use crate::channels::{Channels, KeptChannels, channel_dim};
 use crate::combine::{minimum, total};
 use crate::fusion::{TeacherFusion, mean_loss, mean_output};
 use crate::link::{Hidden, LinkLoss, check_lambda, incomparable};
-use crate::teacher::{Staff, Teachers, hidden};
+use crate::teacher::{brought, hidden, widened};
+use crate::teachers::{Staff, Teachers};
 use crate::{DistillationError, DistillationSettings};
 
 /// A distiller of hidden states in a chain.
@@ -139,22 +140,15 @@ impl<I> Layerwise<I> {
 
     fn distance(&mut self, at: usize, taught: &Taught) -> Result<Tensor<1>, BoxError> {
         let student = &self.students[at];
-        let state = hidden("student", &student.space)?;
+        let state = widened(hidden("student", &student.space)?);
         let shown = Hidden {
             id: student.space.id().clone(),
             teacher: 0,
             channel_dim: student.channel_dim(&state),
             state,
         };
-        if let Some(dim) = student.settings.channel_dim
-            && dim >= shown.shape().len()
-        {
-            return Err(DistillationError::Setting {
-                key: "channel_dim",
-                value: dim.to_string(),
-                expected: "a dimension of the hidden state",
-            }
-            .into());
+        if let Some(dim) = student.settings.channel_dim {
+            check_channel_dim(dim, "student", &shown)?;
         }
         let kept = match &student.kept {
             Some(kept) => kept.of(&shown.state, shown.channel_dim)?,
@@ -169,7 +163,9 @@ impl<I> Layerwise<I> {
             let mut links = Vec::new();
             for &link in &student.links {
                 let mut teacher = states[link].clone();
+                teacher.state = brought(teacher.state, &shown.state.values);
                 if let Some(dim) = student.settings.channel_dim {
+                    check_channel_dim(dim, "teacher", &teacher)?;
                     teacher.channel_dim = dim;
                 }
                 if student.kept.is_some() {
@@ -197,6 +193,22 @@ impl Student {
     fn channel_dim(&self, state: &FlatTensor) -> usize {
         let by_type = || channel_dim(&self.kind, state.shape.len());
         self.settings.channel_dim.unwrap_or_else(by_type)
+    }
+}
+
+/// Refuses a configured dimension that an end of a link does not have.
+fn check_channel_dim(dim: usize, whose: &str, end: &Hidden) -> Result<(), DistillationError> {
+    match dim < end.shape().len() {
+        true => Ok(()),
+        false => Err(DistillationError::Setting {
+            key: "channel_dim",
+            value: dim.to_string(),
+            expected: format!(
+                "a dimension of the hidden state of {whose} layer `{}`, of shape {:?}",
+                end.id.layer,
+                end.shape()
+            ),
+        }),
     }
 }
 
@@ -272,8 +284,8 @@ macro_rules! constructors {
             ///
             /// # Errors
             ///
-            /// A configuration that does not fit the model, a link that is no wrapped layer of the
-            /// teacher, or an evaluator that cannot train.
+            /// A configuration that does not fit the model or the distiller, settings out of range,
+            /// a link that is no wrapped layer of the teacher, or an evaluator that cannot train.
             #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
             pub fn new<M, T, I, O>(
                 model: M,
@@ -318,8 +330,8 @@ macro_rules! constructors {
             ///
             /// # Errors
             ///
-            /// Those of [`from_compressor`](Self::from_compressor), and a cache that another
-            /// teacher filled.
+            /// Those of [`from_compressor`](Self::from_compressor), no teacher or one whose weight
+            /// or layers do not fit, and a cache that another teacher filled.
             pub fn from_teachers<M, I>(
                 compressor: burn_compress_core::Compressor<M, I>,
                 config: &burn_compress_core::config::ConfigList<$crate::DistillationSettings>,

@@ -13,6 +13,9 @@
 //! | [`LogitsDistiller`]          | softened class probabilities                                |
 //! | [`DkdDistiller`]             | the same, taken apart into target and other classes         |
 //!
+//! Student and teacher may differ in precision and device: what the teacher says is brought to the
+//! student, and losses are computed in single precision at least.
+//!
 //! [`registry`] lists them by name. The pieces:
 //!
 //! - [`DistillationSettings`]: one rule of a configuration.
@@ -46,6 +49,7 @@ pub mod registry;
 pub mod relational;
 mod settings;
 mod teacher;
+mod teachers;
 #[cfg(test)]
 mod tests;
 
@@ -63,4 +67,5 @@ pub use losses::DistillationLoss;
 pub use registry::distillers;
 pub use relational::{RelationalConfig, RelationalDistiller};
 pub use settings::{DistillationSettings, Link};
-pub use teacher::{Teacher, Teachers};
+pub use teacher::Teacher;
+pub use teachers::Teachers;

@@ -89,6 +89,22 @@ pub(crate) fn incomparable(
     }
 }
 
+/// Refuses hidden states without elements.
+pub(crate) fn nonempty(student: &Hidden, teacher: &Hidden) -> Result<(), DistillationError> {
+    let is_empty = |hidden: &Hidden| hidden.shape().is_empty() || hidden.shape().contains(&0);
+    if is_empty(student) {
+        return Err(student.empty());
+    }
+    match is_empty(teacher) {
+        true => Err(incomparable(
+            student,
+            teacher,
+            "the teacher's has no elements",
+        )),
+        false => Ok(()),
+    }
+}
+
 /// What a link costs: the part that makes one distiller another.
 pub(crate) trait LinkLoss: Send {
     /// Refuses what a rule says and the loss does not follow.
@@ -118,25 +134,6 @@ pub(crate) trait LinkLoss: Send {
     }
 }
 
-/// Refuses several links, and a choice of channels, where the student is projected.
-pub(crate) fn one_link(item: &Selected<DistillationSettings>) -> Result<(), DistillationError> {
-    let layer = item.layer.path.clone();
-    if item.settings.channels.is_some() {
-        return Err(DistillationError::UnusedSetting {
-            key: "channels",
-            layer,
-            reason: "the projection reads what the masked channels leave",
-        });
-    }
-    match item.settings.links(&layer).len() {
-        1 => Ok(()),
-        found => Err(DistillationError::Links {
-            student: layer,
-            found,
-        }),
-    }
-}
-
 /// Refuses `apply_method` where the distiller brings its own loss.
 pub(crate) fn own_loss(
     item: &Selected<DistillationSettings>,
@@ -159,7 +156,7 @@ pub(crate) fn check_lambda(key: &'static str, lambda: f64) -> Result<(), Distill
         false => Err(DistillationError::Setting {
             key,
             value: lambda.to_string(),
-            expected: "finite and not negative",
+            expected: "finite and not negative".to_string(),
         }),
     }
 }

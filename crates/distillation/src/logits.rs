@@ -127,8 +127,8 @@ impl LogitsDistiller {
     ///
     /// # Errors
     ///
-    /// Those of [`from_compressor`](Self::from_compressor), a teacher without logits, and a cache
-    /// that another teacher filled.
+    /// Those of [`from_compressor`](Self::from_compressor), no teacher or one without logits or
+    /// whose weight does not fit, and a cache that another teacher filled.
     pub fn from_teachers<M: Module + 'static, I: 'static>(
         compressor: Compressor<M, I>,
         config: &ConfigList<DistillationSettings>,
@@ -168,6 +168,10 @@ impl<I> ClassLoss<I> for LogitsConfig {
 ///
 /// - student, teacher: `[rows, classes]`
 /// - result: `[1]`
+///
+/// # Panics
+///
+/// When the shapes differ.
 ///
 /// ```
 /// use burn::tensor::{Device, Tensor};

@@ -1,16 +1,96 @@
 //! Linear layers that are trained with the student and dropped with the distiller.
 //!
-//! A projection is made when the first batch tells the widths of both hidden states. Its start
-//! depends on the seed and on the names of its ends alone, so it is the same in every run.
+//! [`Projected`] puts them in front of a loss: the student's features go through a linear layer to
+//! the teacher's width, and the loss compares what comes out. A projection is made when the first
+//! batch tells the widths of both hidden states. Its start depends on the seed and on the names of
+//! its ends alone, so it is the same in every run.
 
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
+use burn_compress_core::config::Selected;
 use burn_compress_core::{AlgorithmState, BoxError, Learnable, TrainedBy};
 use indexmap::IndexMap;
 
-use crate::DistillationError;
-use crate::link::{Hidden, incomparable};
+use crate::link::{Hidden, LinkLoss, incomparable, nonempty};
+use crate::{DistillationError, DistillationLoss, DistillationSettings};
+
+/// A loss that compares the student's projected features with the teacher's.
+pub(crate) trait ProjectedLoss: Send {
+    /// Refuses what a rule says and the loss does not follow.
+    fn check(&self, item: &Selected<DistillationSettings>) -> Result<(), DistillationError>;
+
+    /// The loss of one link, between hidden states that have elements.
+    fn loss(
+        &self,
+        student: &Hidden,
+        teacher: &Hidden,
+        configured: DistillationLoss,
+        projections: &mut Projections,
+    ) -> Result<Tensor<1>, BoxError>;
+}
+
+/// A loss and the projections that it trains.
+pub(crate) struct Projected<L> {
+    loss: L,
+    projections: Projections,
+}
+
+impl<L> Projected<L> {
+    pub(crate) fn new(loss: L, seed: u64) -> Self {
+        Self {
+            loss,
+            projections: Projections::new(seed),
+        }
+    }
+}
+
+impl<L: ProjectedLoss> LinkLoss for Projected<L> {
+    fn check(&self, item: &Selected<DistillationSettings>) -> Result<(), DistillationError> {
+        let layer = item.layer.path.clone();
+        if item.settings.channels.is_some() {
+            return Err(DistillationError::UnusedSetting {
+                key: "channels",
+                layer,
+                reason: "the projection reads what the masked channels leave",
+            });
+        }
+        match item.settings.links(&layer).len() {
+            1 => self.loss.check(item),
+            found => Err(DistillationError::Links {
+                student: layer,
+                found,
+            }),
+        }
+    }
+
+    fn attach(&mut self, device: &Device) {
+        self.projections.device = device.clone();
+    }
+
+    fn loss(
+        &mut self,
+        student: &Hidden,
+        teacher: &Hidden,
+        configured: DistillationLoss,
+    ) -> Result<Tensor<1>, BoxError> {
+        nonempty(student, teacher)?;
+        self.loss
+            .loss(student, teacher, configured, &mut self.projections)
+    }
+
+    fn learnables(&self) -> Vec<Arc<Learnable>> {
+        self.projections.learnables()
+    }
+
+    fn state(&self) -> AlgorithmState {
+        self.projections.state()
+    }
+
+    fn load_state(&mut self, state: &AlgorithmState) -> Result<(), BoxError> {
+        self.projections.load_state(state)
+    }
+}
 
 /// The projections of a distiller, by the names of their ends.
 #[derive(Debug)]
@@ -22,7 +102,7 @@ pub(crate) struct Projections {
 
 /// A linear layer over features.
 #[derive(Clone, Debug)]
-pub(crate) struct Projection {
+struct Projection {
     /// `[student, teacher]`.
     weight: Arc<Learnable>,
     /// `[teacher]`.
@@ -34,7 +114,7 @@ const STUDENT: &str = "/student";
 const TEACHER: &str = "/teacher";
 
 impl Projections {
-    pub(crate) fn new(seed: u64) -> Self {
+    fn new(seed: u64) -> Self {
         Self {
             seed,
             device: Device::default(),
@@ -42,13 +122,24 @@ impl Projections {
         }
     }
 
-    /// Sets where the projections are made.
-    pub(crate) fn attach(&mut self, device: &Device) {
-        self.device = device.clone();
+    /// Features of the student in the teacher's width.
+    ///
+    /// # Shapes
+    ///
+    /// - rows: `[rows, student]`
+    /// - result: `[rows, width]`
+    pub(crate) fn apply(
+        &mut self,
+        (student, teacher): (&Hidden, &Hidden),
+        rows: Tensor<2>,
+        width: usize,
+    ) -> Result<Tensor<2>, BoxError> {
+        let widths = [rows.dims()[1], width];
+        Ok(self.between(student, teacher, widths)?.apply(rows))
     }
 
     /// The projection between two hidden states with these widths, made now if there is none.
-    pub(crate) fn between(
+    fn between(
         &mut self,
         student: &Hidden,
         teacher: &Hidden,
@@ -89,14 +180,14 @@ impl Projections {
         Ok(projection)
     }
 
-    pub(crate) fn learnables(&self) -> Vec<Arc<Learnable>> {
+    fn learnables(&self) -> Vec<Arc<Learnable>> {
         let made = self.made.values();
         made.flat_map(|projection| [projection.weight.clone(), projection.bias.clone()])
             .collect()
     }
 
     /// The widths: what is needed to make the projections again.
-    pub(crate) fn state(&self) -> AlgorithmState {
+    fn state(&self) -> AlgorithmState {
         let widths = self.made.iter().flat_map(|(name, projection)| {
             let shape = projection.weight.shape();
             [(STUDENT, shape[0]), (TEACHER, shape[1])]
@@ -108,7 +199,7 @@ impl Projections {
         }
     }
 
-    pub(crate) fn load_state(&mut self, state: &AlgorithmState) -> Result<(), BoxError> {
+    fn load_state(&mut self, state: &AlgorithmState) -> Result<(), BoxError> {
         self.made.clear();
         for (key, &student) in &state.values {
             let Some(name) = key.strip_suffix(STUDENT) else {
@@ -122,7 +213,7 @@ impl Projections {
                     return Err(DistillationError::Setting {
                         key: "the width of a projection",
                         value: format!("{student} at `{name}`"),
-                        expected: "a number of features on both sides",
+                        expected: "a number of features on both sides".to_string(),
                     }
                     .into());
                 }
@@ -137,10 +228,11 @@ impl Projection {
     ///
     /// - rows: `[rows, student]`
     /// - result: `[rows, teacher]`
-    pub(crate) fn apply(&self, rows: Tensor<2>) -> Tensor<2> {
+    fn apply(&self, rows: Tensor<2>) -> Tensor<2> {
         let [student, teacher]: [usize; 2] = [self.weight.shape()[0], self.weight.shape()[1]];
-        let weight = self.weight.tensor_for(&rows).reshape([student, teacher]);
-        let bias = self.bias.tensor_for(&rows).reshape([1, teacher]);
+        let of = |part: &Learnable| part.tensor_for(&rows).cast(rows.dtype());
+        let weight = of(&self.weight).reshape([student, teacher]);
+        let bias = of(&self.bias).reshape([1, teacher]);
         rows.matmul(weight) + bias
     }
 }

@@ -29,7 +29,7 @@ use burn_compress_core::BoxError;
 use burn_compress_core::config::Selected;
 
 use crate::layerwise::constructors;
-use crate::link::{Hidden, LinkLoss, check_lambda, incomparable, own_loss};
+use crate::link::{Hidden, LinkLoss, check_lambda, incomparable, nonempty, own_loss};
 use crate::{DistillationError, DistillationLoss, DistillationSettings};
 
 /// How a [`RelationalDistiller`] weighs its losses.
@@ -103,6 +103,7 @@ impl LinkLoss for RelationalConfig {
         teacher: &Hidden,
         _: DistillationLoss,
     ) -> Result<Tensor<1>, BoxError> {
+        nonempty(student, teacher)?;
         let samples = student.sizes()[0];
         if samples != teacher.sizes()[0] {
             let expected = "relations need the same samples on both sides";
@@ -116,9 +117,6 @@ impl LinkLoss for RelationalConfig {
                 needed,
             }
             .into());
-        }
-        if student.shape().contains(&0) || teacher.shape().contains(&0) {
-            return Err(student.empty().into());
         }
         let rows = |hidden: &Hidden| hidden.state.values.clone().reshape([samples as i64, -1]);
         let (student, teacher) = (Geometry::new(rows(student)), Geometry::new(rows(teacher)));
@@ -134,8 +132,12 @@ impl LinkLoss for RelationalConfig {
 ///
 /// # Shapes
 ///
-/// - student, teacher: `[samples, features]`, with features of their own and two samples or more
-/// - result: `[1]`
+/// - student, teacher: `[samples, features]`, with features of their own
+/// - result: `[1]`; 0 for fewer than two samples
+///
+/// # Panics
+///
+/// When student and teacher differ in samples.
 pub fn distance_loss(student: Tensor<2>, teacher: Tensor<2>) -> Tensor<1> {
     Geometry::new(student).distance_loss(&Geometry::new(teacher))
 }
@@ -144,8 +146,12 @@ pub fn distance_loss(student: Tensor<2>, teacher: Tensor<2>) -> Tensor<1> {
 ///
 /// # Shapes
 ///
-/// - student, teacher: `[samples, features]`, with features of their own and three samples or more
-/// - result: `[1]`
+/// - student, teacher: `[samples, features]`, with features of their own
+/// - result: `[1]`; 0 for fewer than three samples
+///
+/// # Panics
+///
+/// When student and teacher differ in samples.
 pub fn angle_loss(student: Tensor<2>, teacher: Tensor<2>) -> Tensor<1> {
     Geometry::new(student).angle_loss(&Geometry::new(teacher))
 }
@@ -168,12 +174,12 @@ impl Geometry {
         let squares = norms.clone() + norms.clone().transpose() - products.clone() * 2.0;
         let noise = norms.detach().mean() * 1e-6;
         let device = products.device();
-        let alone = Tensor::<2, Bool>::diag_mask([samples, samples], 0, &device).bool_not();
+        let same = Tensor::<2, Bool>::diag_mask([samples, samples], 0, &device).bool_not();
         let coincide = squares
             .clone()
             .detach()
             .lower_equal(noise.reshape([1, 1]).expand([samples, samples]))
-            .bool_or(alone);
+            .bool_or(same);
         // The root has an infinite slope at zero, so it is taken of ones there.
         let distances = squares
             .mask_fill(coincide.clone(), 1.0)
@@ -190,18 +196,21 @@ impl Geometry {
         self.distances.dims()[0]
     }
 
+    /// The number of pairs of different samples, or 1 to divide by where there is none.
+    fn pairs(&self) -> f64 {
+        let samples = self.samples();
+        (samples * samples.saturating_sub(1)).max(1) as f64
+    }
+
     /// Distances with mean 1 over all pairs.
     fn normalised_distances(&self) -> Tensor<2> {
-        let samples = self.samples();
-        let pairs = (samples * (samples - 1)) as f64;
-        let mean = (self.distances.clone().sum() / pairs).clamp_min(1e-12);
+        let mean = (self.distances.clone().sum() / self.pairs()).clamp_min(1e-12);
         self.distances.clone() / mean.reshape([1, 1])
     }
 
     fn distance_loss(&self, teacher: &Self) -> Tensor<1> {
-        let samples = self.samples();
         let difference = self.normalised_distances() - teacher.normalised_distances().detach();
-        huber(difference).sum() / (samples * (samples - 1)) as f64
+        huber(difference).sum() / self.pairs()
     }
 
     /// The cosines of the angles at `j` between `i` and `k`, `[j, i, k]`; 0 where there is none.
@@ -209,8 +218,11 @@ impl Geometry {
         let samples = self.samples();
         // (x_i - x_j) (x_k - x_j) = x_i x_k - x_j x_i - x_j x_k + x_j x_j.
         let products = self.products.clone();
-        let alone = Tensor::<2, Bool>::diag_mask([samples, samples], 0, &products.device());
-        let own: Tensor<2> = products.clone().mask_fill(alone, 0.0).sum_dim(1);
+        let different = Tensor::<2, Bool>::diag_mask([samples, samples], 0, &products.device());
+        let own: Tensor<2> = products
+            .clone()
+            .mask_fill(different.clone(), 0.0)
+            .sum_dim(1);
         let inner = products.clone().unsqueeze_dim::<3>(0)
             - products.clone().unsqueeze_dim::<3>(2)
             - products.unsqueeze_dim::<3>(1)
@@ -218,15 +230,15 @@ impl Geometry {
         let lengths = self.distances.clone().mask_fill(self.coincide.clone(), 1.0);
         let lengths = lengths.clone().unsqueeze_dim::<3>(2) * lengths.unsqueeze_dim::<3>(1);
         let size = [samples, samples, samples];
-        let none = |dim: usize| self.coincide.clone().unsqueeze_dim::<3>(dim).expand(size);
-        (inner / lengths).mask_fill(none(2).bool_or(none(1)), 0.0)
+        let over = |pairs: Tensor<2, Bool>, dim| pairs.unsqueeze_dim::<3>(dim).expand(size);
+        let coincide = |dim| over(self.coincide.clone(), dim);
+        let none = coincide(2).bool_or(coincide(1));
+        (inner / lengths).mask_fill(none.bool_or(over(different.bool_not(), 0)), 0.0)
     }
 
     fn angle_loss(&self, teacher: &Self) -> Tensor<1> {
-        let samples = self.samples();
-        let triples = samples * (samples - 1) * (samples - 2);
-        // `i = k` gives the angle 0 on both sides, so it adds nothing.
-        huber(self.cosines() - teacher.cosines().detach()).sum() / triples as f64
+        let triples = self.pairs() * self.samples().saturating_sub(2).max(1) as f64;
+        huber(self.cosines() - teacher.cosines().detach()).sum() / triples
     }
 }
 
@@ -272,6 +284,23 @@ mod tests {
         let teacher = rows([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]]);
         // Differences 1, -1.6, 0.2: huber 0.5, 1.1, 0.02. Each angle counts twice, as do triples.
         assert_loss(angle_loss(student, teacher), (0.5 + 1.1 + 0.02) / 3.0);
+    }
+
+    #[test]
+    fn samples_that_coincide_have_no_angle() {
+        // The first two are one point, so only the angle at the third is left, of cosine 1.
+        let student = rows([[0.0], [0.0], [1.0]]);
+        // Right angle at 0; cosines 0, 3/5 and 4/5.
+        let teacher = rows([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]]);
+        // Differences 0, 0.6, 0.2: huber 0, 0.18, 0.02.
+        assert_loss(angle_loss(student, teacher), (0.18 + 0.02) / 3.0);
+    }
+
+    #[test]
+    fn too_few_samples_have_no_geometry() {
+        let (one, two) = (rows([[1.0, 2.0]]), rows([[1.0, 2.0], [0.5, 0.0]]));
+        assert_loss(distance_loss(one.clone(), one * 2.0), 0.0);
+        assert_loss(angle_loss(two.clone(), two * 2.0), 0.0);
     }
 
     #[test]

@@ -1,18 +1,18 @@
-//! What a student learns from: one teacher or several, run on each batch or read from a cache.
+//! What a student learns from: a teacher, run on each batch or read from a cache.
 
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use burn_compress_core::layer::{LayerInfo, layers};
 use burn_compress_core::{Error, FlatTensor, TargetId, TargetSpace, tap};
 use indexmap::IndexMap;
 
 use crate::DistillationError;
 use crate::cache::{self, TeacherCache};
-use crate::fusion::{TeacherFusion, check_weight};
+use crate::fusion::check_weight;
 
 /// A network to learn from.
 ///
@@ -97,7 +97,8 @@ impl<I> Teacher<I> {
 
     /// Lets links to `link` lead to this teacher's layer `layer`.
     ///
-    /// For several teachers whose layers have different paths.
+    /// For several teachers whose layers have different paths. A `link` that no rule follows is an
+    /// error of the distiller's constructor.
     pub fn with_layer(mut self, link: impl Into<String>, layer: impl Into<String>) -> Self {
         self.names.insert(link.into(), layer.into());
         self
@@ -116,6 +117,11 @@ impl<I> Teacher<I> {
         links: &[TargetId],
     ) -> Result<Tapped<I>, Error> {
         check_weight(self.weight).map_err(|error| error.of(distiller))?;
+        let followed = |link: &str| links.iter().any(|id| id.layer == link);
+        if let Some((link, layer)) = self.names.iter().find(|(link, _)| !followed(link)) {
+            let (link, layer) = (link.clone(), layer.clone());
+            return Err(DistillationError::UnusedLayer { link, layer }.of(distiller));
+        }
         let ids: Vec<TargetId> = links
             .iter()
             .map(|id| match self.names.get(&id.layer) {
@@ -220,12 +226,19 @@ impl<I> Tapped<I> {
 
     fn ask(&self, batch: &I) -> Result<Lesson, DistillationError> {
         let logits = self.source.predict(batch);
-        let hidden = self
-            .states
-            .iter()
-            .map(|state| hidden("teacher", &state.space))
-            .collect::<Result<_, _>>()?;
-        Ok(Lesson { hidden, logits })
+        let mut said: Vec<FlatTensor> = Vec::new();
+        for (at, state) in self.states.iter().enumerate() {
+            // Two links may lead to one layer, which gives its state once.
+            let is_same = |other: &State| other.space.id() == state.space.id();
+            said.push(match self.states[..at].iter().position(is_same) {
+                Some(first) => said[first].clone(),
+                None => hidden("teacher", &state.space)?,
+            });
+        }
+        Ok(Lesson {
+            hidden: said,
+            logits,
+        })
     }
 
     /// Writes what the cache learned.
@@ -248,6 +261,28 @@ pub(crate) fn hidden(
             whose,
             layer: space.id().layer.clone(),
         })
+}
+
+/// A student's state in single precision at least: sums of squares overflow half precision, and what
+/// keeps losses from dividing by zero is too small for it.
+pub(crate) fn widened(state: FlatTensor) -> FlatTensor {
+    match state.values.dtype() {
+        DType::F16 | DType::BF16 => FlatTensor {
+            values: state.values.cast(DType::F32),
+            shape: state.shape,
+        },
+        _ => state,
+    }
+}
+
+/// What a teacher says, on the device and in the precision of `to`, as a constant.
+pub(crate) fn brought(said: FlatTensor, to: &Tensor<1>) -> FlatTensor {
+    let values = said.values.detach().without_autodiff();
+    let values = values.to_device(&to.device().without_autodiff());
+    FlatTensor {
+        values: values.cast(to.dtype()),
+        shape: said.shape,
+    }
 }
 
 /// A network whatever its type.
@@ -294,89 +329,5 @@ impl<T: Module + 'static, I> Source<I> for Network<T, I> {
 
     fn fingerprint(&self) -> Result<u64, Error> {
         cache::fingerprint(&self.network)
-    }
-}
-
-/// Teachers of one student and how what they say is put together.
-///
-/// ```
-/// use burn::nn::{Linear, LinearConfig};
-/// use burn::tensor::{Device, Tensor};
-/// use burn_compress_distillation::{Teacher, TeacherFusion, Teachers};
-///
-/// let teacher = || {
-///     let network = LinearConfig::new(4, 3).init(&Device::flex());
-///     Teacher::of_logits(&network, |network: &Linear, batch: &Tensor<2>| {
-///         network.forward(batch.clone())
-///     })
-/// };
-/// let teachers = Teachers::new([teacher(), teacher().with_weight(0.5)])
-///     .with_fusion(TeacherFusion::Outputs);
-/// ```
-#[derive(Debug)]
-pub struct Teachers<I> {
-    pub(crate) teachers: Vec<Teacher<I>>,
-    pub(crate) fusion: TeacherFusion,
-}
-
-impl<I> Teachers<I> {
-    /// Teachers whose losses are averaged by their weights.
-    pub fn new(teachers: impl IntoIterator<Item = Teacher<I>>) -> Self {
-        Self {
-            teachers: teachers.into_iter().collect(),
-            fusion: TeacherFusion::default(),
-        }
-    }
-
-    /// Sets how what they say is put together.
-    pub fn with_fusion(mut self, fusion: TeacherFusion) -> Self {
-        self.fusion = fusion;
-        self
-    }
-
-    pub(crate) fn tap(
-        self,
-        distiller: &'static str,
-        links: &[TargetId],
-    ) -> Result<Staff<I>, Error> {
-        if self.teachers.is_empty() {
-            return Err(DistillationError::NoTeacher.of(distiller));
-        }
-        let teachers = self.teachers.into_iter();
-        Ok(Staff {
-            teachers: teachers
-                .map(|teacher| teacher.tap(distiller, links))
-                .collect::<Result<_, _>>()?,
-            fusion: self.fusion,
-        })
-    }
-}
-
-impl<I> From<Teacher<I>> for Teachers<I> {
-    fn from(teacher: Teacher<I>) -> Self {
-        Self::new([teacher])
-    }
-}
-
-/// The teachers of a distiller at work.
-pub(crate) struct Staff<I> {
-    pub(crate) teachers: Vec<Tapped<I>>,
-    pub(crate) fusion: TeacherFusion,
-}
-
-impl<I> Staff<I> {
-    pub(crate) fn teach(&self, batch: &I) -> Result<Vec<Lesson>, DistillationError> {
-        self.teachers
-            .iter()
-            .map(|teacher| teacher.teach(batch))
-            .collect()
-    }
-
-    pub(crate) fn weights(&self) -> Vec<f64> {
-        self.teachers.iter().map(|teacher| teacher.weight).collect()
-    }
-
-    pub(crate) fn save(&self) -> Result<(), DistillationError> {
-        self.teachers.iter().try_for_each(Tapped::save)
     }
 }

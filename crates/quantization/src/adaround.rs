@@ -18,7 +18,8 @@
 //! weights become the values of the grid that were chosen.
 //!
 //! Nothing but `V` is trained, each layer for itself, with Adam; weights are rewritten after the last
-//! step of the run. The chain need not train.
+//! step of the run. The chain need not train. Of a layer that a batch norm is folded into
+//! ([`fuse`](QuantizationSettings::fuse)), `W` and `b` are the folded ones.
 //!
 //! # References
 //!
@@ -36,12 +37,13 @@ use burn::tensor::{Tensor, activation};
 use burn_compress_core::config::{ConfigList, Selected};
 use burn_compress_core::{
     Algorithm, AlgorithmState, BoxError, Compressor, Error, Evaluator, FlatTensor, Mode, Run,
-    TargetId, TargetSpace, parameters,
+    TargetId, TargetSpace, with_parameters,
 };
-use indexmap::{IndexMap, IndexSet};
+use indexmap::IndexMap;
 
 use crate::claim::error_of;
-use crate::edit::Edit;
+use crate::constructors::constructors;
+use crate::raw::raw;
 use crate::reconstruction::Samples;
 use crate::{
     ApplyMethod, PtqConfig, PtqQuantizer, QuantizationError, QuantizationSettings, blocks,
@@ -117,33 +119,14 @@ pub struct AdaRoundQuantizer<M, I> {
     config: AdaRoundConfig,
 }
 
-impl<M: Module + 'static, I: 'static> AdaRoundQuantizer<M, I> {
-    /// Quantizes `model`.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`PtqQuantizer::new`], a setting that cannot be, and a weight whose rounding cannot
-    /// be learned.
-    #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
-    pub fn new(
-        model: M,
-        config: &ConfigList<QuantizationSettings>,
-        evaluator: Evaluator<M, I>,
-        quantizer: AdaRoundConfig,
-    ) -> Result<Compressor<M, I>, Error> {
-        Self::from_compressor(Compressor::from_model(model, evaluator), config, quantizer)
-    }
+constructors!(AdaRoundQuantizer<M, I>, AdaRoundConfig);
 
-    /// Quantizes the model of `compressor` as well, at the end of the same run.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`new`](Self::new), and a target that another quantizer of the chain has.
-    pub fn from_compressor(
-        mut compressor: Compressor<M, I>,
+impl<M: Module + 'static, I: 'static> AdaRoundQuantizer<M, I> {
+    fn claim(
+        compressor: &mut Compressor<M, I>,
         config: &ConfigList<QuantizationSettings>,
         quantizer: AdaRoundConfig,
-    ) -> Result<Compressor<M, I>, Error> {
+    ) -> Result<Self, Error> {
         check(&quantizer).map_err(error_of(NAME))?;
         compressor.evaluator().require_forward(NAME)?;
         let selected = config.select(compressor.layers())?;
@@ -152,15 +135,12 @@ impl<M: Module + 'static, I: 'static> AdaRoundQuantizer<M, I> {
             .with_batches(quantizer.batches)
             .with_follow_training(quantizer.follow_training)
             .with_check_finite(quantizer.check_finite);
-        let calibration = PtqQuantizer::claim(&mut compressor, NAME, config, options)?;
-        let evaluator = compressor.evaluator().clone();
-        compressor.push(Self {
-            calibration,
+        Ok(Self {
+            calibration: PtqQuantizer::claim_for(NAME, compressor, config, options)?,
             layers,
-            evaluator,
+            evaluator: compressor.evaluator().clone(),
             config: quantizer,
-        });
-        Ok(compressor)
+        })
     }
 
     /// The values of the grid that the weights of a layer shall have.
@@ -221,16 +201,15 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for AdaRoundQuantizer<M, I
 
     fn rewrite(&mut self, run: Run<'_, M>) -> Result<IndexMap<TargetId, FlatTensor>, BoxError> {
         let observed = self.calibration.observed();
+        let mut values = observed.finish_fusions(run.model)?;
         observed.disable();
         // A snapshot has states of its own, in full precision from now on.
-        let full_precision = run.model.valid();
+        let full_precision = with_parameters(run.model.valid(), values.clone())?;
         observed.enable();
-        let mut model = run.model.valid();
-        let mut rounded = IndexMap::new();
+        let mut model = with_parameters(run.model.valid(), values.clone())?;
         for id in &self.layers {
-            let path = id.to_string();
-            let mut raw = parameters(&model, &IndexSet::from([path.clone()]));
-            let (Some(raw), Some(space)) = (raw.swap_remove(&path), observed.space(id)) else {
+            let mut found = raw(&model, std::slice::from_ref(id));
+            let (Some(raw), Some(space)) = (found.swap_remove(id), observed.space(id)) else {
                 continue;
             };
             let samples = Samples::record(
@@ -242,11 +221,10 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for AdaRoundQuantizer<M, I
                 self.config.batches,
             )?;
             let weight = self.round(space, &samples, &raw)?;
-            let values = weight.values.clone();
-            model = model.map(&mut Edit::new(&path, |_| values.clone()));
-            rounded.insert(id.clone(), weight);
+            model = with_parameters(model, IndexMap::from([(id.clone(), weight.clone())]))?;
+            values.insert(id.clone(), weight);
         }
-        Ok(rounded)
+        Ok(values)
     }
 
     fn state(&self) -> Result<AlgorithmState, BoxError> {

@@ -20,12 +20,12 @@ use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use burn_compress_core::config::Selected;
 use burn_compress_core::{
-    Error, Evaluator, FlatTensor, Target, TargetId, TargetSpace, parameters, tap,
+    Error, Evaluator, FlatTensor, Target, TargetId, TargetSpace, tap, with_parameters,
 };
-use indexmap::{IndexMap, IndexSet};
+use indexmap::IndexMap;
 
-use crate::edit::Edit;
 use crate::observed::Observed;
+use crate::raw::raw;
 use crate::{ApplyMethod, QuantizationError, QuantizationSettings};
 
 /// The layers whose bias is corrected.
@@ -114,13 +114,15 @@ impl BiasCorrection {
         let mut model = model.valid();
         let mut biases = IndexMap::new();
         for layer in &self.layers {
-            let path = layer.bias.to_string();
-            let values = layer.difference(&full_precision, &model, evaluator, batches)?;
-            model = model.map(&mut Edit::new(&path, |bias: Tensor<1>| {
-                bias.clone() + Tensor::from_data(TensorData::from(&values[..]), &bias.device())
-            }));
-            let corrected = parameters(&model, &IndexSet::from([path]));
-            biases.extend(corrected.into_values().map(|b| (layer.bias.clone(), b)));
+            let difference = layer.difference(&full_precision, &model, evaluator, batches)?;
+            let mut corrected = raw(&model, std::slice::from_ref(&layer.bias));
+            for bias in corrected.values_mut() {
+                let device = bias.values.device();
+                let difference = Tensor::from_data(TensorData::from(&difference[..]), &device);
+                bias.values = bias.values.clone() + difference;
+            }
+            model = with_parameters(model, corrected.clone())?;
+            biases.extend(corrected);
         }
         for (id, bias) in &biases {
             observed.renew(id, bias)?;

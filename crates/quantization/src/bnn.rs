@@ -10,6 +10,9 @@
 //! w       <- clamp(w, -1, 1)     after each step, for each binary parameter
 //! ```
 //!
+//! The sign of a folded weight ([`fuse`](QuantizationSettings::fuse)) has lost the scale of the batch
+//! norm, so leave norms unfolded unless their scale does not matter.
+//!
 //! Without the clamp a weight could move so far from 0 that no later gradient changes its sign. At
 //! the end of the run the parameters become their signs. What remains is the quantization `int1` with
 //! scale 1, which of inputs and outputs takes the sign at inference, too.
@@ -28,14 +31,17 @@ use burn::config::Config;
 use burn::module::Module;
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
-    Algorithm, BoxError, Compressor, Error, Evaluator, FlatTensor, Mode, Quantization,
-    RoundGradient, Run, TargetId, parameters,
+    Algorithm, BoxError, Compressor, Error, FlatTensor, Mode, Quantization, RoundGradient, Run,
+    TargetId,
 };
-use indexmap::{IndexMap, IndexSet};
+use indexmap::IndexMap;
 
 use crate::claim::{Claimed, claim, error_of};
-use crate::fixed::{FixedGrid, refuse_blocks};
-use crate::learned::{refuse_method, refuse_observer};
+use crate::constructors::constructors;
+use crate::fixed::FixedGrid;
+use crate::fuse::Fusions;
+use crate::raw::raw;
+use crate::refuse::{refuse_blocks, refuse_method, refuse_observer};
 use crate::{ApplyMethod, QuantDtype, QuantScheme, QuantizationError, QuantizationSettings};
 
 const NAME: &str = "BnnQuantizer";
@@ -87,55 +93,33 @@ pub struct BnnConfig {
 /// ```
 #[derive(Debug)]
 pub struct BnnQuantizer {
-    parameters: IndexMap<String, TargetId>,
+    parameters: Vec<TargetId>,
+    fusions: Fusions,
     clamp_parameters: bool,
 }
 
-impl BnnQuantizer {
-    /// Binarizes `model`.
-    ///
-    /// # Errors
-    ///
-    /// A configuration that does not fit the model or the quantizer, or an evaluator that cannot
-    /// train.
-    #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
-    pub fn new<M: Module + 'static, I: 'static>(
-        model: M,
-        config: &ConfigList<QuantizationSettings>,
-        evaluator: Evaluator<M, I>,
-        quantizer: BnnConfig,
-    ) -> Result<Compressor<M, I>, Error> {
-        Self::from_compressor(Compressor::from_model(model, evaluator), config, quantizer)
-    }
+constructors!(BnnQuantizer, BnnConfig);
 
-    /// Binarizes the model of `compressor` as well, in the same run.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`new`](Self::new), and a target that another quantizer of the chain has.
-    pub fn from_compressor<M: Module + 'static, I: 'static>(
-        mut compressor: Compressor<M, I>,
+impl BnnQuantizer {
+    fn claim<M: Module + 'static, I: 'static>(
+        compressor: &mut Compressor<M, I>,
         config: &ConfigList<QuantizationSettings>,
         quantizer: BnnConfig,
-    ) -> Result<Compressor<M, I>, Error> {
+    ) -> Result<Self, Error> {
         compressor.evaluator().require_training(NAME)?;
         let dtype = QuantDtype::int(1).map_err(error_of(NAME))?;
-        for selected in config.select(compressor.layers())? {
-            let settings = &selected.settings;
-            let types = match quantizer.any_dtype {
-                true => Ok(()),
-                false => refuse_other_types(settings),
-            };
-            types
-                .and_then(|()| refuse_blocks(settings))
-                .and_then(|()| refuse_observer(settings))
-                .and_then(|()| refuse_method(settings))
-                .map_err(error_of(NAME))?;
-        }
+        let method = ApplyMethod::QatClampRound;
+        let (claimed, fusions) = claim(compressor, config, NAME, method, |selected| {
+            if !quantizer.any_dtype {
+                refuse_other_types(&selected.settings)?;
+            }
+            refuse_blocks(&selected.settings)?;
+            refuse_observer(&selected.settings)?;
+            refuse_method(&selected.settings)
+        })?;
         let device = compressor.model().devices().first().cloned();
         let device = device.unwrap_or_default();
-        let claimed = claim(&mut compressor, config, ApplyMethod::QatClampRound)?;
-        for target in &claimed {
+        for (target, ()) in &claimed {
             binarize(target, dtype);
             let gradient = match target.target().is_param() {
                 true => RoundGradient::StraightThrough,
@@ -148,28 +132,12 @@ impl BnnQuantizer {
             };
             grid.set(target, &device);
         }
-        let params = claimed
-            .iter()
-            .map(Claimed::id)
-            .filter(|id| id.target.is_param());
-        compressor.push(Self {
-            parameters: params.map(|id| (id.to_string(), id.clone())).collect(),
+        let ids = claimed.iter().map(|(claimed, ())| claimed.id());
+        Ok(Self {
+            parameters: ids.filter(|id| id.target.is_param()).cloned().collect(),
+            fusions,
             clamp_parameters: quantizer.clamp_parameters,
-        });
-        Ok(compressor)
-    }
-
-    /// The binary parameters after `change`.
-    fn changed<M: Module>(
-        &self,
-        model: &M,
-        change: impl Fn(FlatTensor) -> FlatTensor,
-    ) -> IndexMap<TargetId, FlatTensor> {
-        let paths: IndexSet<String> = self.parameters.keys().cloned().collect();
-        let values = parameters(model, &paths).into_iter();
-        values
-            .map(|(path, value)| (self.parameters[&path].clone(), change(value)))
-            .collect()
+        })
     }
 }
 
@@ -227,14 +195,21 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for BnnQuantizer {
         if !self.clamp_parameters {
             return Ok(IndexMap::new());
         }
-        Ok(self.changed(run.model, |value| FlatTensor {
-            values: value.values.clamp(-1.0, 1.0),
-            shape: value.shape,
-        }))
+        let mut values = raw(run.model, &self.parameters);
+        for value in values.values_mut() {
+            value.values = value.values.clone().clamp(-1.0, 1.0);
+        }
+        Ok(values)
     }
 
     fn rewrite(&mut self, run: Run<'_, M>) -> Result<IndexMap<TargetId, FlatTensor>, BoxError> {
-        Ok(self.changed(run.model, sign))
+        let mut values = self.fusions.finish_with(run.model, &self.parameters)?;
+        for id in &self.parameters {
+            if let Some(value) = values.get_mut(id) {
+                *value = sign(value.clone());
+            }
+        }
+        Ok(values)
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
@@ -249,7 +224,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::learned::testing::{
+    use crate::testing::{
         Chain, any, cause, chain, close, floats, learner_agrees, net, nothing_changes_at_the_end,
         of, resumes, rules,
     };

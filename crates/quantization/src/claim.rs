@@ -7,7 +7,7 @@ use burn_compress_core::config::{ConfigList, Selected};
 use burn_compress_core::layer::LayerInfo;
 use burn_compress_core::{Compressor, Error, Mode, Quantization, Target, TargetId, TargetSpace};
 
-use crate::fuse;
+use crate::fuse::{self, Fusions};
 use crate::{ApplyMethod, QuantizationError, QuantizationSettings};
 
 /// A target of a quantizer.
@@ -20,6 +20,32 @@ pub(crate) struct Claimed {
 }
 
 impl Claimed {
+    fn new(
+        selected: Selected<QuantizationSettings>,
+        space: Arc<TargetSpace>,
+        method: ApplyMethod,
+    ) -> Self {
+        let Selected {
+            layer, settings, ..
+        } = selected;
+        let (dtype, scheme) = (settings.dtype(), settings.scheme());
+        let method = settings.apply_method.unwrap_or(method);
+        let state = Quantization::new(
+            dtype.to_string(),
+            scheme.to_string(),
+            dtype.qmin(),
+            dtype.qmax(),
+        );
+        let gradient = method.gradient().unwrap_or_default();
+        space.set_quantization(Some(state.with_gradient(gradient)));
+        Self {
+            space,
+            layer,
+            settings,
+            method,
+        }
+    }
+
     pub(crate) fn id(&self) -> &TargetId {
         self.space.id()
     }
@@ -46,57 +72,36 @@ impl Claimed {
     }
 }
 
-/// Claims what `config` selects; nothing is quantized yet.
+/// Claims what `config` selects and begins to fold where it says so; nothing is quantized yet.
 ///
-/// `method` is how the quantization acts where the configuration does not say it.
+/// `method` is how the quantization of the quantizer `name` acts where the configuration does not
+/// say it, `inspect` what it derives from the settings of a target, or refuses.
 ///
 /// # Errors
 ///
-/// A configuration that does not fit the model, and a target that another quantizer has.
-pub(crate) fn claim<M: Module + 'static, I: 'static>(
+/// A configuration that does not fit the model, what `inspect` refuses, layers that cannot be
+/// fused, and a target that another quantizer has.
+pub(crate) fn claim<M: Module + 'static, I: 'static, T>(
     compressor: &mut Compressor<M, I>,
     config: &ConfigList<QuantizationSettings>,
+    name: &'static str,
     method: ApplyMethod,
-) -> Result<Vec<Claimed>, Error> {
-    let selected = config.select(compressor.layers())?;
-    fuse::refuse(&selected).map_err(error_of("quantization"))?;
-    claim_selected(compressor, selected, method)
-}
-
-/// Claims these targets; nothing is quantized yet.
-///
-/// # Errors
-///
-/// A target that another quantizer has.
-pub(crate) fn claim_selected<M: Module + 'static, I: 'static>(
-    compressor: &mut Compressor<M, I>,
-    selected: Vec<Selected<QuantizationSettings>>,
-    method: ApplyMethod,
-) -> Result<Vec<Claimed>, Error> {
+    inspect: impl Fn(&Selected<QuantizationSettings>) -> Result<T, QuantizationError>,
+) -> Result<(Vec<(Claimed, T)>, Fusions), Error> {
+    let mut selected = config.select(compressor.layers())?;
+    let inspected = selected.iter().map(inspect);
+    let inspected: Result<Vec<T>, _> = inspected.collect();
+    let inspected = inspected.map_err(error_of(name))?;
+    fuse::refuse_folded(compressor, &selected).map_err(error_of(name))?;
+    let mut fusions = Fusions::plan(compressor, &mut selected, name)?;
     let ids: Vec<TargetId> = selected.iter().map(Selected::id).collect();
     let spaces = compressor.claim(Mode::Quantization, &ids)?;
-    let claimed = selected.into_iter().zip(spaces).map(|(selected, space)| {
-        let Selected {
-            layer, settings, ..
-        } = selected;
-        let (dtype, scheme) = (settings.dtype(), settings.scheme());
-        let method = settings.apply_method.unwrap_or(method);
-        let gradient = method.gradient().unwrap_or_default();
-        let state = Quantization::new(
-            dtype.to_string(),
-            scheme.to_string(),
-            dtype.qmin(),
-            dtype.qmax(),
-        );
-        space.set_quantization(Some(state.with_gradient(gradient)));
-        Claimed {
-            space,
-            layer,
-            settings,
-            method,
-        }
-    });
-    Ok(claimed.collect())
+    fusions.start(compressor)?;
+    let claimed = selected
+        .into_iter()
+        .zip(spaces)
+        .map(|(selected, space)| Claimed::new(selected, space, method));
+    Ok((claimed.zip(inspected).collect(), fusions))
 }
 
 /// An error of this crate as the error of the quantizer called `name`.

@@ -18,7 +18,9 @@
 //! the run is not what inference sees. Parameters then become what they were simulated to be, with an
 //! ordinary quantization whose grid they lie on.
 //!
-//! [`quantize_gradient`] rounds gradients as the paper does:
+//! With [`DoReFaConfig::with_gradients`], gradients are rounded as well, for training in hardware of
+//! few bits. Those of the outputs of layers with a quantized parameter are, where the output itself
+//! is not quantized, before they go on into the layer ([`quantize_gradient`]):
 //!
 //! ```text
 //! m   = max|g| of the sample,   h = 1 / (2 (2^k - 1)),   noise from -1/2..1/2, one number a sample
@@ -26,40 +28,52 @@
 //! g'  = 2 m (v - 1/2)
 //! ```
 //!
-//! The quantizer itself trains with gradients in full precision: they cost nothing at inference, and
-//! a network that a run has finished does not tell how its gradients were rounded.
+//! A batch norm may be folded into the layer before it
+//! ([`fuse`](QuantizationSettings::fuse)), but what the tangent squeezes is then the folded weight, and
+//! the scale that the norm gave its channels is lost: leave norms unfolded where they normalise.
+//!
+//! By default gradients keep their full precision: they cost nothing at inference, and the network is
+//! better for it.
 //!
 //! # References
 //!
 //! Zhou et al., *DoReFa-Net: Training Low Bitwidth Convolutional Neural Networks with Low Bitwidth
 //! Gradients*, arXiv 1606.06160. Deviations: inputs take the range of the batch and gradients the grid
-//! over `-h..=1 + h`, as in NNI; in addition to NNI, 1 bit and outputs of layers that are no
+//! over `-h..=1 + h`, as in NNI, whose gradients have the type of the weight
+//! ([`GradientDtype::OfWeight`]); in addition to NNI, 1 bit and outputs of layers that are no
 //! activations. The scale of a weight is that of -1..=1, twice that of 0..=1 which NNI reports.
+
+mod gradient;
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
-    Algorithm, BoxError, Compressor, Error, Evaluator, FlatTensor, Grid, Mode, Observer,
-    Quantization, RoundGradient, Run, Stage, Target, TargetId, Transform, fake_quantize,
-    parameters,
+    Algorithm, BoxError, Compressor, Error, FlatTensor, Grid, Mode, Observer, Quantization,
+    RoundGradient, Run, Stage, Target, TargetId, TargetSpace, Transform,
 };
 use indexmap::{IndexMap, IndexSet};
 
 use crate::bnn::sign;
 use crate::claim::{Claimed, claim, error_of};
-use crate::fixed::{FixedGrid, refuse_blocks};
-use crate::learned::{refuse_method, refuse_observer};
-use crate::observed::refuse_binary;
+use crate::constructors::constructors;
+use crate::fixed::FixedGrid;
+use crate::fuse::Fusions;
 use crate::observer::{DECAY, moving_average};
 use crate::range::host;
+use crate::refuse::{refuse_binary, refuse_blocks, refuse_method, refuse_observer};
 use crate::{
-    ApplyMethod, QuantDtype, QuantScheme, QuantizationError, QuantizationSettings, blocks, range,
+    ApplyMethod, QuantDtype, QuantScheme, QuantizationError, QuantizationSettings, backward,
+    blocks, range,
 };
+
+use gradient::RoundedGradient;
+pub use gradient::{GradientDtype, quantize_gradient};
 
 const NAME: &str = "DoReFaQuantizer";
 
@@ -100,6 +114,15 @@ pub struct DoReFaConfig {
     /// are not. Reads numbers back from the device.
     #[config(default = true)]
     pub check_finite: bool,
+    /// The type that gradients are rounded to while the model trains.
+    ///
+    /// Layers with a quantized parameter must stand in a `Wrapper` then, and the features of this
+    /// crate must name the backend (see [`QuantizationError::Backend`]).
+    #[config(default = "GradientDtype::Float")]
+    pub gradients: GradientDtype,
+    /// Seeds the noise of rounded gradients.
+    #[config(default = 0)]
+    pub seed: u64,
 }
 
 /// Trains a model with the weights and activations of DoReFa-Net.
@@ -139,78 +162,114 @@ pub struct DoReFaConfig {
 pub struct DoReFaQuantizer {
     targets: Vec<Claimed>,
     device: Device,
+    fusions: Fusions,
+    /// Where the run is.
+    step: Arc<AtomicUsize>,
+    /// The outputs whose gradients are rounded.
+    rounded: Vec<Arc<TargetSpace>>,
+    config: DoReFaConfig,
 }
+
+constructors!(DoReFaQuantizer, DoReFaConfig);
 
 impl DoReFaQuantizer {
-    /// Quantizes `model`.
-    ///
-    /// # Errors
-    ///
-    /// A configuration that does not fit the model or the quantizer, or an evaluator that cannot
-    /// train.
-    #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
-    pub fn new<M: Module + 'static, I: 'static>(
-        model: M,
-        config: &ConfigList<QuantizationSettings>,
-        evaluator: Evaluator<M, I>,
-        quantizer: DoReFaConfig,
-    ) -> Result<Compressor<M, I>, Error> {
-        Self::from_compressor(Compressor::from_model(model, evaluator), config, quantizer)
-    }
-
-    /// Quantizes the model of `compressor` as well, in the same run.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`new`](Self::new), and a target that another quantizer of the chain has.
-    pub fn from_compressor<M: Module + 'static, I: 'static>(
-        mut compressor: Compressor<M, I>,
+    fn claim<M: Module + 'static, I: 'static>(
+        compressor: &mut Compressor<M, I>,
         config: &ConfigList<QuantizationSettings>,
         quantizer: DoReFaConfig,
-    ) -> Result<Compressor<M, I>, Error> {
+    ) -> Result<Self, Error> {
         compressor.evaluator().require_training(NAME)?;
-        for selected in config.select(compressor.layers())? {
-            let settings = &selected.settings;
-            let bits = match selected.target.is_param() {
-                true => Ok(()),
-                false => refuse_binary(settings.dtype()),
-            };
-            bits.and_then(|()| refuse_blocks(settings))
-                .and_then(|()| refuse_observer(settings))
-                .and_then(|()| refuse_method(settings))
-                .map_err(error_of(NAME))?;
-        }
+        let method = ApplyMethod::ClampRound;
+        let (claimed, fusions) = claim(compressor, config, NAME, method, |selected| {
+            if !selected.target.is_param() {
+                refuse_binary(selected.settings.dtype())?;
+            }
+            refuse_blocks(&selected.settings)?;
+            refuse_observer(&selected.settings)?;
+            refuse_method(&selected.settings)
+        })?;
         let device = compressor.model().devices().first().cloned();
-        let device = device.unwrap_or_default();
-        let targets = claim(&mut compressor, config, ApplyMethod::ClampRound)?;
-        for target in &targets {
-            begin(target, &device, quantizer);
-        }
-        compressor.push(Self { targets, device });
-        Ok(compressor)
+        let quantizer = Self {
+            targets: claimed.into_iter().map(|(claimed, ())| claimed).collect(),
+            device: device.unwrap_or_default(),
+            fusions,
+            step: Arc::default(),
+            rounded: Vec::new(),
+            config: quantizer,
+        };
+        quantizer
+            .targets
+            .iter()
+            .for_each(|one| quantizer.begin(one));
+        quantizer.round_gradients(compressor)
     }
-}
 
-fn begin(claimed: &Claimed, device: &Device, quantizer: DoReFaConfig) {
-    let (space, dtype) = (&claimed.space, claimed.settings.dtype());
-    match claimed.target() {
-        Target::Param(_) => {
-            space.set_transform(Stage::Quantize, Some(Arc::new(Squeezed { dtype })));
-            if dtype.bits() > 1 {
-                weight_grid(dtype).set(claimed, device);
+    fn begin(&self, claimed: &Claimed) {
+        let (space, dtype) = (&claimed.space, claimed.settings.dtype());
+        match claimed.target() {
+            Target::Param(_) => {
+                space.set_transform(Stage::Quantize, Some(Arc::new(Squeezed { dtype })));
+                if dtype.bits() > 1 {
+                    weight_grid(dtype).set(claimed, &self.device);
+                }
+            }
+            Target::Output(_) if self.is_activation(claimed) => {
+                output_grid(dtype).set(claimed, &self.device);
+            }
+            Target::Input(_) | Target::Output(_) => {
+                space.set_observer(Some(Arc::new(BatchRange {
+                    dtype,
+                    scheme: claimed.settings.scheme(),
+                    check: self.config.check_finite,
+                })));
+                claimed.enable();
             }
         }
-        Target::Output(_) if ACTIVATIONS.contains(&claimed.layer.kind.as_str()) => {
-            output_grid(dtype).set(claimed, device);
+    }
+
+    /// Whether the values of an output come from an activation function.
+    fn is_activation(&self, output: &Claimed) -> bool {
+        ACTIVATIONS.contains(&output.layer.kind.as_str())
+            || self.fusions.is_activation(&output.layer.path)
+    }
+
+    /// Rounds the gradients of outputs that are not quantized, of layers with a parameter that is.
+    fn round_gradients<M: Module + 'static, I: 'static>(
+        mut self,
+        compressor: &mut Compressor<M, I>,
+    ) -> Result<Self, Error> {
+        let mut seeds = fastrand::Rng::with_seed(self.config.seed);
+        let output = |layer: &str| TargetId::new(self.fusions.last(layer), Target::Output(0));
+        let mut dtypes = IndexMap::new();
+        for claimed in self.targets.iter().filter(|one| one.target().is_param()) {
+            let dtype = self.config.gradients.for_weight(claimed.settings.dtype());
+            if let Some(dtype) = dtype.map_err(error_of(NAME))? {
+                // The weight comes before the bias.
+                dtypes.entry(output(&claimed.layer.path)).or_insert(dtype);
+            }
         }
-        Target::Input(_) | Target::Output(_) => {
-            space.set_observer(Some(Arc::new(BatchRange {
-                dtype,
-                scheme: claimed.settings.scheme(),
-                check: quantizer.check_finite,
-            })));
-            claimed.enable();
+        let quantized: IndexSet<&TargetId> = self.targets.iter().map(Claimed::id).collect();
+        dtypes.retain(|id, _| !quantized.contains(id));
+        if !dtypes.is_empty() && !backward::is_supported(&self.device) {
+            let device = format!("{:?}", self.device);
+            return Err(error_of(NAME)(QuantizationError::Backend { device }));
         }
+        let ids: Vec<TargetId> = dtypes.keys().cloned().collect();
+        for (space, dtype) in compressor.watch(&ids)?.into_iter().zip(dtypes.values()) {
+            let rounded = RoundedGradient::new(*dtype, seeds.u64(..), self.step.clone());
+            let rounded = rounded.map_err(error_of(NAME))?;
+            space.set_transform(Stage::Last, Some(Arc::new(rounded)));
+            self.rounded.push(space);
+        }
+        Ok(self)
+    }
+
+    /// The claimed parameters and their settings.
+    fn params(&self) -> IndexMap<TargetId, &Claimed> {
+        let params = self.targets.iter().filter(|one| one.target().is_param());
+        params
+            .map(|claimed| (claimed.id().clone(), claimed))
+            .collect()
     }
 }
 
@@ -291,54 +350,6 @@ fn magnitude(plain: Tensor<1>) -> Tensor<1> {
     plain.abs().mean().clamp_min(f32::EPSILON)
 }
 
-/// A gradient rounded to few bits, with noise so that it is right on average.
-///
-/// # Shapes
-///
-/// - gradient: `[samples, ..]`
-/// - noise: `[samples]`, from -1/2..1/2
-/// - result: the shape of `gradient`
-///
-/// # Errors
-///
-/// [`QuantizationError::Setting`] when there is not one noise for each sample, and for `int1`.
-pub fn quantize_gradient<const D: usize>(
-    gradient: Tensor<D>,
-    noise: Tensor<1>,
-    dtype: QuantDtype,
-) -> Result<Tensor<D>, QuantizationError> {
-    refuse_binary(dtype)?;
-    let dims = gradient.dims();
-    let samples = dims[0];
-    if noise.dims()[0] != samples {
-        return Err(QuantizationError::Setting {
-            key: "noise",
-            value: format!("{} numbers", noise.dims()[0]),
-            expected: "one number for each sample of the gradient",
-        });
-    }
-    let levels = f32::from((1u16 << dtype.bits()) - 1);
-    let margin = 0.5 / levels;
-    let (scale, zero_point) =
-        range::host_parameters(-margin, 1.0 + margin, dtype, QuantScheme::Affine)?;
-    let rows: Tensor<2> = gradient.reshape([samples as i64, -1]);
-    let largest = rows.clone().abs().max_dim(1);
-    // A sample without gradient stays so.
-    let none = largest.clone().equal_elem(0.0).float();
-    let unit = (largest.clone() + none) * 2.0;
-    let noise = noise.reshape([samples, 1]) / levels;
-    let one = |value: f32| Tensor::<2>::from_floats([[value]], &rows.device());
-    let rounded = fake_quantize(
-        rows.clone() / unit + 0.5 + noise,
-        one(scale),
-        one(zero_point),
-        dtype.qmin(),
-        dtype.qmax(),
-        RoundGradient::StraightThrough,
-    );
-    Ok(((rounded - 0.5) * largest * 2.0).reshape(dims))
-}
-
 /// Simulates a weight.
 #[derive(Clone, Copy, Debug)]
 struct Squeezed {
@@ -401,7 +412,15 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for DoReFaQuantizer {
         Mode::Quantization
     }
 
+    fn observe(&mut self, run: Run<'_, M>) -> Result<(), BoxError> {
+        self.step.store(run.step, Ordering::Release);
+        Ok(())
+    }
+
     fn finish(&mut self, _run: Run<'_, M>) -> Result<(), BoxError> {
+        for space in &self.rounded {
+            space.set_transform(Stage::Last, None);
+        }
         for claimed in &self.targets {
             let Some(state) = claimed.space.quantization() else {
                 continue;
@@ -421,26 +440,23 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for DoReFaQuantizer {
     }
 
     fn rewrite(&mut self, run: Run<'_, M>) -> Result<IndexMap<TargetId, FlatTensor>, BoxError> {
-        let params = self
-            .targets
-            .iter()
-            .filter(|claimed| claimed.target().is_param());
-        let params: IndexMap<String, &Claimed> = params
-            .map(|claimed| (claimed.id().to_string(), claimed))
-            .collect();
-        let paths: IndexSet<String> = params.keys().cloned().collect();
-        let mut folded = IndexMap::new();
-        for (path, weight) in parameters(run.model, &paths) {
-            let (claimed, dtype) = (params[&path], params[&path].settings.dtype());
+        let params = self.params();
+        let ids: Vec<TargetId> = params.keys().cloned().collect();
+        let mut values = self.fusions.finish_with(run.model, &ids)?;
+        for (id, claimed) in params {
+            let Some(weight) = values.get_mut(&id) else {
+                continue;
+            };
+            let dtype = claimed.settings.dtype();
             if dtype.bits() == 1 {
                 let magnitude = host(magnitude(weight.values.clone()))?;
                 one_bit_grid(dtype, magnitude[0]).set(claimed, &self.device);
             }
-            folded.insert(claimed.id().clone(), quantize_weight(weight, dtype));
-            // The standard simulation leaves the folded values as they are.
+            *weight = quantize_weight(weight.clone(), dtype);
+            // The standard simulation leaves the new values as they are.
             claimed.space.set_transform(Stage::Quantize, None);
         }
-        Ok(folded)
+        Ok(values)
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
@@ -449,226 +465,4 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for DoReFaQuantizer {
 }
 
 #[cfg(test)]
-mod tests {
-    use burn_compress_core::{Budget, CalibrationEntry};
-    use rstest::rstest;
-
-    use super::*;
-    use crate::learned::testing::{
-        Chain, any, cause, chain, close, floats, learner_agrees, net, resumes, rules,
-    };
-
-    const ALL: &str = r#"[
-        {"op_types": ["Linear"], "quant_dtype": "uint3", "quant_scheme": "affine"},
-        {"op_types": ["Relu"], "quant_dtype": "uint2", "target_names": ["_output_0"]}
-    ]"#;
-
-    fn fuse(chain: Chain, config: &str) -> Result<Chain, Error> {
-        DoReFaQuantizer::from_compressor(chain, &rules(config), DoReFaConfig::new())
-    }
-
-    fn build() -> Chain {
-        fuse(any(), ALL).unwrap()
-    }
-
-    fn entry(chain: &Chain, target: &str) -> CalibrationEntry {
-        let calibration = chain.calibration().unwrap();
-        let found = calibration
-            .into_iter()
-            .find(|(id, _)| id.to_string() == target);
-        found.unwrap().1
-    }
-
-    /// A weight and its gradients with the upstream gradients 1, 2, ..
-    fn weight(values: &[f32], dtype: &str) -> (Vec<f32>, Vec<f32>) {
-        let device = Device::flex().autodiff();
-        let leaf = Tensor::<1>::from_floats(values, &device).require_grad();
-        let value = FlatTensor::new(leaf.clone());
-        let y = quantize_weight(value, dtype.parse().unwrap()).values;
-        let upstream: Vec<f32> = (1..=values.len()).map(|i| i as f32).collect();
-        let upstream = Tensor::<1>::from_floats(upstream.as_slice(), &device);
-        let gradients = (y.clone() * upstream).sum().backward();
-        (floats(y), floats(leaf.grad(&gradients).unwrap()))
-    }
-
-    #[test]
-    fn weights_worked_by_hand() {
-        // tanh gives 0.8, -0.4 and -0.6; by the largest 1, -0.5 and -0.75; in 0..=1 1, 0.25 and
-        // 0.125; of 3 steps 3, round(0.75) = 1 and round(0.375) = 0.
-        let values = [0.8f32.atanh(), (-0.4f32).atanh(), (-0.6f32).atanh()];
-        close(&weight(&values, "uint2").0, &[1.0, -1.0 / 3.0, -1.0]);
-        // Of 6 steps around zero 3, round(-1.5) and round(-2.25) = -2.
-        let found = weight(&values, "int3").0;
-        close(&[found[0], found[2]], &[1.0, -2.0 / 3.0]);
-        assert_eq!(weight(&[0.0, 0.0], "int3").0, [0.0, 0.0]);
-    }
-
-    #[test]
-    fn one_bit_is_the_sign_times_the_mean_magnitude() {
-        for dtype in ["int1", "uint1"] {
-            let (value, gradient) = weight(&[1.0, -3.0, 0.0, 2.0], dtype);
-            assert_eq!(value, [1.5, -1.5, 1.5, 1.5]);
-            assert_eq!(gradient, [1.0, 2.0, 3.0, 4.0]);
-        }
-    }
-
-    #[test]
-    fn the_gradient_of_weights_agrees_with_finite_differences() {
-        let values = [0.7, -1.3, 0.2, -0.4, 0.9];
-        let (_, found) = weight(&values, "int4");
-        // Rounding adds a constant to t / max|t|.
-        let smooth = |moved: usize, by: f64| -> f64 {
-            let t: Vec<f64> = values
-                .iter()
-                .enumerate()
-                .map(|(i, &w)| (f64::from(w) + if i == moved { by } else { 0.0 }).tanh())
-                .collect();
-            let largest = t.iter().fold(0.0f64, |max, t| max.max(t.abs()));
-            let each = t.iter().enumerate();
-            each.map(|(i, t)| (i + 1) as f64 * t / largest).sum()
-        };
-        let expected: Vec<f32> = (0..values.len())
-            .map(|i| ((smooth(i, 1e-6) - smooth(i, -1e-6)) / 2e-6) as f32)
-            .collect();
-        for (found, expected) in found.iter().zip(&expected) {
-            assert!((found - expected).abs() < 1e-4, "{found} {expected}");
-        }
-    }
-
-    #[test]
-    fn gradients_worked_by_hand() {
-        let device = Device::flex();
-        let gradient = Tensor::<2>::from_floats([[2.0, -1.0], [0.0, 0.0], [2.0, -1.0]], &device);
-        // The last row is moved by 0.3 / 3.
-        let noise = Tensor::<1>::from_floats([0.0, 0.4, 0.3], &device);
-        let dtype = "uint2".parse().unwrap();
-        let found = floats(quantize_gradient(gradient.clone(), noise.clone(), dtype).unwrap());
-        // h = 1/6, a step is (4/3) / 3 = 4/9, zero is round(0.375) = 0. The values 1 and 0.25 are
-        // 2.25 and 0.5625 steps, 1.1 and 0.35 are 2.475 and 0.7875: all rounded to 2 and 1.
-        let expected = [4.0 * (8.0 / 9.0 - 0.5), 4.0 * (4.0 / 9.0 - 0.5)];
-        close(
-            &found,
-            &[expected[0], expected[1], 0.0, 0.0, expected[0], expected[1]],
-        );
-        let error = quantize_gradient(gradient.clone(), noise.clone().slice(0..2), dtype);
-        assert!(matches!(
-            error,
-            Err(QuantizationError::Setting { key: "noise", .. })
-        ));
-        let error = quantize_gradient(gradient, noise, QuantDtype::int(1).unwrap());
-        assert!(matches!(
-            error,
-            Err(QuantizationError::Setting {
-                key: "quant_dtype",
-                ..
-            })
-        ));
-    }
-
-    #[test]
-    fn inputs_follow_the_batch_and_end_at_the_average() {
-        let config = r#"[{"op_names": ["first"], "target_names": ["_input_0"],
-            "quant_dtype": "uint4", "quant_scheme": "affine"}]"#;
-        let batches = vec![[[0.0, 1.5], [0.3, 3.0]], [[-1.0, 0.0], [0.5, 2.0]]];
-        let chain = chain(net([[1.0, 0.0], [0.0, 1.0]], [[1.0], [1.0]]), batches, 0.1);
-        let mut chain = fuse(chain, config).unwrap();
-        chain.advance(&Budget::steps(2), Some(1)).unwrap();
-        let first = entry(&chain, "first._input_0");
-        close(&first.scale.unwrap(), &[3.0 / 15.0]);
-        chain.advance(&Budget::steps(2), None).unwrap();
-        let second = entry(&chain, "first._input_0");
-        // -1..=2 in steps of 0.2.
-        close(&second.scale.unwrap(), &[3.0 / 15.0]);
-        assert_eq!(second.zero_point, Some(vec![5.0]));
-        close(&second.minimum.unwrap(), &[-0.01]);
-        let calibration = chain.finish().unwrap().calibration().unwrap();
-        // -0.01..=2.99 in steps of 0.2.
-        close(calibration[0].scale.as_ref().unwrap(), &[0.2]);
-        assert_eq!(calibration[0].zero_point, Some(vec![0.0]));
-    }
-
-    #[test]
-    fn outputs_of_activations_are_cut() {
-        let config = r#"[{"op_types": ["Relu"], "target_names": ["_output_0"],
-            "quant_dtype": "uint2"}]"#;
-        let mut chain = fuse(any(), config).unwrap();
-        chain.advance(&Budget::steps(1), None).unwrap();
-        let compressed = chain.finish().unwrap();
-        let x = Tensor::<2>::from_floats([[-1.0, 0.2], [0.7, 9.0]], &Device::flex());
-        close(
-            &floats(compressed.model().act.forward(x)),
-            &[0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0],
-        );
-    }
-
-    #[rstest]
-    #[case("uint3")]
-    #[case("int4")]
-    #[case("int1")]
-    #[case("uint1")]
-    fn weights_are_folded_at_the_end(#[case] dtype: &str) {
-        let config = format!(
-            r#"[{{"op_types": ["Linear"], "target_names": ["weight"], "quant_dtype": "{dtype}",
-            "quant_scheme": "affine"}}]"#
-        );
-        let mut chain = fuse(any(), &config).unwrap();
-        chain.advance(&Budget::steps(3), None).unwrap();
-        let simulated = floats(chain.model().first.weight.val());
-        let x = Tensor::<2>::from_floats([[0.4, -1.2], [0.1, 0.8]], &Device::flex());
-        let before = floats(chain.model().valid().forward(x.clone()));
-        let compressed = chain.finish().unwrap();
-        let model = compressed.model();
-        assert_eq!(floats(model.first.weight.val()), simulated);
-        assert_eq!(floats(model.forward(x)), before);
-        assert_eq!(
-            floats(compressed.unwrap_model().first.weight.val()),
-            simulated
-        );
-        assert!(
-            compressed
-                .calibration()
-                .unwrap()
-                .values()
-                .all(|entry| entry.enabled)
-        );
-    }
-
-    #[test]
-    fn runs_can_be_stopped_and_driven_by_a_learner() {
-        resumes("dorefa", build);
-        learner_agrees(build);
-    }
-
-    #[rstest]
-    #[case(
-        r#""granularity": "out_channel", "target_names": ["weight"]"#,
-        "granularity"
-    )]
-    #[case(r#""quant_dtype": "int1""#, "quant_dtype")]
-    #[case(r#""observer": "mse""#, "observer")]
-    #[case(r#""apply_method": "clamp_round""#, "apply_method")]
-    fn settings_that_do_not_fit(#[case] setting: &str, #[case] expected: &str) {
-        let rules = format!(r#"[{{"op_types": ["Linear"], {setting}}}]"#);
-        let error = cause(fuse(any(), &rules).unwrap_err());
-        assert!(
-            matches!(error, QuantizationError::Setting { key, .. } if key == expected),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn values_that_are_not_finite_name_their_target() {
-        let config = r#"[{"op_names": ["first"], "target_names": ["_input_0"]}]"#;
-        let net = net([[1.0, 0.0], [0.0, 1.0]], [[1.0], [1.0]]);
-        let chain = chain(net, vec![[[f32::NAN, 1.0], [0.0, 1.0]]], 0.1);
-        let mut chain = fuse(chain, config).unwrap();
-        let error = chain
-            .advance(&Budget::steps(1), None)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("`first._input_0`") && error.contains("not finite"),
-            "{error}"
-        );
-    }
-}
+mod tests;

@@ -125,6 +125,16 @@ pub enum QuantizationError {
         reason: String,
     },
 
+    /// Gradients cannot be rounded on this backend.
+    #[error(
+        "gradients cannot be rounded on {device}: enable the feature of `burn-compress` for its \
+         backend (`flex`, `wgpu`, `vulkan`, `cuda` or `tch`), or leave gradients in full precision"
+    )]
+    Backend {
+        /// The device of the model.
+        device: String,
+    },
+
     /// Nothing was observed, so there is no range to quantize.
     #[error("no values were observed: calibrate on at least one batch")]
     NothingObserved,

@@ -6,7 +6,6 @@ use burn::tensor::{Device, Tensor};
 use burn_compress_core::{FlatTensor, Grid, Observer, Quantization, RoundGradient, Target};
 
 use crate::claim::Claimed;
-use crate::{Granularity, QuantizationError, QuantizationSettings};
 
 /// One scale and zero point for a whole target.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,17 +52,5 @@ impl Observer for WholeTensor {
             quantization.grid = Grid::per_tensor(values.shape.len());
         }
         Ok(())
-    }
-}
-
-/// Refuses everything but one grid for a whole target.
-pub(crate) fn refuse_blocks(settings: &QuantizationSettings) -> Result<(), QuantizationError> {
-    match settings.granularity() {
-        Granularity::Default => Ok(()),
-        granularity => Err(QuantizationError::Setting {
-            key: "granularity",
-            value: granularity.to_string(),
-            expected: "this quantizer has one grid for a whole target, leave it out",
-        }),
     }
 }

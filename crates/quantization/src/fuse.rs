@@ -3,7 +3,8 @@
 //! A convolution or linear layer, the batch norm behind it and the rectifier behind that become one
 //! operation: the norm is folded into the first layer, the *host* (see [`fold`](crate::fold)), and
 //! the result leaves the operation only after the rectifier. So what is rounded is the folded
-//! weight, and the output at the end of the sequence. While the model trains, every forward pass
+//! weight, and the output at the end of the sequence. A norm that is folded nowhere can be fused with
+//! the rectifier behind it, where it is listed. While the model trains, every forward pass
 //! folds anew, with the running statistics. At the end of the run the folded values take the place
 //! of the raw ones for good.
 
@@ -21,6 +22,7 @@ use indexmap::{IndexMap, IndexSet};
 
 use crate::claim::error_of;
 use crate::fold::{BatchNormFold, remainder};
+use crate::raw::raw;
 use crate::{QuantizationError, QuantizationSettings};
 
 /// Layers that a norm can be folded into.
@@ -64,18 +66,6 @@ pub(crate) struct Fusions {
 /// Whether settings ask for a fusion.
 pub(crate) fn is_wanted(settings: &QuantizationSettings) -> bool {
     settings.fuse == Some(true) || settings.fuse_names.is_some()
-}
-
-/// Refuses settings that ask for a fusion.
-pub(crate) fn refuse(selected: &[Chosen]) -> Result<(), QuantizationError> {
-    match selected.iter().find(|one| is_wanted(&one.settings)) {
-        None => Ok(()),
-        Some(one) => Err(error(
-            std::slice::from_ref(&one.layer.path),
-            "this quantizer does not fuse layers: use QatQuantizer or PtqQuantizer, or leave out \
-             `fuse` and `fuse_names`",
-        )),
-    }
 }
 
 impl Fusions {
@@ -138,6 +128,19 @@ impl Fusions {
         Ok(())
     }
 
+    /// The layer whose output is that of the sequence which `layer` begins, or of `layer` alone.
+    pub(crate) fn last<'a>(&'a self, layer: &'a str) -> &'a str {
+        let mut sequences = self.sequences.iter();
+        let sequence = sequences.find(|sequence| sequence.host.path == layer);
+        sequence.map_or(layer, Sequence::last)
+    }
+
+    /// Whether `layer` is the activation at the end of a sequence.
+    pub(crate) fn is_activation(&self, layer: &str) -> bool {
+        let mut activations = self.sequences.iter().flat_map(|one| &one.activation);
+        activations.any(|activation| activation == layer)
+    }
+
     /// Whether the values of a parameter are folded before they are rounded.
     pub(crate) fn folds(&self, id: &TargetId) -> bool {
         let host = |(host, _): &(LayerInfo, _)| host.path == id.layer;
@@ -162,6 +165,43 @@ impl Fusions {
         }
         Ok(values)
     }
+
+    /// [`finish`](Self::finish), with the raw values of those `params` that nothing is folded into.
+    ///
+    /// # Errors
+    ///
+    /// A parameter that the model does not visit.
+    pub(crate) fn finish_with<M: Module>(
+        &self,
+        model: &M,
+        params: &[TargetId],
+    ) -> Result<IndexMap<TargetId, FlatTensor>, Error> {
+        let mut values = self.finish(model)?;
+        let unfolded = params.iter().filter(|id| !values.contains_key(*id));
+        let unfolded: Vec<TargetId> = unfolded.cloned().collect();
+        values.extend(raw(model, &unfolded));
+        Ok(values)
+    }
+}
+
+/// Refuses parameters that another quantizer folds a norm into.
+pub(crate) fn refuse_folded<M: Module + 'static, I: 'static>(
+    compressor: &Compressor<M, I>,
+    selected: &[Chosen],
+) -> Result<(), QuantizationError> {
+    for folding in compressor.foldings() {
+        let folded = |one: &&Chosen| one.target.is_param() && one.layer.path == folding.host();
+        if let Some(one) = selected.iter().find(folded) {
+            let names = [folding.host().to_string(), folding.norm().to_string()];
+            let reason = format!(
+                "`{}` is read with the norm folded into it by another quantizer of the chain: let \
+                 that one quantize it, or leave it out",
+                one.id()
+            );
+            return Err(error(&names, reason));
+        }
+    }
+    Ok(())
 }
 
 /// The values of one host and its norm.
@@ -274,19 +314,19 @@ impl Search<'_> {
             }
         }
         let kinds: Vec<&str> = infos.iter().map(|layer| layer.kind.as_str()).collect();
-        let (norm, activation) = match &kinds[1..] {
-            _ if !HOSTS.contains(&kinds[0]) => (None, None),
-            [NORM] => (Some(&names[1]), None),
-            [ACTIVATION] => (None, Some(&names[1])),
-            [NORM, ACTIVATION] => (Some(&names[1]), Some(&names[2])),
-            _ => (None, None),
+        let is_host = HOSTS.contains(&kinds[0]);
+        let (norm, activation) = match kinds[..] {
+            [_, NORM] if is_host => (Some(&names[1]), None),
+            [_, ACTIVATION] if is_host => (None, Some(&names[1])),
+            [_, NORM, ACTIVATION] if is_host => (Some(&names[1]), Some(&names[2])),
+            [NORM, ACTIVATION] => (None, Some(&names[1])),
+            _ => {
+                return refuse(format!(
+                    "{kinds:?} cannot be fused: a fusion is one of {HOSTS:?}, then a `{NORM}`, a \
+                     `{ACTIVATION}` or both in this order, or a `{NORM}` and a `{ACTIVATION}`"
+                ));
+            }
         };
-        if norm.is_none() && activation.is_none() {
-            return refuse(format!(
-                "{kinds:?} cannot be fused: a fusion is one of {HOSTS:?}, then a `{NORM}`, a \
-                 `{ACTIVATION}` or both in this order"
-            ));
-        }
         for pair in names.windows(2) {
             let next = self.successors.get(&pair[0]);
             if next.is_none_or(|next| next.layer != pair[1]) {
@@ -370,6 +410,7 @@ impl Search<'_> {
         let mut claimed = self.claimed.iter();
         let claimed = claimed.find(|(id, quantized)| match &id.target {
             Target::Output(_) if id.layer == *host => true,
+            Target::Param(_) if id.layer == *host => **quantized && sequence.norm.is_some(),
             _ if Some(&id.layer) == sequence.norm.as_ref() => {
                 !matches!(id.target, Target::Output(_))
             }

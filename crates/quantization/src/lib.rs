@@ -14,19 +14,20 @@
 //! - [`AdaRoundQuantizer`]: calibration with learned rounding.
 //! - [`LsqQuantizer`]: training with scales that are learned.
 //! - [`LsqPlusQuantizer`]: training with scales and zero points that are learned.
-//! - [`DoReFaQuantizer`]: weights squeezed into a fixed range, for very few bits.
+//! - [`DoReFaQuantizer`]: weights squeezed into a fixed range, and gradients of few bits.
 //! - [`BnnQuantizer`]: signs in place of numbers.
 //! - [`quantizers`]: all of them by name.
 #![warn(missing_docs)]
 
 mod adaround;
+mod backward;
 mod bias;
 pub mod blocks;
 mod bnn;
 mod claim;
+mod constructors;
 pub mod dorefa;
 mod dtype;
-mod edit;
 mod error;
 mod fixed;
 pub mod fold;
@@ -42,13 +43,17 @@ mod properties;
 mod ptq;
 mod qat;
 pub mod range;
+mod raw;
 mod reconstruction;
+mod refuse;
 pub mod registry;
 mod settings;
+#[cfg(test)]
+mod testing;
 
 pub use adaround::{AdaRoundConfig, AdaRoundQuantizer};
 pub use bnn::{BnnConfig, BnnQuantizer};
-pub use dorefa::{DoReFaConfig, DoReFaQuantizer};
+pub use dorefa::{DoReFaConfig, DoReFaQuantizer, GradientDtype};
 pub use dtype::{QuantDtype, QuantScheme};
 pub use error::QuantizationError;
 pub use granularity::Granularity;

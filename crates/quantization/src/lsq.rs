@@ -16,7 +16,8 @@
 //! The evaluator's optimizer trains the scales along with the model, weight decay included; give them
 //! a learning rate of their own with [`LsqConfig::with_learning_rate`]. A scale is the magnitude of
 //! the number that is trained, and at least [`f32::EPSILON`], so that no step makes it negative. At
-//! the end of the run the scales become the ordinary quantization of their targets.
+//! the end of the run the scales become the ordinary quantization of their targets. Of a layer that a
+//! batch norm is folded into ([`fuse`](QuantizationSettings::fuse)), the values are the folded ones.
 //!
 //! # References
 //!
@@ -34,11 +35,13 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use burn_compress_core::config::{ConfigList, Selected};
 use burn_compress_core::{
-    Algorithm, AlgorithmState, BoxError, Compressor, Error, Evaluator, FlatTensor, Grid, Learnable,
-    Mode, Run,
+    Algorithm, AlgorithmState, BoxError, Compressor, Error, FlatTensor, Grid, Learnable, Mode, Run,
+    TargetId,
 };
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use crate::constructors::constructors;
 use crate::learned::{Begun, LearnedTargets, Rules, Start, checked_quantize};
 use crate::range::host;
 use crate::{QuantDtype, QuantScheme, QuantizationError, QuantizationSettings, blocks};
@@ -119,34 +122,14 @@ pub struct LsqQuantizer {
     targets: LearnedTargets,
 }
 
-impl LsqQuantizer {
-    /// Quantizes `model`.
-    ///
-    /// # Errors
-    ///
-    /// A configuration that does not fit the model or the quantizer, or an evaluator that cannot
-    /// train.
-    #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
-    pub fn new<M: Module + 'static, I: 'static>(
-        model: M,
-        config: &ConfigList<QuantizationSettings>,
-        evaluator: Evaluator<M, I>,
-        quantizer: LsqConfig,
-    ) -> Result<Compressor<M, I>, Error> {
-        Self::from_compressor(Compressor::from_model(model, evaluator), config, quantizer)
-    }
+constructors!(LsqQuantizer, LsqConfig);
 
-    /// Quantizes the model of `compressor` as well, in the same run.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`new`](Self::new), and a target that another quantizer of the chain has.
-    pub fn from_compressor<M: Module + 'static, I: 'static>(
-        mut compressor: Compressor<M, I>,
+impl LsqQuantizer {
+    fn claim<M: Module + 'static, I: 'static>(
+        compressor: &mut Compressor<M, I>,
         config: &ConfigList<QuantizationSettings>,
         quantizer: LsqConfig,
-    ) -> Result<Compressor<M, I>, Error> {
-        compressor.evaluator().require_training(NAME)?;
+    ) -> Result<Self, Error> {
         let rules = Rules {
             name: NAME,
             scheme,
@@ -154,9 +137,8 @@ impl LsqQuantizer {
             constant: quantizer.init.constant(),
             learning_rate: quantizer.learning_rate,
         };
-        let targets = LearnedTargets::claim(&mut compressor, config, &rules)?;
-        compressor.push(Self { targets });
-        Ok(compressor)
+        let targets = LearnedTargets::claim(compressor, config, &rules)?;
+        Ok(Self { targets })
     }
 }
 
@@ -242,6 +224,10 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for LsqQuantizer {
         Ok(self.targets.finish(false)?)
     }
 
+    fn rewrite(&mut self, run: Run<'_, M>) -> Result<IndexMap<TargetId, FlatTensor>, BoxError> {
+        Ok(self.targets.rewrite(run.model)?)
+    }
+
     fn load_state(&mut self, _state: &AlgorithmState) -> Result<(), BoxError> {
         self.targets.restore()
     }
@@ -258,7 +244,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::learned::testing::{
+    use crate::testing::{
         Chain, any, cause, chain, close, floats, learner_agrees, net, nothing_changes_at_the_end,
         resumes, rules,
     };

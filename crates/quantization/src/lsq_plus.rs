@@ -26,6 +26,8 @@
 //! step makes it negative. At the end of the run they become the ordinary quantization of their
 //! targets; zero points are then rounded, as integer kernels need it and as zero must stay zero where
 //! channels are removed. [`LsqPlusConfig::with_round_zero_points`] leaves them as they were trained.
+//! Of a layer that a batch norm is folded into ([`fuse`](QuantizationSettings::fuse)), the values are
+//! the folded ones.
 //!
 //! # References
 //!
@@ -45,10 +47,12 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use burn_compress_core::config::{ConfigList, Selected};
 use burn_compress_core::{
-    Algorithm, AlgorithmState, BoxError, Compressor, Error, Evaluator, FlatTensor, Grid, Learnable,
-    Mode, Run,
+    Algorithm, AlgorithmState, BoxError, Compressor, Error, FlatTensor, Grid, Learnable, Mode, Run,
+    TargetId,
 };
+use indexmap::IndexMap;
 
+use crate::constructors::constructors;
 use crate::learned::{Begun, LearnedTargets, Rules, Start, checked_quantize};
 use crate::lsq::{LsqInit, START_OF_ZEROS};
 use crate::range::host;
@@ -110,34 +114,14 @@ pub struct LsqPlusQuantizer {
     round_zero_points: bool,
 }
 
-impl LsqPlusQuantizer {
-    /// Quantizes `model`.
-    ///
-    /// # Errors
-    ///
-    /// A configuration that does not fit the model or the quantizer, or an evaluator that cannot
-    /// train.
-    #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
-    pub fn new<M: Module + 'static, I: 'static>(
-        model: M,
-        config: &ConfigList<QuantizationSettings>,
-        evaluator: Evaluator<M, I>,
-        quantizer: LsqPlusConfig,
-    ) -> Result<Compressor<M, I>, Error> {
-        Self::from_compressor(Compressor::from_model(model, evaluator), config, quantizer)
-    }
+constructors!(LsqPlusQuantizer, LsqPlusConfig);
 
-    /// Quantizes the model of `compressor` as well, in the same run.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`new`](Self::new), and a target that another quantizer of the chain has.
-    pub fn from_compressor<M: Module + 'static, I: 'static>(
-        mut compressor: Compressor<M, I>,
+impl LsqPlusQuantizer {
+    fn claim<M: Module + 'static, I: 'static>(
+        compressor: &mut Compressor<M, I>,
         config: &ConfigList<QuantizationSettings>,
         quantizer: LsqPlusConfig,
-    ) -> Result<Compressor<M, I>, Error> {
-        compressor.evaluator().require_training(NAME)?;
+    ) -> Result<Self, Error> {
         let rules = Rules {
             name: NAME,
             scheme,
@@ -145,12 +129,10 @@ impl LsqPlusQuantizer {
             constant: quantizer.init.constant(),
             learning_rate: quantizer.learning_rate,
         };
-        let targets = LearnedTargets::claim(&mut compressor, config, &rules)?;
-        compressor.push(Self {
-            targets,
+        Ok(Self {
+            targets: LearnedTargets::claim(compressor, config, &rules)?,
             round_zero_points: quantizer.round_zero_points,
-        });
-        Ok(compressor)
+        })
     }
 }
 
@@ -259,6 +241,10 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for LsqPlusQuantizer {
         Ok(self.targets.finish(self.round_zero_points)?)
     }
 
+    fn rewrite(&mut self, run: Run<'_, M>) -> Result<IndexMap<TargetId, FlatTensor>, BoxError> {
+        Ok(self.targets.rewrite(run.model)?)
+    }
+
     fn load_state(&mut self, _state: &AlgorithmState) -> Result<(), BoxError> {
         self.targets.restore()
     }
@@ -275,7 +261,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::learned::testing::{
+    use crate::testing::{
         Chain, any, cause, chain, close, learner_agrees, net, nothing_changes_at_the_end, resumes,
         rules,
     };

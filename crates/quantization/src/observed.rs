@@ -10,12 +10,10 @@ use burn_compress_core::{
 };
 use indexmap::{IndexMap, IndexSet};
 
-use crate::claim::{Claimed, claim_selected, error_of};
+use crate::claim::{Claimed, claim};
 use crate::fuse::Fusions;
-use crate::{
-    ApplyMethod, ObserverKind, QuantDtype, QuantizationError, QuantizationSettings, TargetObserver,
-    fuse,
-};
+use crate::refuse::refuse_binary;
+use crate::{ApplyMethod, ObserverKind, QuantizationSettings, TargetObserver};
 
 /// What a quantizer with observers does where the configuration does not say otherwise.
 pub(crate) struct Defaults {
@@ -23,8 +21,6 @@ pub(crate) struct Defaults {
     pub(crate) method: ApplyMethod,
     pub(crate) observer: ObserverKind,
     pub(crate) check_finite: bool,
-    /// Whether the quantizer fuses layers.
-    pub(crate) fuses: bool,
 }
 
 /// Targets and their observers.
@@ -48,34 +44,22 @@ impl Observed {
         config: &ConfigList<QuantizationSettings>,
         defaults: &Defaults,
     ) -> Result<Self, Error> {
-        let mut chosen = config.select(compressor.layers())?;
-        let mut fusions = match defaults.fuses {
-            true => Fusions::plan(compressor, &mut chosen, defaults.name)?,
-            false => {
-                fuse::refuse(&chosen).map_err(error_of(defaults.name))?;
-                Fusions::default()
-            }
-        };
-        let mut observers = Vec::new();
-        for selected in chosen.clone() {
+        let Defaults { name, method, .. } = *defaults;
+        let (targets, fusions) = claim(compressor, config, name, method, |selected| {
             let settings = &selected.settings;
-            let observer = refuse_binary(settings.dtype())
-                .and_then(|()| {
-                    let (kind, target) = (selected.layer.kind, selected.target);
-                    TargetObserver::new(kind, target, settings, defaults.observer)
-                })
-                .map_err(error_of(defaults.name))?;
-            observers.push(Arc::new(observer.with_check(defaults.check_finite)));
-        }
-        let claimed = claim_selected(compressor, chosen, defaults.method)?;
-        fusions.start(compressor)?;
+            refuse_binary(settings.dtype())?;
+            let (kind, target) = (selected.layer.kind.clone(), selected.target.clone());
+            let observer = TargetObserver::new(kind, target, settings, defaults.observer)?;
+            Ok(Arc::new(observer.with_check(defaults.check_finite)))
+        })?;
         let once_a_step =
             |claimed: &&Claimed| claimed.target().is_param() && !fusions.folds(claimed.id());
-        let params = claimed.iter().filter(once_a_step);
+        let params = targets.iter().map(|(claimed, _)| claimed);
+        let params = params.filter(once_a_step);
         Ok(Self {
             parameters: params.map(|claimed| claimed.id().to_string()).collect(),
             fusions,
-            targets: claimed.into_iter().zip(observers).collect(),
+            targets,
         })
     }
 
@@ -225,16 +209,4 @@ impl Observed {
 
 fn observer_name(claimed: &Claimed) -> String {
     format!("observer/{}", claimed.id())
-}
-
-pub(crate) fn refuse_binary(dtype: QuantDtype) -> Result<(), QuantizationError> {
-    match dtype.is_binary() {
-        false => Ok(()),
-        true => Err(QuantizationError::Setting {
-            key: "quant_dtype",
-            value: dtype.to_string(),
-            expected: "one signed bit is -1 or 1 and has no zero, which a range needs: use `uint1` \
-                       or `int2`, or a quantizer of binary networks",
-        }),
-    }
 }

@@ -40,6 +40,7 @@ use indexmap::IndexMap;
 
 use crate::bias::BiasCorrection;
 use crate::claim::error_of;
+use crate::constructors::constructors;
 use crate::fuse::is_wanted;
 use crate::observed::{Defaults, Observed};
 use crate::{ApplyMethod, ObserverKind, QuantizationError, QuantizationSettings};
@@ -112,43 +113,21 @@ pub struct PtqQuantizer<M, I> {
     config: PtqConfig,
 }
 
-impl<M: Module + 'static, I: 'static> PtqQuantizer<M, I> {
-    /// Quantizes `model`.
-    ///
-    /// # Errors
-    ///
-    /// A configuration that does not fit the model, an evaluator without data or loss where inputs,
-    /// outputs or biases are concerned, no batch to calibrate on, and a bias that cannot be
-    /// corrected.
-    #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
-    pub fn new(
-        model: M,
-        config: &ConfigList<QuantizationSettings>,
-        evaluator: Evaluator<M, I>,
-        quantizer: PtqConfig,
-    ) -> Result<Compressor<M, I>, Error> {
-        Self::from_compressor(Compressor::from_model(model, evaluator), config, quantizer)
-    }
+constructors!(PtqQuantizer<M, I>, PtqConfig);
 
-    /// Quantizes the model of `compressor` as well, at the end of the same run.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`new`](Self::new), and a target that another quantizer of the chain has.
-    pub fn from_compressor(
-        mut compressor: Compressor<M, I>,
+impl<M: Module + 'static, I: 'static> PtqQuantizer<M, I> {
+    fn claim(
+        compressor: &mut Compressor<M, I>,
         config: &ConfigList<QuantizationSettings>,
         quantizer: PtqConfig,
-    ) -> Result<Compressor<M, I>, Error> {
-        let quantizer = Self::claim(&mut compressor, NAME, config, quantizer)?;
-        compressor.push(quantizer);
-        Ok(compressor)
+    ) -> Result<Self, Error> {
+        Self::claim_for(NAME, compressor, config, quantizer)
     }
 
     /// Claims the targets for the quantizer called `name`.
-    pub(crate) fn claim(
-        compressor: &mut Compressor<M, I>,
+    pub(crate) fn claim_for(
         name: &'static str,
+        compressor: &mut Compressor<M, I>,
         config: &ConfigList<QuantizationSettings>,
         quantizer: PtqConfig,
     ) -> Result<Self, Error> {
@@ -183,7 +162,6 @@ impl<M: Module + 'static, I: 'static> PtqQuantizer<M, I> {
             method: ApplyMethod::ClampRound,
             observer: ObserverKind::MinMax,
             check_finite: quantizer.check_finite,
-            fuses: name == NAME,
         };
         let observed = Observed::claim(compressor, config, &defaults)?;
         if quantizer.follow_training {

@@ -26,13 +26,15 @@ use burn::config::Config;
 use burn::module::Module;
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
-    Algorithm, AlgorithmState, BoxError, Compressor, Error, Evaluator, FlatTensor, Mode, Run,
-    TargetId,
+    Algorithm, AlgorithmState, BoxError, Compressor, Error, FlatTensor, Mode, Run, TargetId,
 };
 use indexmap::IndexMap;
 
+use crate::constructors::constructors;
 use crate::observed::{Defaults, Observed};
 use crate::{ApplyMethod, ObserverKind, QuantizationSettings};
+
+const NAME: &str = "QatQuantizer";
 
 /// When a [`QatQuantizer`] begins to quantize.
 #[derive(Config, Debug, Copy)]
@@ -88,54 +90,34 @@ pub struct QatQuantizer {
     enabled: bool,
 }
 
-impl QatQuantizer {
-    /// Quantizes `model`.
-    ///
-    /// # Errors
-    ///
-    /// A configuration that does not fit the model, or an evaluator that cannot train.
-    #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
-    pub fn new<M: Module + 'static, I: 'static>(
-        model: M,
-        config: &ConfigList<QuantizationSettings>,
-        evaluator: Evaluator<M, I>,
-        quantizer: QatConfig,
-    ) -> Result<Compressor<M, I>, Error> {
-        Self::from_compressor(Compressor::from_model(model, evaluator), config, quantizer)
-    }
+constructors!(QatQuantizer, QatConfig);
 
-    /// Quantizes the model of `compressor` as well, in the same run.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`new`](Self::new), and a target that another quantizer of the chain has.
-    pub fn from_compressor<M: Module + 'static, I: 'static>(
-        mut compressor: Compressor<M, I>,
+impl QatQuantizer {
+    fn claim<M: Module + 'static, I: 'static>(
+        compressor: &mut Compressor<M, I>,
         config: &ConfigList<QuantizationSettings>,
         quantizer: QatConfig,
-    ) -> Result<Compressor<M, I>, Error> {
-        compressor.evaluator().require_training("QatQuantizer")?;
+    ) -> Result<Self, Error> {
+        compressor.evaluator().require_training(NAME)?;
         let defaults = Defaults {
-            name: "QatQuantizer",
+            name: NAME,
             method: ApplyMethod::QatClampRound,
             observer: ObserverKind::MovingAverage,
             check_finite: quantizer.check_finite,
-            fuses: true,
         };
-        let observed = Observed::claim(&mut compressor, config, &defaults)?;
+        let observed = Observed::claim(compressor, config, &defaults)?;
         observed.follow();
-        compressor.push(Self {
+        Ok(Self {
             observed,
             start_step: quantizer.start_step,
             enabled: false,
-        });
-        Ok(compressor)
+        })
     }
 }
 
 impl<M: Module + 'static, I: 'static> Algorithm<M, I> for QatQuantizer {
     fn name(&self) -> &'static str {
-        "QatQuantizer"
+        NAME
     }
 
     fn mode(&self) -> Mode {

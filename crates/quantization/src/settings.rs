@@ -22,8 +22,9 @@ use crate::{Granularity, ObserverKind, QuantDtype, QuantScheme, QuantizationErro
 /// Layers that are fused are quantized as the one operation that they are in a deployed network: a
 /// convolution or linear layer, then a batch norm, a rectifier or both. The norm is folded into the
 /// weight before that is rounded (see [`fold`](crate::fold)), and the output is rounded at the end
-/// of the sequence: its target is `_output_0` of the last layer. `fuse_names` lists sequences;
-/// `fuse` finds those that begin with a layer of the rule. All layers of a sequence stand in a
+/// of the sequence: its target is `_output_0` of the last layer. `fuse_names` lists sequences, also
+/// a batch norm with the rectifier behind it; `fuse` finds those that begin with a convolution or
+/// linear layer of the rule. All layers of a sequence stand in a
 /// `Wrapper`, and the evaluator needs a dummy input, which shows what follows what.
 ///
 /// Without `target_names` a wrapped layer has its first input, its weight and its first output

@@ -112,7 +112,20 @@ fn reindex_grouped(
     rows: &[usize],
     columns: &[Vec<usize>],
 ) -> Result<(Vec<usize>, Vec<usize>), String> {
+    let groups = columns.len();
+    if groups == 0
+        || !shape
+            .first()
+            .is_some_and(|size| size.is_multiple_of(groups))
+    {
+        return Err(format!(
+            "{groups} groups do not divide the rows of {shape:?}"
+        ));
+    }
     let first = columns.first().cloned().unwrap_or_default();
+    if columns.iter().any(|group| group.len() != first.len()) {
+        return Err("the groups keep different numbers of columns".to_string());
+    }
     let uniform = columns.iter().all(|group| *group == first);
     if uniform || grid.get(1) == Some(&1) {
         return reindex_grid(
@@ -129,7 +142,7 @@ fn reindex_grouped(
         )
         .map_err(|reason| format!("group {group}: {reason}"))?;
     }
-    let rows_per_group = shape[0] / columns.len();
+    let rows_per_group = shape[0] / groups;
     let rest: usize = grid[2..].iter().product();
     let mut order = Vec::new();
     for &row in rows {
@@ -314,6 +327,27 @@ mod tests {
         let by_row = entry(&[4, 1, 1], &[0.1, 0.2, 0.3, 0.4]);
         let by_row = reindex_calibration("a", &by_row, &[4, 2, 1], &slice).unwrap();
         assert_eq!(by_row.scale, Some(vec![0.1, 0.4]));
+    }
+
+    #[test]
+    fn groups_that_do_not_fit_are_refused() {
+        let entry = entry(&[1, 2, 1], &[0.1, 0.2]);
+        for (columns, message) in [
+            (vec![vec![1], vec![0], vec![1]], "3 groups do not divide"),
+            (vec![vec![0]; 5], "5 groups do not divide"),
+            (
+                (0..6).map(|group| vec![group % 2]).collect(),
+                "6 groups do not divide",
+            ),
+            (vec![vec![1], vec![0, 1]], "different numbers of columns"),
+            (vec![vec![1], vec![2]], "index 2"),
+        ] {
+            let slice = slice(kept([(0, &[0, 3])]), Some(columns));
+            let error = reindex_calibration("a", &entry, &[4, 2, 1], &slice).unwrap_err();
+            assert!(error.to_string().contains(message), "{error}");
+        }
+        let flat = slice(kept([(0, &[0])]), Some(vec![vec![0], vec![1]]));
+        assert!(reindex_calibration("a", &self::entry(&[2], &[0.1, 0.2]), &[2], &flat).is_err());
     }
 
     #[test]

@@ -45,7 +45,7 @@ use std::path::Path;
 use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Bytes, DType, TensorData};
-use burn_compress_core::{Compressed, History, TargetId};
+use burn_compress_core::{Calibration, Compressed, History, Masks, TargetId};
 use burn_pack::Writer;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
@@ -221,8 +221,8 @@ pub(crate) fn pack<M: Module>(
 
 /// Loads a small model into the full-size model that it was cut from.
 ///
-/// `model` gives the architecture; its own values are not used. Its clones keep their running
-/// statistics. The state, returned as well, is attached: the loaded model computes exactly what the
+/// `model` gives the architecture; its own values are not used, nor is what is simulated on it. Its
+/// clones keep their running statistics. The state, returned as well, is attached: the loaded model computes exactly what the
 /// saved one did, its simulated quantization included.
 ///
 /// # Errors
@@ -234,7 +234,9 @@ pub fn load_small<M: Module + 'static>(
     path: impl AsRef<Path>,
 ) -> Result<(M, SmallState), SpeedupError> {
     let (model, is_autodiff) = snapshot(&model);
-    let (model, state) = load_parts(model, path.as_ref())?;
+    let (none, nothing) = (Masks::new(), Calibration::new());
+    let plain = Compressed::from_parts(model, &none, &nothing, History::default())?.unwrap_model();
+    let (model, state) = load_parts(plain, path.as_ref())?;
     let (masks, calibration) = (&state.masks, &state.calibration);
     let small = Compressed::from_parts(model, masks, calibration, History::default())?;
     Ok((restore(small.into_model(), is_autodiff), state))

@@ -121,8 +121,7 @@ fn differences(
         let read = |data: &TensorData| -> Result<Vec<f64>, SpeedupError> {
             let values = data
                 .clone()
-                .convert::<f64>()
-                .try_into_vec::<f64>()
+                .try_into_vec_as::<f64>()
                 .map_err(|source| error(index, format!("{source:?}")))?;
             match values.iter().find(|value| !value.is_finite()) {
                 Some(bad) => Err(error(index, format!("a value is {bad}"))),
@@ -142,6 +141,7 @@ fn differences(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::tensor::quantization::QuantScheme;
 
     fn data(values: &[f32]) -> TensorData {
         TensorData::from(values)
@@ -183,6 +183,20 @@ mod tests {
             let error = relative_error(&one, &other).unwrap_err().to_string();
             assert!(error.contains(message), "{error}");
         }
+    }
+
+    #[test]
+    fn types_that_cannot_be_compared_are_refused() {
+        let scheme = QuantScheme::default();
+        let packed = [TensorData::quantized(
+            vec![1i8; 4],
+            [4],
+            scheme,
+            &[0.5],
+            None,
+        )];
+        let error = relative_error(&packed, &packed).unwrap_err();
+        assert!(matches!(error, SpeedupError::Incomparable { index: 0, .. }));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use burn::tensor::Device;
 use burn_compress::distillation::registry::{Lesson, Needs, distillers};
 use burn_compress::prelude::*;
 use burn_compress::pruning::registry::{Needs as Score, pruners};
-use burn_compress::quantization::registry::quantizers;
+use burn_compress::quantization::registry::{Fuse, quantizers};
 use burn_compress_examples::cli::DeviceName;
 use burn_compress_examples::digits::{Augmentation, Digits, DigitsBatch};
 use burn_compress_examples::pipeline::Setup;
@@ -46,9 +46,40 @@ struct Args {
 const SPARSITY: f64 = 0.8;
 /// Steps over which a pruner collects its score.
 const SCORED: usize = 20;
-/// Bits of weights and of inputs.
-const WIDTHS: [(u32, u32); 3] = [(8, 8), (4, 4), (2, 4)];
+const WIDTHS: [Width; 4] = [
+    Width::of(8, 8),
+    Width::of(4, 4),
+    Width::of(2, 4),
+    Width {
+        folds: true,
+        ..Width::of(4, 4)
+    },
+];
 const QUARTER: [usize; 3] = [8, 16, 32];
+
+/// Bits of weights and of inputs.
+#[derive(Clone, Copy, Debug)]
+struct Width {
+    weights: u32,
+    inputs: u32,
+    /// Whether the batch norms are folded into the weights before these are rounded.
+    folds: bool,
+}
+
+impl Width {
+    const fn of(weights: u32, inputs: u32) -> Self {
+        Self {
+            weights,
+            inputs,
+            folds: false,
+        }
+    }
+
+    fn name(self) -> String {
+        let folded = if self.folds { ", norms folded" } else { "" };
+        format!("W{}A{}{folded}", self.weights, self.inputs)
+    }
+}
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
@@ -79,17 +110,30 @@ fn main() -> anyhow::Result<()> {
         })?;
     }
 
-    let heads = WIDTHS.map(|(weights, inputs)| format!("W{weights}A{inputs}"));
-    println!("\n| quantizer | {} |\n|---|---|---|---|", heads.join(" | "));
+    let heads = WIDTHS.map(Width::name).join(" | ");
+    println!(
+        "\n| quantizer | {heads} |\n|---{}|",
+        "|---".repeat(WIDTHS.len())
+    );
     for quantizer in quantizers::<DigitsResNet, DigitsBatch>() {
-        row(&args, quantizer.name, &setups, &WIDTHS, |setup, &widths| {
-            let chain = Compressor::from_model(setup.dense.clone(), setup.evaluator(setup.steps)?);
-            let config = ConfigList::from_json(&quantization(quantizer.name, widths))?;
-            let steps = if quantizer.trains { setup.steps } else { 0 };
-            let compressed = (quantizer.fuse)(chain, &config)?.compress(Budget::steps(steps))?;
-            Ok(accuracy(compressed.model(), &setup.digits.test))
+        let steps = if quantizer.trains { args.steps } else { 0 };
+        row(&args, quantizer.name, &setups, &WIDTHS, |setup, &width| {
+            quantized(setup, quantizer.name, width, steps, quantizer.fuse)
         })?;
     }
+    let rounded = "DoReFaQuantizer, gradients as the weight";
+    row(&args, rounded, &setups, &WIDTHS, |setup, &width| {
+        quantized(
+            setup,
+            "DoReFaQuantizer",
+            width,
+            args.steps,
+            |chain, config| {
+                let options = DoReFaConfig::new().with_gradients(GradientDtype::OfWeight);
+                DoReFaQuantizer::from_compressor(chain, config, options)
+            },
+        )
+    })?;
 
     println!("\n| distiller | a quarter of the width |\n|---|---|");
     row(
@@ -118,6 +162,20 @@ fn main() -> anyhow::Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// The accuracy of the dense network after a quantizer.
+fn quantized(
+    setup: &Setup,
+    name: &str,
+    width: Width,
+    steps: u64,
+    fuse: Fuse<DigitsResNet, DigitsBatch>,
+) -> anyhow::Result<f64> {
+    let chain = Compressor::from_model(setup.dense.clone(), setup.evaluator(setup.steps)?);
+    let config = ConfigList::from_json(&quantization(name, width))?;
+    let compressed = fuse(chain, &config)?.compress(Budget::steps(steps as usize))?;
+    Ok(accuracy(compressed.model(), &setup.digits.test))
 }
 
 /// The dense network of each seed.
@@ -169,7 +227,12 @@ fn pruning(needs: Score) -> String {
 /// Int weights per output channel where the quantizer has channels, and unsigned inputs, since what
 /// enters a convolution comes from a ReLU. Such inputs have one sign, so that a binary network
 /// keeps them as they are.
-fn quantization(name: &str, (weights, inputs): (u32, u32)) -> String {
+fn quantization(name: &str, width: Width) -> String {
+    let Width {
+        weights,
+        inputs,
+        folds,
+    } = width;
     let granularity = match name {
         "DoReFaQuantizer" | "BnnQuantizer" => "default",
         _ => "out_channel",
@@ -192,7 +255,7 @@ fn quantization(name: &str, (weights, inputs): (u32, u32)) -> String {
         r#"[{{
             "op_types": ["Conv2d"], "exclude_op_names": ["stem"], "target_names": ["weight"],
             "quant_dtype": "int{weights}", "quant_scheme": "{weight_scheme}",
-            "granularity": "{granularity}"
+            "granularity": "{granularity}", "fuse": {folds}
         }}{inputs}]"#
     )
 }

@@ -3,7 +3,9 @@
 use super::*;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
-use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig, Relu};
+use burn::nn::{
+    BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig, LinearLayout, Relu,
+};
 use burn::prelude::*;
 use burn::tensor::Distribution;
 use rstest::rstest;
@@ -90,6 +92,18 @@ fn a_single_layer_is_its_own_model() {
     assert_eq!((found[0].path.as_str(), found[0].name()), ("", ""));
     assert_eq!(found[0].param("weight").unwrap().id, linear.weight.id);
     assert!(found[0].has(&Target::param("bias")) && !found[0].has(&Target::Output(0)));
+}
+
+#[test]
+fn a_lazy_parameter_has_the_shape_that_it_is_initialized_with() {
+    let device = Device::flex();
+    for layout in [LinearLayout::Row, LinearLayout::Col] {
+        let linear = LinearConfig::new(6, 12).with_layout(layout).init(&device);
+        assert!(!linear.weight.is_initialized());
+        let shape = layers(&linear)[0].param("weight").unwrap().shape.clone();
+        assert_eq!(shape, [6, 12], "{layout:?}");
+        assert_eq!(linear.weight.dims(), [6, 12]);
+    }
 }
 
 #[test]

@@ -166,6 +166,53 @@ fn a_learner_trains_it_as_the_chain_does() {
 }
 
 #[test]
+fn an_old_snapshot_finishes_with_what_was_learned_by_then() {
+    for by in [
+        TrainedBy::Evaluator,
+        TrainedBy::Adam {
+            learning_rate: 0.02,
+        },
+    ] {
+        let stopped = |stop| {
+            let mut chain = chain(by);
+            chain.advance(&Budget::steps(3), Some(stop)).unwrap();
+            raw(chain.finish().unwrap().model())
+        };
+        for through in [0, 1, 2] {
+            let trainee = chain(by).into_trainee(3).unwrap();
+            let mut learner = Learner::new(trainee, SgdConfig::new().init(), 0.1);
+            let batch = Tensor::<2>::from_floats([[1.0, 2.0]], &Device::flex());
+            let mut snapshots = Vec::new();
+            for _ in 0..3 {
+                let output = learner.train_step(batch.clone());
+                learner.lr_step();
+                learner.optimizer_step(output.grads);
+                snapshots.push(learner.model().valid());
+            }
+            let old = snapshots.swap_remove(0);
+            let (finished, expected) = match through {
+                0 => (old.finish(), stopped(1)),
+                // A snapshot of a snapshot is of the same time,
+                1 => (old.clone().valid().finish(), stopped(1)),
+                // but one that trains again follows the run, all but its parameters.
+                _ => {
+                    let latest = factor_of(&learner.model());
+                    let weight = raw(old.model());
+                    let scaled = weight.iter().map(|w| w * latest).collect();
+                    (old.train().finish(), scaled)
+                }
+            };
+            close(&raw(finished.unwrap().model()), &expected);
+        }
+    }
+}
+
+fn factor_of(trainee: &crate::Trainee<Linear, Tensor<2>>) -> f32 {
+    let weight = trainee.model().weight.val().into_data();
+    weight.try_to_vec::<f32>().unwrap()[0] / raw(trainee.model())[0]
+}
+
+#[test]
 fn a_snapshot_stays_as_it_is() {
     let mut chain = chain(TrainedBy::Evaluator);
     let before = chain.model().valid();
@@ -215,6 +262,9 @@ fn values_must_fill_the_shape() {
     let device = Device::flex();
     let error = Learnable::new("x", vec![1.0; 3], [2, 2], TrainedBy::Evaluator, &device);
     assert!(matches!(error, Err(Error::Learnable { found: 3, .. })));
+    let huge = [usize::MAX, 2];
+    let error = Learnable::new("x", Vec::new(), huge, TrainedBy::Evaluator, &device);
+    assert!(matches!(error, Err(Error::Learnable { found: 0, .. })));
     let learnable = Learnable::new("x", vec![1.0; 4], [2, 2], TrainedBy::Evaluator, &device);
     assert!(learnable.unwrap().set_values(vec![0.0; 5]).is_err());
 }

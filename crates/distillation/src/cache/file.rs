@@ -47,6 +47,11 @@ pub(super) struct StateOf {
     pub(super) values: Vec<f32>,
 }
 
+/// Whether values of this type come back from `f32` as they were.
+pub(super) fn holds_exactly(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::F16 | DType::BF16 | DType::Flex32)
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -176,6 +181,9 @@ fn decode(content: &[u8]) -> Result<Content, String> {
     if header.samples > 0 && header.dtypes.len() != header.states.len() {
         return Err("its header names other element types than states".to_string());
     }
+    if let Some(dtype) = header.dtypes.iter().find(|&&dtype| !holds_exactly(dtype)) {
+        return Err(format!("it holds {dtype:?}, which no teacher writes"));
+    }
     let mut samples = IndexMap::new();
     for _ in 0..header.samples {
         let key = bytes.u64()?;
@@ -225,6 +233,7 @@ impl<'a> Bytes<'a> {
         let bytes = shape
             .iter()
             .try_fold(4_usize, |bytes, &size| bytes.checked_mul(size))
+            .filter(|_| !shape.is_empty())
             .ok_or_else(|| format!("it holds a state of shape {shape:?}"))?;
         let values = self.take(bytes)?.chunks_exact(4);
         let values =

@@ -15,7 +15,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use burn_compress_core::{Error, FlatTensor};
 use indexmap::IndexMap;
 
@@ -189,7 +189,7 @@ impl<I> Bound<I> {
             let mut shape = state.shape.clone();
             shape[0] = rows / keys.len();
             let dtype = state.values.dtype();
-            if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16 | DType::Flex32) {
+            if !file::holds_exactly(dtype) {
                 let reason = format!("`{name}` holds {dtype:?}, which f32 cannot hold exactly");
                 return Err(failed(&self.path, reason));
             }
@@ -259,8 +259,9 @@ impl<I> Bound<I> {
 /// Fewer new samples than this are not worth a file before the run ends.
 const FIRST_SAVE: usize = 1024;
 
-/// A number that tells teachers apart: the checksum of the paths, shapes and bits of everything
-/// that the network holds, running statistics included.
+/// A number that tells teachers apart: the checksum of the paths, shapes and values of all tensors
+/// that the network holds, running statistics included. What is no tensor, the kind of an activation
+/// function for example, does not count.
 pub(crate) fn fingerprint<T: Module>(network: &T) -> Result<u64, Error> {
     let mut visitor = Fingerprint {
         path: Vec::new(),
@@ -291,16 +292,40 @@ impl ModuleVisitor for Fingerprint {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let value = FlatTensor::new(param.val());
-        self.checksum.add(self.path.join(".").as_bytes());
-        for size in &value.shape {
-            self.checksum.add(&(*size as u64).to_le_bytes());
-        }
         match value.to_vec() {
-            Ok(values) => values
-                .iter()
-                .for_each(|value| self.checksum.add(&value.to_le_bytes())),
+            Ok(values) => self.add(&value.shape, values.into_iter().map(f32::to_le_bytes)),
             Err(error) => self.failure = Some(error),
         }
+    }
+
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+        match param.val().try_into_data() {
+            Ok(data) => self.add(
+                &data.shape().to_vec(),
+                data.iter::<i64>().map(i64::to_le_bytes),
+            ),
+            Err(error) => self.failure = Some(Error::Device(error.to_string())),
+        }
+    }
+
+    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
+        match param.val().try_into_data() {
+            Ok(data) => self.add(
+                &data.shape().to_vec(),
+                data.iter::<bool>().map(|value| [value.into()]),
+            ),
+            Err(error) => self.failure = Some(Error::Device(error.to_string())),
+        }
+    }
+}
+
+impl Fingerprint {
+    fn add<const N: usize>(&mut self, shape: &[usize], values: impl Iterator<Item = [u8; N]>) {
+        self.checksum.add(self.path.join(".").as_bytes());
+        for &size in shape {
+            self.checksum.add(&(size as u64).to_le_bytes());
+        }
+        values.for_each(|value| self.checksum.add(&value));
     }
 }
 

@@ -1,4 +1,5 @@
-use burn::module::Param;
+use burn::module::{Param, ParamId};
+use burn::tensor::DType;
 
 use super::*;
 
@@ -14,8 +15,7 @@ fn nowhere() -> PathBuf {
 
 /// A state of two rows for each sample, filled with numbers from `begin` on.
 fn rows(samples: usize, begin: i64) -> FlatTensor {
-    let numbers =
-        Tensor::<1, burn::tensor::Int>::arange(begin..begin + 2 * samples as i64, &Device::flex());
+    let numbers = Tensor::<1, Int>::arange(begin..begin + 2 * samples as i64, &Device::flex());
     FlatTensor {
         values: numbers.float(),
         shape: vec![2 * samples, 1],
@@ -85,19 +85,45 @@ fn a_file_that_cannot_be_written_is_named() {
     );
 }
 
+#[test]
+fn a_state_without_samples_is_no_cache() {
+    let folder = std::env::temp_dir();
+    let path = folder.join(format!("burn-compress-{}-rankless", std::process::id()));
+    let state = StateOf {
+        shape: Vec::new(),
+        dtype: DType::F32,
+        values: vec![1.0],
+    };
+    let sample = Sample {
+        states: vec![state],
+    };
+    let content = Content {
+        teacher: 7,
+        states: vec!["a._output_0".into()],
+        samples: IndexMap::from([(5, sample)]),
+    };
+    file::write(&path, &content).unwrap();
+    let error = TeacherCache::open(&path, |keys: &Vec<u64>| keys.clone()).unwrap_err();
+    std::fs::remove_file(&path).unwrap();
+    assert!(error.to_string().contains("of shape []"), "{error}");
+}
+
 #[derive(Module, Debug)]
 struct Net {
     weight: Param<Tensor<1>>,
+    table: Param<Tensor<1, Int>>,
 }
 
 #[test]
 fn a_fingerprint_follows_the_weights() {
-    let of = |weight: [f32; 2]| {
-        let weight = Tensor::from_floats(weight, &Device::flex());
-        let weight = Param::from_tensor(weight);
-        fingerprint(&Net { weight }).unwrap()
+    let device = Device::flex();
+    let of = |weight: [f32; 2], table: [i32; 2]| {
+        let weight = Param::from_tensor(Tensor::from_floats(weight, &device));
+        let table = Param::initialized(ParamId::new(), Tensor::from_ints(table, &device));
+        fingerprint(&Net { weight, table }).unwrap()
     };
-    assert_eq!(of([1.0, 2.0]), of([1.0, 2.0]));
-    assert_ne!(of([1.0, 2.0]), of([2.0, 1.0]));
-    assert_ne!(of([0.0, 2.0]), of([-0.0, 2.0]));
+    assert_eq!(of([1.0, 2.0], [3, 4]), of([1.0, 2.0], [3, 4]));
+    assert_ne!(of([1.0, 2.0], [3, 4]), of([2.0, 1.0], [3, 4]));
+    assert_ne!(of([0.0, 2.0], [3, 4]), of([-0.0, 2.0], [3, 4]));
+    assert_ne!(of([1.0, 2.0], [3, 4]), of([1.0, 2.0], [4, 3]));
 }

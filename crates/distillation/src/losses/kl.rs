@@ -31,6 +31,10 @@ pub const TEMPERATURE: f64 = 2.0;
 /// - student, teacher: `[rows, classes]`
 /// - result: `[1]`
 ///
+/// # Panics
+///
+/// When the shapes differ.
+///
 /// ```
 /// use burn::tensor::{Device, Tensor};
 /// use burn_compress_distillation::losses::kl;

@@ -21,6 +21,10 @@ use burn::tensor::Tensor;
 /// - student, teacher: `[num_elements]`
 /// - result: `[1]`
 ///
+/// # Panics
+///
+/// When the shapes differ.
+///
 /// ```
 /// use burn::tensor::{Device, Tensor};
 /// use burn_compress_distillation::losses::mse;

@@ -60,6 +60,11 @@ fn refused(chain: Result<Compressor<Net, Batch>, Error>) -> String {
     "`channel_dim` is 4"
 )]
 #[case(
+    "AttentionDistiller",
+    r#"{"op_names": ["first"], "link": "fc", "channel_dim": 3}"#,
+    "`channel_dim` is 3, but must be a dimension of the hidden state of teacher layer `fc`"
+)]
+#[case(
     "RelationalDistiller",
     r#"{"op_names": ["fc"], "apply_method": "kl"}"#,
     "angles are"
@@ -191,6 +196,8 @@ fn teachers_that_cannot_teach() {
     assert!(error.contains("teacher 1 gives no logits"), "{error}");
     let error = logits_from(Teachers::from(speaking().with_weight(0.0)));
     assert!(error.contains("`weight` is 0"), "{error}");
+    let error = logits_from(Teachers::from(speaking().with_layer("body", "first")));
+    assert!(error.contains("no rule links to `body`"), "{error}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod errors;
 mod masked;
+mod precision;
 mod resume;
 mod teachers;
 mod totals;

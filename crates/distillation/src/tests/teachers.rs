@@ -82,6 +82,19 @@ fn links_lead_to_other_layers_of_other_teachers() {
     assert_eq!(renamed, loss(teacher(5, 2), FIRST));
 }
 
+#[test]
+fn two_links_may_lead_to_one_layer() {
+    let both = r#"[{"op_names": ["first"], "link": ["body", "first"]}]"#;
+    let loss = |teacher: Teacher<Batch>, rules: &str| {
+        let config = AttentionConfig::new().with_origin_loss_lambda(0.0);
+        let rules = super::rules(rules);
+        let chain = AttentionDistiller::from_teachers(chain(3), &rules, teacher, config);
+        losses(&chain.unwrap().compress(Budget::steps(1)).unwrap())[0].0
+    };
+    let twice = loss(teacher(5, 2).with_layer("body", "first"), both);
+    assert_eq!(twice, loss(teacher(5, 2), FIRST));
+}
+
 /// A file of its own in the folder for temporary files, removed in the end.
 struct Scratch(PathBuf);
 

@@ -7,16 +7,15 @@ use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Device, Tensor};
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
-    Budget, Compressed, Compressor, DummyInput, Error, Evaluator, Mask, Masks, Mode, Target,
-    TargetId, Wrapper, gradients,
+    Budget, CalibrationEntry, Compressed, Compressor, DummyInput, Error, Evaluator, FlatTensor,
+    Mask, Masks, Mode, Target, TargetId, Wrapper, gradients,
 };
 use rstest::rstest;
 
+mod every;
+
 use crate::fold::tests::{spread, trained_norm, values_of};
-use crate::{
-    LsqConfig, LsqQuantizer, PtqConfig, PtqQuantizer, QatConfig, QatQuantizer,
-    QuantizationSettings, fold,
-};
+use crate::{PtqConfig, PtqQuantizer, QatConfig, QatQuantizer, QuantizationSettings, fold};
 
 /// A convolution with a bias and a linear layer without, each before a batch norm.
 #[derive(Module, Debug)]
@@ -382,6 +381,21 @@ fn what_cannot_be_fused(#[case] keys: &str, #[case] expected: &str) {
 }
 
 #[test]
+fn a_norm_and_its_activation_have_one_output() {
+    let json = r#"[{"op_names": ["bn"], "target_names": ["gamma", "_output_0"],
+        "fuse_names": [["bn", "relu"]]}]"#;
+    let mut chain = qat(json).unwrap();
+    chain.advance(&Budget::steps(2), None).unwrap();
+    let targets = chain.calibration().unwrap().into_iter();
+    let minimum = |(id, entry): (TargetId, CalibrationEntry)| (id.to_string(), entry.minimum);
+    let targets: Vec<_> = targets.map(minimum).collect();
+    assert_eq!(targets[0].0, "bn.gamma");
+    // What leaves the rectifier is not negative, what leaves the norm is.
+    assert_eq!(targets[1], ("relu._output_0".to_string(), Some(vec![0.0])));
+    assert_finished(chain);
+}
+
+#[test]
 fn a_follower_with_a_quantization_of_its_own() {
     let json = r#"[{"op_names": ["conv"], "fuse_names": [["conv", "bn", "relu"]]},
         {"op_names": ["relu"], "target_names": ["_output_0"]}]"#;
@@ -390,12 +404,7 @@ fn a_follower_with_a_quantization_of_its_own() {
 }
 
 #[test]
-fn quantizers_that_cannot_fuse_say_so() {
-    let error = LsqQuantizer::new(net(), &config(FUSE), evaluator(), LsqConfig::new()).unwrap_err();
-    assert!(
-        error.to_string().contains("does not fuse layers"),
-        "{error}"
-    );
+fn what_fusing_needs() {
     let options = PtqConfig::new().with_bias_correction(true);
     let error = PtqQuantizer::new(net(), &config(FUSE), evaluator(), options).unwrap_err();
     assert!(

@@ -1,0 +1,113 @@
+//! Masks and scales that are none, or those of other shapes.
+
+use burn_compress::prelude::*;
+use burn_compress::{CalibrationEntry, Error, Grid, Mask, Masks, RoundGradient};
+use burn_compress_tests::chains::{assert_says, id};
+use rstest::rstest;
+
+use crate::fixtures::chain;
+
+#[test]
+fn masks_that_cannot_be_masks() {
+    let error = Mask::new(vec![1.0, 0.5], [2]).unwrap_err();
+    assert!(matches!(error, Error::InvalidMask { .. }));
+    assert_says(&error, &["value 1 is 0.5", "only 0 and 1"]);
+    assert_says(&Mask::new(vec![f32::NAN], [1]).unwrap_err(), &["NaN"]);
+    assert_says(
+        &Mask::new(vec![1.0; 5], [2, 3]).unwrap_err(),
+        &["5 values", "[2, 3]"],
+    );
+    // Read from a file.
+    let read = |text: &str| serde_json::from_str::<Mask>(text).unwrap_err();
+    assert_says(
+        &read(r#"{"values": [0.5], "shape": [1]}"#),
+        &["value 0 is 0.5"],
+    );
+    assert_says(
+        &read(r#"{"values": [1], "shape": [6, 1, 3, 3]}"#),
+        &["1 values", "[6, 1, 3, 3]"],
+    );
+}
+
+#[rstest]
+#[case::rank(&[6])]
+#[case::channels(&[1, 5, 1, 1])]
+#[case::batch(&[3, 6, 1, 1])]
+fn masks_of_outputs_whose_shape_is_not_known_yet(#[case] shape: &[usize]) {
+    let mut chain = chain();
+    let mask = Mask::new(vec![1.0; shape.iter().product()], shape).unwrap();
+    chain
+        .update_masks(&Masks::from([(id("stem._output_0"), mask)]))
+        .unwrap();
+    let error = chain.compress(Budget::steps(1)).unwrap_err();
+    assert!(matches!(error, Error::ShapeMismatch { .. }), "{error}");
+    assert_says(
+        &error,
+        &[
+            "`stem._output_0`",
+            "[8, 6, 6, 6]",
+            &format!("{shape:?}"),
+            "the mask",
+        ],
+    );
+}
+
+#[test]
+fn masks_of_another_shape() {
+    let mut chain = chain();
+    let good = Mask::new(vec![0.0; 6], [6]).unwrap();
+    let wrong = Mask::new(vec![1.0; 8], [8]).unwrap();
+    let masks = Masks::from([(id("stem.bias"), good), (id("bn.gamma"), wrong)]);
+    let error = chain.update_masks(&masks).unwrap_err();
+    assert!(matches!(error, Error::ShapeMismatch { .. }));
+    assert_says(&error, &["`bn.gamma`", "[6]", "[8]", "the mask"]);
+    assert!(chain.masks().is_empty(), "nothing was changed");
+
+    let unknown = Masks::from([(id("stm.weight"), Mask::new(vec![1.0], [1]).unwrap())]);
+    let error = chain.update_masks(&unknown).unwrap_err();
+    assert!(matches!(error, Error::UnknownTarget { .. }));
+    assert_says(&error, &["`stm.weight`", "did you mean `stem`"]);
+}
+
+#[test]
+fn scales_that_cannot_be_scales() {
+    let entry = |scale: Vec<f32>, grid: &[usize]| CalibrationEntry {
+        dtype: "int8".to_string(),
+        scheme: "symmetric".to_string(),
+        qmin: -127.0,
+        qmax: 127.0,
+        grid: Grid::new(grid),
+        gradient: RoundGradient::StraightThrough,
+        enabled: true,
+        scale: Some(scale),
+        zero_point: Some(vec![0.0; grid.iter().product()]),
+        minimum: None,
+        maximum: None,
+    };
+    let mut chain = chain();
+    let all: &[usize] = &[];
+    for (scale, grid, part) in [
+        (vec![0.0], all, "a scale is 0"),
+        (vec![f32::NAN], all, "a scale is NaN"),
+        (vec![1.0, 1.0], all, "2 scale values for 1 blocks"),
+        (
+            vec![1.0; 4],
+            &[4, 1, 1, 1],
+            "the grid [4, 1, 1, 1] does not divide the shape [6, 1, 3, 3]",
+        ),
+        (
+            vec![1.0; 6],
+            &[6],
+            "the grid [6] does not divide the shape [6, 1, 3, 3]",
+        ),
+        (vec![], &[0, 1, 1, 1], "no block"),
+    ] {
+        let calibration = [(id("stem.weight"), entry(scale, grid))]
+            .into_iter()
+            .collect();
+        let error = chain.update_calibration(&calibration).unwrap_err();
+        assert!(matches!(error, Error::InvalidCalibration { .. }));
+        assert_says(&error, &["`stem.weight`", part]);
+    }
+    assert!(chain.calibration().unwrap().is_empty());
+}

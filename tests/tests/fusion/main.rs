@@ -1,0 +1,9 @@
+//! Pruners, quantizers and distillers in one run: their order, what they share and what they leave
+//! alone.
+
+mod evaluator;
+mod fixtures;
+mod order;
+mod ratios;
+mod sharing;
+mod teacher;
