@@ -57,6 +57,7 @@ struct Steps {
     balanced: Step,
 }
 
+#[cfg_attr(feature = "tch", allow(deprecated))] // Burn is about to drop the backend.
 fn route(kind: &DispatchTensorKind) -> Option<Steps> {
     match kind {
         #[cfg(feature = "flex")]

@@ -43,7 +43,9 @@
 //! ([`GradientDtype::OfWeight`]); in addition to NNI, 1 bit and outputs of layers that are no
 //! activations. The scale of a weight is that of -1..=1, twice that of 0..=1 which NNI reports.
 
+mod activation;
 mod gradient;
+mod weight;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -54,58 +56,26 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
-    Algorithm, BoxError, Compressor, Error, FlatTensor, Grid, Mode, Observer, Quantization,
-    RoundGradient, Run, Stage, Target, TargetId, TargetSpace, Transform,
+    Algorithm, BoxError, Compressor, Error, FlatTensor, Mode, Quantization, Run, Stage, Target,
+    TargetId, TargetSpace,
 };
 use indexmap::{IndexMap, IndexSet};
 
-use crate::bnn::sign;
 use crate::claim::{Claimed, claim, error_of};
 use crate::constructors::constructors;
-use crate::fixed::FixedGrid;
 use crate::fuse::Fusions;
-use crate::observer::{DECAY, moving_average};
 use crate::range::host;
 use crate::refuse::{refuse_binary, refuse_blocks, refuse_method, refuse_observer};
-use crate::{
-    ApplyMethod, QuantDtype, QuantScheme, QuantizationError, QuantizationSettings, backward,
-    blocks, range,
-};
+use crate::{ApplyMethod, QuantizationError, QuantizationSettings, backward, range};
 
+use activation::{ACTIVATIONS, BatchRange, output_grid};
 use gradient::RoundedGradient;
+use weight::{Squeezed, magnitude, one_bit_grid, weight_grid};
+
 pub use gradient::{GradientDtype, quantize_gradient};
+pub use weight::quantize_weight;
 
 const NAME: &str = "DoReFaQuantizer";
-
-/// The layers of Burn whose outputs are cut to 0..=1.
-const ACTIVATIONS: [&str; 26] = [
-    "Celu",
-    "Elu",
-    "GLU",
-    "Gelu",
-    "HardShrink",
-    "HardSigmoid",
-    "HardSwish",
-    "Hardtanh",
-    "LeakyRelu",
-    "LogSigmoid",
-    "Mish",
-    "PRelu",
-    "RRelu",
-    "Relu",
-    "Relu6",
-    "Selu",
-    "Shrink",
-    "SiLU",
-    "Sigmoid",
-    "SoftShrink",
-    "Softplus",
-    "Softsign",
-    "Tanh",
-    "Tanhshrink",
-    "Threshold",
-    "ThresholdedRelu",
-];
 
 /// How a [`DoReFaQuantizer`] trains.
 #[derive(Config, Debug, Copy)]
@@ -270,136 +240,6 @@ impl DoReFaQuantizer {
         params
             .map(|claimed| (claimed.id().clone(), claimed))
             .collect()
-    }
-}
-
-/// The integers laid over -1..=1.
-fn weight_grid(dtype: QuantDtype) -> FixedGrid {
-    let width = dtype.qmax() - dtype.qmin();
-    FixedGrid {
-        scale: 2.0 / width,
-        zero_point: dtype.qmin() + width / 2.0,
-        gradient: RoundGradient::StraightThrough,
-    }
-}
-
-/// The integers laid over 0..=1.
-fn output_grid(dtype: QuantDtype) -> FixedGrid {
-    FixedGrid {
-        scale: 1.0 / (dtype.qmax() - dtype.qmin()),
-        zero_point: dtype.qmin(),
-        gradient: RoundGradient::Clipped,
-    }
-}
-
-/// The grid of a weight of one bit: plus and minus its mean magnitude.
-fn one_bit_grid(dtype: QuantDtype, magnitude: f32) -> FixedGrid {
-    let (scale, zero_point) = match dtype.is_signed() {
-        true => (magnitude, 0.0),
-        // 0 and 1 are half a scale away from zero.
-        false => (2.0 * magnitude, 0.5),
-    };
-    FixedGrid {
-        scale,
-        zero_point,
-        gradient: RoundGradient::StraightThrough,
-    }
-}
-
-/// A weight as DoReFa uses it.
-///
-/// Gradients flow through the tangent and the maximum; of one bit they pass unchanged.
-///
-/// # Shapes
-///
-/// - weight, result: any
-pub fn quantize_weight(weight: FlatTensor, dtype: QuantDtype) -> FlatTensor {
-    let FlatTensor { values, shape } = weight;
-    let (value, path) = match dtype.bits() {
-        1 => {
-            let plain = values.clone().detach().without_autodiff();
-            let magnitude = magnitude(plain.clone());
-            let plain = FlatTensor {
-                values: plain,
-                shape: shape.clone(),
-            };
-            (sign(plain).values * magnitude, values)
-        }
-        _ => {
-            let squeezed = values.tanh();
-            let largest = squeezed.clone().abs().max();
-            // Weights that are all zero stay so.
-            let none = largest.clone().detach().equal_elem(0.0).float();
-            let squeezed = squeezed / (largest + none);
-            let plain = squeezed.clone().detach().without_autodiff();
-            let grid = weight_grid(dtype);
-            let position = plain / grid.scale + grid.zero_point;
-            let rounded = position.clamp(dtype.qmin(), dtype.qmax()).round();
-            ((rounded - grid.zero_point) * grid.scale, squeezed)
-        }
-    };
-    let values = match path.is_autodiff() {
-        true => (path.clone() - path.detach()) + value,
-        false => value,
-    };
-    FlatTensor { values, shape }
-}
-
-/// The mean magnitude, which is never zero.
-fn magnitude(plain: Tensor<1>) -> Tensor<1> {
-    plain.abs().mean().clamp_min(f32::EPSILON)
-}
-
-/// Simulates a weight.
-#[derive(Clone, Copy, Debug)]
-struct Squeezed {
-    dtype: QuantDtype,
-}
-
-impl Transform for Squeezed {
-    fn apply(&self, value: FlatTensor, _mask: Option<Tensor<1>>) -> FlatTensor {
-        quantize_weight(value, self.dtype)
-    }
-
-    fn snapshot(&self) -> Arc<dyn Transform> {
-        Arc::new(*self)
-    }
-}
-
-/// Lays the grid over the range of each batch and follows the average of the ranges.
-#[derive(Debug)]
-struct BatchRange {
-    dtype: QuantDtype,
-    scheme: QuantScheme,
-    check: bool,
-}
-
-impl BatchRange {
-    fn update(
-        &self,
-        values: &FlatTensor,
-        quantization: &mut Quantization,
-    ) -> Result<(), QuantizationError> {
-        let grid = Grid::per_tensor(values.shape.len());
-        let (minimum, maximum) = blocks::range(values, &grid)?;
-        if self.check {
-            range::check_finite(minimum.clone(), maximum.clone())?;
-        }
-        let (scale, zero_point) =
-            range::parameters(minimum.clone(), maximum.clone(), self.dtype, self.scheme);
-        quantization.minimum = Some(moving_average(quantization.minimum.take(), minimum, DECAY));
-        quantization.maximum = Some(moving_average(quantization.maximum.take(), maximum, DECAY));
-        quantization.scale = Some(scale);
-        quantization.zero_point = Some(zero_point);
-        quantization.grid = grid;
-        Ok(())
-    }
-}
-
-impl Observer for BatchRange {
-    fn observe(&self, values: &FlatTensor, quantization: &mut Quantization) -> Result<(), String> {
-        self.update(values, quantization)
-            .map_err(|error| error.to_string())
     }
 }
 

@@ -8,12 +8,13 @@
 //! folds anew, with the running statistics. At the end of the run the folded values take the place
 //! of the raw ones for good.
 
+mod search;
+
 use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn_compress_core::config::Selected;
-use burn_compress_core::graph::Successor;
 use burn_compress_core::layer::LayerInfo;
 use burn_compress_core::{
     Compressor, Error, FlatTensor, Fold, Folding, Mode, Norm, Target, TargetId, parameters,
@@ -25,10 +26,7 @@ use crate::fold::{BatchNormFold, remainder};
 use crate::raw::raw;
 use crate::{QuantizationError, QuantizationSettings};
 
-/// Layers that a norm can be folded into.
-const HOSTS: [&str; 4] = ["Conv1d", "Conv2d", "Conv3d", "Linear"];
-const NORM: &str = "BatchNorm";
-const ACTIVATION: &str = "Relu";
+use search::Search;
 
 type Chosen = Selected<QuantizationSettings>;
 
@@ -255,174 +253,6 @@ fn finished<M: Module>(
         }
     }
     Ok(values)
-}
-
-/// Looks for sequences in a model.
-struct Search<'a> {
-    layers: &'a [LayerInfo],
-    successors: &'a IndexMap<String, Successor>,
-    /// The targets of all compressors, and whether a quantizer has them.
-    claimed: IndexMap<TargetId, bool>,
-    selected: &'a [Chosen],
-}
-
-impl Search<'_> {
-    fn run(&self) -> Result<Vec<Sequence>, QuantizationError> {
-        let mut sequences: Vec<Sequence> = Vec::new();
-        let mut listed: IndexSet<&Vec<String>> = IndexSet::new();
-        for one in self.selected {
-            listed.extend(one.settings.fuse_names.iter().flatten());
-        }
-        for names in listed {
-            let sequence = self.named(names)?;
-            let taken: Vec<&String> = sequences.iter().flat_map(Sequence::names).collect();
-            if let Some(twice) = taken.iter().find(|taken| names.contains(taken)) {
-                return Err(error(names, format!("`{twice}` is in two fusions")));
-            }
-            sequences.push(sequence);
-        }
-        for one in self.selected {
-            let is_weight = one.target.param_name() == Some("weight");
-            let free = !is_taken(&sequences, &one.layer.path);
-            if is_weight && free && one.settings.fuse == Some(true) {
-                let found = self.discover(&one.layer);
-                let is_free =
-                    |found: &Sequence| !found.names().any(|name| is_taken(&sequences, name));
-                let found = found.filter(is_free);
-                sequences.extend(found);
-            }
-        }
-        Ok(sequences)
-    }
-
-    /// The sequence that a configuration lists.
-    fn named(&self, names: &[String]) -> Result<Sequence, QuantizationError> {
-        let refuse = |reason: String| Err(error(names, reason));
-        if !(2..=3).contains(&names.len()) {
-            return refuse("a fusion has two or three layers".to_string());
-        }
-        let mut infos = Vec::new();
-        for name in names {
-            match self.layers.iter().find(|layer| layer.path == *name) {
-                Some(layer) if layer.wrapped => infos.push(layer),
-                Some(layer) => {
-                    let kind = &layer.kind;
-                    let fix = format!("make its field a `Wrapper<{kind}>`");
-                    return refuse(format!("`{name}` is not wrapped; {fix}"));
-                }
-                None => return refuse(format!("the model has no layer `{name}`")),
-            }
-        }
-        let kinds: Vec<&str> = infos.iter().map(|layer| layer.kind.as_str()).collect();
-        let is_host = HOSTS.contains(&kinds[0]);
-        let (norm, activation) = match kinds[..] {
-            [_, NORM] if is_host => (Some(&names[1]), None),
-            [_, ACTIVATION] if is_host => (None, Some(&names[1])),
-            [_, NORM, ACTIVATION] if is_host => (Some(&names[1]), Some(&names[2])),
-            [NORM, ACTIVATION] => (None, Some(&names[1])),
-            _ => {
-                return refuse(format!(
-                    "{kinds:?} cannot be fused: a fusion is one of {HOSTS:?}, then a `{NORM}`, a \
-                     `{ACTIVATION}` or both in this order, or a `{NORM}` and a `{ACTIVATION}`"
-                ));
-            }
-        };
-        for pair in names.windows(2) {
-            let next = self.successors.get(&pair[0]);
-            if next.is_none_or(|next| next.layer != pair[1]) {
-                return refuse(format!(
-                    "`{}` does not directly follow `{}`: both must be called once in a forward \
-                     pass, the second on what the first returns, and nothing else may read it",
-                    pair[1], pair[0]
-                ));
-            }
-        }
-        let sequence = Sequence {
-            host: infos[0].clone(),
-            norm: norm.cloned(),
-            activation: activation.cloned(),
-        };
-        match self.obstacle(&sequence) {
-            None => Ok(sequence),
-            Some(reason) => refuse(reason),
-        }
-    }
-
-    /// The longest sequence that begins with `host`, if there is one.
-    fn discover(&self, host: &LayerInfo) -> Option<Sequence> {
-        if !HOSTS.contains(&host.kind.as_str()) {
-            return None;
-        }
-        let kind = |path: &String| {
-            let layer = self.layers.iter().find(|layer| layer.path == *path);
-            layer.map_or("", |layer| layer.kind.as_str())
-        };
-        let after = |path: &String, wanted: &str| {
-            let next = self.successors.get(path).map(|next| next.layer.clone());
-            next.filter(|next| kind(next) == wanted)
-        };
-        let norm = after(&host.path, NORM);
-        let last = norm.clone().unwrap_or_else(|| host.path.clone());
-        let activation = after(&last, ACTIVATION);
-        let sequence = |norm: &Option<String>, activation: &Option<String>| Sequence {
-            host: host.clone(),
-            norm: norm.clone(),
-            activation: activation.clone(),
-        };
-        let candidates = [sequence(&norm, &activation), sequence(&norm, &None)];
-        let mut candidates = candidates.into_iter();
-        candidates.find(|one| one.followers().next().is_some() && self.obstacle(one).is_none())
-    }
-
-    /// Why a sequence cannot be fused.
-    fn obstacle(&self, sequence: &Sequence) -> Option<String> {
-        let host = &sequence.host.path;
-        let selects = |target: &Target| {
-            let mut selected = self.selected.iter();
-            selected.any(|one| one.layer.path == *host && one.target == *target)
-        };
-        if sequence.norm.is_some() && !selects(&Target::param("weight")) {
-            return Some(format!(
-                "the norm is folded into the weight of `{host}`, which is not quantized"
-            ));
-        }
-        if sequence.activation.is_some() && !selects(&Target::Output(0)) {
-            return Some(format!(
-                "the output of `{host}` is to be quantized behind the activation, but \
-                 `{host}._output_0` is not selected: select it, or leave the activation out"
-            ));
-        }
-        let next = self.successors.get(host);
-        if let (Some(norm), "Linear", Some(next)) = (&sequence.norm, &*sequence.host.kind, next)
-            && next.rank != 2
-        {
-            return Some(format!(
-                "`{norm}` normalizes dimension 1 of {} dimensions, but the channels of `{host}` \
-                 are the last",
-                next.rank
-            ));
-        }
-        let selected = self.selected.iter().map(Selected::id);
-        let mut selected = selected.filter(|id| sequence.followers().any(|name| *name == id.layer));
-        if let Some(id) = selected.next() {
-            return Some(format!("`{id}` is selected for quantization of its own"));
-        }
-        let mut claimed = self.claimed.iter();
-        let claimed = claimed.find(|(id, quantized)| match &id.target {
-            Target::Output(_) if id.layer == *host => true,
-            Target::Param(_) if id.layer == *host => **quantized && sequence.norm.is_some(),
-            _ if Some(&id.layer) == sequence.norm.as_ref() => {
-                !matches!(id.target, Target::Output(_))
-            }
-            _ => **quantized && sequence.followers().any(|name| *name == id.layer),
-        });
-        claimed.map(|(id, _)| format!("another compressor of the chain has claimed `{id}`"))
-    }
-}
-
-fn is_taken(sequences: &[Sequence], layer: &String) -> bool {
-    let mut sequences = sequences.iter();
-    sequences.any(|sequence| sequence.names().any(|name| name == layer))
 }
 
 fn error(names: &[String], reason: impl Into<String>) -> QuantizationError {

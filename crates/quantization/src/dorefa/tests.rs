@@ -29,62 +29,6 @@ fn entry(chain: &Chain, target: &str) -> CalibrationEntry {
     found.unwrap().1
 }
 
-/// A weight and its gradients with the upstream gradients 1, 2, ..
-fn weight(values: &[f32], dtype: &str) -> (Vec<f32>, Vec<f32>) {
-    let device = Device::flex().autodiff();
-    let leaf = Tensor::<1>::from_floats(values, &device).require_grad();
-    let value = FlatTensor::new(leaf.clone());
-    let y = quantize_weight(value, dtype.parse().unwrap()).values;
-    let upstream: Vec<f32> = (1..=values.len()).map(|i| i as f32).collect();
-    let upstream = Tensor::<1>::from_floats(upstream.as_slice(), &device);
-    let gradients = (y.clone() * upstream).sum().backward();
-    (floats(y), floats(leaf.grad(&gradients).unwrap()))
-}
-
-#[test]
-fn weights_worked_by_hand() {
-    // tanh gives 0.8, -0.4 and -0.6; by the largest 1, -0.5 and -0.75; in 0..=1 1, 0.25 and
-    // 0.125; of 3 steps 3, round(0.75) = 1 and round(0.375) = 0.
-    let values = [0.8f32.atanh(), (-0.4f32).atanh(), (-0.6f32).atanh()];
-    close(&weight(&values, "uint2").0, &[1.0, -1.0 / 3.0, -1.0]);
-    // Of 6 steps around zero 3, round(-1.5) and round(-2.25) = -2.
-    let found = weight(&values, "int3").0;
-    close(&[found[0], found[2]], &[1.0, -2.0 / 3.0]);
-    assert_eq!(weight(&[0.0, 0.0], "int3").0, [0.0, 0.0]);
-}
-
-#[test]
-fn one_bit_is_the_sign_times_the_mean_magnitude() {
-    for dtype in ["int1", "uint1"] {
-        let (value, gradient) = weight(&[1.0, -3.0, 0.0, 2.0], dtype);
-        assert_eq!(value, [1.5, -1.5, 1.5, 1.5]);
-        assert_eq!(gradient, [1.0, 2.0, 3.0, 4.0]);
-    }
-}
-
-#[test]
-fn the_gradient_of_weights_agrees_with_finite_differences() {
-    let values = [0.7, -1.3, 0.2, -0.4, 0.9];
-    let (_, found) = weight(&values, "int4");
-    // Rounding adds a constant to t / max|t|.
-    let smooth = |moved: usize, by: f64| -> f64 {
-        let t: Vec<f64> = values
-            .iter()
-            .enumerate()
-            .map(|(i, &w)| (f64::from(w) + if i == moved { by } else { 0.0 }).tanh())
-            .collect();
-        let largest = t.iter().fold(0.0f64, |max, t| max.max(t.abs()));
-        let each = t.iter().enumerate();
-        each.map(|(i, t)| (i + 1) as f64 * t / largest).sum()
-    };
-    let expected: Vec<f32> = (0..values.len())
-        .map(|i| ((smooth(i, 1e-6) - smooth(i, -1e-6)) / 2e-6) as f32)
-        .collect();
-    for (found, expected) in found.iter().zip(&expected) {
-        assert!((found - expected).abs() < 1e-4, "{found} {expected}");
-    }
-}
-
 #[test]
 fn inputs_follow_the_batch_and_end_at_the_average() {
     let config = r#"[{"op_names": ["first"], "target_names": ["_input_0"],

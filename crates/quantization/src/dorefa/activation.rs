@@ -1,0 +1,83 @@
+//! Inputs and outputs.
+
+use burn_compress_core::{FlatTensor, Grid, Observer, Quantization, RoundGradient};
+
+use crate::fixed::FixedGrid;
+use crate::observer::{DECAY, moving_average};
+use crate::{QuantDtype, QuantScheme, QuantizationError, blocks, range};
+
+/// The layers of Burn whose outputs are cut to 0..=1.
+pub(super) const ACTIVATIONS: [&str; 26] = [
+    "Celu",
+    "Elu",
+    "GLU",
+    "Gelu",
+    "HardShrink",
+    "HardSigmoid",
+    "HardSwish",
+    "Hardtanh",
+    "LeakyRelu",
+    "LogSigmoid",
+    "Mish",
+    "PRelu",
+    "RRelu",
+    "Relu",
+    "Relu6",
+    "Selu",
+    "Shrink",
+    "SiLU",
+    "Sigmoid",
+    "SoftShrink",
+    "Softplus",
+    "Softsign",
+    "Tanh",
+    "Tanhshrink",
+    "Threshold",
+    "ThresholdedRelu",
+];
+
+/// The integers laid over 0..=1.
+pub(super) fn output_grid(dtype: QuantDtype) -> FixedGrid {
+    FixedGrid {
+        scale: 1.0 / (dtype.qmax() - dtype.qmin()),
+        zero_point: dtype.qmin(),
+        gradient: RoundGradient::Clipped,
+    }
+}
+
+/// Lays the grid over the range of each batch and follows the average of the ranges.
+#[derive(Debug)]
+pub(super) struct BatchRange {
+    pub(super) dtype: QuantDtype,
+    pub(super) scheme: QuantScheme,
+    pub(super) check: bool,
+}
+
+impl BatchRange {
+    fn update(
+        &self,
+        values: &FlatTensor,
+        quantization: &mut Quantization,
+    ) -> Result<(), QuantizationError> {
+        let grid = Grid::per_tensor(values.shape.len());
+        let (minimum, maximum) = blocks::range(values, &grid)?;
+        if self.check {
+            range::check_finite(minimum.clone(), maximum.clone())?;
+        }
+        let (scale, zero_point) =
+            range::parameters(minimum.clone(), maximum.clone(), self.dtype, self.scheme);
+        quantization.minimum = Some(moving_average(quantization.minimum.take(), minimum, DECAY));
+        quantization.maximum = Some(moving_average(quantization.maximum.take(), maximum, DECAY));
+        quantization.scale = Some(scale);
+        quantization.zero_point = Some(zero_point);
+        quantization.grid = grid;
+        Ok(())
+    }
+}
+
+impl Observer for BatchRange {
+    fn observe(&self, values: &FlatTensor, quantization: &mut Quantization) -> Result<(), String> {
+        self.update(values, quantization)
+            .map_err(|error| error.to_string())
+    }
+}
