@@ -201,7 +201,9 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
                 });
             }
         }
-        let claimed = self.watch(targets)?;
+        self.attach(targets, Some(mode))?;
+        let spaces = targets.iter().map(|id| self.spaces[id].clone());
+        let claimed: Vec<_> = spaces.collect();
         claimed.iter().for_each(|space| space.claim(mode));
         Ok(claimed)
     }
@@ -214,11 +216,12 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     /// A target that the model does not have, or whose parameter has another reparameterization;
     /// nothing is attached then.
     pub fn watch(&mut self, targets: &[TargetId]) -> Result<Vec<Arc<TargetSpace>>, Error> {
-        self.attach(targets)?;
+        self.attach(targets, None)?;
         Ok(targets.iter().map(|id| self.spaces[id].clone()).collect())
     }
 
-    pub(crate) fn attach(&mut self, targets: &[TargetId]) -> Result<(), Error> {
+    pub(crate) fn attach(&mut self, targets: &[TargetId], mode: Option<Mode>) -> Result<(), Error> {
+        folding::check_claims(&self.foldings, targets, mode)?;
         let missing: Vec<TargetId> = targets
             .iter()
             .filter(|id| !self.spaces.contains_key(*id))
@@ -227,7 +230,6 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         if missing.is_empty() {
             return Ok(());
         }
-        folding::check_claims(&self.foldings, &missing)?;
         let spaces = attach::new_spaces(&self.layers, &missing, &self.phase)?;
         self.model = attach::attach(self.model.clone(), &spaces)?;
         self.spaces.extend(spaces);
@@ -267,7 +269,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     /// nothing is changed then.
     pub fn update_masks(&mut self, masks: &Masks) -> Result<(), Error> {
         let targets: Vec<TargetId> = masks.keys().cloned().collect();
-        self.attach(&targets)?;
+        self.attach(&targets, Some(Mode::Pruning))?;
         let before: Vec<_> = targets.iter().map(|id| self.spaces[id].mask()).collect();
         for (id, mask) in masks {
             if let Err(error) = self.spaces[id].set_mask(Some(mask.clone())) {
@@ -314,7 +316,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
             states.insert(id.clone(), state);
         }
         let targets: Vec<TargetId> = states.keys().cloned().collect();
-        self.attach(&targets)?;
+        self.attach(&targets, Some(Mode::Quantization))?;
         for (id, entry) in calibration {
             let fits = self.spaces[id]
                 .shape()

@@ -29,7 +29,7 @@ use crate::compressor::Compressor;
 use crate::graph::Successor;
 use crate::simulation::Simulation;
 use crate::space::{FlatTensor, TargetSpace};
-use crate::target::{Target, TargetId};
+use crate::target::{Mode, Target, TargetId};
 use crate::walk::{self, Edited};
 use crate::wrapper::Part;
 use crate::{Error, attach};
@@ -140,10 +140,12 @@ impl Folding {
         })
     }
 
-    /// Whether a target does not exist in the folded model.
-    fn hides(&self, id: &TargetId) -> bool {
+    /// Whether the folded model lacks what a compressor of `mode` wants to act on.
+    fn hides(&self, id: &TargetId, mode: Option<Mode>) -> bool {
         match id.target {
-            Target::Param(_) | Target::Input(_) => id.layer == self.norm,
+            // Masks act on the parameters of the norm before these are folded.
+            Target::Param(_) => id.layer == self.norm && mode != Some(Mode::Pruning),
+            Target::Input(_) => id.layer == self.norm,
             Target::Output(_) => id.layer == self.host,
         }
     }
@@ -273,7 +275,8 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     ///
     /// [`Error::Folding`] unless `host` is a wrapped convolution or linear layer and `norm` a
     /// wrapped batch norm, when one of them is folded already, and when a compressor claims what
-    /// the folded model does not have: parameters or inputs of the norm, outputs of the host.
+    /// the folded model does not have: inputs of the norm, outputs of the host, and parameters of
+    /// the norm for anything but masks.
     pub fn fold(
         &mut self,
         host: &str,
@@ -298,14 +301,16 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
             ));
         }
         let folding = Arc::new(Folding::new(host, norm, epsilon, fold));
-        if let Some(id) = self.spaces.keys().find(|id| folding.hides(id)) {
+        let mut acting = self.spaces.values().filter(|space| !space.is_idle());
+        let hidden = acting.find(|space| folding.hides(space.id(), space.acting_mode()));
+        if let Some(id) = hidden.map(|space| space.id()) {
             return refuse(format!(
                 "a compressor of this chain has claimed `{id}`, which does not exist in the folded \
                  model: leave it out, or leave the norm unfolded"
             ));
         }
         // The weight is read through its simulation, also where nothing else is simulated.
-        self.attach(&[TargetId::new(host, Target::param("weight"))])?;
+        self.attach(&[TargetId::new(host, Target::param("weight"))], None)?;
         let parts = folding.clone();
         let (model, ()) = walk::edit(self.model.clone(), (), move |(), found| {
             if let Edited::Wrapper { path, ports, .. } = found {
@@ -342,10 +347,14 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     }
 }
 
-/// Refuses targets that do not exist in the folded model.
-pub(crate) fn check_claims(foldings: &[Arc<Folding>], targets: &[TargetId]) -> Result<(), Error> {
+/// Refuses targets that a compressor of `mode` cannot act on in the folded model.
+pub(crate) fn check_claims(
+    foldings: &[Arc<Folding>],
+    targets: &[TargetId],
+    mode: Option<Mode>,
+) -> Result<(), Error> {
     for folding in foldings {
-        if let Some(id) = targets.iter().find(|id| folding.hides(id)) {
+        if let Some(id) = targets.iter().find(|id| folding.hides(id, mode)) {
             let reason = format!(
                 "`{id}` does not exist in the folded model, but a compressor claims it: leave it \
                  out, or leave the norm unfolded"

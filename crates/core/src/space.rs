@@ -184,6 +184,31 @@ impl TargetSpace {
         self.lock().modes.clone()
     }
 
+    /// Whether no compressor has claimed the target and nothing acts on it.
+    pub fn is_idle(&self) -> bool {
+        let inner = self.lock();
+        let transforms = [&inner.quantize, &inner.apply_mask, &inner.last];
+        inner.modes.is_empty()
+            && !inner.records
+            && inner.mask.is_none()
+            && inner.quantization.is_none()
+            && inner.observer.is_none()
+            && transforms.iter().all(|transform| transform.is_none())
+    }
+
+    /// Quantization where the target is rounded, pruning where it is only masked.
+    pub(crate) fn acting_mode(&self) -> Option<Mode> {
+        let inner = self.lock();
+        let has = |mode| inner.modes.contains(&mode);
+        if has(Mode::Quantization) || inner.quantization.is_some() {
+            Some(Mode::Quantization)
+        } else if has(Mode::Pruning) || inner.mask.is_some() {
+            Some(Mode::Pruning)
+        } else {
+            inner.modes.first().copied()
+        }
+    }
+
     /// The mask, if a pruner has generated one.
     pub fn mask(&self) -> Option<Mask> {
         self.lock().mask.clone()

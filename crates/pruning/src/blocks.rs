@@ -253,6 +253,7 @@ mod tests {
     #[case(&[2, 4], &[-2], PruningError::BlockSize { block: -2, dim: 1, size: 4 })]
     #[case(&[4], &[1, 1], PruningError::BlockRank { block: vec![1, 1], shape: vec![4] })]
     #[case(&[4, 0], &[1, 1], PruningError::Empty { shape: vec![4, 0] })]
+    #[case(&[usize::MAX, 2], &[1, 1], PruningError::TooLarge { shape: vec![usize::MAX, 2] })]
     fn bad_blocks_are_refused(
         #[case] shape: &[usize],
         #[case] block: &[i64],

@@ -82,9 +82,13 @@ impl Fusions {
             return Ok(Self::default());
         }
         let successors = compressor.successors(name)?;
-        let claimed = compressor.spaces().map(|space| {
-            let quantized = space.is_claimed(Mode::Quantization);
-            (space.id().clone(), quantized)
+        let acting = compressor.spaces().filter(|space| !space.is_idle());
+        let claimed = acting.map(|space| {
+            let claimed = space.is_claimed(Mode::Quantization);
+            (
+                space.id().clone(),
+                claimed || space.quantization().is_some(),
+            )
         });
         let search = Search {
             layers: compressor.layers(),

@@ -409,6 +409,22 @@ fn scores_must_be_there_and_be_numbers() {
 }
 
 #[test]
+fn scores_whose_mean_is_no_number_are_refused() {
+    let opposite = [f32::NEG_INFINITY, 1.0, 2.0, 3.0];
+    let text = |targets: &[MaskTarget<String>]| bits(targets, DEFAULT).unwrap_err().to_string();
+    let targets = [
+        member("a", &[f32::INFINITY, 1.0, 2.0, 3.0], None),
+        member("b", &opposite, None),
+    ];
+    let found = text(&targets);
+    assert!(found.starts_with("a: the score of block 0 is NaN"), "{found}");
+    let mut parts = ranked("a", &[f32::INFINITY, f32::NEG_INFINITY], 1, 0.5, None, None);
+    parts.settings.internal_metric_block = Some(2);
+    let found = bits(&[parts], NO_FLOOR).unwrap_err().to_string();
+    assert!(found.starts_with("a: the score of block 0 is NaN"), "{found}");
+}
+
+#[test]
 fn a_tie_goes_against_the_block_that_is_pruned() -> Test {
     let tie = target("a", &[0.0, 0.0, 1.0], 1, ratio(0.34));
     assert_eq!(bits(std::slice::from_ref(&tie), DEFAULT)?, ["011"]);

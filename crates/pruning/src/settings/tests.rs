@@ -179,6 +179,15 @@ fn a_goal_replaces_another_kind_of_goal() {
     let merged = read(r#"{"sparse_ratio": 0.5}"#).merge(&threshold);
     assert_eq!(merged, threshold);
     align.merge(&threshold).check().unwrap();
+    // The group of a ratio goes with it, and the parts of the group.
+    let parts = read(
+        r#"{"sparse_ratio": 0.5, "global_group_id": 1, "internal_metric_block": 2,
+            "max_sparse_ratio": 0.9}"#,
+    );
+    assert_eq!(
+        parts.merge(&threshold),
+        read(r#"{"sparse_threshold": 0.1, "max_sparse_ratio": 0.9}"#)
+    );
     let wider = ratio.merge(&read(r#"{"max_sparse_ratio": 0.95}"#));
     assert_eq!(
         wider,

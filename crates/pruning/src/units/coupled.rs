@@ -354,3 +354,32 @@ impl Coupled {
             .try_for_each(|member| member.write(keep, &self.settings))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn among_equals_a_branch_keeps_the_channel_that_is_kept() {
+        let group = Coupled {
+            key: "group".to_string(),
+            settings: PruningSettings::default(),
+            channels: 4,
+            elements: 1,
+            scored: Vec::new(),
+            written: Vec::new(),
+            protected: vec![None; 4],
+            branches: vec![vec![0, 1], vec![2, 3]],
+        };
+        let stays = |scores: &[f32], current: Option<&[bool]>| {
+            let mut stays = vec![false; 4];
+            assert!(group.keep_branches(scores, current, &mut stays));
+            stays
+        };
+        let scores = [0.0, 0.0, 1.0, 2.0];
+        assert_eq!(stays(&scores, None), [true, false, false, true]);
+        // The first channel is pruned, and a better one stays whatever is pruned.
+        let current = [false, true, true, false];
+        assert_eq!(stays(&scores, Some(&current)), [false, true, false, true]);
+    }
+}

@@ -103,6 +103,30 @@ fn every_layer_keeps_its_minimum_and_maximum() {
 }
 
 #[test]
+fn parts_that_are_asked_for_hold_beside_those_of_the_graph() {
+    // The graph asks for 2 parts, the configuration for 4 and 3: 4 and 6 together.
+    for (parts, all) in [(4, 4), (3, 6)] {
+        let text = format!(
+            r#"[{{"op_names": ["grouped", "block"], "global_group_id": 1, "sparse_ratio": 0.6,
+                "internal_metric_block": {parts}}}]"#
+        );
+        let pruner = L1NormPruner::from_compressor(chain(), &rules(&text), PrunerConfig::new());
+        let masks = pruner.unwrap().compress(Budget::none()).unwrap().masks();
+        let removed = removed(&masks, "block.weight");
+        let counts: Vec<usize> = removed
+            .chunks(12 / all)
+            .map(|part| part.iter().filter(|removed| **removed).count())
+            .collect();
+        assert!(counts[0] > 0 && counts.iter().all(|count| *count == counts[0]), "{counts:?}");
+    }
+    let text = r#"[{"op_names": ["grouped", "block"], "global_group_id": 1, "sparse_ratio": 0.6,
+        "internal_metric_block": 5}]"#;
+    let pruner = L1NormPruner::from_compressor(chain(), &rules(text), PrunerConfig::new());
+    let error = pruner.map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("12 scores cannot be split into 10 equal"), "{error}");
+}
+
+#[test]
 fn kept_channels_are_rounded_in_coupled_groups() {
     let text = |more: &str| format!(r#"[{{"op_types": ["Conv2d"], "sparse_ratio": 0.5{more}}}]"#);
     for (more, expected) in [

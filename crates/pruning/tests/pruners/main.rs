@@ -1,7 +1,9 @@
-//! Pruners on whole models: every registered one, groups over a model, observed outputs, random
-//! models and settings.
+//! Pruners on whole models: every registered one, groups over a model, alignments, observed
+//! outputs, half precision, random models and settings.
 
+mod aligned;
 mod global;
+mod half;
 mod nets;
 mod outputs;
 mod properties;

@@ -18,7 +18,7 @@ const ACTIVATION: &str = "Relu";
 pub(super) struct Search<'a> {
     pub(super) layers: &'a [LayerInfo],
     pub(super) successors: &'a IndexMap<String, Successor>,
-    /// The targets of all compressors, and whether a quantizer has them.
+    /// The targets that something acts on, and whether they are quantized.
     pub(super) claimed: IndexMap<TargetId, bool>,
     pub(super) selected: &'a [Chosen],
 }
@@ -28,7 +28,8 @@ impl Search<'_> {
     ///
     /// # Errors
     ///
-    /// [`QuantizationError::Fusion`] for a listed sequence that cannot be fused.
+    /// [`QuantizationError::Fusion`] for a listed sequence that cannot be fused, and for a sequence
+    /// that another compressor of the chain is in the way of.
     pub(super) fn run(&self) -> Result<Vec<Sequence>, QuantizationError> {
         let mut sequences: Vec<Sequence> = Vec::new();
         let mut listed: IndexSet<&Vec<String>> = IndexSet::new();
@@ -47,7 +48,7 @@ impl Search<'_> {
             let is_weight = one.target.param_name() == Some("weight");
             let free = !is_taken(&sequences, &one.layer.path);
             if is_weight && free && one.settings.fuse == Some(true) {
-                let found = self.discover(&one.layer);
+                let found = self.discover(&one.layer)?;
                 let is_free =
                     |found: &Sequence| !found.names().any(|name| is_taken(&sequences, name));
                 let found = found.filter(is_free);
@@ -105,15 +106,15 @@ impl Search<'_> {
             activation: activation.cloned(),
         };
         match self.obstacle(&sequence) {
-            None => Ok(sequence),
+            None => self.unclaimed(sequence),
             Some(reason) => refuse(reason),
         }
     }
 
-    /// The longest sequence that begins with `host`, if there is one.
-    fn discover(&self, host: &LayerInfo) -> Option<Sequence> {
+    /// The longest sequence that begins with `host` and fits what is selected, if there is one.
+    fn discover(&self, host: &LayerInfo) -> Result<Option<Sequence>, QuantizationError> {
         if !HOSTS.contains(&host.kind.as_str()) {
-            return None;
+            return Ok(None);
         }
         let kind = |path: &String| {
             let layer = self.layers.iter().find(|layer| layer.path == *path);
@@ -133,10 +134,13 @@ impl Search<'_> {
         };
         let candidates = [sequence(&norm, &activation), sequence(&norm, &None)];
         let mut candidates = candidates.into_iter();
-        candidates.find(|one| one.followers().next().is_some() && self.obstacle(one).is_none())
+        let fits =
+            |one: &Sequence| one.followers().next().is_some() && self.obstacle(one).is_none();
+        let found = candidates.find(fits);
+        found.map(|one| self.unclaimed(one)).transpose()
     }
 
-    /// Why a sequence cannot be fused.
+    /// Why a sequence does not go with what is selected.
     fn obstacle(&self, sequence: &Sequence) -> Option<String> {
         let host = &sequence.host.path;
         let selects = |target: &Target| {
@@ -166,19 +170,38 @@ impl Search<'_> {
         }
         let selected = self.selected.iter().map(Selected::id);
         let mut selected = selected.filter(|id| sequence.followers().any(|name| *name == id.layer));
-        if let Some(id) = selected.next() {
-            return Some(format!("`{id}` is selected for quantization of its own"));
-        }
+        let own = selected.next();
+        own.map(|id| format!("`{id}` is selected for quantization of its own"))
+    }
+
+    /// The sequence, unless another compressor acts on what the fused layers do not have.
+    fn unclaimed(&self, sequence: Sequence) -> Result<Sequence, QuantizationError> {
+        let (host, norm) = (&sequence.host.path, sequence.norm.as_ref());
         let mut claimed = self.claimed.iter();
         let claimed = claimed.find(|(id, quantized)| match &id.target {
             Target::Output(_) if id.layer == *host => true,
-            Target::Param(_) if id.layer == *host => **quantized && sequence.norm.is_some(),
-            _ if Some(&id.layer) == sequence.norm.as_ref() => {
-                !matches!(id.target, Target::Output(_))
-            }
+            Target::Input(_) if Some(&id.layer) == norm => true,
+            Target::Param(_) if id.layer == *host => **quantized && norm.is_some(),
+            // Masks act on the norm before it is folded.
             _ => **quantized && sequence.followers().any(|name| *name == id.layer),
         });
-        claimed.map(|(id, _)| format!("another compressor of the chain has claimed `{id}`"))
+        match claimed {
+            None => Ok(sequence),
+            Some((id, _)) => {
+                let names: Vec<String> = sequence.names().cloned().collect();
+                let elsewhere = match &id.target {
+                    Target::Output(_) => {
+                        format!("let it take `{}._output_0`, or ", sequence.last())
+                    }
+                    _ => String::new(),
+                };
+                let reason = format!(
+                    "another compressor of the chain has claimed `{id}`: {elsewhere}leave these \
+                     layers out of `fuse` and `fuse_names`"
+                );
+                Err(error(&names, reason))
+            }
+        }
     }
 }
 

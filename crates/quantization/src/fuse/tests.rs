@@ -315,10 +315,14 @@ fn a_resumed_run_goes_on_bit_for_bit() {
 #[test]
 fn a_fused_layer_cannot_be_claimed_any_more() {
     let mut chain = qat(FUSE).unwrap();
-    for target in ["bn.gamma", "conv._output_0"] {
+    for (target, mode) in [
+        ("bn.gamma", Mode::Quantization),
+        ("bn._input_0", Mode::Pruning),
+        ("conv._output_0", Mode::Pruning),
+    ] {
         let (layer, name) = target.split_once('.').unwrap();
         let id = TargetId::new(layer, name.parse().unwrap());
-        let error = chain.claim(Mode::Pruning, &[id]).unwrap_err();
+        let error = chain.claim(mode, &[id]).unwrap_err();
         assert!(matches!(error, Error::Folding { .. }), "{error}");
         assert!(error.to_string().contains(target), "{error}");
     }
@@ -326,25 +330,65 @@ fn a_fused_layer_cannot_be_claimed_any_more() {
     assert!(chain.claim(Mode::Distillation, &[output]).is_ok());
 }
 
-#[test]
-fn a_claimed_norm_is_not_fused() {
-    let mut chain = Compressor::from_model(net(), evaluator());
-    let gamma = TargetId::new("bn", Target::param("gamma"));
-    chain.claim(Mode::Pruning, &[gamma]).unwrap();
-    let found = QatQuantizer::from_compressor(chain, &config(FUSE), QatConfig::new()).unwrap();
-    let ids: Vec<String> = found.spaces().map(|space| space.id().to_string()).collect();
-    assert!(ids.contains(&"conv._output_0".to_string()), "{ids:?}");
-    assert!(ids.contains(&"fc_bn._output_0".to_string()), "{ids:?}");
+/// Masks that remove channel 0 of the convolution, and the same of its norm.
+fn removed_channel() -> Masks {
+    let mask = |shape: &[usize]| Mask::new(vec![0.0, 1.0, 1.0, 1.0], shape.to_vec()).unwrap();
+    let param = |layer: &str, name: &str| TargetId::new(layer, Target::param(name));
+    Masks::from([
+        (param("conv", "weight"), mask(&[4, 1, 1, 1])),
+        (param("conv", "bias"), mask(&[4])),
+        (param("bn", "gamma"), mask(&[4])),
+        (param("bn", "beta"), mask(&[4])),
+    ])
+}
 
+#[rstest]
+fn masked_norms_are_folded_whoever_comes_first(#[values(true, false)] pruned_first: bool) {
     let mut chain = Compressor::from_model(net(), evaluator());
-    let gamma = TargetId::new("bn", Target::param("gamma"));
-    chain.claim(Mode::Pruning, &[gamma]).unwrap();
-    let json = r#"[{"op_names": ["conv"], "fuse_names": [["conv", "bn"]]}]"#;
-    let error = QatQuantizer::from_compressor(chain, &config(json), QatConfig::new()).unwrap_err();
-    assert!(
-        error.to_string().contains("has claimed `bn.gamma`"),
-        "{error}"
-    );
+    if pruned_first {
+        chain.update_masks(&removed_channel()).unwrap();
+    }
+    chain = QatQuantizer::from_compressor(chain, &config(FUSE), QatConfig::new()).unwrap();
+    if !pruned_first {
+        chain.update_masks(&removed_channel()).unwrap();
+    }
+    chain.advance(&Budget::steps(3), None).unwrap();
+    let normed = |net: &Net| {
+        host(
+            net.bn
+                .forward(net.conv.forward(batch()))
+                .slice([0..6, 0..1]),
+        )
+    };
+    let zeros = vec![0.0; 6 * 9];
+    assert_eq!(normed(&chain.model().valid()), zeros);
+    let compressed = assert_finished(chain);
+    assert_eq!(normed(compressed.model()), zeros);
+}
+
+#[test]
+fn what_others_have_claimed_is_not_fused() {
+    for (target, mode, expected) in [
+        ("bn.gamma", Mode::Quantization, "layers out of `fuse`"),
+        ("bn._input_0", Mode::Pruning, "layers out of `fuse`"),
+        (
+            "conv._output_0",
+            Mode::Distillation,
+            "let it take `relu._output_0`",
+        ),
+    ] {
+        let (layer, name) = target.split_once('.').unwrap();
+        let mut chain = Compressor::from_model(net(), evaluator());
+        let id = TargetId::new(layer, name.parse().unwrap());
+        chain.claim(mode, &[id]).unwrap();
+        let error = QatQuantizer::from_compressor(chain, &config(FUSE), QatConfig::new());
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("has claimed `{target}`")),
+            "{error}"
+        );
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 #[rstest]

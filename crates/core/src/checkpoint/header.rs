@@ -1,0 +1,88 @@
+//! The header of a checkpoint: where the run stood, and of which algorithms and targets it was.
+
+use burn::module::Module;
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use crate::compressor::Compressor;
+use crate::mask::MaskMethod;
+use crate::quantization::CalibrationEntry;
+use crate::target::{Mode, TargetId};
+
+/// The metadata under which the header is found.
+pub(super) const KEY: &str = "burn-compress-checkpoint";
+pub(super) const VERSION: u32 = 2;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Header {
+    pub version: u32,
+    pub step: usize,
+    pub total_steps: usize,
+    pub epoch: usize,
+    pub position: usize,
+    pub prepared: bool,
+    pub algorithms: Vec<SavedAlgorithm>,
+    pub spaces: IndexMap<TargetId, SavedSpace>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SavedAlgorithm {
+    pub name: String,
+    /// The bits of each number.
+    pub values: IndexMap<String, u64>,
+    /// The parameter id of each learnable tensor.
+    pub learnables: IndexMap<String, u64>,
+}
+
+/// What is known of a target but for its numbers, which are tensors.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SavedSpace {
+    pub modes: Vec<Mode>,
+    pub mask: Option<MaskMethod>,
+    pub quantization: Option<CalibrationEntry>,
+}
+
+impl Header {
+    /// Reads a header of this version.
+    pub fn read(text: &str) -> Result<Self, String> {
+        let header: Self =
+            serde_json::from_str(text).map_err(|error| format!("damaged header: {error}"))?;
+        match header.version == VERSION {
+            true => Ok(header),
+            false => Err(format!(
+                "it has version {}, this library reads version {VERSION}",
+                header.version
+            )),
+        }
+    }
+
+    /// Refuses a chain of other algorithms or targets.
+    pub fn require_chain<M: Module + 'static, I: 'static>(
+        &self,
+        chain: &Compressor<M, I>,
+    ) -> Result<(), String> {
+        let here = chain.algorithms();
+        let there: Vec<&str> = self
+            .algorithms
+            .iter()
+            .map(|saved| saved.name.as_str())
+            .collect();
+        if here != there {
+            return Err(format!(
+                "it was written by the chain {there:?}, this chain is {here:?}"
+            ));
+        }
+        let unknown = |id: &&TargetId| !chain.spaces.contains_key(*id);
+        if let Some(id) = self.spaces.keys().find(unknown) {
+            return Err(format!("it holds `{id}`, which is no target of this chain"));
+        }
+        let missing = |id: &&TargetId| !self.spaces.contains_key(*id);
+        match chain.spaces.keys().find(missing) {
+            Some(id) => Err(format!("it lacks `{id}`, which is a target of this chain")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Writing a chain to a checkpoint.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn_pack::{Tensor as PackTensor, Writer};
+use indexmap::IndexMap;
+
+use super::header::{Header, KEY, SavedAlgorithm, SavedSpace, VERSION};
+use super::tensors::{
+    ADAM, MODEL, OPTIMIZER, bytes, calibration_fields, floats, learnable_name, mask_name,
+    state_name,
+};
+use super::{At, file, history};
+use crate::Error;
+use crate::algorithm::Algorithm;
+use crate::attach::settle_statistics;
+use crate::compressor::Compressor;
+use crate::space::TargetSpace;
+
+/// Writes the chain to `path`; the file is replaced only when the new one is complete.
+pub(crate) fn save<M: Module + 'static, I: 'static>(
+    chain: &Compressor<M, I>,
+    path: &Path,
+) -> Result<(), Error> {
+    let at = At(path);
+    let progress = &chain.progress;
+    let mut tensors = records(chain, at)?;
+    let mut spaces = IndexMap::new();
+    for (id, space) in &chain.spaces {
+        spaces.insert(id.clone(), save_space(space, &mut tensors)?);
+    }
+    let mut algorithms = Vec::new();
+    for (index, algorithm) in chain.algorithms.iter().enumerate() {
+        algorithms.push(save_algorithm(index, algorithm.as_ref(), &mut tensors)?);
+    }
+    tensors.extend(history::write(&progress.history));
+    let header = Header {
+        version: VERSION,
+        step: progress.step,
+        total_steps: progress.total_steps,
+        epoch: progress.epoch,
+        position: progress.position,
+        prepared: progress.prepared,
+        algorithms,
+        spaces,
+    };
+    let header = serde_json::to_string(&header).map_err(|error| at.failed(error))?;
+    let content = Writer::new(tensors)
+        .with_metadata(KEY, &header)
+        .into_bytes()
+        .map_err(|error| at.failed(error))?;
+    file::write(path, &content).map_err(|reason| at.failed(reason))
+}
+
+/// The model and the optimizers as Burn's own records.
+fn records<M: Module + 'static, I: 'static>(
+    chain: &Compressor<M, I>,
+    at: At<'_>,
+) -> Result<Vec<PackTensor>, Error> {
+    settle_statistics(&chain.model);
+    let model = chain.model.clone().into_record().into_bytes();
+    let mut tensors = vec![bytes(MODEL, model.map_err(|error| at.failed(error))?)];
+    if let Some(optimizer) = &chain.progress.optimizer {
+        let record = optimizer.to_record().into_bytes();
+        tensors.push(bytes(OPTIMIZER, record.map_err(|error| at.failed(error))?));
+    }
+    let adam = chain.progress.adam.to_record().into_bytes();
+    tensors.push(bytes(ADAM, adam.map_err(|error| at.failed(error))?));
+    Ok(tensors)
+}
+
+fn save_space(space: &TargetSpace, tensors: &mut Vec<PackTensor>) -> Result<SavedSpace, Error> {
+    let id = space.id();
+    let mask = space.mask();
+    if let Some(mask) = &mask {
+        tensors.push(floats(mask_name(id), mask.values(), mask.shape()));
+    }
+    let mut quantization = space
+        .quantization()
+        .map(|state| state.to_calibration())
+        .transpose()?;
+    for (name, values) in quantization
+        .iter_mut()
+        .flat_map(|entry| calibration_fields(id, entry))
+    {
+        if let Some(values) = values.take() {
+            tensors.push(floats(name, &values, &[values.len()]));
+        }
+    }
+    Ok(SavedSpace {
+        modes: space.modes(),
+        mask: mask.map(|mask| mask.method()),
+        quantization,
+    })
+}
+
+fn save_algorithm<M: Module + 'static, I: 'static>(
+    index: usize,
+    algorithm: &dyn Algorithm<M, I>,
+    tensors: &mut Vec<PackTensor>,
+) -> Result<SavedAlgorithm, Error> {
+    let name = algorithm.name();
+    let state = algorithm.state().map_err(|source| Error::Algorithm {
+        algorithm: name,
+        source,
+    })?;
+    for (tensor, host) in &state.tensors {
+        tensors.push(floats(state_name(index, tensor), &host.values, &host.shape));
+    }
+    let values = state
+        .values
+        .iter()
+        .map(|(key, value)| (key.clone(), value.to_bits()));
+    let mut learnables = IndexMap::new();
+    for learnable in algorithm.learnables() {
+        let (id, host) = learnable.to_host()?;
+        let name = learnable.name();
+        tensors.push(floats(
+            learnable_name(index, name),
+            &host.values,
+            &host.shape,
+        ));
+        learnables.insert(name.to_string(), id);
+    }
+    Ok(SavedAlgorithm {
+        name: name.to_string(),
+        values: values.collect(),
+        learnables,
+    })
+}
