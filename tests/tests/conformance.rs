@@ -31,6 +31,14 @@ const QUANTIZE: &str = r#"[{
 /// A binary grid has no zero, so the input of a layer loses its removed channels to ones.
 const BINARIZE: &str =
     r#"[{"op_types": ["Conv2d"], "target_names": ["weight"], "quant_dtype": "int1"}]"#;
+/// The batch norms of the stem and of two convolutions of the block are folded into them.
+const FOLDED: &str = r#"[{
+    "op_types": ["Conv2d"], "target_names": ["_input_", "weight"], "quant_dtype": "int8",
+    "quant_scheme": "symmetric", "fuse": true
+}]"#;
+const FOLDED_BINARY: &str = r#"[{
+    "op_types": ["Conv2d"], "target_names": ["weight"], "quant_dtype": "int1", "fuse": true
+}]"#;
 const HIDDEN: &str = r#"[{"op_types": ["Conv2d"], "lambda": 0.1}]"#;
 const LOGITS: &str = r#"[{"op_names": ["head"], "lambda": 0.1}]"#;
 
@@ -44,6 +52,8 @@ struct Fusion<'a> {
     pruner: Option<&'a Pruner>,
     quantizer: Option<&'a Quantizer>,
     distiller: Option<&'a Distiller>,
+    /// Whether the quantizer folds batch norms.
+    folds: bool,
 }
 
 impl Fusion<'_> {
@@ -62,8 +72,12 @@ impl Fusion<'_> {
             chain = (pruner.fuse)(chain, &ConfigList::from_json(HALF)?, SCORED)?;
         }
         if let Some(quantizer) = self.quantizer {
-            let (rules, _) = quantization_of(quantizer);
+            let (rules, _) = quantization_of(quantizer, self.folds);
             chain = (quantizer.fuse)(chain, &ConfigList::from_json(rules)?)?;
+            let folded = chain.foldings().len();
+            if folded != if self.folds { 3 } else { 0 } {
+                return Err(format!("{folded} batch norms are folded").into());
+            }
         }
         if let Some(distiller) = self.distiller {
             let rules = match distiller.needs {
@@ -130,7 +144,7 @@ impl Fusion<'_> {
             }
         }
         if let Some(quantizer) = self.quantizer {
-            let (_, targets) = quantization_of(quantizer);
+            let (_, targets) = quantization_of(quantizer, self.folds);
             let usable = outcome.calibration.values().filter(|entry| {
                 let scale = entry.scale.as_deref().unwrap_or_default();
                 let usable = scale.iter().all(|&scale| scale.is_finite() && scale > 0.0);
@@ -153,10 +167,12 @@ impl Fusion<'_> {
 }
 
 /// The rules for a quantizer, and how many targets of the 4 convolutions they select.
-fn quantization_of(quantizer: &Quantizer) -> (&'static str, usize) {
-    match quantizer.name {
-        "BnnQuantizer" => (BINARIZE, 4),
-        _ => (QUANTIZE, 8),
+fn quantization_of(quantizer: &Quantizer, folds: bool) -> (&'static str, usize) {
+    match (quantizer.name, folds) {
+        ("BnnQuantizer", false) => (BINARIZE, 4),
+        ("BnnQuantizer", true) => (FOLDED_BINARY, 4),
+        (_, false) => (QUANTIZE, 8),
+        (_, true) => (FOLDED, 8),
     }
 }
 
@@ -180,7 +196,7 @@ fn conform<'a>(what: &str, fusions: impl IntoIterator<Item = Fusion<'a>>) {
 }
 
 fn scratch(what: &str) -> PathBuf {
-    let name = format!("burn-compress-conformance-{}-{what}", std::process::id());
+    let name = format!("burn-compress-conformance-{}-{what}", std::process::id()).replace(' ', "-");
     std::env::temp_dir().join(name)
 }
 
@@ -210,10 +226,31 @@ fn pruners_with_quantizers() {
         q.iter().map(move |quantizer| Fusion {
             pruner: Some(pruner),
             quantizer: Some(quantizer),
-            distiller: None,
+            ..Fusion::default()
         })
     });
     conform("P+Q", pairs);
+}
+
+#[test]
+fn pruners_with_quantizers_that_fold() {
+    let (p, q) = (pruners(), quantizers());
+    // What a pruner reads at the output of a convolution is not there when that is folded.
+    let readers = |pruner: &&Pruner| pruner.needs != pruning::Needs::Outputs;
+    let pairs = p.iter().filter(readers).flat_map(|pruner| {
+        q.iter().map(move |quantizer| Fusion {
+            pruner: Some(pruner),
+            quantizer: Some(quantizer),
+            folds: true,
+            ..Fusion::default()
+        })
+    });
+    let alone = q.iter().map(|quantizer| Fusion {
+        quantizer: Some(quantizer),
+        folds: true,
+        ..Fusion::default()
+    });
+    conform("Q and P+Q with folded norms", alone.chain(pairs));
 }
 
 #[test]
@@ -222,8 +259,8 @@ fn pruners_with_distillers() {
     let pairs = p.iter().flat_map(|pruner| {
         d.iter().map(move |distiller| Fusion {
             pruner: Some(pruner),
-            quantizer: None,
             distiller: Some(distiller),
+            ..Fusion::default()
         })
     });
     conform("P+D", pairs);
@@ -234,9 +271,9 @@ fn quantizers_with_distillers() {
     let (q, d) = (quantizers(), distillers());
     let pairs = q.iter().flat_map(|quantizer| {
         d.iter().map(move |distiller| Fusion {
-            pruner: None,
             quantizer: Some(quantizer),
             distiller: Some(distiller),
+            ..Fusion::default()
         })
     });
     conform("Q+D", pairs);
@@ -253,6 +290,7 @@ fn pruners_with_quantizers_and_distillers() {
             pruner: Some(pruner),
             quantizer: Some(quantizer),
             distiller: Some(distiller),
+            ..Fusion::default()
         })
     });
     conform("P+Q+D", triples);

@@ -10,8 +10,8 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::BoxError;
+use crate::flat::FlatTensor;
 use crate::learnable::Learnable;
-use crate::space::FlatTensor;
 use crate::target::{Mode, TargetId};
 
 /// The model and the position of the run, as an algorithm sees them.

@@ -1,9 +1,10 @@
 //! What the user gives so that compressors can train.
 
+mod data;
+mod passes;
+
 use std::fmt;
-use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use burn::data::dataloader::DataLoader;
 use burn::module::Module;
@@ -12,29 +13,11 @@ use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::tensor::Tensor;
 
 use crate::Error;
-use crate::attach::{self, Spaces};
 use crate::graph::DummyInput;
-use crate::space::{Phase, TargetSpace};
+use data::{Batches, FromClosure, FromLoader, Visit};
 
 pub(crate) type Loss<M, I> = Arc<dyn Fn(&M, &I) -> Tensor<1> + Send + Sync>;
 type Evaluation<M> = Arc<dyn Fn(&M) -> f64 + Send + Sync>;
-type Visit<'a, I> = &'a mut dyn FnMut(I) -> Result<ControlFlow<()>, Error>;
-
-/// Hands out the batches of an epoch, in an order that depends on the epoch alone.
-trait Batches<I>: Send + Sync {
-    fn epoch(&self, epoch: usize, visit: Visit<'_, I>) -> Result<(), Error>;
-
-    /// The number of batches in an epoch.
-    fn count(&self) -> Result<usize, Error> {
-        let mut batches = 0;
-        self.epoch(0, &mut |_| {
-            batches += 1;
-            Ok(ControlFlow::Continue(()))
-        })?;
-        Ok(batches)
-    }
-}
-
 /// Data, optimizer, learning-rate schedule, loss and evaluation of a training run.
 ///
 /// Every part is optional, and each compressor checks at its construction that the parts it needs
@@ -134,15 +117,12 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
     /// Sets the data to Burn's data loader, one pass an epoch.
     ///
     /// A shuffling loader draws another order at each pass and cannot go back. A resumed run sees
-    /// the data of an uninterrupted one if its loader is built anew with the same seed, and one that
-    /// goes on after [`advance`](crate::Compressor::advance) if that ended between two epochs; with
-    /// [`with_data`](Self::with_data) there is no such condition.
+    /// the data of an uninterrupted one if its loader is built anew with the same seed and nothing
+    /// but the construction of the chain passes over the data beside the training; one that goes on
+    /// after [`advance`](crate::Compressor::advance) does if that ended between two epochs. With
+    /// [`with_data`](Self::with_data) there are no such conditions.
     pub fn with_data_loader(mut self, loader: Arc<dyn DataLoader<I>>) -> Self {
-        self.batches = Some(Arc::new(FromLoader {
-            loader,
-            drawn: AtomicUsize::new(0),
-            counted: OnceLock::new(),
-        }));
+        self.batches = Some(Arc::new(FromLoader::new(loader)));
         self
     }
 
@@ -201,24 +181,19 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
     ///
     /// [`Error::MissingEvaluator`] with the first missing part.
     pub fn require_training(&self, algorithm: &'static str) -> Result<(), Error> {
-        let parts = [
-            (self.batches.is_none(), "data to train on", "with_data"),
-            (self.loss.is_none(), "the loss of a batch", "with_loss"),
-            (self.optimizer.is_none(), "an optimizer", "with_optimizer"),
-            (
-                self.learning_rate.is_none(),
-                "a learning rate",
-                "with_learning_rate",
-            ),
-        ];
-        match parts.into_iter().find(|(missing, ..)| *missing) {
-            Some((_, missing, builder)) => Err(Error::MissingEvaluator {
-                algorithm,
-                missing,
-                builder,
-            }),
-            None => Ok(()),
-        }
+        require(
+            algorithm,
+            &[
+                (self.batches.is_some(), "data to train on", "with_data"),
+                (self.loss.is_some(), "the loss of a batch", "with_loss"),
+                (self.optimizer.is_some(), "an optimizer", "with_optimizer"),
+                (
+                    self.learning_rate.is_some(),
+                    "a learning rate",
+                    "with_learning_rate",
+                ),
+            ],
+        )
     }
 
     /// The dummy input.
@@ -240,98 +215,18 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
     ///
     /// [`Error::MissingEvaluator`] with the first missing part.
     pub fn require_forward(&self, algorithm: &'static str) -> Result<(), Error> {
-        let parts = [
-            (self.batches.is_none(), "data to calibrate on", "with_data"),
-            (
-                self.loss.is_none(),
-                "the loss of a batch, which runs the model",
-                "with_loss",
-            ),
-        ];
-        match parts.into_iter().find(|(missing, ..)| *missing) {
-            Some((_, missing, builder)) => Err(Error::MissingEvaluator {
-                algorithm,
-                missing,
-                builder,
-            }),
-            None => Ok(()),
-        }
+        let runs = "the loss of a batch, which runs the model";
+        require(
+            algorithm,
+            &[
+                (self.batches.is_some(), "data to calibrate on", "with_data"),
+                (self.loss.is_some(), runs, "with_loss"),
+            ],
+        )
     }
 
-    /// Runs each of `models` forward on the first `batches` batches of epoch 0 and calls `after` when
-    /// all of them have run on a batch; returns the number of batches, less than `batches` when the
-    /// epoch is shorter.
-    ///
-    /// Nothing trains and the losses are dropped. What the passes are for is seen through states
-    /// that record, as those of [`tap`](crate::tap) do.
-    ///
-    /// # Errors
-    ///
-    /// Data or a loss that is missing, an epoch without a batch, and what `after` returns.
-    pub fn forward(
-        &self,
-        models: &[&M],
-        batches: usize,
-        mut after: impl FnMut() -> Result<(), Error>,
-    ) -> Result<usize, Error> {
-        self.require_forward("a forward pass")?;
-        let mut seen = 0;
-        self.for_each_batch(0, &mut |batch| {
-            if let (Some(loss), true) = (&self.loss, seen < batches) {
-                models.iter().for_each(|model| drop(loss(model, &batch)));
-                after()?;
-                seen += 1;
-            }
-            Ok(match seen < batches {
-                true => ControlFlow::Continue(()),
-                false => ControlFlow::Break(()),
-            })
-        })?;
-        match seen {
-            0 => Err(Error::NoBatches { epoch: 0 }),
-            seen => Ok(seen),
-        }
-    }
-
-    /// Lets the observers of `spaces` see what [`forward`](Self::forward) passes take through
-    /// `model` as it is in validation; returns the number of batches.
-    ///
-    /// Parameters, running statistics and optimizer stay as they are, and so do states that are not
-    /// among `spaces`.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`forward`](Self::forward), values that an observer refuses, and an input or output
-    /// that no pass reaches. The states are as before then.
-    pub fn calibrate(
-        &self,
-        model: &M,
-        spaces: &[Arc<TargetSpace>],
-        batches: usize,
-    ) -> Result<usize, Error> {
-        let phase = Arc::new(Phase::default());
-        phase.set_training(true);
-        let fork = |space: &Arc<TargetSpace>| (space.id().clone(), space.fork(phase.clone()));
-        let copies: Spaces = spaces.iter().map(fork).collect();
-        let model = attach::rejoin(model.valid(), &copies);
-        let seen = self.forward(&[&model], batches, || {
-            let mut failures = copies.values().filter_map(|copy| copy.take_failure());
-            failures.next().map_or(Ok(()), Err)
-        })?;
-        let unreached = |copy: &&Arc<TargetSpace>| copy.shape().is_none();
-        if let Some(copy) = copies.values().find(unreached) {
-            return Err(Error::Unreached {
-                target: copy.id().clone(),
-            });
-        }
-        for space in spaces {
-            drop(copies[space.id()].take_hidden());
-            space.restore(&copies[space.id()]);
-        }
-        Ok(seen)
-    }
-
-    pub(crate) fn for_each_batch(&self, epoch: usize, visit: Visit<'_, I>) -> Result<(), Error> {
+    /// The batches of an epoch of training, as far as `visit` wants them; whether the epoch is over.
+    pub(crate) fn for_each_batch(&self, epoch: usize, visit: Visit<'_, I>) -> Result<bool, Error> {
         match &self.batches {
             Some(batches) => batches.epoch(epoch, visit),
             None => Err(Error::NoBatches { epoch }),
@@ -373,67 +268,17 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
     }
 }
 
-struct FromClosure<F>(F);
-
-impl<I, B, F> Batches<I> for FromClosure<F>
-where
-    B: IntoIterator<Item = I>,
-    F: Fn(usize) -> B + Send + Sync,
-{
-    fn epoch(&self, epoch: usize, visit: Visit<'_, I>) -> Result<(), Error> {
-        for batch in (self.0)(epoch) {
-            if visit(batch)?.is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A shuffling loader draws a new order each time an iterator is made, so a run that begins in a
-/// later epoch first draws the orders of the epochs before it.
-struct FromLoader<I> {
-    loader: Arc<dyn DataLoader<I>>,
-    /// Orders drawn for epochs.
-    drawn: AtomicUsize,
-    /// Batches in an epoch; counting them draws one order before those of the epochs.
-    counted: OnceLock<usize>,
-}
-
-impl<I> FromLoader<I> {
-    fn pass(&self, epoch: usize, visit: Visit<'_, I>) -> Result<(), Error> {
-        for batch in self.loader.iter() {
-            let batch = batch.map_err(|error| Error::Data {
-                epoch,
-                reason: error.to_string(),
-            })?;
-            if visit(batch)?.is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl<I> Batches<I> for FromLoader<I> {
-    fn epoch(&self, epoch: usize, visit: Visit<'_, I>) -> Result<(), Error> {
-        while self.drawn.load(Ordering::Acquire) < epoch {
-            drop(self.loader.iter());
-            self.drawn.fetch_add(1, Ordering::AcqRel);
-        }
-        self.drawn.fetch_add(1, Ordering::AcqRel);
-        self.pass(epoch, visit)
-    }
-
-    fn count(&self) -> Result<usize, Error> {
-        if let Some(&batches) = self.counted.get() {
-            return Ok(batches);
-        }
-        let mut batches = 0;
-        self.pass(0, &mut |_| {
-            batches += 1;
-            Ok(ControlFlow::Continue(()))
-        })?;
-        Ok(*self.counted.get_or_init(|| batches))
+/// The first part that is not there, with its name and its builder method, is an error.
+fn require(
+    algorithm: &'static str,
+    parts: &[(bool, &'static str, &'static str)],
+) -> Result<(), Error> {
+    match parts.iter().find(|(present, ..)| !present) {
+        Some(&(_, missing, builder)) => Err(Error::MissingEvaluator {
+            algorithm,
+            missing,
+            builder,
+        }),
+        None => Ok(()),
     }
 }

@@ -26,9 +26,10 @@ use burn::tensor::Tensor;
 use indexmap::IndexMap;
 
 use crate::compressor::Compressor;
+use crate::flat::FlatTensor;
 use crate::graph::Successor;
 use crate::simulation::Simulation;
-use crate::space::{FlatTensor, TargetSpace};
+use crate::space::TargetSpace;
 use crate::target::{Mode, Target, TargetId};
 use crate::walk::{self, Edited};
 use crate::wrapper::Part;

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use crate::Error;
 use crate::algorithm::HostTensor;
 use crate::block::num_elements;
-use crate::space::read;
+use crate::flat::read;
 
 /// Which optimizer trains a [`Learnable`].
 #[derive(Clone, Copy, Debug, PartialEq)]

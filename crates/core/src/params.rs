@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use indexmap::{IndexMap, IndexSet};
 
 use crate::Error;
-use crate::space::FlatTensor;
+use crate::flat::FlatTensor;
 use crate::target::TargetId;
 
 /// The raw parameters with these paths, in module order, detached from any graph.

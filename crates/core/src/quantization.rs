@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::block::Grid;
 use crate::fake_quantize::RoundGradient;
-use crate::space::{FlatTensor, read};
+use crate::flat::{FlatTensor, read};
 
 /// Follows the values of a quantized target during training and derives its scale and zero point.
 ///

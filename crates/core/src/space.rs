@@ -5,16 +5,16 @@
 //! or a [`Wrapper`](crate::Wrapper) around a layer, the compressor holds it by name. Changing a
 //! mask or a scale therefore never touches the model, its parameter ids or its optimizer.
 
-use std::collections::VecDeque;
+mod simulate;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::block::Grid;
-
+use crate::flat::FlatTensor;
 use crate::mask::Mask;
 use crate::quantization::{Observer, Quantization};
 use crate::target::{Mode, TargetId};
@@ -39,50 +39,6 @@ impl Phase {
     }
 }
 
-/// A tensor of any rank: its values in row-major order and its shape.
-///
-/// Algorithms see parameters, gradients and hidden states in this form, so that they can be stored
-/// side by side whatever their rank.
-#[derive(Clone, Debug)]
-pub struct FlatTensor {
-    /// The values, `[num_elements]`.
-    pub values: Tensor<1>,
-    /// The shape that the values came in.
-    pub shape: Vec<usize>,
-}
-
-impl FlatTensor {
-    /// Flattens `tensor`; gradients keep flowing through the values.
-    pub fn new<const D: usize>(tensor: Tensor<D>) -> Self {
-        let shape: Vec<usize> = tensor.dims().to_vec();
-        let elements = shape.iter().product::<usize>();
-        Self {
-            values: tensor.reshape([elements]),
-            shape,
-        }
-    }
-
-    /// The values read back to the host.
-    ///
-    /// # Errors
-    ///
-    /// The device failed to hand them over.
-    pub fn to_vec(&self) -> Result<Vec<f32>, crate::Error> {
-        read(self.values.clone())
-    }
-}
-
-/// Reads a tensor back to the host as `f32`.
-pub(crate) fn read(tensor: Tensor<1>) -> Result<Vec<f32>, crate::Error> {
-    tensor
-        .detach()
-        .without_autodiff()
-        .try_into_data()
-        .map_err(|error| crate::Error::Device(error.to_string()))?
-        .try_into_vec_as::<f32>()
-        .map_err(|error| crate::Error::Device(format!("{error:?}")))
-}
-
 #[derive(Clone, Default)]
 struct Inner {
     shape: Option<Vec<usize>>,
@@ -97,7 +53,7 @@ struct Inner {
     last: Option<Arc<dyn Transform>>,
     expansion: Option<(Vec<usize>, Tensor<1, Int>)>,
     records: bool,
-    hidden: VecDeque<FlatTensor>,
+    hidden: Option<FlatTensor>,
     bypassed: bool,
     failure: Option<Failure>,
 }
@@ -285,15 +241,12 @@ impl TargetSpace {
     pub fn set_recording(&self, records: bool) {
         let mut inner = self.lock();
         inner.records = records;
-        inner.hidden.clear();
+        inner.hidden = None;
     }
 
     /// Takes the hidden state of the last forward pass, simulated as the model saw it.
     pub fn take_hidden(&self) -> Option<FlatTensor> {
-        let mut inner = self.lock();
-        let hidden = inner.hidden.pop_back();
-        inner.hidden.clear();
-        hidden
+        self.lock().hidden.take()
     }
 
     pub(crate) fn set_bypassed(&self, bypassed: bool) {
@@ -348,7 +301,7 @@ impl TargetSpace {
     /// An independent copy that follows another run's phase.
     pub(crate) fn fork(&self, phase: Arc<Phase>) -> Arc<Self> {
         let mut inner = self.lock().clone();
-        inner.hidden.clear();
+        inner.hidden = None;
         let Inner {
             quantize,
             apply_mask,
@@ -376,210 +329,5 @@ impl TargetSpace {
             last: inner.last.take(),
             ..copied
         };
-    }
-
-    /// Executes the simulated logic on a parameter: quantize, then mask.
-    pub(crate) fn simulate_parameter<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
-        self.simulate(base)
-    }
-
-    /// Executes the simulated logic on a parameter that a norm was folded into: observe, quantize,
-    /// mask. The observer follows what the model computes with, which is made anew in each pass.
-    pub(crate) fn simulate_folded<const D: usize>(&self, folded: Tensor<D>) -> Tensor<D> {
-        if !self.lock().bypassed && self.phase.is_training() {
-            self.follow_inside(&folded);
-        }
-        self.simulate(folded)
-    }
-
-    /// Executes the mask alone.
-    pub(crate) fn simulate_mask<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
-        let bypassed = self.lock().bypassed;
-        match bypassed {
-            true => base,
-            false => self.apply_mask(base),
-        }
-    }
-
-    /// Executes the simulated logic on an input or output: observe, quantize, mask, record.
-    pub(crate) fn simulate_activation<const D: usize>(&self, value: Tensor<D>) -> Tensor<D> {
-        {
-            let mut inner = self.lock();
-            if inner.bypassed {
-                return value;
-            }
-            inner.shape = Some(value.dims().to_vec());
-            if self.phase.is_training()
-                && let Some(found) = inner.misfit(&value.dims())
-            {
-                // Only now that the shape is known, what was accepted as a mask turns out not to fit.
-                let expected = value.dims().to_vec();
-                inner
-                    .failure
-                    .get_or_insert(Failure::Mask { expected, found });
-                return value;
-            }
-        }
-        if self.phase.is_training() {
-            self.follow_inside(&value);
-        }
-        let value = self.simulate(value);
-        let mut inner = self.lock();
-        if inner.records {
-            // Only the latest state counts when a layer runs several times in one pass.
-            inner.hidden.clear();
-            inner.hidden.push_back(FlatTensor::new(value.clone()));
-        }
-        value
-    }
-
-    /// Lets the observer see `value` inside a forward pass.
-    fn follow_inside<const D: usize>(&self, value: &Tensor<D>) {
-        let seen = FlatTensor::new(value.clone().detach().without_autodiff());
-        if let Err(reason) = self.follow(&seen) {
-            self.lock()
-                .failure
-                .get_or_insert(Failure::Observation(reason));
-        }
-    }
-
-    fn simulate<const D: usize>(&self, value: Tensor<D>) -> Tensor<D> {
-        let (quantize, last) = {
-            let inner = self.lock();
-            if inner.bypassed {
-                return value;
-            }
-            (inner.quantize.clone(), inner.last.clone())
-        };
-        // Transforms run unlocked: they may read their target.
-        let value = match quantize {
-            Some(transform) => transformed(transform.as_ref(), value, None),
-            None => self.lock().quantize(value),
-        };
-        let value = self.apply_mask(value);
-        match last {
-            Some(transform) => transformed(transform.as_ref(), value, None),
-            None => value,
-        }
-    }
-
-    /// Applies the mask, by the transform that stands in its place if there is one.
-    fn apply_mask<const D: usize>(&self, value: Tensor<D>) -> Tensor<D> {
-        let mut inner = self.lock();
-        let Some(transform) = inner.apply_mask.clone() else {
-            return inner.mask(value);
-        };
-        let mask = inner.full_mask(&value);
-        drop(inner);
-        transformed(transform.as_ref(), value, mask)
-    }
-}
-
-fn transformed<const D: usize>(
-    transform: &dyn Transform,
-    value: Tensor<D>,
-    mask: Option<Tensor<1>>,
-) -> Tensor<D> {
-    let dims = value.dims();
-    transform
-        .apply(FlatTensor::new(value), mask)
-        .values
-        .reshape(dims)
-}
-
-impl Inner {
-    fn quantize<const D: usize>(&mut self, value: Tensor<D>) -> Tensor<D> {
-        let Some(quantization) = &self.quantization else {
-            return value;
-        };
-        let Some((scale, zero_point)) = quantization.active_parameters() else {
-            return value;
-        };
-        let (qmin, qmax) = (quantization.qmin, quantization.qmax);
-        let (grid, gradient) = (quantization.grid.clone(), quantization.gradient);
-        let binary = quantization.is_binary();
-        let device = value.device().without_autodiff();
-        let dims = value.dims();
-        let scale = self.expand(scale.to_device(&device), &grid, dims, &device);
-        if binary {
-            return crate::fake_quantize::binarize(value, scale, gradient);
-        }
-        let zero_point = self.expand(zero_point.to_device(&device), &grid, dims, &device);
-        crate::fake_quantize::fake_quantize(value, scale, zero_point, qmin, qmax, gradient)
-    }
-
-    /// Brings one value per block to a shape that broadcasts against the target.
-    fn expand<const D: usize>(
-        &mut self,
-        values: Tensor<1>,
-        grid: &Grid,
-        dims: [usize; D],
-        device: &Device,
-    ) -> Tensor<D> {
-        if let Some(shape) = grid.broadcast_shape(&dims) {
-            let shape: [usize; D] = std::array::from_fn(|dim| shape[dim]);
-            return values.reshape(shape);
-        }
-        let cached = match &self.expansion {
-            Some((shape, index)) if shape[..] == dims => Some(index.clone().to_device(device)),
-            _ => None,
-        };
-        let index = cached.unwrap_or_else(|| {
-            let blocks: Vec<i32> = grid.block_of_each_element(&dims);
-            let index = Tensor::<1, Int>::from_data(TensorData::from(blocks.as_slice()), device);
-            self.expansion = Some((dims.to_vec(), index.clone()));
-            index
-        });
-        values.select(0, index).reshape(dims)
-    }
-
-    /// The shape of the mask, if it does not broadcast against a value of shape `dims`.
-    fn misfit(&self, dims: &[usize]) -> Option<Vec<usize>> {
-        let shape = self.mask.as_ref()?.shape();
-        let fits = shape.len() == dims.len()
-            && shape
-                .iter()
-                .zip(dims)
-                .all(|(&mask, &size)| mask == 1 || mask == size);
-        (!fits).then(|| shape.to_vec())
-    }
-
-    /// The mask of a value of this shape, one number for each element.
-    fn full_mask<const D: usize>(&mut self, value: &Tensor<D>) -> Option<Tensor<1>> {
-        let device = value.device().without_autodiff();
-        let shape: [usize; D] =
-            std::array::from_fn(|dim| self.mask.as_ref().map_or(1, |m| m.shape()[dim]));
-        let values = self.mask_on(&device)?;
-        let dims = value.dims();
-        Some(
-            values
-                .reshape(shape)
-                .expand(dims)
-                .reshape([dims.iter().product::<usize>()]),
-        )
-    }
-
-    fn mask<const D: usize>(&mut self, value: Tensor<D>) -> Tensor<D> {
-        let device = value.device().without_autodiff();
-        let Some(values) = self.mask_on(&device) else {
-            return value;
-        };
-        let Some(mask) = &self.mask else { return value };
-        let shape: [usize; D] = std::array::from_fn(|dim| mask.shape()[dim]);
-        let values = match value.dtype() == values.dtype() {
-            true => values,
-            false => values.cast(FloatDType::from(value.dtype())),
-        };
-        mask.method().apply(value, values.reshape(shape))
-    }
-
-    fn mask_on(&mut self, device: &Device) -> Option<Tensor<1>> {
-        let mask = self.mask.as_ref()?;
-        let values = match self.mask_values.take() {
-            Some(values) => values.to_device(device),
-            None => Tensor::from_data(TensorData::from(mask.values()), device),
-        };
-        self.mask_values = Some(values.clone());
-        Some(values)
     }
 }

@@ -4,17 +4,21 @@
 //! Burn's `Learner` and `SupervisedTraining`, for their metrics, early stopping or dashboard, turn
 //! the chain into a [`Trainee`] instead: a model whose training step is that of the chain.
 
-use std::fmt;
+mod engine;
+mod module;
+mod output;
+
 use std::sync::Arc;
 
-use burn::backend::ExecutionError;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
-use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor};
+use burn::module::Module;
 use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
-use burn::tensor::{Device, Tensor};
-use burn::train::metric::{Adaptor, LossInput};
-use burn::train::{InferenceStep, Interrupter, ItemLazy, TrainOutput, TrainStep};
+use burn::tensor::Tensor;
+use burn::train::{InferenceStep, Interrupter, TrainOutput, TrainStep};
 use parking_lot::Mutex;
+
+use engine::{Engine, FINISHED};
+pub use output::TraineeOutput;
 
 use crate::Error;
 use crate::attach;
@@ -111,46 +115,6 @@ pub struct Trainee<M, I> {
     engine: Arc<Mutex<Engine<M, I>>>,
 }
 
-/// The chain of a run, driven by whichever handle makes the step.
-struct Engine<M, I> {
-    /// Gone when the run is finished.
-    chain: Option<Compressor<M, I>>,
-    error: Option<Error>,
-    interrupter: Option<Interrupter>,
-}
-
-impl<M: Module + 'static, I: 'static> Engine<M, I> {
-    /// Runs a part of a step on the chain as that of `model`, unless an error ended the run.
-    fn drive<T>(
-        &mut self,
-        model: &M,
-        part: impl FnOnce(&mut Compressor<M, I>) -> Result<T, Error>,
-    ) -> Option<T> {
-        if self.error.is_some() {
-            return None;
-        }
-        let outcome = match &mut self.chain {
-            Some(chain) => {
-                chain.model = model.clone();
-                part(chain)
-            }
-            None => Err(FINISHED),
-        };
-        outcome.map_err(|error| self.fail(error)).ok()
-    }
-
-    fn fail(&mut self, error: Error) {
-        log::error!("the compression run ends: {error}");
-        if let Some(interrupter) = &self.interrupter {
-            interrupter.stop(Some(&error.to_string()));
-        }
-        self.error.get_or_insert(error);
-    }
-}
-
-const FINISHED: Error = Error::Trainee {
-    reason: "its run is finished; begin another chain",
-};
 const SNAPSHOT: Error = Error::Trainee {
     reason: "a validation snapshot does not train; call `train` on it before",
 };
@@ -316,129 +280,6 @@ impl<M: Module + 'static, I: Send + 'static> InferenceStep for Trainee<M, I> {
     fn step(&self, item: I) -> TraineeOutput {
         TraineeOutput {
             loss: (self.loss)(&self.model, &item),
-        }
-    }
-}
-
-/// What a step of a [`Trainee`] gives to metrics.
-#[derive(Clone, Debug)]
-pub struct TraineeOutput {
-    /// In training the loss that is minimised, every compressor's part included; in validation the
-    /// user's own. One element.
-    pub loss: Tensor<1>,
-}
-
-impl ItemLazy for TraineeOutput {
-    fn sync(self) -> Result<Self, ExecutionError> {
-        self.loss.device().flush()?;
-        Ok(Self {
-            loss: self.loss.without_autodiff(),
-        })
-    }
-}
-
-impl Adaptor<LossInput> for TraineeOutput {
-    fn adapt(&self) -> LossInput {
-        LossInput::new(self.loss.clone())
-    }
-}
-
-impl<M: Clone, I> Clone for Trainee<M, I> {
-    fn clone(&self) -> Self {
-        Self {
-            model: self.model.clone(),
-            loss: self.loss.clone(),
-            training: self.training,
-            learned: self.learned.clone(),
-            engine: self.engine.clone(),
-        }
-    }
-}
-
-impl<M: fmt::Debug, I> fmt::Debug for Trainee<M, I> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Trainee")
-            .field("model", &self.model)
-            .field("training", &self.training)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<M: fmt::Display, I> fmt::Display for Trainee<M, I> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.model.fmt(f)
-    }
-}
-
-/// The paths and records are those of the model.
-impl<M: Module + 'static, I: Send + 'static> Module for Trainee<M, I> {
-    fn collect_devices(&self, devices: Devices) -> Devices {
-        self.model.collect_devices(devices)
-    }
-
-    fn fork(self, device: &Device) -> Self {
-        Self {
-            model: self.model.fork(device),
-            ..self
-        }
-    }
-
-    fn to_device(self, device: &Device) -> Self {
-        Self {
-            model: self.model.to_device(device),
-            ..self
-        }
-    }
-
-    /// A snapshot takes part in the run again: its masks, scales and learnables are the latest of
-    /// the run.
-    fn train(self) -> Self {
-        let model = self.model.train();
-        let model = match &self.engine.lock().chain {
-            Some(chain) => attach::rejoin(model, &chain.spaces),
-            None => model,
-        };
-        Self {
-            model,
-            training: true,
-            learned: Vec::new(),
-            ..self
-        }
-    }
-
-    fn valid(&self) -> Self {
-        let learned = match &self.engine.lock().chain {
-            Some(chain) if self.training => {
-                let learnables = chain.learnables().into_iter();
-                learnables
-                    .map(|learnable| (learnable.clone(), learnable.held()))
-                    .collect()
-            }
-            _ => self.learned.clone(),
-        };
-        Self {
-            model: self.model.valid(),
-            training: false,
-            learned,
-            ..self.clone()
-        }
-    }
-
-    fn materialize(self) -> Self {
-        Self {
-            model: self.model.materialize(),
-            ..self
-        }
-    }
-
-    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
-        self.model.visit(visitor);
-    }
-
-    fn map<T: ModuleMapper>(self, mapper: &mut T) -> Self {
-        Self {
-            model: self.model.map(mapper),
-            ..self
         }
     }
 }

@@ -10,7 +10,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Error;
 use crate::algorithm::{Algorithm, Run};
-use crate::compressor::{Budget, Compressor, Length};
+use crate::budget::{Budget, Length};
+use crate::compressor::Compressor;
 use crate::history::StepRecord;
 use crate::learnable::{Learnable, Learnables, TrainedBy};
 use crate::target::Target;
@@ -42,7 +43,7 @@ pub(crate) fn run<M: Module + 'static, I: 'static>(
     while chain.progress.step < last {
         let (epoch, skip) = (chain.progress.epoch, chain.progress.position);
         let mut seen = 0;
-        evaluator.for_each_batch(epoch, &mut |batch| {
+        let is_over = evaluator.for_each_batch(epoch, &mut |batch| {
             seen += 1;
             if seen <= skip {
                 return Ok(ControlFlow::Continue(()));
@@ -59,7 +60,7 @@ pub(crate) fn run<M: Module + 'static, I: 'static>(
         if seen == 0 {
             return Err(Error::NoBatches { epoch });
         }
-        if chain.progress.step < last {
+        if is_over {
             chain.progress.epoch += 1;
             chain.progress.position = 0;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-use crate::space::FlatTensor;
+use crate::flat::FlatTensor;
 
 /// The parts of a target's simulation that a [`Transform`] can replace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

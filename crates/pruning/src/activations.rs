@@ -8,12 +8,13 @@
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 use burn_compress_core::config::Selected;
 use burn_compress_core::layer::{LayerInfo, channel_dims};
 use burn_compress_core::{BoxError, Compressor, Error, FlatTensor, Target, TargetId, tap};
 use indexmap::{IndexMap, IndexSet};
 
+use crate::granularity::channels_last;
 use crate::signal::Statistic;
 use crate::{PruningError, PruningSettings};
 
@@ -73,13 +74,12 @@ impl<M: Module + 'static, I: 'static> Activations<M, I> {
                 None => observed_layer(compressor.layers(), &item.layer, statistic),
             };
             let (observed, _) = targets.insert_full(TargetId::new(layer, Target::Output(0)));
-            let first = ["Conv", "BatchNorm", "GroupNorm", "InstanceNorm"];
             let entry = Scored {
                 id,
                 shape: param.shape.clone(),
                 dim,
                 observed,
-                channels_first: first.iter().any(|prefix| kind.starts_with(prefix)),
+                channels_first: !channels_last(kind),
             };
             scored.insert(path, entry);
         }
@@ -159,6 +159,8 @@ impl Scored {
         let outer: usize = shape[..dim].iter().product();
         let inner: usize = shape[dim + 1..].iter().product();
         let values = output.values.clone().detach().without_autodiff();
+        // A sum of many values is not one of half precision.
+        let values = values.cast(FloatDType::F32);
         let values = match statistic {
             Statistic::Magnitude => values.abs(),
             Statistic::NotPositive => values.lower_equal_elem(0.0).float(),

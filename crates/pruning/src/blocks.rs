@@ -40,13 +40,18 @@ impl Blocks {
     ///
     /// # Errors
     ///
-    /// When the tensor is empty, the block has too many dims, or a size is 0, below -1, or does
+    /// When the tensor is empty or cannot be indexed, the block has too many dims, or a size is 0, below -1, or does
     /// not divide its dim.
     pub fn new(shape: &[usize], block: &[i64]) -> Result<Self, PruningError> {
         if shape.contains(&0) {
             return Err(PruningError::Empty {
                 shape: shape.to_vec(),
             });
+        }
+        let elements = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
+        if elements.is_none() {
+            let shape = shape.to_vec();
+            return Err(PruningError::TooLarge { shape });
         }
         let Some(padding) = shape.len().checked_sub(block.len()) else {
             return Err(PruningError::BlockRank {

@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
+use burn::tensor::FloatDType;
 use burn_compress_core::{
     AlgorithmState, BoxError, Error, FlatTensor, HostTensor, gradients, parameters,
 };
@@ -75,13 +76,16 @@ pub(crate) fn gradient_terms<M: Module>(
     let mut slopes = gradients(model, grads, sources);
     let mut terms = Vec::new();
     for (path, weight) in parameters(model, sources) {
-        let values = match slopes.swap_remove(&path) {
+        // The square of a small gradient is zero in half precision.
+        let values = weight.values.cast(FloatDType::F32);
+        let slope = slopes.swap_remove(&path);
+        let values = match slope.map(|slope| slope.values.cast(FloatDType::F32)) {
             Some(slope) => match term {
-                GradientTerm::WeightedGradient => (weight.values * slope.values).square(),
-                GradientTerm::Gradient => slope.values.square(),
+                GradientTerm::WeightedGradient => (values * slope).square(),
+                GradientTerm::Gradient => slope.square(),
             },
             // What the loss does not depend on has a gradient of zero.
-            None => weight.values.zeros_like(),
+            None => values.zeros_like(),
         };
         let shape = weight.shape;
         terms.push((path, FlatTensor { values, shape }));
@@ -102,7 +106,8 @@ pub(crate) fn weighted<M: Module>(
     let host = sums.iter().map(|(path, sum)| {
         let data = match weights.swap_remove(path) {
             Some(weight) => {
-                let values = weight.values.square() * sum.values.clone();
+                let values = weight.values.cast(FloatDType::F32);
+                let values = values.square() * sum.values.clone();
                 let shape = weight.shape;
                 FlatTensor { values, shape }.to_vec()?
             }

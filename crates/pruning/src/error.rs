@@ -70,7 +70,8 @@ pub enum PruningError {
 
     /// A schedule needs a pruner to drive.
     #[error(
-        "{schedule} drives a pruner without a schedule, but the newest of the chain is {found}"
+        "{schedule} drives a pruner without a schedule, but the newest of the chain is {found}; fuse \
+         a pruner first"
     )]
     NothingToSchedule {
         /// The schedule.
@@ -187,7 +188,7 @@ pub enum PruningError {
     },
 
     /// A block has more dims than the target.
-    #[error("block {block:?} has more dims than the target of shape {shape:?}")]
+    #[error("block {block:?} has more dims than the target of shape {shape:?}; give one size a dim")]
     BlockRank {
         /// The block found.
         block: Vec<i64>,
@@ -207,8 +208,15 @@ pub enum PruningError {
     },
 
     /// The target has no elements.
-    #[error("the target of shape {shape:?} has no elements")]
+    #[error("the target of shape {shape:?} has no elements; exclude it from the configuration")]
     Empty {
+        /// The shape of the target.
+        shape: Vec<usize>,
+    },
+
+    /// The target has more elements than can be counted.
+    #[error("the target of shape {shape:?} has more elements than can be indexed; check its shape")]
+    TooLarge {
         /// The shape of the target.
         shape: Vec<usize>,
     },
@@ -232,7 +240,10 @@ pub enum PruningError {
     },
 
     /// The members of a group do not agree in a setting.
-    #[error("group `{group}`: `{key}` is {found}, but {expected} for its member {member}")]
+    #[error(
+        "group `{group}`: `{key}` is {found}, but {expected} for its member {member}; let the \
+         members agree, or give them different groups"
+    )]
     GroupSetting {
         /// The group.
         group: String,
@@ -248,7 +259,8 @@ pub enum PruningError {
 
     /// The members of a dependency group do not have the same block grid.
     #[error(
-        "group `{group}`: the block grid is {found:?}, but {expected:?} for its member {member}"
+        "group `{group}`: the block grid is {found:?}, but {expected:?} for its member {member}; \
+         members need equally many blocks along each dim"
     )]
     GroupShape {
         /// The group.
@@ -262,7 +274,10 @@ pub enum PruningError {
     },
 
     /// The internal blocks of a dependency group do not tile its scores.
-    #[error("group `{group}`: {scores} scores cannot be split into {blocks} equal internal blocks")]
+    #[error(
+        "group `{group}`: {scores} scores cannot be split into {blocks} equal internal blocks; set \
+         `internal_metric_block` to a divisor"
+    )]
     InternalBlocks {
         /// The group.
         group: String,
@@ -273,7 +288,7 @@ pub enum PruningError {
     },
 
     /// Two targets of one generation have the same key.
-    #[error("the target is given twice")]
+    #[error("the target is given twice; give each target once")]
     Duplicate,
 
     /// The source of an alignment has no mask.
@@ -284,7 +299,7 @@ pub enum PruningError {
     },
 
     /// Alignments that wait for each other.
-    #[error("aligned to `{from}`, which is itself aligned to this target")]
+    #[error("aligned to `{from}`, which is itself aligned in a circle; align one to another source")]
     AlignCycle {
         /// The source.
         from: String,
@@ -302,7 +317,10 @@ pub enum PruningError {
     },
 
     /// The mask of an alignment does not fit its target.
-    #[error("the mask of shape {found:?} from `{from}` does not fit the target of shape {shape:?}")]
+    #[error(
+        "the mask of shape {found:?} from `{from}` does not fit the target of shape {shape:?}; align \
+         dims of equal size, and give a granularity that spans all others"
+    )]
     AlignShape {
         /// The source.
         from: String,

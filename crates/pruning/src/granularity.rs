@@ -43,7 +43,8 @@ pub enum Granularity {
     OutChannel,
     /// One block for each input channel of a parameter.
     InChannel,
-    /// One block for each channel of an input or output.
+    /// One block for each channel of an input or output: along the last dim of a `Linear`,
+    /// `Embedding`, `LayerNorm` or `RmsNorm`, along dim 1 of any other layer.
     PerChannel,
     /// Blocks of these sizes, -1 for a whole dim, padded at the front with 1.
     Block(Vec<i64>),
@@ -83,6 +84,12 @@ pub enum Axes {
         /// The dim of the channels.
         channel: usize,
     },
+}
+
+/// Whether the inputs and outputs of a layer of `kind` have their channels at the end, and not
+/// behind the batch.
+pub(crate) fn channels_last(kind: &str) -> bool {
+    ["Linear", "Embedding", "LayerNorm", "RmsNorm"].contains(&kind)
 }
 
 impl From<ChannelDims> for Axes {

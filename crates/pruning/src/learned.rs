@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use burn_compress_core::{
     BoxError, Grid, Learnable, MaskMethod, Stage, TargetId, TargetSpace, TrainedBy, Transform,
 };
@@ -149,6 +149,14 @@ impl Spread {
         let blocks = self.grid.block_of_each_element(&self.shape);
         let blocks = blocks.into_iter();
         blocks.map(|block| values[block as usize]).collect()
+    }
+}
+
+/// `values` in the precision of `other`.
+pub(crate) fn in_precision_of<const D: usize>(values: Tensor<1>, other: &Tensor<D>) -> Tensor<1> {
+    match values.dtype() == other.dtype() {
+        true => values,
+        false => values.cast(FloatDType::from(other.dtype())),
     }
 }
 

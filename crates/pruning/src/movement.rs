@@ -60,7 +60,7 @@ use burn_compress_core::{
     Algorithm, BoxError, Compressor, Evaluator, FlatTensor, Learnable, Mode, Run, Transform,
 };
 
-use crate::learned::{Learned, SharedScore, Spread, check_numbers};
+use crate::learned::{Learned, SharedScore, Spread, check_numbers, in_precision_of};
 use crate::norms;
 use crate::pruner::PrunerConfig;
 use crate::units::{Units, build};
@@ -251,7 +251,10 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for Movement {
         let scale = self.config.regular_scale * progress / means.len() as f64;
         let penalty = means.into_iter().reduce(|sum, mean| sum + mean);
         Ok(match penalty {
-            Some(penalty) => loss + penalty * scale,
+            Some(penalty) => {
+                let penalty = in_precision_of(penalty * scale, &loss);
+                loss + penalty
+            }
             None => loss,
         })
     }
@@ -320,7 +323,10 @@ impl Transform for ScoredMask {
             }
         };
         let values = match factor {
-            Some(factor) => values * factor,
+            Some(factor) => {
+                let factor = in_precision_of(factor, &values);
+                values * factor
+            }
             None => values,
         };
         FlatTensor { values, shape }

@@ -1,6 +1,6 @@
 //! The pruner behind every importance score: what it prunes, when, and which masks it writes.
 //!
-//! A pruner decides in [`Unit`]s. A unit is either one target with its own blocks or one group of
+//! A pruner decides in [`Units`]. A unit is either one target with its own blocks or one group of
 //! coupled channels: everything that has to lose the same channels for the channel to be exactly
 //! zero wherever it is read.
 

@@ -156,7 +156,7 @@ impl TryFrom<Written> for Schedule {
     }
 }
 
-/// When a [`AgpPruner`] updates.
+/// When an [`AgpPruner`] updates.
 #[derive(Config, Debug)]
 pub struct AgpConfig {
     /// Optimizer steps between two updates.

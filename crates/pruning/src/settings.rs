@@ -221,7 +221,8 @@ impl Settings for PruningSettings {
     }
 
     /// What `over` sets counts. A goal replaces the goal of another kind: a ratio drops a threshold,
-    /// a pattern and an alignment below it, a pattern or an alignment drops a ratio and the groups.
+    /// a pattern and an alignment below it, a threshold drops a ratio and its global group, a pattern
+    /// or an alignment drops a ratio and the groups.
     fn merge(self, over: &Self) -> Self {
         let new_ratio = over.sparse_ratio.is_some();
         let new_goal = over.is_active();
@@ -229,6 +230,13 @@ impl Settings for PruningSettings {
         let new_pattern = over.pattern.is_some();
         let blocks = !new_align && !new_pattern;
         let keep = |kept: bool, old: Option<f64>| old.filter(|_| kept);
+        let ranked = blocks && over.sparse_threshold.is_none();
+        let global_group_id =
+            (over.global_group_id.clone()).or(self.global_group_id.filter(|_| ranked));
+        let dependency_group_id =
+            (over.dependency_group_id.clone()).or(self.dependency_group_id.filter(|_| blocks));
+        // Parts are those of a group. Without one, what was written without one is left to the check.
+        let grouped = global_group_id.is_some() || dependency_group_id.is_some();
         Self {
             sparse_ratio: over
                 .sparse_ratio
@@ -242,12 +250,10 @@ impl Settings for PruningSettings {
             min_sparse_ratio: over
                 .min_sparse_ratio
                 .or(keep(blocks, self.min_sparse_ratio)),
-            global_group_id: (over.global_group_id.clone())
-                .or(self.global_group_id.filter(|_| blocks)),
-            dependency_group_id: (over.dependency_group_id.clone())
-                .or(self.dependency_group_id.filter(|_| blocks)),
+            global_group_id,
+            dependency_group_id,
             internal_metric_block: (over.internal_metric_block)
-                .or(self.internal_metric_block.filter(|_| blocks)),
+                .or(self.internal_metric_block.filter(|_| blocks && (ranked || grouped))),
             round_to: over.round_to.or(self.round_to.filter(|_| blocks)),
             pattern: over
                 .pattern

@@ -52,7 +52,7 @@ use indexmap::IndexMap;
 
 use crate::PruningError;
 use crate::constructors::constructors;
-use crate::learned::{Learned, Spread, check_numbers};
+use crate::learned::{Learned, Spread, check_numbers, in_precision_of};
 use crate::metrics::require_steps;
 use crate::norms;
 use crate::pruner::PrunerConfig;
@@ -193,7 +193,10 @@ impl Factors {
             .map(|target| target.values.tensor_for(&loss).abs().sum());
         let penalty = norms.reduce(|sum, norm| sum + norm);
         match penalty {
-            Some(penalty) => loss + penalty * scale,
+            Some(penalty) => {
+                let penalty = in_precision_of(penalty * scale, &loss);
+                loss + penalty
+            }
             None => loss,
         }
     }
@@ -222,6 +225,7 @@ impl Factors {
                 continue;
             };
             let factors = target.values.tensor_for(&weight.values);
+            let factors = in_precision_of(factors, &weight.values);
             let values = weight.values.clone() * target.spread.expand(factors);
             let shape = weight.shape.clone();
             let product = FlatTensor { values, shape };
@@ -307,9 +311,13 @@ impl Transform for Factor {
                 factors.clone().to_device(&device)
             }
         };
+        let factors = in_precision_of(factors, &value.values);
         let values = value.values * self.spread.expand(factors);
         let values = match mask {
-            Some(mask) => values * mask,
+            Some(mask) => {
+                let mask = in_precision_of(mask, &values);
+                values * mask
+            }
             None => values,
         };
         let shape = value.shape;

@@ -53,7 +53,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::config::Config;
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
     Algorithm, BoxError, Compressor, Error, FlatTensor, Mode, Quantization, Run, Stage, Target,
@@ -101,7 +101,7 @@ pub struct DoReFaConfig {
 /// use burn::module::Module;
 /// use burn::nn::{Linear, LinearConfig};
 /// use burn::optim::SgdConfig;
-/// use burn::tensor::{Device, Tensor};
+/// use burn::tensor::Device;
 /// use burn_compress_core::config::ConfigList;
 /// use burn_compress_core::{Budget, Evaluator, Wrapper};
 /// use burn_compress_quantization::{DoReFaConfig, DoReFaQuantizer, QuantizationSettings};

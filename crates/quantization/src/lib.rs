@@ -45,6 +45,8 @@ mod qat;
 pub mod range;
 mod raw;
 mod reconstruction;
+#[cfg(test)]
+mod review;
 mod refuse;
 pub mod registry;
 mod settings;

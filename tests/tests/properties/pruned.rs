@@ -1,14 +1,17 @@
 //! Networks that were pruned, and quantized as well.
 
+use burn::module::Module;
 use burn::optim::SgdConfig;
 use burn::tensor::{Device, Tensor};
 use burn_compress::layer::layers;
 use burn_compress::prelude::*;
+use burn_compress::speedup::verify::{TOLERANCE, rounding_boundary};
 use burn_compress_tests::random_net::{Net, NetSpec};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use serde_json::{Value, json};
 
+use crate::comparison::outputs;
 use crate::groups::{Group, graph, groups, output_dim};
 
 pub fn ratios() -> impl Strategy<Value = Vec<f64>> {
@@ -41,6 +44,8 @@ pub struct Pruned {
     pub dense: Net,
     pub groups: Vec<Group>,
     pub compressed: Compressed<Net>,
+    /// How many batch norms were folded.
+    pub folded: usize,
 }
 
 pub fn prune_coupled(
@@ -65,15 +70,36 @@ pub fn prune_coupled(
         dense,
         groups,
         compressed: pruner.compress(Budget::none())?,
+        folded: 0,
     }))
+}
+
+/// How everything is quantized to 8 bits.
+#[derive(Clone, Copy, Debug)]
+pub struct Quantized {
+    /// Whether zero points are used.
+    pub affine: bool,
+    /// Whether each channel has a scale.
+    pub per_channel: bool,
+    /// Whether batch norms are folded into the convolutions before them.
+    pub folds: bool,
+}
+
+/// Any way of quantizing.
+pub fn quantized(folds: bool) -> impl Strategy<Value = Quantized> {
+    let any = (any::<bool>(), prop::bool::weighted(0.75));
+    any.prop_map(move |(affine, per_channel)| Quantized {
+        affine,
+        per_channel,
+        folds,
+    })
 }
 
 /// Trains two steps with masks and 8-bit quantization of everything.
 pub fn prune_and_quantize(
     spec: &NetSpec,
     ratios: &[f64],
-    affine: bool,
-    per_channel: bool,
+    quantized: Quantized,
     device: &Device,
 ) -> Result<Option<Pruned>, TestCaseError> {
     let dense = spec.build(device);
@@ -89,8 +115,12 @@ pub fn prune_and_quantize(
         .with_optimizer(SgdConfig::new().init())
         .with_learning_rate(1e-4)
         .with_loss(|net: &Net, images: &Tensor<4>| net.forward(images.clone()).square().mean());
-    let scheme = if affine { "affine" } else { "symmetric" };
-    let (port, weight) = if per_channel {
+    let scheme = if quantized.affine {
+        "affine"
+    } else {
+        "symmetric"
+    };
+    let (port, weight) = if quantized.per_channel {
         ("per_channel", "out_channel")
     } else {
         ("default", "default")
@@ -99,6 +129,7 @@ pub fn prune_and_quantize(
         "op_names": weighted(&dense),
         "quant_dtype": "int8",
         "quant_scheme": scheme,
+        "fuse": quantized.folds,
         "target_names": ["_input_0", "weight", "_output_0"],
         "target_settings": {
             "_input_0": {"granularity": port},
@@ -113,10 +144,24 @@ pub fn prune_and_quantize(
         evaluator,
         PrunerConfig::new(),
     )?;
-    let quantizer = QatQuantizer::from_compressor(pruner, &quantize, QatConfig::new())?;
+    let mut quantizer = QatQuantizer::from_compressor(pruner, &quantize, QatConfig::new())?;
+    let folded = quantizer.foldings().len();
+    quantizer.advance(&Budget::steps(2), None)?;
+    let images = spec.images(5, 8, device);
+    let simulated = outputs(&quantizer.model().valid(), &images);
+    let compressed = quantizer.finish()?;
+    // Nothing but the order of additions changes where a norm is folded for good.
+    let left = outputs(compressed.model(), &images);
+    match folded {
+        0 => prop_assert_eq!(simulated, left),
+        _ => {
+            rounding_boundary(&simulated, &left, TOLERANCE)?;
+        }
+    }
     Ok(Some(Pruned {
         dense,
         groups,
-        compressed: quantizer.compress(Budget::steps(2))?,
+        compressed,
+        folded,
     }))
 }

@@ -14,92 +14,102 @@ use proptest::test_runner::TestCaseError;
 
 use crate::comparison::{check_rounding, outputs, speed_up, values};
 use crate::groups::{Group, mask_of};
-use crate::harness::check;
-use crate::pruned::{prune_and_quantize, prune_coupled, ratios};
+use crate::harness::{Tally, check};
+use crate::pruned::{Quantized, prune_and_quantize, prune_coupled, quantized, ratios};
 use crate::strategy;
 
 #[test]
 fn quantized_models_differ_on_rounding_boundaries_only() {
-    let strategy = (
-        strategy::nets(),
-        ratios(),
-        any::<bool>(),
-        prop::bool::weighted(0.75),
-    );
     let name = "small == simulated, quantized";
-    let tally = check(
-        name,
-        150,
-        strategy,
-        |(spec, ratios, affine, per_channel), tally| {
-            let device = Device::flex();
-            let pruned = prune_and_quantize(&spec, &ratios, affine, per_channel, &device)?;
-            let Some(pruned) = pruned else {
-                tally.add("networks without a removable channel", 1);
-                return Ok(());
+    let tally = quantized_models(name, false, 150);
+    assert!(tally.get("networks that quantization changes") >= 140);
+    assert!(tally.get("networks that lost channels") >= 60);
+}
+
+#[test]
+fn folded_models_differ_on_rounding_boundaries_only() {
+    let name = "small == simulated, quantized with folded norms";
+    let tally = quantized_models(name, true, 150);
+    assert!(tally.get("folded norms") >= 150);
+    assert!(tally.get("networks that lost channels") >= 60);
+}
+
+/// Cuts quantized networks and compares them with what was simulated.
+fn quantized_models(name: &str, folds: bool, cases: u32) -> Tally {
+    let strategy = (strategy::nets(), ratios(), quantized(folds));
+    let tally = check(name, cases, strategy, |(spec, ratios, quantized), tally| {
+        let device = Device::flex();
+        let pruned = prune_and_quantize(&spec, &ratios, quantized, &device)?;
+        let Some(pruned) = pruned else {
+            tally.add("networks without a removable channel", 1);
+            return Ok(());
+        };
+        tally.add("folded norms", pruned.folded as u64);
+        let masks = pruned.compressed.masks();
+        let calibration = pruned.compressed.calibration()?;
+        let Some(small) = speed_up(&spec, &pruned.compressed, tally)? else {
+            return Ok(());
+        };
+        prop_assert_eq!(small.state.calibration.len(), calibration.len());
+        // Scales go with their channels, in order. Only convolutions of one group of channels a
+        // row keep exactly the rows that their mask keeps.
+        for layer in layers(&pruned.dense)
+            .iter()
+            .filter(|layer| layer.kind == "Conv2d")
+        {
+            let mask = mask_of(&masks, &format!("{}.weight", layer.path));
+            let Some(rows) = mask.map(|mask| mask.removed_along(0)) else {
+                continue;
             };
-            let masks = pruned.compressed.masks();
-            let calibration = pruned.compressed.calibration()?;
-            let Some(small) = speed_up(&spec, &pruned.compressed, tally)? else {
-                return Ok(());
-            };
-            prop_assert_eq!(small.state.calibration.len(), calibration.len());
-            // Scales go with their channels, in order. Only convolutions of one group of channels a
-            // row keep exactly the rows that their mask keeps.
-            for layer in layers(&pruned.dense)
-                .iter()
-                .filter(|layer| layer.kind == "Conv2d")
-            {
-                let mask = mask_of(&masks, &format!("{}.weight", layer.path));
-                let Some(rows) = mask.map(|mask| mask.removed_along(0)) else {
+            for target in ["weight", "_output_0"] {
+                let id: TargetId = format!("{}.{target}", layer.path).parse()?;
+                let Some(before) = calibration.get(&id) else {
+                    // That of a folded layer is the output of its norm or activation.
+                    prop_assert!(folds && target == "_output_0", "{}", id);
                     continue;
                 };
-                for target in ["weight", "_output_0"] {
-                    let id: TargetId = format!("{}.{target}", layer.path).parse()?;
-                    let (before, after) = (&calibration[&id], &small.state.calibration[&id]);
-                    let (Some(before), Some(after)) = (&before.scale, &after.scale) else {
-                        return Err(TestCaseError::fail(format!("`{id}` has no scale")));
-                    };
-                    if before.len() == 1 {
-                        prop_assert_eq!(before, after);
-                        continue;
-                    }
-                    let left: Vec<f32> = before
-                        .iter()
-                        .zip(&rows)
-                        .filter(|(_, removed)| !**removed)
-                        .map(|(scale, _)| *scale)
-                        .collect();
-                    prop_assert_eq!(&left, after, "{}", id);
-                    tally.add("re-indexed targets", 1);
+                let after = &small.state.calibration[&id];
+                let (Some(before), Some(after)) = (&before.scale, &after.scale) else {
+                    return Err(TestCaseError::fail(format!("`{id}` has no scale")));
+                };
+                if before.len() == 1 {
+                    prop_assert_eq!(before, after);
+                    continue;
                 }
+                let left: Vec<f32> = before
+                    .iter()
+                    .zip(&rows)
+                    .filter(|(_, removed)| !**removed)
+                    .map(|(scale, _)| *scale)
+                    .collect();
+                prop_assert_eq!(&left, after, "{}", id);
+                tally.add("re-indexed targets", 1);
             }
-            let images = spec.images(4, 16, &device);
-            let RoundingBoundary { values, differing } = rounding_boundary(
-                &outputs(pruned.compressed.model(), &images),
-                &outputs(&small.model, &images),
-                TOLERANCE,
-            )?;
-            let unquantized = outputs(&pruned.compressed.masked_model(), &images);
-            let effect = relative_error(&unquantized, &outputs(&small.model, &images))?;
-            tally.add(
-                "networks that quantization changes",
-                u64::from(effect > TOLERANCE),
-            );
-            tally.add("values", values);
-            tally.add("values that differ", differing);
-            tally.add("networks with values that differ", u64::from(differing > 0));
-            let removed: usize = pruned.groups.iter().map(Group::goal).sum();
-            tally.add("networks that lost channels", u64::from(removed > 0));
-            Ok(())
-        },
-    );
+        }
+        let images = spec.images(4, 16, &device);
+        let RoundingBoundary { values, differing } = rounding_boundary(
+            &outputs(pruned.compressed.model(), &images),
+            &outputs(&small.model, &images),
+            TOLERANCE,
+        )?;
+        let unquantized = outputs(&pruned.compressed.masked_model(), &images);
+        let effect = relative_error(&unquantized, &outputs(&small.model, &images))?;
+        tally.add(
+            "networks that quantization changes",
+            u64::from(effect > TOLERANCE),
+        );
+        tally.add("values", values);
+        tally.add("values that differ", differing);
+        tally.add("networks with values that differ", u64::from(differing > 0));
+        let removed: usize = pruned.groups.iter().map(Group::goal).sum();
+        tally.add("networks that lost channels", u64::from(removed > 0));
+        Ok(())
+    });
     let fraction = tally.get("values that differ") as f64 / tally.get("values") as f64;
     eprintln!("{name}: {:.4} % of the values differ", 100.0 * fraction);
     assert!(fraction < 1e-3);
-    assert!(tally.get("networks that quantization changes") >= 140);
     check_rounding(&tally);
-    assert!(tally.get("networks that lost channels") >= 60);
+    tally
 }
 
 #[test]
@@ -113,8 +123,13 @@ fn small_models_survive_saving_bit_for_bit() {
         strategy,
         |(spec, ratios, quantize), tally| {
             let device = Device::flex();
+            let quantized = Quantized {
+                affine: true,
+                per_channel: true,
+                folds: false,
+            };
             let pruned = match quantize {
-                true => prune_and_quantize(&spec, &ratios, true, true, &device)?,
+                true => prune_and_quantize(&spec, &ratios, quantized, &device)?,
                 false => prune_coupled(&spec, &ratios, true, false, &device)?,
             };
             let Some(pruned) = pruned else { return Ok(()) };

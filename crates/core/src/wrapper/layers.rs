@@ -17,8 +17,8 @@ use burn::nn::{
 use burn::tensor::{Int, Tensor};
 
 use super::Layer;
+use crate::flat::FlatTensor;
 use crate::folding::{Host, Norm};
-use crate::space::FlatTensor;
 
 /// Layers whose input and output have one rank each.
 macro_rules! fixed_rank {

@@ -7,9 +7,10 @@ use burn::nn::attention::{MhaInput, MhaOutput};
 use burn::tensor::{Bool, Int, Tensor};
 use indexmap::IndexMap;
 
+use crate::flat::FlatTensor;
 use crate::folding::Folding;
 use crate::graph::ports as recorder;
-use crate::space::{FlatTensor, TargetSpace};
+use crate::space::TargetSpace;
 use crate::target::Target;
 
 /// What hangs on a wrapper: its path in the model and a state for each simulated input and output.

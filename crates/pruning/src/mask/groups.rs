@@ -50,6 +50,10 @@ pub(super) fn dependency<K: Clone + Eq + Hash + Display>(
     let size = count / parts;
 
     let means = mean_scores(members, count);
+    // Infinities of both signs have no mean.
+    if let Some(block) = means.iter().position(|mean| mean.is_nan()) {
+        return Err(PruningError::NotANumber { block }.at(&first.key));
+    }
     let pruned = |range: std::ops::Range<usize>| -> Vec<bool> {
         range
             .map(|i| {
@@ -184,11 +188,17 @@ impl Ranked {
         let starts = || (0..parts).map(|part| part * size);
         let ranking = |start| Ranking::new(scores[start..start + size].to_vec(), pruned(start));
         let kept = |start| pruned(start).map(|pruned| pruned.iter().map(|p| !p).collect());
-        Ok(Self {
+        let ranked = Self {
             parts: starts().map(ranking).collect(),
             kept: starts().map(kept).collect(),
             size,
-        })
+        };
+        // Infinities of both signs have no mean.
+        if let Some(n) = (0..size).find(|&n| ranked.score(n).is_nan()) {
+            let block = ranked.parts[0].order()[n];
+            return Err(PruningError::NotANumber { block }.at(&member.key));
+        }
+        Ok(ranked)
     }
 
     /// The mean of the `n`-th smallest scores of all parts.
@@ -281,7 +291,7 @@ fn mean_scores<K>(members: &[&MaskTarget<K>], count: usize) -> Vec<f32> {
 }
 
 /// The least common multiple; one that overflows is more than any number of blocks.
-fn lcm(a: usize, b: usize) -> usize {
+pub(crate) fn lcm(a: usize, b: usize) -> usize {
     (a / gcd(a, b)).saturating_mul(b)
 }
 

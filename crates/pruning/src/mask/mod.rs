@@ -29,7 +29,8 @@
 //!
 //! Blocks of equal score are removed in this order: those that are already pruned, then those of
 //! the earlier target, then those of the lower index. The masks depend on nothing else, and with
-//! scores of 0 for pruned blocks a rising goal never brings a block back.
+//! scores of 0 for pruned blocks a rising goal brings no block back, but for one case: in a global
+//! group, when the minimum of a member with large blocks grows by one of them.
 //!
 //! # References
 //!
@@ -51,6 +52,7 @@ use std::hash::Hash;
 use indexmap::IndexMap;
 
 use crate::{Axes, Blocks, PruningError, PruningSettings};
+pub(crate) use groups::lcm;
 use ranking::Ranking;
 
 /// How masks are generated.
@@ -98,6 +100,8 @@ pub struct MaskTarget<K> {
     scores: Option<Vec<f32>>,
     pruned: Option<Vec<bool>>,
     align: Option<(K, Vec<usize>)>,
+    /// The mask, where it is decided elsewhere and only followed here.
+    decided: Option<Vec<bool>>,
 }
 
 impl<K: Clone + Eq + Hash + Display> MaskTarget<K> {
@@ -114,6 +118,15 @@ impl<K: Clone + Eq + Hash + Display> MaskTarget<K> {
             scores: None,
             pruned: None,
             align: None,
+            decided: None,
+        }
+    }
+
+    /// A target whose mask is known, for others to be aligned to.
+    pub(crate) fn decided(key: K, blocks: Blocks, keep: Vec<bool>) -> Self {
+        Self {
+            decided: Some(keep),
+            ..Self::new(key, blocks, PruningSettings::default())
         }
     }
 
@@ -144,6 +157,10 @@ impl<K: Clone + Eq + Hash + Display> MaskTarget<K> {
     }
 
     fn check(&self) -> Result<(), PruningError> {
+        if self.decided.is_some() {
+            return Ok(());
+        }
+        self.settings.check_scaled()?;
         match (&self.settings.align, &self.align) {
             (Some(align), None) => {
                 let from = align.target_name.to_string();
@@ -273,7 +290,6 @@ pub fn generate<K: Clone + Eq + Hash + Display>(
     let mut index = IndexMap::new();
     for (i, target) in targets.iter().enumerate() {
         let at = |error: PruningError| error.at(&target.key);
-        target.settings.check_scaled().map_err(at)?;
         target.check().map_err(at)?;
         if index.insert(target.key.clone(), i).is_some() {
             return Err(PruningError::Duplicate.at(&target.key));
@@ -285,7 +301,9 @@ pub fn generate<K: Clone + Eq + Hash + Display>(
     let mut keeps: Vec<Option<Vec<bool>>> = vec![None; targets.len()];
     for (i, target) in targets.iter().enumerate() {
         let settings = &target.settings;
-        if let Some(group) = &settings.dependency_group_id {
+        if let Some(keep) = &target.decided {
+            keeps[i] = Some(keep.clone());
+        } else if let Some(group) = &settings.dependency_group_id {
             dependency.entry(group).or_default().push(i);
         } else if let Some(threshold) = settings.sparse_threshold {
             keeps[i] = Some(by_threshold(target, threshold, config));

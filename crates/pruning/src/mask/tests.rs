@@ -155,7 +155,8 @@ fn internal_blocks_lose_equally_many() -> Test {
     let error = bits(&[member("a", &scores, Some(4))], DEFAULT).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "a: group `add`: 6 scores cannot be split into 4 equal internal blocks"
+        "a: group `add`: 6 scores cannot be split into 4 equal internal blocks; set \
+         `internal_metric_block` to a divisor"
     );
     Ok(())
 }
@@ -205,7 +206,8 @@ fn members_of_a_group_must_agree() {
     let error = bits(&[member("a", &[1.0, 2.0], None), other], DEFAULT).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "b: group `add`: `sparse_ratio` is 0.25, but 0.5 for its member a"
+        "b: group `add`: `sparse_ratio` is 0.25, but 0.5 for its member a; let the members agree, or \
+         give them different groups"
     );
     let targets = [member("a", &[1.0, 2.0], None), member("b", &[1.0], None)];
     let error = bits(&targets, DEFAULT).unwrap_err();

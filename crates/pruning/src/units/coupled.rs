@@ -9,7 +9,7 @@ use burn_compress_core::layer::{LayerInfo, ParamInfo, channel_dims};
 use burn_compress_core::{Compressor, Mask, Mode, Target, TargetId, TargetSpace};
 use indexmap::IndexMap;
 
-use crate::mask::{MaskTarget, TargetMask};
+use crate::mask::{MaskTarget, TargetMask, lcm};
 use crate::metrics::Importance;
 use crate::{Blocks, PruningError, PruningSettings};
 
@@ -83,7 +83,18 @@ pub(super) fn couple<M: Module + 'static, I: 'static>(
         .sum::<usize>()
         .max(1);
     let key = format!("the channels of `{}`", first.id());
-    let blocks = (group.blocks > 1).then_some(group.blocks);
+    let parts = lcm(group.blocks, settings.internal_metric_block.unwrap_or(1));
+    let scores = group.channels.len();
+    if !scores.is_multiple_of(parts) {
+        let (group, blocks) = (settings.global_group_id.unwrap_or(key), parts);
+        let error = PruningError::InternalBlocks {
+            group,
+            scores,
+            blocks,
+        };
+        return Err(error.at(first.id()));
+    }
+    let blocks = (parts > 1).then_some(parts);
     // Blocks need a group; a global one ranks them too.
     let alone = blocks.filter(|_| settings.global_group_id.is_none());
     let settings = PruningSettings {
@@ -138,11 +149,16 @@ fn agreed(items: &[Selected<PruningSettings>]) -> Result<PruningSettings, Prunin
         None => Ok(first),
         Some(other) => Err(PruningError::CoupledSettings {
             member: items[0].id().to_string(),
-            found: format!("{:?}", goals(other)),
-            expected: format!("{first:?}"),
+            found: written(&goals(other)),
+            expected: written(&first),
         }
         .at(other.id())),
     }
+}
+
+/// Settings as a configuration has them.
+fn written(settings: &PruningSettings) -> String {
+    serde_json::to_string(settings).unwrap_or_else(|_| format!("{settings:?}"))
 }
 
 /// Claims all members of a group; a weight among them that nobody selected must not be masked.
@@ -229,18 +245,26 @@ impl Member {
         Ok(self.positions.iter().map(sum).collect())
     }
 
-    fn write(&self, keep: &[bool], settings: &PruningSettings) -> Result<(), PruningError> {
-        let size = self.shape[self.dim];
-        let inner: usize = self.shape[self.dim + 1..].iter().product();
-        let mut kept = vec![true; size];
+    /// What is kept along the dimension when the group keeps the channels `keep`.
+    fn kept(&self, keep: &[bool]) -> Vec<bool> {
+        let mut kept = vec![true; self.shape[self.dim]];
         for (positions, keep) in self.positions.iter().zip(keep) {
             for &position in positions {
                 kept[position] = *keep;
             }
         }
-        let elements: usize = self.shape.iter().product();
-        let value = |at: usize| if kept[at / inner % size] { 1.0 } else { 0.0 };
-        let mask = Mask::new((0..elements).map(value).collect(), self.shape.clone())?
+        kept
+    }
+
+    /// The parameter with its mask decided, for others to follow.
+    pub(super) fn decided(&self, keep: &[bool]) -> Result<MaskTarget<String>, PruningError> {
+        let key = self.id.to_string();
+        Ok(MaskTarget::decided(key, self.blocks()?, self.kept(keep)))
+    }
+
+    fn write(&self, keep: &[bool], settings: &PruningSettings) -> Result<(), PruningError> {
+        let values = self.blocks()?.expand(&self.kept(keep));
+        let mask = Mask::new(values, self.shape.clone())?
             .with_method(settings.apply_method.unwrap_or_default());
         Ok(self.space.set_mask(Some(mask))?)
     }
@@ -274,7 +298,8 @@ impl Coupled {
             .collect();
         let mut settings = self.settings.scaled(factor);
         let mut stays: Vec<bool> = self.protected.iter().map(Option::is_some).collect();
-        if keep_at_least_one && self.keep_branches(&scores, &mut stays) {
+        let current = self.current();
+        if keep_at_least_one && self.keep_branches(&scores, current.as_deref(), &mut stays) {
             self.limit(&mut settings, &stays);
         }
         for (score, stays) in scores.iter_mut().zip(stays) {
@@ -284,21 +309,32 @@ impl Coupled {
         }
         let blocks = Blocks::new(&[self.channels, self.elements], &[1, -1])?;
         let target = MaskTarget::new(self.key.clone(), blocks, settings).with_scores(scores);
-        Ok(match self.current() {
+        Ok(match current {
             Some(keep) => target.with_current(&keep),
             None => target,
         })
     }
 
-    /// Lets the best channel of every branch stay; whether there is one that had to be chosen.
-    fn keep_branches(&self, scores: &[f32], stays: &mut [bool]) -> bool {
+    /// Lets the best channel of every branch stay, among equals one that is kept at present; whether
+    /// there is one that had to be chosen.
+    fn keep_branches(
+        &self,
+        scores: &[f32],
+        current: Option<&[bool]>,
+        stays: &mut [bool],
+    ) -> bool {
+        let is_kept = |channel: usize| current.is_none_or(|keep| keep[channel]);
+        let better = |one: usize, other: usize| {
+            scores[one] > scores[other]
+                || (scores[one] == scores[other] && is_kept(one) && !is_kept(other))
+        };
         let mut chosen = false;
         for branch in &self.branches {
             if branch.iter().any(|&channel| stays[channel]) {
                 continue;
             }
             let best = branch.iter().copied().reduce(|best, channel| {
-                if scores[channel] > scores[best] {
+                if better(channel, best) {
                     channel
                 } else {
                     best

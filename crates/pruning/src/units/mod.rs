@@ -1,5 +1,6 @@
 //! What a pruner decides about: single targets, and groups of coupled channels.
 
+mod activations;
 mod coupled;
 mod single;
 
@@ -9,10 +10,11 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_compress_core::config::Selected;
 use burn_compress_core::layer::channel_dims;
-use burn_compress_core::{Compressor, FlatTensor, HostTensor, Mask, Target, TargetId, TargetSpace};
+use burn_compress_core::{Compressor, FlatTensor, HostTensor, TargetId, TargetSpace};
 use indexmap::{IndexMap, IndexSet};
 
-use crate::mask::{MaskConfig, MaskTarget, TargetMask, generate};
+use crate::learned::SharedScore;
+use crate::mask::{MaskConfig, TargetMask, generate};
 use crate::metrics::Importance;
 use crate::{Blocks, Granularity, PruningError, PruningSettings};
 use coupled::{Coupled, couple};
@@ -75,11 +77,11 @@ pub(crate) fn build<M: Module + 'static, I: 'static>(
             .extend(group.scored.iter().map(|member| member.id.to_string()));
         units.coupled.push(group);
     }
-    for item in left
-        .into_iter()
-        .filter(|item| !covered.contains(&item.id()))
-    {
-        let single = claim_single(compressor, item, default)?;
+    left.retain(|item| !covered.contains(&item.id()));
+    let shapes = activations::shapes(compressor, &left)?;
+    for item in left {
+        let shape = shapes.get(&item.id()).cloned();
+        let single = claim_single(compressor, item, shape, default)?;
         if single.settings.is_active() {
             if !single.id.target.is_param() {
                 return Err(PruningError::NotScored.at(&single.id));
@@ -89,6 +91,8 @@ pub(crate) fn build<M: Module + 'static, I: 'static>(
         }
         units.single.push(single);
     }
+    units.mark_followers();
+    units.rehearse()?;
     Ok(units)
 }
 
@@ -178,108 +182,89 @@ impl Units {
         factor: f64,
         keep_at_least_one: bool,
     ) -> Result<(), PruningError> {
-        let targets = self.targets(data, importance, factor, keep_at_least_one)?;
-        let config = MaskConfig::new().with_keep_at_least_one(keep_at_least_one);
-        self.write(&generate(&targets, config)?)
+        let masks = self.masks(data, importance, factor, keep_at_least_one)?;
+        for group in &self.coupled {
+            group.write(&masks[&group.key])?;
+        }
+        let single = self.single.iter();
+        single
+            .map(|single| single.write(&masks[&single.id.to_string()]))
+            .collect()
     }
 
-    /// What the masks are generated for, with goals scaled by `factor`.
+    /// The masks of coupled groups, by key, and of single targets, with goals scaled by `factor`.
     ///
     /// With `keep_at_least_one`, no parameter loses all channels that it has of a group.
-    fn targets(
+    fn masks(
         &self,
         data: &IndexMap<String, Vec<f32>>,
         importance: &dyn Importance,
         factor: f64,
         keep_at_least_one: bool,
-    ) -> Result<Vec<MaskTarget<String>>, PruningError> {
+    ) -> Result<IndexMap<String, TargetMask>, PruningError> {
+        let config = MaskConfig::new().with_keep_at_least_one(keep_at_least_one);
+        let (followers, others): (Vec<&Single>, Vec<_>) =
+            self.single.iter().partition(|single| single.follows);
         let mut targets = Vec::new();
         for group in &self.coupled {
             targets.push(group.target(data, importance, factor, keep_at_least_one)?);
         }
-        for single in &self.single {
-            let blocks = single.blocks()?;
-            let current = single.current(&blocks);
-            let key = single.id.to_string();
-            let settings = single.settings.scaled(factor);
-            let mut target =
-                MaskTarget::new(key.clone(), blocks.clone(), settings).with_axes(single.axes);
-            if single.settings.is_active() {
-                let values = data.get(&key).map(Vec::as_slice).unwrap_or_default();
-                target = target.with_scores(importance.score(values, &blocks));
-            }
-            if let Some((source, dims)) = &single.align {
-                if self.is_coupled(source) {
-                    continue;
-                }
-                target = target.with_align(source.to_string(), dims.clone());
-            }
-            targets.push(match current {
-                Some(keep) => target.with_current(&keep),
-                None => target,
-            });
+        for single in others {
+            targets.push(single.target(data, importance, factor)?);
         }
-        Ok(targets)
-    }
+        let mut masks = generate(&targets, config)?;
 
-    fn is_coupled(&self, id: &TargetId) -> bool {
-        self.coupled
-            .iter()
-            .flat_map(|group| &group.written)
-            .any(|member| member.id == *id)
-    }
-
-    /// Writes generated masks to their targets.
-    fn write(&self, masks: &IndexMap<String, TargetMask>) -> Result<(), PruningError> {
+        let mut targets = Vec::new();
         for group in &self.coupled {
-            group.write(&masks[&group.key])?;
-        }
-        for single in &self.single {
-            match (masks.get(&single.id.to_string()), &single.align) {
-                (Some(mask), _) => single.write(mask)?,
-                (None, Some((source, dims))) => self.follow(single, source, dims)?,
-                (None, None) => {}
+            for member in group.written.iter().filter(|m| self.is_followed(&m.id)) {
+                targets.push(member.decided(masks[&group.key].keep())?);
             }
         }
+        for single in followers {
+            targets.push(single.target(data, importance, factor)?);
+        }
+        masks.extend(generate(&targets, config)?);
+        Ok(masks)
+    }
+
+    /// Marks the targets that wait for the masks of coupled channels, directly or by others.
+    fn mark_followers(&mut self) {
+        loop {
+            let waits = |single: &Single| {
+                let source = single.align.as_ref().map(|(source, _)| source);
+                let of_follower = |id: &TargetId| self.single.iter().any(|s| s.follows && s.id == *id);
+                source.is_some_and(|id| self.is_coupled(id) || of_follower(id))
+            };
+            let next = self.single.iter().position(|s| !s.follows && waits(s));
+            match next {
+                Some(next) => self.single[next].follows = true,
+                None => return,
+            }
+        }
+    }
+
+    /// Generates masks of zeros as scores, to find settings that contradict each other before the
+    /// training. Nothing is written.
+    fn rehearse(&self) -> Result<(), PruningError> {
+        if self.single.iter().any(|single| single.shape().is_none()) {
+            return Ok(());
+        }
+        let zeros = self.scored()?.into_iter().map(|(space, blocks, _)| {
+            let zeros = vec![0.0; blocks.elements_count()];
+            (space.id().to_string(), zeros)
+        });
+        self.masks(&zeros.collect(), &SharedScore, 1.0, true)?;
         Ok(())
     }
 
-    /// Takes the mask of a target from a parameter whose channels are coupled.
-    fn follow(
-        &self,
-        single: &Single,
-        source: &TargetId,
-        dims: &[usize],
-    ) -> Result<(), PruningError> {
-        let members = self.coupled.iter().flat_map(|group| &group.written);
-        let mask = members
-            .filter(|m| m.id == *source)
-            .find_map(|member| member.space.mask());
-        let Some(mask) = mask else { return Ok(()) };
-        let blocks = single.blocks()?;
-        let [dim] = dims else {
-            let (from, dims) = (source.to_string(), dims.to_vec());
-            let shape = mask.shape().to_vec();
-            return Err(PruningError::AlignDims { from, dims, shape }.at(&single.id));
-        };
-        let keep: Vec<bool> = mask
-            .removed_along(*dim)
-            .iter()
-            .map(|removed| !removed)
-            .collect();
-        if keep.len() != blocks.count() {
-            return Err(PruningError::AlignShape {
-                from: source.to_string(),
-                found: vec![keep.len()],
-                shape: blocks.shape().to_vec(),
-            }
-            .at(&single.id));
-        }
-        let (values, shape) = match single.id.target {
-            Target::Param(_) => (blocks.expand(&keep), blocks.shape().to_vec()),
-            Target::Input(_) | Target::Output(_) => blocks.expand_broadcast(&keep),
-        };
-        Ok(single.space.set_mask(Some(Mask::new(values, shape)?))?)
+    fn is_coupled(&self, id: &TargetId) -> bool {
+        let mut members = self.coupled.iter().flat_map(|group| &group.written);
+        members.any(|member| member.id == *id)
+    }
+
+    fn is_followed(&self, id: &TargetId) -> bool {
+        let sources = self.single.iter().filter_map(|s| s.align.as_ref());
+        sources.into_iter().any(|(source, _)| source == id)
     }
 
     /// A saved tensor on the device of the model.

@@ -6,8 +6,10 @@ use burn::module::Module;
 use burn_compress_core::config::Selected;
 use burn_compress_core::layer::channel_dims;
 use burn_compress_core::{Compressor, Mask, Mode, Target, TargetId, TargetSpace};
+use indexmap::IndexMap;
 
-use crate::mask::TargetMask;
+use crate::granularity::channels_last;
+use crate::mask::{MaskTarget, TargetMask};
 use crate::metrics::Importance;
 use crate::{Axes, Blocks, Granularity, PruningError, PruningSettings};
 
@@ -16,25 +18,23 @@ pub(super) struct Single {
     pub(super) id: TargetId,
     pub(super) space: Arc<TargetSpace>,
     pub(super) settings: PruningSettings,
-    pub(super) axes: Axes,
-    granularity: Granularity,
     pub(super) align: Option<(TargetId, Vec<usize>)>,
+    /// Whether the mask waits for those of coupled channels.
+    pub(super) follows: bool,
+    granularity: Granularity,
+    kind: String,
+    /// The shape of an input or output with the dummy input.
+    traced: Option<Vec<usize>>,
 }
 
 /// Claims a target that is decided about on its own.
 pub(super) fn claim_single<M: Module + 'static, I: 'static>(
     compressor: &mut Compressor<M, I>,
     item: Selected<PruningSettings>,
+    traced: Option<Vec<usize>>,
     default: &Granularity,
 ) -> Result<Single, PruningError> {
     let id = item.id();
-    let axes = match &item.target {
-        Target::Param(name) => {
-            let rank = item.layer.param(name).map_or(0, |param| param.shape.len());
-            Axes::from(channel_dims(&item.layer.kind, name, rank))
-        }
-        Target::Input(_) | Target::Output(_) => Axes::Activation { channel: 1 },
-    };
     let align = item.settings.align.as_ref().map(|align| {
         let layer = align
             .module_name
@@ -61,34 +61,79 @@ pub(super) fn claim_single<M: Module + 'static, I: 'static>(
         id,
         space,
         settings: item.settings,
-        axes,
-        granularity,
         align,
+        follows: false,
+        granularity,
+        kind: item.layer.kind,
+        traced,
     })
 }
 
 impl Single {
+    /// The shape of the target; of an input or output, that of its last pass.
+    pub(super) fn shape(&self) -> Option<Vec<usize>> {
+        self.space.shape().or_else(|| self.traced.clone())
+    }
+
     pub(super) fn blocks(&self) -> Result<Blocks, PruningError> {
-        let shape = self
-            .space
-            .shape()
-            .ok_or_else(|| PruningError::UnknownShape.at(&self.id))?;
+        let shape = self.shape();
+        let shape = shape.ok_or_else(|| PruningError::UnknownShape.at(&self.id))?;
         self.granularity
-            .resolve(&shape, self.axes, &Granularity::Default)
+            .resolve(&shape, self.axes(shape.len()), &Granularity::Default)
             .map_err(|error| error.at(&self.id))
+    }
+
+    /// Where the channels of the target are, which has `rank` dims.
+    fn axes(&self, rank: usize) -> Axes {
+        match &self.id.target {
+            Target::Param(name) => channel_dims(&self.kind, name, rank).into(),
+            Target::Input(_) | Target::Output(_) => Axes::Activation {
+                channel: match channels_last(&self.kind) {
+                    true => rank.saturating_sub(1),
+                    false => 1,
+                },
+            },
+        }
+    }
+
+    /// What the mask is generated for, with goals scaled by `factor`.
+    pub(super) fn target(
+        &self,
+        data: &IndexMap<String, Vec<f32>>,
+        importance: &dyn Importance,
+        factor: f64,
+    ) -> Result<MaskTarget<String>, PruningError> {
+        let (key, blocks) = (self.id.to_string(), self.blocks()?);
+        let axes = self.axes(blocks.shape().len());
+        let values = data.get(&key).filter(|_| self.settings.is_active());
+        let scores = values.map(|values| importance.score(values, &blocks));
+        let current = self.current(&blocks);
+        let settings = self.settings.scaled(factor);
+        let mut target = MaskTarget::new(key, blocks, settings).with_axes(axes);
+        if let Some(scores) = scores {
+            target = target.with_scores(scores);
+        }
+        if let Some((source, dims)) = &self.align {
+            target = target.with_align(source.to_string(), dims.clone());
+        }
+        Ok(match current {
+            Some(keep) => target.with_current(&keep),
+            None => target,
+        })
     }
 
     /// Whether the score has a meaning for the target's blocks, and a pattern fits its shape.
     pub(super) fn check(&self, importance: &dyn Importance) -> Result<(), PruningError> {
         let blocks = self.blocks()?;
         let pattern = self.settings.pattern;
-        let fits = pattern.map_or(Ok(0), |pattern| pattern.dim(blocks.shape(), self.axes));
-        let checked = fits.and_then(|_| importance.check(&blocks, self.axes));
+        let axes = self.axes(blocks.shape().len());
+        let fits = pattern.map_or(Ok(0), |pattern| pattern.dim(blocks.shape(), axes));
+        let checked = fits.and_then(|_| importance.check(&blocks, axes));
         checked.map_err(|error| error.at(&self.id))
     }
 
     /// Which blocks the mask in force keeps, if there is one.
-    pub(super) fn current(&self, blocks: &Blocks) -> Option<Vec<bool>> {
+    fn current(&self, blocks: &Blocks) -> Option<Vec<bool>> {
         let mask = self.space.mask()?;
         if mask.shape() != blocks.shape() {
             return None;

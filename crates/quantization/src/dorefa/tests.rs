@@ -1,5 +1,6 @@
 //! Weights, activations and gradients of DoReFa by hand, and runs that end on their grids.
 
+use burn::tensor::Tensor;
 use burn_compress_core::{Budget, CalibrationEntry};
 use rstest::rstest;
 

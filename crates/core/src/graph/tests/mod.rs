@@ -5,6 +5,7 @@ mod branches;
 mod chains;
 mod errors;
 mod grouped;
+mod operations;
 mod protection;
 mod sequences;
 mod whole;

@@ -90,7 +90,8 @@ fn internal_blocks_are_ranked_globally_by_their_means() {
     );
     assert_eq!(
         error.unwrap_err().to_string(),
-        "a: group `1`: 3 scores cannot be split into 2 equal internal blocks"
+        "a: group `1`: 3 scores cannot be split into 2 equal internal blocks; set \
+         `internal_metric_block` to a divisor"
     );
 }
 

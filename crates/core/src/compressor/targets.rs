@@ -1,0 +1,164 @@
+//! The targets of a chain: claiming them, and what is masked and calibrated.
+
+use std::sync::Arc;
+
+use burn::module::Module;
+use indexmap::IndexMap;
+
+use super::Compressor;
+use crate::Error;
+use crate::attach;
+use crate::compressed::{Calibration, Masks};
+use crate::folding;
+use crate::space::TargetSpace;
+use crate::target::{Mode, TargetId};
+
+impl<M: Module + 'static, I: 'static> Compressor<M, I> {
+    /// The states of all targets that compressors have claimed, in the order of their claims.
+    pub fn spaces(&self) -> impl Iterator<Item = &Arc<TargetSpace>> {
+        self.spaces.values()
+    }
+
+    /// The state of one target.
+    pub fn space(&self, id: &TargetId) -> Option<&Arc<TargetSpace>> {
+        self.spaces.get(id)
+    }
+
+    /// Claims targets for a compressor of `mode` and attaches what they lack: a simulation to a
+    /// parameter, a state to the input or output of a wrapper.
+    ///
+    /// # Errors
+    ///
+    /// A target that the model does not have, that another compressor of the mode has claimed, or
+    /// whose parameter has another reparameterization, such as a LoRA adapter. Nothing is claimed
+    /// then.
+    pub fn claim(
+        &mut self,
+        mode: Mode,
+        targets: &[TargetId],
+    ) -> Result<Vec<Arc<TargetSpace>>, Error> {
+        for id in targets {
+            if self
+                .spaces
+                .get(id)
+                .is_some_and(|space| space.is_claimed(mode))
+            {
+                return Err(Error::TargetTaken {
+                    target: id.clone(),
+                    mode,
+                });
+            }
+        }
+        self.attach(targets, Some(mode))?;
+        let spaces = targets.iter().map(|id| self.spaces[id].clone());
+        let claimed: Vec<_> = spaces.collect();
+        claimed.iter().for_each(|space| space.claim(mode));
+        Ok(claimed)
+    }
+
+    /// Attaches what targets lack as [`claim`](Self::claim) does, but leaves them free for any
+    /// compressor: for algorithms that steer a target without masking or rounding it.
+    ///
+    /// # Errors
+    ///
+    /// A target that the model does not have, or whose parameter has another reparameterization;
+    /// nothing is attached then.
+    pub fn watch(&mut self, targets: &[TargetId]) -> Result<Vec<Arc<TargetSpace>>, Error> {
+        self.attach(targets, None)?;
+        Ok(targets.iter().map(|id| self.spaces[id].clone()).collect())
+    }
+
+    pub(crate) fn attach(&mut self, targets: &[TargetId], mode: Option<Mode>) -> Result<(), Error> {
+        folding::check_claims(&self.foldings, targets, mode)?;
+        let missing: Vec<TargetId> = targets
+            .iter()
+            .filter(|id| !self.spaces.contains_key(*id))
+            .cloned()
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let spaces = attach::new_spaces(&self.layers, &missing, &self.phase)?;
+        self.model = attach::attach(self.model.clone(), &spaces)?;
+        self.spaces.extend(spaces);
+        Ok(())
+    }
+
+    /// The masks of all pruners of the chain.
+    pub fn masks(&self) -> Masks {
+        attach::masks(&self.spaces)
+    }
+
+    /// Replaces masks, also of targets that no pruner has claimed.
+    ///
+    /// # Errors
+    ///
+    /// A target that cannot be attached, see [`watch`](Self::watch), or a mask of another shape;
+    /// nothing is changed then.
+    pub fn update_masks(&mut self, masks: &Masks) -> Result<(), Error> {
+        let targets: Vec<TargetId> = masks.keys().cloned().collect();
+        self.attach(&targets, Some(Mode::Pruning))?;
+        let before: Vec<_> = targets.iter().map(|id| self.spaces[id].mask()).collect();
+        for (id, mask) in masks {
+            if let Err(error) = self.spaces[id].set_mask(Some(mask.clone())) {
+                for (id, mask) in targets.iter().zip(before) {
+                    // What was there fitted, so it fits again.
+                    let _ = self.spaces[id].set_mask(mask);
+                }
+                return Err(error);
+            }
+        }
+        targets
+            .iter()
+            .for_each(|id| self.spaces[id].claim(Mode::Pruning));
+        Ok(())
+    }
+
+    /// The scales, zero points and ranges of all quantizers of the chain.
+    ///
+    /// # Errors
+    ///
+    /// A device failed to hand over its values.
+    pub fn calibration(&self) -> Result<Calibration, Error> {
+        attach::calibration(&self.spaces)
+    }
+
+    /// Replaces scales, zero points and ranges, also of targets that no quantizer has claimed.
+    ///
+    /// # Errors
+    ///
+    /// A target that cannot be attached, see [`watch`](Self::watch), or values that cannot be used;
+    /// nothing is changed then.
+    pub fn update_calibration(&mut self, calibration: &Calibration) -> Result<(), Error> {
+        let device = self.model.devices().first().cloned().unwrap_or_default();
+        let device = device.without_autodiff();
+        let mut states = IndexMap::new();
+        for (id, entry) in calibration {
+            let state =
+                entry
+                    .to_quantization(&device)
+                    .map_err(|reason| Error::InvalidCalibration {
+                        target: id.clone(),
+                        reason,
+                    })?;
+            states.insert(id.clone(), state);
+        }
+        let targets: Vec<TargetId> = states.keys().cloned().collect();
+        self.attach(&targets, Some(Mode::Quantization))?;
+        for (id, entry) in calibration {
+            let fits = self.spaces[id]
+                .shape()
+                .map(|shape| entry.check_shape(&shape));
+            fits.unwrap_or(Ok(()))
+                .map_err(|reason| Error::InvalidCalibration {
+                    target: id.clone(),
+                    reason,
+                })?;
+        }
+        for (id, state) in states {
+            self.spaces[&id].set_quantization(Some(state));
+            self.spaces[&id].claim(Mode::Quantization);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,49 @@
+//! Tensors whose rank only the run time knows.
+
+use burn::tensor::Tensor;
+
+use crate::Error;
+
+/// A tensor of any rank: its values in row-major order and its shape.
+///
+/// Algorithms see parameters, gradients and hidden states in this form, so that they can be stored
+/// side by side whatever their rank.
+#[derive(Clone, Debug)]
+pub struct FlatTensor {
+    /// The values, `[num_elements]`.
+    pub values: Tensor<1>,
+    /// The shape that the values came in.
+    pub shape: Vec<usize>,
+}
+
+impl FlatTensor {
+    /// Flattens `tensor`; gradients keep flowing through the values.
+    pub fn new<const D: usize>(tensor: Tensor<D>) -> Self {
+        let shape: Vec<usize> = tensor.dims().to_vec();
+        let elements = shape.iter().product::<usize>();
+        Self {
+            values: tensor.reshape([elements]),
+            shape,
+        }
+    }
+
+    /// The values read back to the host.
+    ///
+    /// # Errors
+    ///
+    /// The device failed to hand them over.
+    pub fn to_vec(&self) -> Result<Vec<f32>, Error> {
+        read(self.values.clone())
+    }
+}
+
+/// Reads a tensor back to the host as `f32`.
+pub(crate) fn read(tensor: Tensor<1>) -> Result<Vec<f32>, Error> {
+    tensor
+        .detach()
+        .without_autodiff()
+        .try_into_data()
+        .map_err(|error| Error::Device(error.to_string()))?
+        .try_into_vec_as::<f32>()
+        .map_err(|error| Error::Device(format!("{error:?}")))
+}
