@@ -93,7 +93,8 @@ pub(crate) fn new_spaces(
         .collect()
 }
 
-fn shape_of(layers: &[LayerInfo], id: &TargetId) -> Result<Option<Vec<usize>>, Error> {
+/// The shape of a target as far as the layers tell it: none of an input or output.
+pub(crate) fn shape_of(layers: &[LayerInfo], id: &TargetId) -> Result<Option<Vec<usize>>, Error> {
     let unknown = |reason: String| Error::UnknownTarget {
         target: id.clone(),
         reason,

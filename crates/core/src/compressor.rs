@@ -48,6 +48,8 @@ pub(crate) struct Progress {
     pub(crate) epoch: usize,
     pub(crate) position: usize,
     pub(crate) prepared: bool,
+    /// Backward passes since the optimizer stepped: several where a `Learner` accumulates.
+    pub(crate) pass: usize,
     pub(crate) optimizer: Option<ModuleOptimizer>,
     pub(crate) schedule: Option<ModuleLrScheduler>,
     /// Steps the learnables that have a learning rate of their own.
@@ -91,6 +93,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
             epoch: 0,
             position: 0,
             prepared: false,
+            pass: 0,
             optimizer: evaluator.optimizer(),
             schedule: evaluator.learning_rate(),
             adam: AdamConfig::new().with_epsilon(1e-8).init(),

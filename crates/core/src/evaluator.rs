@@ -156,7 +156,8 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
         self
     }
 
-    /// Seeds the device before each step with a number drawn from `seed` and the step.
+    /// Seeds the device before each step with a number drawn from `seed` and the step; before each
+    /// batch where a `Learner` accumulates several in a step.
     ///
     /// Dropout and other random layers then repeat exactly, also in a run that was stopped and
     /// resumed.
@@ -258,14 +259,22 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
         self.evaluation.as_ref()
     }
 
-    /// The seed of one step, decorrelated from its neighbours by SplitMix64's finaliser.
-    pub(crate) fn seed_of(&self, step: usize) -> Option<u64> {
-        let seed = self.seed?;
-        let mut z = seed.wrapping_add((step as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        Some(z ^ (z >> 31))
+    /// The seed of one backward pass of a step.
+    pub(crate) fn seed_of(&self, step: usize, pass: usize) -> Option<u64> {
+        let seed = decorrelated(self.seed?, step as u64 + 1);
+        match pass {
+            0 => Some(seed),
+            pass => Some(decorrelated(seed, pass as u64)),
+        }
     }
+}
+
+/// A seed that tells nothing of its neighbours, by SplitMix64.
+fn decorrelated(seed: u64, index: u64) -> u64 {
+    let mut z = seed.wrapping_add(index.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
 }
 
 /// The first part that is not there, with its name and its builder method, is an error.

@@ -1,6 +1,6 @@
 //! Tensors whose rank only the run time knows.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, FloatDType, Tensor};
 
 use crate::Error;
 
@@ -46,4 +46,12 @@ pub(crate) fn read(tensor: Tensor<1>) -> Result<Vec<f32>, Error> {
         .map_err(|error| Error::Device(error.to_string()))?
         .try_into_vec_as::<f32>()
         .map_err(|error| Error::Device(format!("{error:?}")))
+}
+
+/// The tensor with numbers of the float type `dtype`.
+pub(crate) fn in_dtype<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> {
+    match tensor.dtype() == dtype {
+        true => tensor,
+        false => tensor.cast(FloatDType::from(dtype)),
+    }
 }

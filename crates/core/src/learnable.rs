@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use crate::Error;
 use crate::algorithm::HostTensor;
 use crate::block::num_elements;
-use crate::flat::read;
+use crate::flat::{in_dtype, read};
 
 /// Which optimizer trains a [`Learnable`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -118,17 +118,14 @@ impl Learnable {
         self.inner.lock().param.val()
     }
 
-    /// The values for a computation with `other`: the leaf where `other` is differentiated,
-    /// otherwise the plain numbers on its device.
+    /// The values for a computation with `other`, on its device and of its float type: the leaf
+    /// where `other` is differentiated, otherwise the plain numbers.
     pub fn tensor_for<const D: usize>(&self, other: &Tensor<D>) -> Tensor<1> {
-        match other.is_autodiff() {
-            true => self.tensor().to_device(&other.device()),
-            false => self
-                .tensor()
-                .detach()
-                .without_autodiff()
-                .to_device(&other.device()),
-        }
+        let values = match other.is_autodiff() {
+            true => self.tensor(),
+            false => self.held(),
+        };
+        in_dtype(values.to_device(&other.device()), other.dtype())
     }
 
     /// The values, row-major.
@@ -154,8 +151,8 @@ impl Learnable {
         Ok(())
     }
 
-    /// The gradient of the last backward pass, `[num_elements]`; none if the loss did not depend
-    /// on the tensor.
+    /// The sum of the gradients since the optimizer stepped, `[num_elements]`; none if no loss
+    /// depended on the tensor. There is one a step, unless a `Learner` accumulates several.
     pub fn gradient(&self) -> Option<Tensor<1>> {
         self.inner.lock().gradient.clone()
     }
@@ -176,7 +173,11 @@ impl Learnable {
 
     pub(crate) fn take_gradient(&self, gradients: &mut Gradients) {
         let mut inner = self.inner.lock();
-        inner.gradient = inner.param.val().grad_remove(gradients);
+        let gradient = inner.param.val().grad_remove(gradients);
+        inner.gradient = match (inner.gradient.take(), gradient) {
+            (Some(before), Some(gradient)) => Some(before + gradient),
+            (before, gradient) => before.or(gradient),
+        };
     }
 
     pub(crate) fn to_host(&self) -> Result<(u64, HostTensor), Error> {

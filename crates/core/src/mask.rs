@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::Error;
 use crate::block::num_elements;
+use crate::target::TargetId;
 
 /// How a mask enters the target's value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +124,24 @@ impl Mask {
     /// The shape, of the target's rank; dimensions of size 1 broadcast.
     pub fn shape(&self) -> &[usize] {
         &self.shape
+    }
+
+    /// Refuses a mask that is not one of a target of shape `expected`. The batch dimension of an
+    /// input or output is not compared.
+    pub(crate) fn check_shape(&self, id: &TargetId, expected: &[usize]) -> Result<(), Error> {
+        let free = usize::from(!id.target.is_param());
+        let mut sizes = self.shape.iter().zip(expected).enumerate();
+        let fits = self.shape.len() == expected.len()
+            && sizes.all(|(dim, (size, wanted))| *size == 1 || (dim >= free && size == wanted));
+        match fits {
+            true => Ok(()),
+            false => Err(Error::ShapeMismatch {
+                target: id.clone(),
+                what: "the mask",
+                expected: expected.to_vec(),
+                found: self.shape.clone(),
+            }),
+        }
     }
 
     /// The fraction of elements that the mask removes, 0 for an empty mask.

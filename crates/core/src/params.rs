@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use indexmap::{IndexMap, IndexSet};
 
 use crate::Error;
-use crate::flat::FlatTensor;
+use crate::flat::{FlatTensor, in_dtype};
 use crate::target::TargetId;
 
 /// The raw parameters with these paths, in module order, detached from any graph.
@@ -115,6 +115,7 @@ impl ModuleMapper for Rewriter {
         let values = values
             .to_device(&tensor.device().without_autodiff())
             .reshape(dims);
+        let values = in_dtype(values, tensor.dtype());
         let values = match tensor.is_autodiff() {
             true => Tensor::from_inner(values).set_require_grad(tensor.is_require_grad()),
             false => values,

@@ -179,23 +179,7 @@ impl TargetSpace {
     pub fn set_mask(&self, mask: Option<Mask>) -> Result<(), crate::Error> {
         let mut inner = self.lock();
         if let (Some(mask), Some(expected)) = (&mask, &inner.shape) {
-            let found = mask.shape();
-            let free = if self.id.target.is_param() { 0 } else { 1 };
-            let fits = found.len() == expected.len()
-                && found[..free.min(found.len())].iter().all(|&size| size == 1)
-                && found
-                    .iter()
-                    .zip(expected)
-                    .skip(free)
-                    .all(|(f, e)| f == e || *f == 1);
-            if !fits {
-                return Err(crate::Error::ShapeMismatch {
-                    target: self.id.clone(),
-                    what: "the mask",
-                    expected: expected.clone(),
-                    found: found.to_vec(),
-                });
-            }
+            mask.check_shape(&self.id, expected)?;
         }
         inner.removed = mask
             .as_ref()

@@ -215,6 +215,23 @@ fn masks_are_replaced_all_or_none() {
 }
 
 #[test]
+fn what_does_not_fit_attaches_nothing() {
+    let mut chain = chain();
+    let masks = Masks::from([
+        (output("first"), mask([1.0, 0.0], [1, 2])),
+        (weight("second"), mask([1.0, 0.0, 1.0], [3, 1])),
+    ]);
+    chain.update_masks(&masks).unwrap_err();
+    let mut entry = calibration();
+    entry[0].grid = Grid::new([3, 1]);
+    entry[0].scale = Some(vec![1.0; 3]);
+    entry[0].zero_point = Some(vec![0.0; 3]);
+    let error = chain.update_calibration(&entry).unwrap_err();
+    assert!(matches!(error, Error::InvalidCalibration { .. }));
+    assert_eq!(chain.spaces().count(), 0);
+}
+
+#[test]
 fn masks_and_scales_act_and_come_off_exactly() {
     let mut chain = chain();
     chain.update_masks(&masks()).unwrap();

@@ -214,6 +214,18 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
     }
 }
 
+/// Lets the optimizers step what the compressors learn beside the model.
+fn learn<M: Module + 'static, I: 'static>(
+    chain: &mut Compressor<M, I>,
+    optimizer: &mut ModuleOptimizer,
+    learning_rate: &ModuleLearningRate,
+) {
+    let adam = &mut chain.progress.adam;
+    training::learn(&chain.algorithms, adam, |due, gradients| {
+        optimizer.step(learning_rate.clone(), due, gradients);
+    });
+}
+
 impl<M: Module + 'static, I: Send + 'static> TrainStep for Trainee<M, I> {
     type Input = I;
     type Output = TraineeOutput;
@@ -243,13 +255,7 @@ impl<M: Module + 'static, I: Send + 'static> TrainStep for Trainee<M, I> {
         grads: GradientsParams,
     ) -> Self {
         self.update(lr_module.base(), |chain, model| {
-            training::learn(
-                &chain.algorithms,
-                &mut chain.progress.adam,
-                |due, gradients| {
-                    optim.step(lr_module.clone(), due, gradients);
-                },
-            );
+            learn(chain, optim, &lr_module);
             optim.step(lr_module, model, grads)
         })
     }
@@ -261,13 +267,7 @@ impl<M: Module + 'static, I: Send + 'static> TrainStep for Trainee<M, I> {
         grads: MultiGradientsParams,
     ) -> Self {
         self.update(lr_module.base(), |chain, model| {
-            training::learn(
-                &chain.algorithms,
-                &mut chain.progress.adam,
-                |due, gradients| {
-                    optim.step(lr_module.clone(), due, gradients);
-                },
-            );
+            learn(chain, optim, &lr_module);
             optim.step_multi(lr_module, model, grads)
         })
     }

@@ -186,11 +186,13 @@ pub(crate) fn backward<M: Module + 'static, I: 'static>(
         });
     };
     let (step, total_steps) = (chain.progress.step, chain.progress.total_steps);
-    if let (Some(seed), Some(device)) =
-        (chain.evaluator.seed_of(step), chain.model.devices().first())
-    {
+    if let (Some(seed), Some(device)) = (
+        chain.evaluator.seed_of(step, chain.progress.pass),
+        chain.model.devices().first(),
+    ) {
         device.seed(seed);
     }
+    chain.progress.pass += 1;
     let run = Run {
         model: &chain.model,
         step,
@@ -224,10 +226,7 @@ pub(crate) fn backward<M: Module + 'static, I: 'static>(
     }
     let value = value_of(&loss)?;
     if !value.is_finite() {
-        return Err(Error::LossNotFinite {
-            step,
-            loss: f64::from(value),
-        });
+        return Err(Error::LossNotFinite { step, loss: value });
     }
     require_reached(chain)?;
     if !loss.is_tracked() {
@@ -235,8 +234,8 @@ pub(crate) fn backward<M: Module + 'static, I: 'static>(
     }
     chain.progress.record = Some(StepRecord {
         step: step + 1,
-        loss: f64::from(value),
-        task_loss: f64::from(task_value),
+        loss: value,
+        task_loss: task_value,
         learning_rate: 0.0,
         sparsity: 0.0,
     });
@@ -262,7 +261,7 @@ pub(crate) fn backward<M: Module + 'static, I: 'static>(
     Ok((loss.detach(), gradients))
 }
 
-fn value_of(loss: &Tensor<1>) -> Result<f32, Error> {
+fn value_of(loss: &Tensor<1>) -> Result<f64, Error> {
     if loss.dims() != [1] {
         return Err(Error::LossShape {
             found: loss.dims().to_vec(),
@@ -278,6 +277,7 @@ pub(crate) fn after_step<M: Module + 'static, I: 'static>(
     learning_rate: f64,
 ) -> Result<(), Error> {
     chain.progress.step += 1;
+    chain.progress.pass = 0;
     let (step, total_steps) = (chain.progress.step, chain.progress.total_steps);
     for algorithm in chain.algorithms.iter_mut().rev() {
         let run = Run {

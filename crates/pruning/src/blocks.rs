@@ -48,7 +48,9 @@ impl Blocks {
                 shape: shape.to_vec(),
             });
         }
-        let elements = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
+        let elements = shape
+            .iter()
+            .try_fold(1usize, |n, &size| n.checked_mul(size));
         if elements.is_none() {
             let shape = shape.to_vec();
             return Err(PruningError::TooLarge { shape });

@@ -10,13 +10,10 @@ use indexmap::{IndexMap, IndexSet};
 
 use crate::signal::GradientTerm;
 
-const STEPS: &str = "steps_collected";
-
 /// What a score has collected since the last decision.
 #[derive(Default)]
 pub(crate) struct Collected {
     sums: IndexMap<String, FlatTensor>,
-    steps: usize,
 }
 
 impl Collected {
@@ -24,18 +21,17 @@ impl Collected {
     pub(crate) fn add(&mut self, values: impl IntoIterator<Item = (String, FlatTensor)>) {
         for (path, value) in values {
             let sum = match self.sums.swap_remove(&path) {
-                Some(sum) => sum.values + value.values,
+                // A sum that was loaded may lie on another device of the model.
+                Some(sum) => sum.values.to_device(&value.values.device()) + value.values,
                 None => value.values,
             };
             let shape = value.shape;
             self.sums.insert(path, FlatTensor { values: sum, shape });
         }
-        self.steps += 1;
     }
 
     pub(crate) fn clear(&mut self) {
         self.sums.clear();
-        self.steps = 0;
     }
 
     pub(crate) fn sums(&self) -> &IndexMap<String, FlatTensor> {
@@ -44,7 +40,6 @@ impl Collected {
 
     pub(crate) fn save(&self) -> Result<AlgorithmState, Error> {
         let mut state = AlgorithmState::default();
-        state.values.insert(STEPS.to_string(), self.steps as f64);
         for (path, tensor) in &self.sums {
             let host = HostTensor {
                 values: tensor.to_vec()?,
@@ -57,11 +52,9 @@ impl Collected {
 
     /// What [`save`](Self::save) gave; `load` brings a tensor to its device.
     pub(crate) fn load(state: &AlgorithmState, load: impl Fn(&HostTensor) -> FlatTensor) -> Self {
-        let steps = state.values.get(STEPS).copied().unwrap_or_default();
         let tensors = state.tensors.iter();
         Self {
             sums: tensors.map(|(path, t)| (path.clone(), load(t))).collect(),
-            steps: steps as usize,
         }
     }
 }
@@ -107,7 +100,8 @@ pub(crate) fn weighted<M: Module>(
         let data = match weights.swap_remove(path) {
             Some(weight) => {
                 let values = weight.values.cast(FloatDType::F32);
-                let values = values.square() * sum.values.clone();
+                let sum = sum.values.clone().to_device(&values.device());
+                let values = values.square() * sum;
                 let shape = weight.shape;
                 FlatTensor { values, shape }.to_vec()?
             }

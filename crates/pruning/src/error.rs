@@ -188,7 +188,9 @@ pub enum PruningError {
     },
 
     /// A block has more dims than the target.
-    #[error("block {block:?} has more dims than the target of shape {shape:?}; give one size a dim")]
+    #[error(
+        "block {block:?} has more dims than the target of shape {shape:?}; give one size a dim"
+    )]
     BlockRank {
         /// The block found.
         block: Vec<i64>,
@@ -299,7 +301,9 @@ pub enum PruningError {
     },
 
     /// Alignments that wait for each other.
-    #[error("aligned to `{from}`, which is itself aligned in a circle; align one to another source")]
+    #[error(
+        "aligned to `{from}`, which is itself aligned in a circle; align one to another source"
+    )]
     AlignCycle {
         /// The source.
         from: String,

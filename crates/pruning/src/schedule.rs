@@ -9,6 +9,10 @@
 //! AGP:     goal * (1 - (1 - t / T)^3)
 //! ```
 //!
+//! A score that is collected over fewer steps than the interval is complete after the first steps of
+//! each interval, and masks are generated then: the goals of an update act so many steps later, those
+//! of the last update at once, on the score of the interval that ends.
+//!
 //! AGP prunes fast while redundant weights abound and slowly near the end, and is the usual choice.
 //!
 //! # References

@@ -75,7 +75,8 @@ pub struct PruningSettings {
     pub dependency_group_id: Option<String>,
     /// Into how many equal contiguous parts the scores of a group's members are split, each of
     /// which loses equally many blocks. A dependency group uses the least common multiple of its
-    /// members', in a global group each member has its own.
+    /// members', in a global group each member has its own. Channels that the graph couples in parts,
+    /// as grouped convolutions do, use the least common multiple of those and this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub internal_metric_block: Option<usize>,
     /// The number of blocks that stay is rounded up to a multiple of this; see
@@ -252,8 +253,9 @@ impl Settings for PruningSettings {
                 .or(keep(blocks, self.min_sparse_ratio)),
             global_group_id,
             dependency_group_id,
-            internal_metric_block: (over.internal_metric_block)
-                .or(self.internal_metric_block.filter(|_| blocks && (ranked || grouped))),
+            internal_metric_block: (over.internal_metric_block).or(self
+                .internal_metric_block
+                .filter(|_| blocks && (ranked || grouped))),
             round_to: over.round_to.or(self.round_to.filter(|_| blocks)),
             pattern: over
                 .pattern
@@ -266,11 +268,10 @@ impl Settings for PruningSettings {
     }
 
     fn validate(&self, layer: &LayerInfo, target: &Target) -> Result<(), String> {
-        // What follows another target needs no goal, and may carry shortcuts meant for that one.
-        let template = Self::template(layer, target);
-        if template.align.is_some() {
-            let settings = template.merge(self);
-            return settings.check().map_err(|error| error.to_string());
+        // What follows another target may carry shortcuts meant for that one; once they are taken out,
+        // `select` checks the rest.
+        if Self::template(layer, target).align.is_some() {
+            return self.check_ranges().map_err(|error| error.to_string());
         }
         self.check().map_err(|error| error.to_string())?;
         let Some(param) = target.param_name().and_then(|name| layer.param(name)) else {

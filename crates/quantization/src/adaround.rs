@@ -47,6 +47,7 @@ use crate::raw::raw;
 use crate::reconstruction::Samples;
 use crate::{
     ApplyMethod, PtqConfig, PtqQuantizer, QuantizationError, QuantizationSettings, blocks,
+    precision,
 };
 
 const NAME: &str = "AdaRoundQuantizer";
@@ -179,8 +180,9 @@ impl<M: Module + 'static, I: 'static> AdaRoundQuantizer<M, I> {
         }
         let learned = weight.simulate(rectified_sigmoid(v).greater_equal_elem(0.5).float());
         let better = samples.total(&learned)? < samples.total(&nearest)?;
+        let values = if better { learned } else { nearest };
         Ok(FlatTensor {
-            values: if better { learned } else { nearest },
+            values: precision::cast(values, precision::of(&raw.values)),
             shape: raw.shape.clone(),
         })
     }
@@ -240,7 +242,7 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for AdaRoundQuantizer<M, I
     }
 }
 
-/// A weight between its two neighbours on the grid.
+/// A weight between its two neighbours on the grid, in 32 bits.
 struct Weight {
     /// Positions on the grid, rounded down, and what was cut off.
     floor: Tensor<1>,
@@ -258,8 +260,9 @@ impl Weight {
         let (Some(scale), Some(zero_point)) = (state.scale, state.zero_point) else {
             return Err(QuantizationError::NothingObserved);
         };
-        let scale = blocks::spread(scale, &state.grid, &raw.shape)?;
-        let position = raw.values.clone() / scale.clone();
+        let scale = blocks::spread(precision::single(scale), &state.grid, &raw.shape)?;
+        let zero_point = precision::single(zero_point);
+        let position = precision::single(raw.values.clone()) / scale.clone();
         let floor = position.clone().floor();
         Ok(Self {
             fraction: position - floor.clone(),

@@ -26,7 +26,7 @@ use indexmap::IndexMap;
 
 use crate::observed::Observed;
 use crate::raw::raw;
-use crate::{ApplyMethod, QuantizationError, QuantizationSettings};
+use crate::{ApplyMethod, QuantizationError, QuantizationSettings, precision};
 
 /// The layers whose bias is corrected.
 #[derive(Debug)]
@@ -119,6 +119,7 @@ impl BiasCorrection {
             for bias in corrected.values_mut() {
                 let device = bias.values.device();
                 let difference = Tensor::from_data(TensorData::from(&difference[..]), &device);
+                let difference = precision::cast(difference, precision::of(&bias.values));
                 bias.values = bias.values.clone() + difference;
             }
             model = with_parameters(model, corrected.clone())?;

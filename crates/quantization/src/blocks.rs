@@ -132,6 +132,22 @@ pub(crate) fn spread(
     Ok(values.select(0, blocks))
 }
 
+/// Whether scales of the blocks `known` fit values with the blocks `found`.
+///
+/// # Errors
+///
+/// [`QuantizationError::OtherBlocks`], unless both are one block, whatever the rank: a layer may be
+/// called with tensors of several ranks.
+pub(crate) fn check_same(known: &Grid, found: &Grid) -> Result<(), QuantizationError> {
+    match known == found || (known.len() == 1 && found.len() == 1) {
+        true => Ok(()),
+        false => Err(QuantizationError::OtherBlocks {
+            expected: known.blocks().to_vec(),
+            found: found.blocks().to_vec(),
+        }),
+    }
+}
+
 /// A dimension, or several neighbouring ones that are reduced alike.
 struct Dim {
     /// Number of blocks along it.

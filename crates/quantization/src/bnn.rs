@@ -42,7 +42,9 @@ use crate::fixed::FixedGrid;
 use crate::fuse::Fusions;
 use crate::raw::raw;
 use crate::refuse::{refuse_blocks, refuse_method, refuse_observer};
-use crate::{ApplyMethod, QuantDtype, QuantScheme, QuantizationError, QuantizationSettings};
+use crate::{
+    ApplyMethod, QuantDtype, QuantScheme, QuantizationError, QuantizationSettings, precision,
+};
 
 const NAME: &str = "BnnQuantizer";
 
@@ -161,11 +163,12 @@ fn refuse_other_types(settings: &QuantizationSettings) -> Result<(), Quantizatio
     }
 }
 
-/// Gives the quantization of a target a binary type.
-pub(crate) fn binarize(claimed: &Claimed, dtype: QuantDtype) {
+/// Gives the quantization of a target a binary type, whatever its settings say.
+fn binarize(claimed: &Claimed, dtype: QuantDtype) {
     if let Some(state) = claimed.space.quantization() {
         claimed.space.set_quantization(Some(Quantization {
             dtype: dtype.to_string(),
+            scheme: QuantScheme::Symmetric.to_string(),
             qmin: dtype.qmin(),
             qmax: dtype.qmax(),
             ..state
@@ -175,7 +178,8 @@ pub(crate) fn binarize(claimed: &Claimed, dtype: QuantDtype) {
 
 /// 1 where a value is not negative, -1 elsewhere.
 pub(crate) fn sign(value: FlatTensor) -> FlatTensor {
-    let positive = value.values.greater_equal_elem(0.0).float();
+    let dtype = precision::of(&value.values);
+    let positive = precision::cast(value.values.greater_equal_elem(0.0).float(), dtype);
     FlatTensor {
         values: positive * 2.0 - 1.0,
         shape: value.shape,
@@ -325,10 +329,13 @@ mod tests {
 
     #[test]
     fn other_types_are_read_as_signs_if_wanted() {
-        let int8 = r#"[{"op_types": ["Linear"], "quant_dtype": "int8"}]"#;
+        let int8 = r#"[{"op_types": ["Linear"], "quant_dtype": "int8",
+            "quant_scheme": "affine"}]"#;
         let chain = fuse(any(), int8, BnnConfig::new().with_any_dtype(true)).unwrap();
         let calibration = chain.calibration().unwrap();
         assert_eq!(calibration.len(), 6);
-        assert!(calibration.values().all(|entry| entry.dtype == "int1"));
+        let found = calibration.values();
+        let mut found = found.map(|entry| (entry.dtype.as_str(), entry.scheme.as_str()));
+        assert!(found.all(|found| found == ("int1", "symmetric")));
     }
 }

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use burn::module::Module;
+use burn::tensor::FloatDType;
 use burn_compress_core::config::{ConfigList, Selected};
 use burn_compress_core::layer::LayerInfo;
 use burn_compress_core::{Compressor, Error, Mode, Quantization, Target, TargetId, TargetSpace};
+use indexmap::IndexMap;
 
 use crate::fuse::{self, Fusions};
-use crate::{ApplyMethod, QuantizationError, QuantizationSettings};
+use crate::raw::raw;
+use crate::{ApplyMethod, QuantizationError, QuantizationSettings, precision};
 
 /// A target of a quantizer.
 #[derive(Debug)]
@@ -17,6 +20,8 @@ pub(crate) struct Claimed {
     pub(crate) layer: LayerInfo,
     pub(crate) settings: QuantizationSettings,
     pub(crate) method: ApplyMethod,
+    /// The precision of a parameter; that of an input or output shows in the forward pass.
+    pub(crate) precision: Option<FloatDType>,
 }
 
 impl Claimed {
@@ -24,6 +29,7 @@ impl Claimed {
         selected: Selected<QuantizationSettings>,
         space: Arc<TargetSpace>,
         method: ApplyMethod,
+        precision: Option<FloatDType>,
     ) -> Self {
         let Selected {
             layer, settings, ..
@@ -43,6 +49,7 @@ impl Claimed {
             layer,
             settings,
             method,
+            precision,
         }
     }
 
@@ -89,7 +96,12 @@ pub(crate) fn claim<M: Module + 'static, I: 'static, T>(
     inspect: impl Fn(&Selected<QuantizationSettings>) -> Result<T, QuantizationError>,
 ) -> Result<(Vec<(Claimed, T)>, Fusions), Error> {
     let mut selected = config.select(compressor.layers())?;
-    let inspected = selected.iter().map(inspect);
+    let inspected = selected.iter().map(|one| {
+        inspect(one).map_err(|source| QuantizationError::Target {
+            target: one.id().to_string(),
+            source: Box::new(source),
+        })
+    });
     let inspected: Result<Vec<T>, _> = inspected.collect();
     let inspected = inspected.map_err(error_of(name))?;
     fuse::refuse_folded(compressor, &selected).map_err(error_of(name))?;
@@ -97,10 +109,15 @@ pub(crate) fn claim<M: Module + 'static, I: 'static, T>(
     let ids: Vec<TargetId> = selected.iter().map(Selected::id).collect();
     let spaces = compressor.claim(Mode::Quantization, &ids)?;
     fusions.start(compressor)?;
-    let claimed = selected
-        .into_iter()
-        .zip(spaces)
-        .map(|(selected, space)| Claimed::new(selected, space, method));
+    let params: Vec<TargetId> = ids.into_iter().filter(|id| id.target.is_param()).collect();
+    let params = raw(compressor.model(), &params).into_iter();
+    let params: IndexMap<TargetId, FloatDType> = params
+        .map(|(id, values)| (id, precision::of(&values.values)))
+        .collect();
+    let claimed = selected.into_iter().zip(spaces).map(|(selected, space)| {
+        let precision = params.get(space.id()).copied();
+        Claimed::new(selected, space, method, precision)
+    });
     Ok((claimed.zip(inspected).collect(), fusions))
 }
 

@@ -83,13 +83,13 @@ pub enum QuantizationError {
         expected: &'static str,
     },
 
-    /// A learned scale belongs to a block, and the blocks are others than at its start.
+    /// A scale belongs to a block, and the blocks are others than those that were seen first.
     #[error(
-        "the values have {found:?} blocks, the learned scales {expected:?}: use a granularity \
-         whose number of blocks does not depend on the batch"
+        "the values have {found:?} blocks, the scales {expected:?}: use a granularity whose number \
+         of blocks does not depend on the batch, and that is the same wherever the layer is called"
     )]
     OtherBlocks {
-        /// The number of blocks along each dimension at the start.
+    /// The number of blocks along each dimension at first.
         expected: Vec<usize>,
         /// The number of blocks along each dimension now.
         found: Vec<usize>,
@@ -133,6 +133,15 @@ pub enum QuantizationError {
     Backend {
         /// The device of the model.
         device: String,
+    },
+
+    /// The settings of one target cannot be used.
+    #[error("`{target}`: {source}")]
+    Target {
+        /// The target, `conv1.weight`.
+        target: String,
+        /// What is wrong with its settings.
+        source: Box<QuantizationError>,
     },
 
     /// Nothing was observed, so there is no range to quantize.

@@ -95,22 +95,38 @@ pub fn batch_statistics<const D: usize>(output: Tensor<D>) -> (Tensor<1>, Tensor
     (mean.reshape([channels]), variance.reshape([channels]))
 }
 
-/// What is left of the norm: it only adds what its host could not take up.
+/// The bias of the host and what is left of the norm, which only adds what its host could not take
+/// up.
 ///
 /// A host with a bias takes up everything. One without leaves the folded bias to the norm, as its
-/// `beta`.
-pub(crate) fn remainder(norm: &Norm, folded_bias: Tensor<1>, host_has_bias: bool) -> Norm {
+/// mean: a mask may remove its `beta`, but never its mean. Channels whose factor is zero are those
+/// of the norm alone, `beta`, since a mask that removes their `gamma` would remove what the host
+/// gives them.
+pub(crate) fn remainder(
+    norm: &Norm,
+    folded_bias: Tensor<1>,
+    host_has_bias: bool,
+) -> (Tensor<1>, Norm) {
     let zero = norm.mean.zeros_like();
-    Norm {
+    let cut = norm.gamma.as_ref().map(|gamma| gamma.clone().equal_elem(0.0));
+    let keep = |values: Tensor<1>| match &cut {
+        Some(cut) => values.mask_fill(cut.clone(), 0.0),
+        None => values,
+    };
+    let own = norm.beta.as_ref().map(|beta| beta.clone() - keep(beta.clone()));
+    let bias = keep(folded_bias);
+    let mean = match host_has_bias {
+        true => zero.clone(),
+        false => bias.clone().neg(),
+    };
+    let left = Norm {
         gamma: Some(zero.ones_like()),
-        beta: Some(match host_has_bias {
-            true => zero.clone(),
-            false => folded_bias,
-        }),
-        mean: zero.clone(),
+        beta: Some(own.unwrap_or_else(|| zero.clone())),
+        mean,
         variance: zero.full_like(1.0 - norm.epsilon),
         epsilon: norm.epsilon,
-    }
+    };
+    (bias, left)
 }
 
 /// Folds the parameters of one host.
@@ -233,12 +249,27 @@ pub(crate) mod tests {
     #[test]
     fn what_is_left_of_a_norm_only_shifts() {
         let folded = vector([7.0, 8.0]);
-        for (has_bias, beta) in [(true, [0.0, 0.0]), (false, [7.0, 8.0])] {
-            let left = remainder(&norm(), folded.clone(), has_bias);
+        for (has_bias, mean) in [(true, [0.0, 0.0]), (false, [-7.0, -8.0])] {
+            let (bias, left) = remainder(&norm(), folded.clone(), has_bias);
+            assert_eq!(host(bias), [7.0, 8.0]);
             assert_eq!(host(left.gamma.clone().unwrap()), [1.0, 1.0]);
-            assert_eq!(host(left.beta.clone().unwrap()), beta);
+            assert_eq!(host(left.beta.clone().unwrap()), [0.0, 0.0]);
             assert_eq!(host(factor(&left)), [1.0, 1.0]);
-            assert_eq!(host(left.mean), [0.0, 0.0]);
+            assert_eq!(host(left.mean), mean);
+        }
+    }
+
+    #[test]
+    fn channels_without_a_factor_are_left_to_the_norm() {
+        let norm = Norm {
+            gamma: Some(vector([2.0, 0.0])),
+            ..norm()
+        };
+        for (has_bias, mean) in [(true, [0.0, 0.0]), (false, [-7.0, 0.0])] {
+            let (bias, left) = remainder(&norm, vector([7.0, 1.0]), has_bias);
+            assert_eq!(host(bias), [7.0, 0.0]);
+            assert_eq!(host(left.beta.unwrap()), [0.0, 1.0]);
+            assert_eq!(host(left.mean), mean);
         }
     }
 

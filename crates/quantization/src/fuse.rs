@@ -17,13 +17,13 @@ use burn::tensor::Tensor;
 use burn_compress_core::config::Selected;
 use burn_compress_core::layer::LayerInfo;
 use burn_compress_core::{
-    Compressor, Error, FlatTensor, Fold, Folding, Mode, Norm, Target, TargetId, parameters,
+    Compressor, Error, FlatTensor, Fold, Folding, Mode, Norm, Target, TargetId,
 };
-use indexmap::{IndexMap, IndexSet};
+use indexmap::IndexMap;
 
 use crate::claim::error_of;
 use crate::fold::{BatchNormFold, remainder};
-use crate::raw::raw;
+use crate::raw::{raw, simulated};
 use crate::{QuantizationError, QuantizationSettings};
 
 use search::Search;
@@ -217,13 +217,10 @@ fn finished<M: Module>(
         names.iter().map(|name| id(layer, name)).collect()
     };
     let statistics = ["gamma", "beta", "running_mean", "running_var"];
-    let all = [
-        ids(&host.path, &["weight", "bias"]),
-        ids(folding.norm(), &statistics),
-    ];
-    let paths: IndexSet<String> = all.concat().iter().map(TargetId::to_string).collect();
-    let mut found = parameters(model, &paths);
-    let mut take = |id: &TargetId| found.swap_remove(&id.to_string());
+    let mut found = raw(model, &ids(&host.path, &["weight", "bias"]));
+    // Masks of the norm act before it is folded, those of the host on what was folded.
+    found.extend(simulated(model, &ids(folding.norm(), &statistics)));
+    let mut take = |id: &TargetId| found.swap_remove(id);
     let missing = |target: TargetId| Error::UnknownTarget {
         target,
         reason: "the model does not visit such a parameter".to_string(),
@@ -244,12 +241,11 @@ fn finished<M: Module>(
     let weight = take(&weight_id).ok_or_else(|| missing(weight_id.clone()))?;
     let own = take(&bias_id).map(|flat| flat.values);
     let has_bias = own.is_some();
-    let bias = fold.bias(own, &norm);
+    let (bias, left) = remainder(&norm, fold.bias(own, &norm), has_bias);
     let mut values = IndexMap::from([(weight_id, fold.weight(weight, &norm))]);
     if has_bias {
-        values.insert(bias_id, FlatTensor::new(bias.clone()));
+        values.insert(bias_id, FlatTensor::new(bias));
     }
-    let left = remainder(&norm, bias, has_bias);
     let left = [left.gamma, left.beta, Some(left.mean), Some(left.variance)];
     for (name, value) in statistics.into_iter().zip(left) {
         if let Some(value) = value {

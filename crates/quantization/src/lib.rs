@@ -38,6 +38,7 @@ pub mod lsq;
 pub mod lsq_plus;
 mod observed;
 pub mod observer;
+mod precision;
 #[cfg(test)]
 mod properties;
 mod ptq;

@@ -45,8 +45,9 @@ pub fn parameters(
             (scale, zero_point)
         }
         QuantScheme::Affine => {
-            let width = maximum - minimum.clone();
-            let scale = (width / (qmax - qmin)).clamp_min(f32::EPSILON);
+            // In halves, since the width of a finite range may be infinite.
+            let width = maximum * 0.5 - minimum.clone() * 0.5;
+            let scale = (width / ((qmax - qmin) / 2.0)).clamp_min(f32::EPSILON);
             let zero_point = (minimum / scale.clone()).round().neg() + qmin;
             (scale, zero_point.clamp(qmin, qmax))
         }
@@ -84,7 +85,8 @@ pub fn host_parameters(
             (scale, middle(dtype))
         }
         QuantScheme::Affine => {
-            let scale = ((maximum - minimum) / (qmax - qmin)).max(f32::EPSILON);
+            let width = maximum * 0.5 - minimum * 0.5;
+            let scale = (width / ((qmax - qmin) / 2.0)).max(f32::EPSILON);
             let zero_point = qmin - (minimum / scale).round_ties_even();
             (scale, zero_point.clamp(qmin, qmax))
         }
@@ -176,6 +178,9 @@ mod tests {
     #[case("uint1", QuantScheme::Affine, 1.0, 3.0, 3.0, 0.0)]
     #[case("uint1", QuantScheme::Affine, -3.0, 1.0, 4.0, 1.0)]
     #[case("int8", QuantScheme::Affine, 0.0, 0.0, f32::EPSILON, -127.0)]
+    // 4e38 is infinite, but a 254th of it is not.
+    #[case("int8", QuantScheme::Affine, -2e38, 2e38, 2e38 / 127.0, 0.0)]
+    #[case("int8", QuantScheme::Symmetric, -3e38, 3e38, 3e38 / 127.0, 0.0)]
     fn worked_by_hand(
         #[case] dtype: &str,
         #[case] scheme: QuantScheme,

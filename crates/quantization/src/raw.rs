@@ -1,4 +1,4 @@
-//! Raw parameters by target.
+//! Parameters by target.
 
 use burn::module::Module;
 use burn_compress_core::{FlatTensor, TargetId, parameters};
@@ -12,4 +12,9 @@ pub(crate) fn raw<M: Module>(model: &M, ids: &[TargetId]) -> IndexMap<TargetId, 
     values
         .map(|(path, value)| (ids[&path].clone(), value))
         .collect()
+}
+
+/// The values of these parameters as the model computes with them.
+pub(crate) fn simulated<M: Module>(model: &M, ids: &[TargetId]) -> IndexMap<TargetId, FlatTensor> {
+    raw(&model.valid().materialize(), ids)
 }

@@ -8,7 +8,7 @@ use burn_compress_core::{
     Error, Evaluator, FlatTensor, Mask, MaskMethod, Target, TargetId, edit_layers, tap,
 };
 
-use crate::{QuantizationError, blocks};
+use crate::{QuantizationError, blocks, precision};
 
 /// A layer that can be run with another weight.
 #[derive(Clone, Debug)]
@@ -111,6 +111,7 @@ impl Samples {
         let device = recorded[0].0.values.device();
         let spread = |mask: &Mask| {
             let values = Tensor::from_data(TensorData::from(mask.values()), &device);
+            let values = precision::single(values);
             let grid = burn_compress_core::Grid::new(mask.shape());
             Ok((mask.method(), blocks::spread(values, &grid, shape)?))
         };
@@ -138,9 +139,11 @@ impl Samples {
             Some((MaskMethod::Add, mask)) => weight + (mask.clone() - 1.0) * 1000.0,
         };
         let (x, wanted) = &self.batches[batch % self.batches.len()];
+        let weight = precision::cast(weight, precision::of(&x.values));
         let (output, channels) = self.operation.forward(x, weight);
         let positions = output.dims()[0] / channels.max(1);
-        (output - wanted.values.clone()).square().sum() / positions as f64
+        let difference = precision::single(output - wanted.values.clone());
+        difference.square().sum() / positions as f64
     }
 
     /// The distance of all batches.

@@ -191,7 +191,7 @@ fn transposed_bias() {
         .with_data(move |_| vec![crate::fold::tests::spread([2, 4, 3, 3], 5, (-1.0, 1.0))])
         .with_loss(|m: &Up, x: &Tensor<4>| {
             let y = m.up.forward(x.clone());
-            m.conv.forward(y.reshape([2, 1, 6, 6, 6])).square().mean()
+            m.conv.forward(y.reshape([2, 1, 6, 4, 4])).square().mean()
         });
     let json = r#"[{"op_types": ["ConvTranspose2d", "Conv3d"], "target_names": ["weight", "bias"], "quant_dtype": "int3", "granularity": "out_channel"}]"#;
     let chain = PtqQuantizer::from_compressor(Compressor::from_model(model, evaluator), &rules(json), PtqConfig::new().with_bias_correction(true)).unwrap();

@@ -137,10 +137,13 @@ pub fn nothing_changes_at_the_end(build: impl Fn() -> Chain) {
     assert_eq!(floats(after.model().forward(x)), before);
 }
 
-/// The error of this crate inside of one of the core.
+/// The error of this crate inside of one of the core, whatever the target.
 pub fn cause(error: Error) -> QuantizationError {
-    match error {
-        Error::Algorithm { source, .. } => *source.downcast().unwrap(),
-        other => panic!("{other}"),
+    let Error::Algorithm { source, .. } = error else {
+        panic!("{error}");
+    };
+    match *source.downcast().unwrap() {
+        QuantizationError::Target { source, .. } => *source,
+        other => other,
     }
 }

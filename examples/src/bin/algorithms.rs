@@ -15,7 +15,8 @@ use burn::tensor::Device;
 use burn_compress::distillation::registry::{Lesson, Needs, distillers};
 use burn_compress::prelude::*;
 use burn_compress::pruning::registry::{Needs as Score, pruners};
-use burn_compress::quantization::registry::{Fuse, quantizers};
+use burn_compress::quantization::QuantDtype;
+use burn_compress::quantization::registry::quantizers;
 use burn_compress_examples::cli::DeviceName;
 use burn_compress_examples::digits::{Augmentation, Digits, DigitsBatch};
 use burn_compress_examples::pipeline::Setup;
@@ -42,6 +43,8 @@ struct Args {
     #[arg(long, value_enum, default_value_t = DeviceName::Flex)]
     device: DeviceName,
 }
+
+type Chain = Compressor<DigitsResNet, DigitsBatch>;
 
 const SPARSITY: f64 = 0.8;
 /// Steps over which a pruner collects its score.
@@ -118,22 +121,29 @@ fn main() -> anyhow::Result<()> {
     for quantizer in quantizers::<DigitsResNet, DigitsBatch>() {
         let steps = if quantizer.trains { args.steps } else { 0 };
         row(&args, quantizer.name, &setups, &WIDTHS, |setup, &width| {
-            quantized(setup, quantizer.name, width, steps, quantizer.fuse)
+            let config = quantization(quantizer.name, width);
+            quantized(setup, &config, steps, quantizer.fuse)
         })?;
     }
-    let rounded = "DoReFaQuantizer, gradients as the weight";
-    row(&args, rounded, &setups, &WIDTHS, |setup, &width| {
-        quantized(
-            setup,
-            "DoReFaQuantizer",
-            width,
-            args.steps,
-            |chain, config| {
-                let options = DoReFaConfig::new().with_gradients(GradientDtype::OfWeight);
+    let rounded = [
+        (
+            "DoReFaQuantizer, gradients of 8 bits",
+            GradientDtype::Dtype(QuantDtype::INT8),
+        ),
+        (
+            "DoReFaQuantizer, gradients as the weight",
+            GradientDtype::OfWeight,
+        ),
+    ];
+    for (name, gradients) in rounded {
+        row(&args, name, &setups, &WIDTHS, |setup, &width| {
+            let config = quantization("DoReFaQuantizer", width);
+            quantized(setup, &config, args.steps, |chain, config| {
+                let options = DoReFaConfig::new().with_gradients(gradients);
                 DoReFaQuantizer::from_compressor(chain, config, options)
-            },
-        )
-    })?;
+            })
+        })?;
+    }
 
     println!("\n| distiller | a quarter of the width |\n|---|---|");
     row(
@@ -167,13 +177,12 @@ fn main() -> anyhow::Result<()> {
 /// The accuracy of the dense network after a quantizer.
 fn quantized(
     setup: &Setup,
-    name: &str,
-    width: Width,
+    config: &str,
     steps: u64,
-    fuse: Fuse<DigitsResNet, DigitsBatch>,
+    fuse: impl Fn(Chain, &ConfigList<QuantizationSettings>) -> Result<Chain, burn_compress::Error>,
 ) -> anyhow::Result<f64> {
     let chain = Compressor::from_model(setup.dense.clone(), setup.evaluator(setup.steps)?);
-    let config = ConfigList::from_json(&quantization(name, width))?;
+    let config = ConfigList::from_json(config)?;
     let compressed = fuse(chain, &config)?.compress(Budget::steps(steps as usize))?;
     Ok(accuracy(compressed.model(), &setup.digits.test))
 }

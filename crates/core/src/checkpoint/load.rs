@@ -245,4 +245,5 @@ fn restore_progress<M: Module + 'static, I: 'static>(
     progress.prepared = header.prepared;
     progress.history = history;
     progress.record = None;
+    progress.pass = 0;
 }

@@ -96,21 +96,17 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     /// A target that cannot be attached, see [`watch`](Self::watch), or a mask of another shape;
     /// nothing is changed then.
     pub fn update_masks(&mut self, masks: &Masks) -> Result<(), Error> {
-        let targets: Vec<TargetId> = masks.keys().cloned().collect();
-        self.attach(&targets, Some(Mode::Pruning))?;
-        let before: Vec<_> = targets.iter().map(|id| self.spaces[id].mask()).collect();
         for (id, mask) in masks {
-            if let Err(error) = self.spaces[id].set_mask(Some(mask.clone())) {
-                for (id, mask) in targets.iter().zip(before) {
-                    // What was there fitted, so it fits again.
-                    let _ = self.spaces[id].set_mask(mask);
-                }
-                return Err(error);
+            if let Some(shape) = self.shape_of(id)? {
+                mask.check_shape(id, &shape)?;
             }
         }
-        targets
-            .iter()
-            .for_each(|id| self.spaces[id].claim(Mode::Pruning));
+        let targets: Vec<TargetId> = masks.keys().cloned().collect();
+        self.attach(&targets, Some(Mode::Pruning))?;
+        for (id, mask) in masks {
+            self.spaces[id].set_mask(Some(mask.clone()))?;
+            self.spaces[id].claim(Mode::Pruning);
+        }
         Ok(())
     }
 
@@ -134,31 +130,30 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         let device = device.without_autodiff();
         let mut states = IndexMap::new();
         for (id, entry) in calibration {
-            let state =
-                entry
-                    .to_quantization(&device)
-                    .map_err(|reason| Error::InvalidCalibration {
-                        target: id.clone(),
-                        reason,
-                    })?;
-            states.insert(id.clone(), state);
-        }
-        let targets: Vec<TargetId> = states.keys().cloned().collect();
-        self.attach(&targets, Some(Mode::Quantization))?;
-        for (id, entry) in calibration {
-            let fits = self.spaces[id]
-                .shape()
-                .map(|shape| entry.check_shape(&shape));
-            fits.unwrap_or(Ok(()))
+            let shape = self.shape_of(id)?;
+            let state = shape
+                .map_or(Ok(()), |shape| entry.check_shape(&shape))
+                .and_then(|()| entry.to_quantization(&device))
                 .map_err(|reason| Error::InvalidCalibration {
                     target: id.clone(),
                     reason,
                 })?;
+            states.insert(id.clone(), state);
         }
+        let targets: Vec<TargetId> = states.keys().cloned().collect();
+        self.attach(&targets, Some(Mode::Quantization))?;
         for (id, state) in states {
             self.spaces[&id].set_quantization(Some(state));
             self.spaces[&id].claim(Mode::Quantization);
         }
         Ok(())
+    }
+    /// The shape of a target, also of one that nobody has claimed; none of an input or output that
+    /// no pass has reached.
+    fn shape_of(&self, id: &TargetId) -> Result<Option<Vec<usize>>, Error> {
+        match self.spaces.get(id) {
+            Some(space) => Ok(space.shape()),
+            None => attach::shape_of(&self.layers, id),
+        }
     }
 }

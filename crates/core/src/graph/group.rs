@@ -320,16 +320,27 @@ impl fmt::Display for ChannelGraph {
 }
 
 /// The dimension of a port that carries channels: the second of a feature map, otherwise the last.
+///
+/// A dimension whose channels must all stay, as the places of a sequence with learned positions, is
+/// taken only where there is no other.
 fn port(analysis: &Analysis, value: &Value) -> Option<(usize, Vec<Label>)> {
     let labels = &analysis.labels;
-    let carries = |dim: usize| {
+    let carries = |&dim: &usize| {
         let axis = value.axes.get(dim).and_then(Option::as_ref);
         axis.is_some_and(|axis| !axis.labels.iter().flatten().any(|&a| labels.is_hidden(a)))
     };
-    let rank = value.shape.len();
-    let dim = match rank >= 3 && carries(1) {
-        true => 1,
-        false => (0..rank).rev().find(|&dim| carries(dim))?,
+    let is_free = |&dim: &usize| {
+        let axis = value.axes[dim].iter();
+        let mut atoms = axis.flat_map(|axis| axis.labels.iter().flatten());
+        atoms.any(|&atom| labels.protected(atom).is_none())
     };
+    let rank = value.shape.len();
+    let second = (rank >= 3).then_some(1);
+    let dims: Vec<usize> = second
+        .into_iter()
+        .chain((0..rank).rev())
+        .filter(carries)
+        .collect();
+    let dim = *dims.iter().find(|dim| is_free(dim)).or(dims.first())?;
     Some((dim, value.axes[dim].as_ref()?.labels.clone()))
 }

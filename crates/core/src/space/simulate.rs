@@ -9,12 +9,12 @@
 //! Quantize, mask and last are the stages in whose place a [`Transform`] may stand. Observers follow
 //! the values in training alone.
 
-use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use super::{Failure, Inner, TargetSpace};
 use crate::block::Grid;
 use crate::fake_quantize::{binarize, fake_quantize};
-use crate::flat::FlatTensor;
+use crate::flat::{FlatTensor, in_dtype};
 use crate::transform::Transform;
 
 impl TargetSpace {
@@ -126,6 +126,14 @@ fn transformed<const D: usize>(
         .reshape(dims)
 }
 
+/// The type in which values of two types are computed with, at least `f32`.
+fn wider(a: DType, b: DType) -> DType {
+    match [a, b].contains(&DType::F64) {
+        true => DType::F64,
+        false => DType::F32,
+    }
+}
+
 impl Inner {
     fn quantize<const D: usize>(&mut self, value: Tensor<D>) -> Tensor<D> {
         let Some(quantization) = &self.quantization else {
@@ -139,12 +147,20 @@ impl Inner {
         let binary = quantization.is_binary();
         let device = value.device().without_autodiff();
         let dims = value.dims();
-        let scale = self.expand(scale.to_device(&device), &grid, dims, &device);
-        if binary {
-            return binarize(value, scale, gradient);
-        }
-        let zero_point = self.expand(zero_point.to_device(&device), &grid, dims, &device);
-        fake_quantize(value, scale, zero_point, qmin, qmax, gradient)
+        // Halves have too few digits to tell neighbouring integers of 8 bits apart.
+        let (given, wide) = (value.dtype(), wider(value.dtype(), scale.dtype()));
+        let value = in_dtype(value, wide);
+        let scale = in_dtype(scale.to_device(&device), wide);
+        let scale = self.expand(scale, &grid, dims, &device);
+        let rounded = match binary {
+            true => binarize(value, scale, gradient),
+            false => {
+                let zero_point = in_dtype(zero_point.to_device(&device), wide);
+                let zero_point = self.expand(zero_point, &grid, dims, &device);
+                fake_quantize(value, scale, zero_point, qmin, qmax, gradient)
+            }
+        };
+        in_dtype(rounded, given)
     }
 
     /// Brings one value per block to a shape that broadcasts against the target.
@@ -188,7 +204,7 @@ impl Inner {
         let device = value.device().without_autodiff();
         let shape: [usize; D] =
             std::array::from_fn(|dim| self.mask.as_ref().map_or(1, |m| m.shape()[dim]));
-        let values = self.mask_on(&device)?;
+        let values = in_dtype(self.mask_on(&device)?, value.dtype());
         let dims = value.dims();
         Some(
             values
@@ -205,10 +221,7 @@ impl Inner {
         };
         let Some(mask) = &self.mask else { return value };
         let shape: [usize; D] = std::array::from_fn(|dim| mask.shape()[dim]);
-        let values = match value.dtype() == values.dtype() {
-            true => values,
-            false => values.cast(FloatDType::from(value.dtype())),
-        };
+        let values = in_dtype(values, value.dtype());
         mask.method().apply(value, values.reshape(shape))
     }
 

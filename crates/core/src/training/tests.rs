@@ -189,3 +189,61 @@ fn new_values_must_fill_their_shape() {
         "{error}"
     );
 }
+
+#[test]
+fn each_accumulated_batch_draws_its_own_random_numbers() {
+    let random = |model: &Linear, batch: &Tensor<2>| {
+        let noise = batch.random_like(burn::tensor::Distribution::Default);
+        model.forward(noise).mean()
+    };
+    let evaluator = || Evaluator::new().with_seed(7).with_loss(random);
+    let mut chain = Compressor::from_model(chain().unwrap_model(), evaluator());
+    let batch = Tensor::<2>::ones([4, 2], &Device::flex());
+    let mut losses = || {
+        let mut loss = || backward(&mut chain, &batch).unwrap().0.into_scalar::<f32>();
+        let first = [loss(), loss(), loss()];
+        after_step(&mut chain, 0.1).unwrap();
+        first
+    };
+    let (first, second) = (losses(), losses());
+    let all: Vec<f32> = first.into_iter().chain(second).collect();
+    for (i, loss) in all.iter().enumerate() {
+        assert!(!all[..i].contains(loss), "{all:?}");
+    }
+    // A step that is made again draws the same.
+    chain.progress.step = 0;
+    let again = backward(&mut chain, &batch).unwrap().0.into_scalar::<f32>();
+    assert_eq!(again, first[0]);
+}
+
+#[test]
+fn losses_are_recorded_as_precisely_as_they_are() {
+    let precise = |model: &Linear, batch: &Tensor<2>| {
+        let loss = model.forward(batch.clone()).mean();
+        loss.cast(burn::tensor::FloatDType::F64) * 0.1
+    };
+    let chain = chain();
+    let evaluator = chain.evaluator().clone().with_loss(precise);
+    let compressed = Compressor::from_model(chain.unwrap_model(), evaluator)
+        .compress(Budget::steps(1))
+        .unwrap();
+    // 1 * 0.5 + 2 * 1.5 is exact, a tenth of it is not.
+    assert_eq!(compressed.history().steps[0].loss, 3.5 * 0.1);
+}
+
+#[test]
+fn frozen_parameters_stay_as_they_are() {
+    let chain = chain();
+    let evaluator = chain.evaluator().clone();
+    let mut model = chain.unwrap_model();
+    let device = Device::flex();
+    let bias = Param::from_data(TensorData::from([0.25]), &device);
+    model.bias = Some(bias.set_require_grad(false));
+    let compressed = Compressor::from_model(model, evaluator)
+        .compress(Budget::steps(1))
+        .unwrap();
+    let model = compressed.unwrap_model();
+    assert_weight(&model, [0.4, 1.3]);
+    let bias: f32 = model.bias.unwrap().base().into_scalar();
+    assert_eq!(bias, 0.25);
+}

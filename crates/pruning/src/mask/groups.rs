@@ -20,6 +20,63 @@ pub(super) fn dependency<K: Clone + Eq + Hash + Display>(
     let ratio = agreed(group, members, "sparse_ratio", |s| s.sparse_ratio)?;
     let threshold = agreed(group, members, "sparse_threshold", |s| s.sparse_threshold)?;
     let first = members[0];
+    let parts = agreed_parts(group, members)?;
+    let count = first.blocks.count();
+    let size = count / parts;
+
+    let means = mean_scores(members, count);
+    // Infinities of both signs have no mean.
+    if let Some(block) = means.iter().position(|mean| mean.is_nan()) {
+        return Err(PruningError::NotANumber { block }.at(&first.key));
+    }
+    let pruned = |range: std::ops::Range<usize>| -> Vec<bool> {
+        range
+            .map(|i| {
+                members
+                    .iter()
+                    .all(|m| m.pruned.as_ref().is_some_and(|p| p[i]))
+            })
+            .collect()
+    };
+    let rankings: Vec<Ranking> = (0..parts)
+        .map(|p| p * size..(p + 1) * size)
+        .map(|range| Ranking::new(means[range.clone()].to_vec(), Some(&pruned(range))))
+        .collect();
+
+    let removed = match (ratio, threshold) {
+        (Some(ratio), _) => part(size, within_all(group, members, ratio)?),
+        // Equally many in each part: as many as lie below the threshold in every one of them.
+        (None, Some(threshold)) => {
+            let below = rankings.iter().map(|r| r.below(threshold)).min();
+            let below = below.unwrap_or(0);
+            let sparsity = below as f64 / size as f64;
+            let allowed = within_all(group, members, sparsity)?;
+            if allowed == sparsity {
+                below
+            } else {
+                part(size, allowed)
+            }
+        }
+        (None, None) => return Err(PruningError::NoGoal.at(&first.key)),
+    };
+    let removed = removed.min(config.removable(size));
+    let multiples = members.iter().filter_map(|m| m.settings.round_to);
+    let multiple = multiples.fold(1, lcm);
+    // So many in each part that all parts together keep a multiple.
+    let removed = rounded(removed, size, multiple / gcd(multiple, parts));
+    Ok(rankings
+        .iter()
+        .flat_map(|r| r.without_smallest(removed))
+        .collect())
+}
+
+/// The number of parts that lose equally many blocks, after a check that all members have the same
+/// grid and that the parts tile it.
+fn agreed_parts<K: Clone + Eq + Hash + Display>(
+    group: &str,
+    members: &[&MaskTarget<K>],
+) -> Result<usize, PruningError> {
+    let first = members[0];
     let grid = first.blocks.squeezed_grid();
     for member in members {
         let found = member.blocks.squeezed_grid();
@@ -47,57 +104,7 @@ pub(super) fn dependency<K: Clone + Eq + Hash + Display>(
             return Err(error.at(&member.key));
         }
     }
-    let size = count / parts;
-
-    let means = mean_scores(members, count);
-    // Infinities of both signs have no mean.
-    if let Some(block) = means.iter().position(|mean| mean.is_nan()) {
-        return Err(PruningError::NotANumber { block }.at(&first.key));
-    }
-    let pruned = |range: std::ops::Range<usize>| -> Vec<bool> {
-        range
-            .map(|i| {
-                members
-                    .iter()
-                    .all(|m| m.pruned.as_ref().is_some_and(|p| p[i]))
-            })
-            .collect()
-    };
-    let rankings: Vec<Ranking> = (0..parts)
-        .map(|p| p * size..(p + 1) * size)
-        .map(|range| Ranking::new(means[range.clone()].to_vec(), Some(&pruned(range))))
-        .collect();
-
-    let removed = match (ratio, threshold) {
-        (Some(ratio), _) => part(size, within_all(group, members, ratio)?),
-        // Equally many in each part: as many as lie below the threshold in every one of them.
-        (None, Some(threshold)) => {
-            let below = rankings
-                .iter()
-                .map(|r| r.below(threshold))
-                .min()
-                .unwrap_or(0);
-            let sparsity = below as f64 / size as f64;
-            let allowed = within_all(group, members, sparsity)?;
-            if allowed == sparsity {
-                below
-            } else {
-                part(size, allowed)
-            }
-        }
-        (None, None) => return Err(PruningError::NoGoal.at(&first.key)),
-    };
-    let removed = removed.min(config.removable(size));
-    let multiple = members
-        .iter()
-        .filter_map(|m| m.settings.round_to)
-        .fold(1, lcm);
-    // So many in each part that all parts together keep a multiple.
-    let removed = rounded(removed, size, multiple / gcd(multiple, parts));
-    Ok(rankings
-        .iter()
-        .flat_map(|r| r.without_smallest(removed))
-        .collect())
+    Ok(parts)
 }
 
 /// The masks of a global group, in the order of its members.

@@ -1,7 +1,7 @@
 use super::*;
-use crate::{Align, Schedule};
-use burn_compress_core::target::Target;
-use proptest::prelude::*;
+
+mod alignments;
+mod properties;
 
 type Test = Result<(), PruningError>;
 
@@ -23,23 +23,8 @@ fn threshold(threshold: f64) -> PruningSettings {
     }
 }
 
-fn follow() -> PruningSettings {
-    PruningSettings {
-        align: Some(Align {
-            module_name: None,
-            target_name: Target::param("weight"),
-            dims: vec![0],
-        }),
-        ..Default::default()
-    }
-}
-
 fn target(key: &str, scores: &[f32], len: usize, settings: PruningSettings) -> MaskTarget<String> {
     MaskTarget::new(key.to_string(), rows(scores.len(), len), settings).with_scores(scores.to_vec())
-}
-
-fn aligned(key: &str, source: &str, dims: &[usize], blocks: Blocks) -> MaskTarget<String> {
-    MaskTarget::new(key.to_string(), blocks, follow()).with_align(source.to_string(), dims.to_vec())
 }
 
 /// The kept blocks as a string of 0 and 1, for each target.
@@ -296,97 +281,6 @@ fn a_dependency_group_goes_before_a_global_group() -> Test {
 }
 
 #[test]
-fn an_aligned_target_keeps_what_its_source_uses() -> Test {
-    // Elements [[1, 0, 0], [0, 1, 0]] of the source: both rows are used, the last column is not.
-    let weight = MaskTarget::new(
-        "weight".to_string(),
-        Blocks::elements(&[2, 3])?,
-        threshold(1.0),
-    )
-    .with_scores(vec![1.0, 0.0, 0.0, 0.0, 1.0, 0.0]);
-    let targets = [
-        aligned("bias", "weight", &[0], Blocks::elements(&[2])?),
-        aligned("columns", "weight", &[1], Blocks::elements(&[3])?),
-        aligned("same", "weight", &[0, 1], Blocks::elements(&[2, 3])?),
-        aligned("any", "weight", &[], Blocks::new(&[4], &[-1])?),
-        weight,
-    ];
-    assert_eq!(
-        bits(&targets, DEFAULT)?,
-        ["11", "110", "100010", "1", "100010"]
-    );
-    Ok(())
-}
-
-#[test]
-fn an_alignment_finds_the_channel_dim_of_an_activation() -> Test {
-    let activation = Blocks::new(&[4, 4, 4, 4], &[-1, 1, -1, -1])?;
-    let targets = [
-        target("conv", &[4.0, 1.0, 3.0, 2.0], 9, ratio(0.5)),
-        aligned("output", "conv", &[0], activation),
-    ];
-    let masks = generate(&targets, DEFAULT)?;
-    let (mask, shape) = masks["output"].expand_broadcast();
-    assert_eq!((mask, shape), (vec![1.0, 0.0, 1.0, 0.0], vec![1, 4, 1, 1]));
-    Ok(())
-}
-
-#[test]
-fn alignments_can_be_chained_and_use_coarser_blocks() -> Test {
-    let targets = [
-        aligned("beta", "gamma", &[0], Blocks::elements(&[4])?),
-        aligned("gamma", "conv", &[0], Blocks::new(&[4], &[2])?),
-        target("conv", &[4.0, 1.0, 2.0, 3.0], 9, ratio(0.75)),
-    ];
-    // The first block of two has a kept channel in it, the second none.
-    assert_eq!(bits(&targets, DEFAULT)?, ["1100", "10", "1000"]);
-    Ok(())
-}
-
-#[test]
-fn an_alignment_multiplies_with_a_threshold() -> Test {
-    let mut bias = target("bias", &[0.1, 9.0, 9.0], 1, threshold(1.0));
-    bias.settings.align = follow().align;
-    let bias = bias.with_align("weight".to_string(), vec![0]);
-    let targets = [target("weight", &[3.0, 2.0, 1.0], 5, ratio(0.34)), bias];
-    assert_eq!(bits(&targets, DEFAULT)?, ["110", "010"]);
-    Ok(())
-}
-
-#[test]
-fn alignments_that_cannot_be_resolved_are_named() {
-    let source = target("w", &[1.0, 2.0], 5, ratio(0.5));
-    let vector = || Blocks::elements(&[2]).unwrap();
-    let check = |targets: &[MaskTarget<String>], message: &str| {
-        let error = bits(targets, DEFAULT).unwrap_err().to_string();
-        assert!(error.starts_with(message), "{error}");
-    };
-    check(
-        &[aligned("b", "conv", &[0], vector())],
-        "b: aligned to `conv`, which this pruner",
-    );
-    check(
-        &[
-            aligned("a", "b", &[0], vector()),
-            aligned("b", "a", &[0], vector()),
-        ],
-        "a: aligned to `b`, which is itself aligned",
-    );
-    check(
-        &[source.clone(), aligned("b", "w", &[2], vector())],
-        "b: aligned to dims [2] of `w`, which has shape [2, 5]",
-    );
-    check(
-        &[source.clone(), aligned("b", "w", &[1], vector())],
-        "b: the mask of shape [5] from `w` does not fit the target of shape [2]",
-    );
-    check(
-        &[source, MaskTarget::new("b".to_string(), vector(), follow())],
-        "b: aligned to `weight`",
-    );
-}
-
-#[test]
 fn scores_must_be_there_and_be_numbers() {
     let check = |target: MaskTarget<String>, message: &str| {
         let error = bits(&[target], DEFAULT).unwrap_err().to_string();
@@ -419,11 +313,17 @@ fn scores_whose_mean_is_no_number_are_refused() {
         member("b", &opposite, None),
     ];
     let found = text(&targets);
-    assert!(found.starts_with("a: the score of block 0 is NaN"), "{found}");
+    assert!(
+        found.starts_with("a: the score of block 0 is NaN"),
+        "{found}"
+    );
     let mut parts = ranked("a", &[f32::INFINITY, f32::NEG_INFINITY], 1, 0.5, None, None);
     parts.settings.internal_metric_block = Some(2);
     let found = bits(&[parts], NO_FLOOR).unwrap_err().to_string();
-    assert!(found.starts_with("a: the score of block 0 is NaN"), "{found}");
+    assert!(
+        found.starts_with("a: the score of block 0 is NaN"),
+        "{found}"
+    );
 }
 
 #[test]
@@ -435,80 +335,4 @@ fn a_tie_goes_against_the_block_that_is_pruned() -> Test {
         ["101"]
     );
     Ok(())
-}
-
-/// One of a few values, so that ties are frequent.
-fn scores(len: usize) -> impl Strategy<Value = Vec<f32>> {
-    prop::collection::vec((0u8..12).prop_map(|v| f32::from(v) / 4.0), len)
-}
-
-proptest! {
-    #[test]
-    fn a_ratio_is_reached_within_one_block(
-        scores in (1usize..60).prop_flat_map(scores),
-        wanted in 0.0f64..=1.0,
-    ) {
-        let count = scores.len() as f64;
-        let masks = generate(&[target("a", &scores, 4, ratio(wanted))], DEFAULT).unwrap();
-        let mask = &masks["a"];
-        prop_assert!(mask.sparsity() <= wanted);
-        let floor = (count - 1.0) / count;
-        prop_assert!(mask.sparsity() > wanted.min(floor) - 1.0 / count);
-        prop_assert!(mask.expand().iter().all(|&m| m == 0.0 || m == 1.0));
-        let smallest_kept = scores.iter().zip(mask.keep()).filter(|(_, k)| **k).map(|(s, _)| *s)
-            .fold(f32::INFINITY, f32::min);
-        for (&score, &keep) in scores.iter().zip(mask.keep()) {
-            prop_assert!(keep || score <= smallest_kept);
-        }
-    }
-
-    #[test]
-    fn a_global_ratio_is_reached_within_one_block(
-        a in (2usize..40).prop_flat_map(scores),
-        b in (2usize..40).prop_flat_map(scores),
-        lens in (1usize..5, 1usize..5),
-        wanted in 0.0f64..=1.0,
-    ) {
-        let targets = [
-            ranked("a", &a, lens.0, wanted, None, None),
-            ranked("b", &b, lens.1, wanted, None, None),
-        ];
-        let masks = generate(&targets, NO_FLOOR).unwrap();
-        let removed: usize = masks.values()
-            .map(|m| m.expand().iter().filter(|&&v| v == 0.0).count()).sum();
-        let total = a.len() * lens.0 + b.len() * lens.1;
-        let goal = total as f64 * wanted;
-        prop_assert!(removed as f64 <= goal);
-        prop_assert!(removed as f64 > goal - 1.0 - lens.0.max(lens.1) as f64);
-    }
-
-    #[test]
-    fn a_rising_goal_brings_no_block_back(
-        rounds in prop::collection::vec(prop::collection::vec(scores(20), 2), 6),
-        goal in 0.0f64..=1.0,
-        kind in 0usize..3,
-    ) {
-        let schedule = Schedule::agp(1, rounds.len()).unwrap();
-        let mut keeps = [vec![true; 20], vec![true; 20]];
-        for (round, scores) in rounds.iter().enumerate() {
-            let factor = schedule.at(round + 1).unwrap();
-            let targets: Vec<_> = scores.iter().zip(&keeps).enumerate().map(|(i, (s, keep))| {
-                // A pruned block has no gradient.
-                let s: Vec<f32> =
-                    s.iter().zip(keep).map(|(&s, &keep)| if keep { s } else { 0.0 }).collect();
-                let mut settings = ratio(goal);
-                match kind {
-                    0 => {}
-                    1 => settings.global_group_id = Some("g".to_string()),
-                    _ => settings.dependency_group_id = Some("d".to_string()),
-                }
-                target(&i.to_string(), &s, 2, settings.scaled(factor)).with_current(keep)
-            }).collect();
-            let masks = generate(&targets, DEFAULT).unwrap();
-            for (old, mask) in keeps.iter_mut().zip(masks.values()) {
-                prop_assert!(mask.keep().iter().zip(old.iter()).all(|(new, old)| *old || !new));
-                *old = mask.keep().to_vec();
-            }
-        }
-    }
 }

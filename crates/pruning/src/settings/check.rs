@@ -12,86 +12,82 @@ impl PruningSettings {
     /// without another, or there is no goal at all.
     pub fn check(&self) -> Result<(), PruningError> {
         self.check_ranges()?;
-        let conflicts = [
-            (
-                ("sparse_ratio", self.sparse_ratio.is_some()),
-                ("sparse_threshold", self.sparse_threshold.is_some()),
-            ),
-            (
-                ("sparse_ratio", self.sparse_ratio.is_some()),
-                ("align", self.align.is_some()),
-            ),
-            (
-                ("global_group_id", self.global_group_id.is_some()),
-                ("sparse_threshold", self.sparse_threshold.is_some()),
-            ),
-            (
-                ("dependency_group_id", self.dependency_group_id.is_some()),
-                ("align", self.align.is_some()),
-            ),
-        ];
-        let granularity = (self.granularity.as_ref()).is_some_and(|g| *g != Granularity::Default);
-        let pattern = [
-            ("sparse_ratio", self.sparse_ratio.is_some()),
-            ("sparse_threshold", self.sparse_threshold.is_some()),
-            ("align", self.align.is_some()),
-            ("max_sparse_ratio", self.max_sparse_ratio.is_some()),
-            ("min_sparse_ratio", self.min_sparse_ratio.is_some()),
-            ("global_group_id", self.global_group_id.is_some()),
-            ("dependency_group_id", self.dependency_group_id.is_some()),
-            ("round_to", self.round_to.is_some()),
-            ("granularity", granularity),
-        ];
-        let pattern = pattern.map(|other| (("pattern", self.pattern.is_some()), other));
-        let conflicts = conflicts.into_iter().chain(pattern);
-        for ((first, has_first), (second, has_second)) in conflicts {
-            if has_first && has_second {
-                return Err(PruningError::Conflict { first, second });
-            }
-        }
+        self.check_conflicts()?;
         if !self.is_active() && self.align.is_none() {
             return Err(PruningError::NoGoal);
         }
-        let ratio = "sparse_ratio";
-        let goal = "sparse_ratio` or `sparse_threshold";
-        let group = "dependency_group_id";
-        let any_group = "dependency_group_id` or `global_group_id";
         let active = self.is_active();
+        let group = self.dependency_group_id.is_some() || self.global_group_id.is_some();
+        let goal = "sparse_ratio` or `sparse_threshold";
+        let any_group = "dependency_group_id` or `global_group_id";
         let requirements = [
             (
                 "global_group_id",
-                self.global_group_id.is_some(),
-                ratio,
+                "sparse_ratio",
                 self.sparse_ratio.is_some(),
             ),
-            (group, self.dependency_group_id.is_some(), goal, active),
-            (
-                "max_sparse_ratio",
-                self.max_sparse_ratio.is_some(),
-                goal,
-                active,
-            ),
-            (
-                "min_sparse_ratio",
-                self.min_sparse_ratio.is_some(),
-                goal,
-                active,
-            ),
-            (
-                "internal_metric_block",
-                self.internal_metric_block.is_some(),
-                any_group,
-                self.dependency_group_id.is_some() || self.global_group_id.is_some(),
-            ),
-            ("round_to", self.round_to.is_some(), goal, active),
-            ("activation", self.activation.is_some(), goal, active),
+            ("dependency_group_id", goal, active),
+            ("max_sparse_ratio", goal, active),
+            ("min_sparse_ratio", goal, active),
+            ("internal_metric_block", any_group, group),
+            ("round_to", goal, active),
+            ("activation", goal, active),
         ];
-        for (key, set, requires, met) in requirements {
-            if set && !met {
+        for (key, requires, met) in requirements {
+            if self.has(key) && !met {
                 return Err(PruningError::Requires { key, requires });
             }
         }
         Ok(())
+    }
+
+    /// Refuses settings that exclude each other.
+    fn check_conflicts(&self) -> Result<(), PruningError> {
+        let of_pattern = [
+            "sparse_ratio",
+            "sparse_threshold",
+            "align",
+            "max_sparse_ratio",
+            "min_sparse_ratio",
+            "global_group_id",
+            "dependency_group_id",
+            "round_to",
+            "granularity",
+        ];
+        let conflicts = [
+            ("sparse_ratio", "sparse_threshold"),
+            ("sparse_ratio", "align"),
+            ("global_group_id", "sparse_threshold"),
+            ("dependency_group_id", "align"),
+        ]
+        .into_iter()
+        .chain(of_pattern.map(|other| ("pattern", other)));
+        for (first, second) in conflicts {
+            if self.has(first) && self.has(second) {
+                return Err(PruningError::Conflict { first, second });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the setting of this name is set; a default granularity is none.
+    fn has(&self, key: &str) -> bool {
+        let granularity = self.granularity.as_ref();
+        match key {
+            "sparse_ratio" => self.sparse_ratio.is_some(),
+            "sparse_threshold" => self.sparse_threshold.is_some(),
+            "max_sparse_ratio" => self.max_sparse_ratio.is_some(),
+            "min_sparse_ratio" => self.min_sparse_ratio.is_some(),
+            "global_group_id" => self.global_group_id.is_some(),
+            "dependency_group_id" => self.dependency_group_id.is_some(),
+            "internal_metric_block" => self.internal_metric_block.is_some(),
+            "round_to" => self.round_to.is_some(),
+            "pattern" => self.pattern.is_some(),
+            "granularity" => granularity.is_some_and(|g| *g != Granularity::Default),
+            "align" => self.align.is_some(),
+            "activation" => self.activation.is_some(),
+            _ => false,
+        }
     }
 
     /// As [`check`](Self::check), but for settings that a schedule has scaled: before its first
@@ -106,7 +102,7 @@ impl PruningSettings {
         settings.check()
     }
 
-    fn check_ranges(&self) -> Result<(), PruningError> {
+    pub(super) fn check_ranges(&self) -> Result<(), PruningError> {
         let within = |key, value: Option<f64>, allowed: fn(f64) -> bool, expected| match value {
             Some(value) if !allowed(value) => Err(PruningError::Setting {
                 key,

@@ -253,6 +253,11 @@ fn a_bias_follows_the_output_channels_of_its_weight() {
     let own = read(r#"{"sparse_ratio": 0.25}"#);
     assert_eq!(of(&linear(), "bias", Some(&own)), own);
     assert_eq!(shortcuts.validate(&linear(), &bias), Ok(()));
+    // A group of thresholds is one of the weights.
+    let group = read(r#"{"sparse_threshold": 0.5, "dependency_group_id": 1}"#);
+    assert_eq!(group.validate(&linear(), &bias), Ok(()));
+    let range = read(r#"{"sparse_ratio": 1.5}"#).validate(&linear(), &bias);
+    assert!(range.unwrap_err().starts_with("`sparse_ratio` is 1.5"));
 }
 
 #[test]

@@ -1,17 +1,17 @@
 //! Groups of coupled channels: what has to lose the same channels for them to be exactly zero.
 
-use std::sync::Arc;
-
 use burn::module::Module;
+use burn_compress_core::Compressor;
 use burn_compress_core::config::Selected;
 use burn_compress_core::graph::{ChannelGraph, ChannelGroup};
-use burn_compress_core::layer::{LayerInfo, ParamInfo, channel_dims};
-use burn_compress_core::{Compressor, Mask, Mode, Target, TargetId, TargetSpace};
+use burn_compress_core::layer::channel_dims;
 use indexmap::IndexMap;
 
 use crate::mask::{MaskTarget, TargetMask, lcm};
 use crate::metrics::Importance;
 use crate::{Blocks, PruningError, PruningSettings};
+
+use super::member::{Member, claim_members};
 
 /// A group of channels that parameters share.
 pub(super) struct Coupled {
@@ -29,15 +29,6 @@ pub(super) struct Coupled {
     branches: Vec<Vec<usize>>,
 }
 
-/// A parameter dimension that carries channels of a group.
-pub(super) struct Member {
-    pub(super) id: TargetId,
-    pub(super) space: Arc<TargetSpace>,
-    shape: Vec<usize>,
-    dim: usize,
-    positions: Vec<Vec<usize>>,
-}
-
 /// Makes a unit of a group of the graph and claims its members.
 pub(super) fn couple<M: Module + 'static, I: 'static>(
     compressor: &mut Compressor<M, I>,
@@ -48,7 +39,8 @@ pub(super) fn couple<M: Module + 'static, I: 'static>(
 ) -> Result<Coupled, PruningError> {
     let group = &graph.groups()[index];
     let first = &items[0];
-    let settings = agreed(items)?;
+    let key = format!("the channels of `{}`", first.id());
+    let settings = in_parts(agreed(items)?, group, &key).map_err(|error| error.at(first.id()))?;
     let protected: Vec<Option<String>> = group
         .channels
         .iter()
@@ -73,7 +65,7 @@ pub(super) fn couple<M: Module + 'static, I: 'static>(
             );
             let checked = importance.check(&member.blocks()?, dims.into());
             checked.map_err(|error| error.at(&member.id))?;
-            scored.push(member.clone_handle());
+            scored.push(member.clone());
         }
         written.push(member);
     }
@@ -82,39 +74,40 @@ pub(super) fn couple<M: Module + 'static, I: 'static>(
         .map(|member| member.shape.iter().product::<usize>() / group.channels.len())
         .sum::<usize>()
         .max(1);
-    let key = format!("the channels of `{}`", first.id());
-    let parts = lcm(group.blocks, settings.internal_metric_block.unwrap_or(1));
-    let scores = group.channels.len();
-    if !scores.is_multiple_of(parts) {
-        let (group, blocks) = (settings.global_group_id.unwrap_or(key), parts);
-        let error = PruningError::InternalBlocks {
-            group,
-            scores,
-            blocks,
-        };
-        return Err(error.at(first.id()));
-    }
-    let blocks = (parts > 1).then_some(parts);
-    // Blocks need a group; a global one ranks them too.
-    let alone = blocks.filter(|_| settings.global_group_id.is_none());
-    let settings = PruningSettings {
-        granularity: None,
-        activation: None,
-        dependency_group_id: alone.map(|_| key.clone()),
-        internal_metric_block: blocks,
-        ..settings
-    };
-    let channels = group.channels.len();
-    let branches = branches(group);
     Ok(Coupled {
         key,
         settings,
-        channels,
+        channels: group.channels.len(),
         elements,
         scored,
         written,
         protected,
-        branches,
+        branches: branches(group),
+    })
+}
+
+/// The settings of a group with the parts that the graph and the configuration ask for together.
+fn in_parts(
+    settings: PruningSettings,
+    group: &ChannelGroup,
+    key: &str,
+) -> Result<PruningSettings, PruningError> {
+    let parts = lcm(group.blocks, settings.internal_metric_block.unwrap_or(1));
+    let scores = group.channels.len();
+    if !scores.is_multiple_of(parts) {
+        return Err(PruningError::InternalBlocks {
+            group: settings.global_group_id.unwrap_or(key.to_string()),
+            scores,
+            blocks: parts,
+        });
+    }
+    let blocks = (parts > 1).then_some(parts);
+    // Parts need a group; a global one ranks them too.
+    let alone = blocks.filter(|_| settings.global_group_id.is_none());
+    Ok(PruningSettings {
+        dependency_group_id: alone.map(|_| key.to_string()),
+        internal_metric_block: blocks,
+        ..settings
     })
 }
 
@@ -159,115 +152,6 @@ fn agreed(items: &[Selected<PruningSettings>]) -> Result<PruningSettings, Prunin
 /// Settings as a configuration has them.
 fn written(settings: &PruningSettings) -> String {
     serde_json::to_string(settings).unwrap_or_else(|_| format!("{settings:?}"))
-}
-
-/// Claims all members of a group; a weight among them that nobody selected must not be masked.
-fn claim_members<M: Module + 'static, I: 'static>(
-    compressor: &mut Compressor<M, I>,
-    group: &ChannelGroup,
-    items: &[Selected<PruningSettings>],
-) -> Result<Vec<Member>, PruningError> {
-    let mut found = Vec::new();
-    for member in &group.members {
-        let (layer, param) = find(compressor.layers(), &member.param)?;
-        let id = TargetId::new(layer.path.clone(), Target::param(param.name.clone()));
-        let selected = items.iter().any(|item| item.id() == id);
-        if param.shape.len() > 1 && !selected {
-            let coupled = id.layer.clone();
-            return Err(PruningError::CoupledLayer { coupled }.at(items[0].id()));
-        }
-        found.push((id, param.shape.clone(), member));
-    }
-    let ids: Vec<TargetId> = found.iter().map(|(id, ..)| id.clone()).collect();
-    let spaces = compressor.claim(Mode::Pruning, &ids)?;
-    Ok(found
-        .into_iter()
-        .zip(spaces)
-        .map(|((id, shape, member), space)| Member {
-            id,
-            space,
-            shape,
-            dim: member.dim,
-            positions: member.positions.clone(),
-        })
-        .collect())
-}
-
-fn find<'a>(
-    layers: &'a [LayerInfo],
-    path: &str,
-) -> Result<(&'a LayerInfo, &'a ParamInfo), PruningError> {
-    layers
-        .iter()
-        .find_map(|layer| {
-            let name = match layer.path.as_str() {
-                "" => path,
-                prefix => path.strip_prefix(prefix)?.strip_prefix('.')?,
-            };
-            Some((layer, layer.param(name)?))
-        })
-        .ok_or_else(|| PruningError::UnknownParameter {
-            path: path.to_string(),
-        })
-}
-
-impl Member {
-    fn clone_handle(&self) -> Self {
-        Self {
-            id: self.id.clone(),
-            space: self.space.clone(),
-            shape: self.shape.clone(),
-            dim: self.dim,
-            positions: self.positions.clone(),
-        }
-    }
-
-    /// One block for each index along the dimension.
-    pub(super) fn blocks(&self) -> Result<Blocks, PruningError> {
-        let block: Vec<i64> = (0..self.shape.len())
-            .map(|dim| if dim == self.dim { 1 } else { -1 })
-            .collect();
-        Blocks::new(&self.shape, &block).map_err(|error| error.at(&self.id))
-    }
-
-    /// The score of each index along the dimension, summed over the indices of each channel;
-    /// `None` for channels that the parameter does not carry.
-    fn channel_scores(
-        &self,
-        data: &[f32],
-        importance: &dyn Importance,
-    ) -> Result<Vec<Option<f32>>, PruningError> {
-        let scores = importance.score(data, &self.blocks()?);
-        let sum = |indices: &Vec<usize>| match indices.is_empty() {
-            true => None,
-            false => Some(indices.iter().map(|&index| scores[index]).sum()),
-        };
-        Ok(self.positions.iter().map(sum).collect())
-    }
-
-    /// What is kept along the dimension when the group keeps the channels `keep`.
-    fn kept(&self, keep: &[bool]) -> Vec<bool> {
-        let mut kept = vec![true; self.shape[self.dim]];
-        for (positions, keep) in self.positions.iter().zip(keep) {
-            for &position in positions {
-                kept[position] = *keep;
-            }
-        }
-        kept
-    }
-
-    /// The parameter with its mask decided, for others to follow.
-    pub(super) fn decided(&self, keep: &[bool]) -> Result<MaskTarget<String>, PruningError> {
-        let key = self.id.to_string();
-        Ok(MaskTarget::decided(key, self.blocks()?, self.kept(keep)))
-    }
-
-    fn write(&self, keep: &[bool], settings: &PruningSettings) -> Result<(), PruningError> {
-        let values = self.blocks()?.expand(&self.kept(keep));
-        let mask = Mask::new(values, self.shape.clone())?
-            .with_method(settings.apply_method.unwrap_or_default());
-        Ok(self.space.set_mask(Some(mask))?)
-    }
 }
 
 impl Coupled {
@@ -317,12 +201,7 @@ impl Coupled {
 
     /// Lets the best channel of every branch stay, among equals one that is kept at present; whether
     /// there is one that had to be chosen.
-    fn keep_branches(
-        &self,
-        scores: &[f32],
-        current: Option<&[bool]>,
-        stays: &mut [bool],
-    ) -> bool {
+    fn keep_branches(&self, scores: &[f32], current: Option<&[bool]>, stays: &mut [bool]) -> bool {
         let is_kept = |channel: usize| current.is_none_or(|keep| keep[channel]);
         let better = |one: usize, other: usize| {
             scores[one] > scores[other]
@@ -333,13 +212,12 @@ impl Coupled {
             if branch.iter().any(|&channel| stays[channel]) {
                 continue;
             }
-            let best = branch.iter().copied().reduce(|best, channel| {
-                if better(channel, best) {
-                    channel
-                } else {
-                    best
-                }
-            });
+            let best =
+                branch.iter().copied().reduce(
+                    |best, channel| {
+                        if better(channel, best) { channel } else { best }
+                    },
+                );
             if let Some(best) = best {
                 stays[best] = true;
                 chosen = true;

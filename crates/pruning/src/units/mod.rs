@@ -2,6 +2,7 @@
 
 mod activations;
 mod coupled;
+mod member;
 mod single;
 
 use std::sync::Arc;
@@ -37,16 +38,12 @@ pub(crate) fn build<M: Module + 'static, I: 'static>(
     coupled: bool,
 ) -> Result<Units, PruningError> {
     let default = &importance.default_granularity();
+    let device = compressor.model().devices().first().cloned();
     let mut units = Units {
         single: Vec::new(),
         coupled: Vec::new(),
         sources: IndexSet::new(),
-        device: compressor
-            .model()
-            .devices()
-            .first()
-            .cloned()
-            .unwrap_or_default(),
+        device: device.unwrap_or_default(),
     };
     let mut left = Vec::new();
     let mut grouped: IndexMap<usize, Vec<Selected<PruningSettings>>> = IndexMap::new();
@@ -54,14 +51,11 @@ pub(crate) fn build<M: Module + 'static, I: 'static>(
         match output_dim(&item, default, coupled)? {
             Some(dim) => {
                 let graph = compressor.graph(pruner)?;
-                let name = item.target.to_string();
-                let group = graph
-                    .group_of(&item.layer.path, &name, dim)
-                    .ok_or_else(|| {
-                        let reason =
-                            "its output channels are not channels of the graph".to_string();
-                        PruningError::Protected { reason }.at(item.id())
-                    })?;
+                let group = graph.group_of(&item.layer.path, &item.target.to_string(), dim);
+                let group = group.ok_or_else(|| {
+                    let reason = "its output channels are not channels of the graph".to_string();
+                    PruningError::Protected { reason }.at(item.id())
+                })?;
                 grouped.entry(group).or_default().push(item);
             }
             None => left.push(item),
@@ -72,9 +66,8 @@ pub(crate) fn build<M: Module + 'static, I: 'static>(
         let graph = compressor.graph(pruner)?;
         let group = couple(compressor, &graph, index, &items, importance)?;
         covered.extend(group.written.iter().map(|member| member.id.clone()));
-        units
-            .sources
-            .extend(group.scored.iter().map(|member| member.id.to_string()));
+        let scored = group.scored.iter().map(|member| member.id.to_string());
+        units.sources.extend(scored);
         units.coupled.push(group);
     }
     left.retain(|item| !covered.contains(&item.id()));
@@ -232,7 +225,8 @@ impl Units {
         loop {
             let waits = |single: &Single| {
                 let source = single.align.as_ref().map(|(source, _)| source);
-                let of_follower = |id: &TargetId| self.single.iter().any(|s| s.follows && s.id == *id);
+                let of_follower =
+                    |id: &TargetId| self.single.iter().any(|s| s.follows && s.id == *id);
                 source.is_some_and(|id| self.is_coupled(id) || of_follower(id))
             };
             let next = self.single.iter().position(|s| !s.follows && waits(s));

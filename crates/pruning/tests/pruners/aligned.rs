@@ -67,13 +67,18 @@ fn a_follower_has_blocks_and_a_threshold_of_its_own() {
     let (rows, channels) = head(r#""granularity": "in_channel""#);
     assert_eq!(rows, channels);
     let (rows, channels) = head(r#""granularity": [2, -1]"#);
-    let pairs = channels.chunks(2).map(|pair| pair.iter().all(|removed| *removed));
+    let pairs = channels
+        .chunks(2)
+        .map(|pair| pair.iter().all(|removed| *removed));
     let expected: Vec<bool> = pairs.flat_map(|removed| [removed; 2]).collect();
     assert_eq!(rows, expected);
     // No row reaches the threshold, one stays: unless its channel is gone, and then none does.
     let (rows, channels) = head(r#""granularity": "in_channel", "sparse_threshold": 100.0"#);
     let stays: Vec<usize> = (0..12).filter(|&row| !rows[row]).collect();
-    assert!(stays.len() <= 1 && stays.iter().all(|&row| !channels[row]), "{rows:?}");
+    assert!(
+        stays.len() <= 1 && stays.iter().all(|&row| !channels[row]),
+        "{rows:?}"
+    );
 }
 
 #[test]
@@ -110,7 +115,9 @@ fn what_cannot_be_decided_is_refused_before_the_training() {
     );
     assert!(matches!(found, PruningError::Target { .. }));
     assert!(
-        found.to_string().starts_with("head.bias: aligned to `block.weight`, which this pruner"),
+        found
+            .to_string()
+            .starts_with("head.bias: aligned to `block.weight`, which this pruner"),
         "{found}"
     );
     let found = refused(
@@ -118,7 +125,9 @@ fn what_cannot_be_decided_is_refused_before_the_training() {
             {"op_names": ["block"], "sparse_ratio": 0.25, "dependency_group_id": 1}]"#,
     );
     assert!(
-        found.to_string().starts_with("block.weight: group `1`: `sparse_ratio` is 0.25"),
+        found
+            .to_string()
+            .starts_with("block.weight: group `1`: `sparse_ratio` is 0.25"),
         "{found}"
     );
 }

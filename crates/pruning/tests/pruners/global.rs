@@ -117,13 +117,19 @@ fn parts_that_are_asked_for_hold_beside_those_of_the_graph() {
             .chunks(12 / all)
             .map(|part| part.iter().filter(|removed| **removed).count())
             .collect();
-        assert!(counts[0] > 0 && counts.iter().all(|count| *count == counts[0]), "{counts:?}");
+        assert!(
+            counts[0] > 0 && counts.iter().all(|count| *count == counts[0]),
+            "{counts:?}"
+        );
     }
     let text = r#"[{"op_names": ["grouped", "block"], "global_group_id": 1, "sparse_ratio": 0.6,
         "internal_metric_block": 5}]"#;
     let pruner = L1NormPruner::from_compressor(chain(), &rules(text), PrunerConfig::new());
     let error = pruner.map(|_| ()).unwrap_err().to_string();
-    assert!(error.contains("12 scores cannot be split into 10 equal"), "{error}");
+    assert!(
+        error.contains("12 scores cannot be split into 10 equal"),
+        "{error}"
+    );
 }
 
 #[test]

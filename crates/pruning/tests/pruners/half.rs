@@ -22,7 +22,10 @@ impl ModuleMapper for Half {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         param.map(|tensor| {
             let learns = tensor.is_require_grad();
-            tensor.detach().cast(FloatDType::F16).set_require_grad(learns)
+            tensor
+                .detach()
+                .cast(FloatDType::F16)
+                .set_require_grad(learns)
         })
     }
 }
@@ -58,7 +61,11 @@ fn masks(pruner: &Entry<Net, ()>, half: bool) -> Vec<f32> {
     let compressed = chain.compress(Budget::steps(5)).unwrap();
     let masks = compressed.masks();
     let dtype = compressed.unwrap_model().fc.weight.val().dtype();
-    let expected = if half { FloatDType::F16 } else { FloatDType::F32 };
+    let expected = if half {
+        FloatDType::F16
+    } else {
+        FloatDType::F32
+    };
     assert_eq!(FloatDType::from(dtype), expected, "{}", pruner.name);
     masks[0].values().to_vec()
 }
@@ -67,7 +74,12 @@ fn masks(pruner: &Entry<Net, ()>, half: bool) -> Vec<f32> {
 fn each_prunes_in_half_precision_as_in_single_precision() {
     for pruner in pruners() {
         let half = masks(&pruner, true);
-        assert_eq!(half.iter().filter(|&&m| m == 0.0).count(), 12, "{}", pruner.name);
+        assert_eq!(
+            half.iter().filter(|&&m| m == 0.0).count(),
+            12,
+            "{}",
+            pruner.name
+        );
         assert_eq!(half, masks(&pruner, false), "{}", pruner.name);
     }
 }

@@ -1,5 +1,5 @@
-//! Pruners on whole models: every registered one, groups over a model, alignments, observed
-//! outputs, half precision, random models and settings.
+//! Pruners on whole models: every registered one, groups over a model, alignments, schedules,
+//! observed outputs, half precision, random models and settings.
 
 mod aligned;
 mod global;
@@ -8,3 +8,5 @@ mod nets;
 mod outputs;
 mod properties;
 mod registered;
+mod schedules;
+mod scores;

@@ -1,10 +1,11 @@
 //! Inputs and outputs.
 
+use burn::tensor::Tensor;
 use burn_compress_core::{FlatTensor, Grid, Observer, Quantization, RoundGradient};
 
 use crate::fixed::FixedGrid;
 use crate::observer::{DECAY, moving_average};
-use crate::{QuantDtype, QuantScheme, QuantizationError, blocks, range};
+use crate::{QuantDtype, QuantScheme, QuantizationError, blocks, precision, range};
 
 /// The layers of Burn whose outputs are cut to 0..=1.
 pub(super) const ACTIVATIONS: [&str; 26] = [
@@ -64,12 +65,17 @@ impl BatchRange {
         if self.check {
             range::check_finite(minimum.clone(), maximum.clone())?;
         }
+        let (minimum, maximum) = (precision::single(minimum), precision::single(maximum));
         let (scale, zero_point) =
             range::parameters(minimum.clone(), maximum.clone(), self.dtype, self.scheme);
-        quantization.minimum = Some(moving_average(quantization.minimum.take(), minimum, DECAY));
-        quantization.maximum = Some(moving_average(quantization.maximum.take(), maximum, DECAY));
-        quantization.scale = Some(scale);
-        quantization.zero_point = Some(zero_point);
+        let average = |old: Option<Tensor<1>>, new| {
+            Some(moving_average(old.map(precision::single), new, DECAY))
+        };
+        quantization.minimum = average(quantization.minimum.take(), minimum);
+        quantization.maximum = average(quantization.maximum.take(), maximum);
+        let dtype = precision::of(&values.values);
+        quantization.scale = Some(precision::cast(scale, dtype));
+        quantization.zero_point = Some(precision::cast(zero_point, dtype));
         quantization.grid = grid;
         Ok(())
     }

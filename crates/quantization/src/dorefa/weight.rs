@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use burn_compress_core::{FlatTensor, RoundGradient, Transform};
 
-use crate::QuantDtype;
+use crate::{QuantDtype, precision};
 use crate::bnn::sign;
 use crate::fixed::FixedGrid;
 
@@ -57,6 +57,7 @@ pub fn quantize_weight(weight: FlatTensor, dtype: QuantDtype) -> FlatTensor {
             let largest = squeezed.clone().abs().max();
             // Weights that are all zero stay so.
             let none = largest.clone().detach().equal_elem(0.0).float();
+            let none = precision::cast(none, precision::of(&largest));
             let squeezed = squeezed / (largest + none);
             let plain = squeezed.clone().detach().without_autodiff();
             let grid = weight_grid(dtype);

@@ -45,9 +45,8 @@ impl Search<'_> {
             sequences.push(sequence);
         }
         for one in self.selected {
-            let is_weight = one.target.param_name() == Some("weight");
             let free = !is_taken(&sequences, &one.layer.path);
-            if is_weight && free && one.settings.fuse == Some(true) {
+            if free && one.settings.fuse == Some(true) {
                 let found = self.discover(&one.layer)?;
                 let is_free =
                     |found: &Sequence| !found.names().any(|name| is_taken(&sequences, name));

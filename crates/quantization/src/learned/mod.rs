@@ -20,7 +20,7 @@ mod target;
 use burn::tensor::Tensor;
 use burn_compress_core::{FlatTensor, Grid};
 
-use crate::{QuantDtype, QuantizationError};
+use crate::{QuantDtype, QuantizationError, precision};
 
 pub(crate) use quantizer::{LearnedTargets, Rules};
 pub(crate) use target::{Begun, Start};
@@ -41,10 +41,14 @@ pub(crate) fn quantize(
     dtype: QuantDtype,
 ) -> FlatTensor {
     let FlatTensor { values: x, shape } = value;
+    let dtype_of_x = precision::of(&x);
     // One block broadcasts by itself.
-    let spread = |per_block: Tensor<1>| match grid.len() {
-        1 => per_block,
-        _ => grid.expand(per_block, &shape),
+    let spread = |per_block: Tensor<1>| {
+        let per_block = precision::cast(per_block, dtype_of_x);
+        match grid.len() {
+            1 => per_block,
+            _ => grid.expand(per_block, &shape),
+        }
     };
     let plain = |tensor: &Tensor<1>| tensor.clone().detach().without_autodiff();
     let (s, z) = (spread(positive(plain(&scale))), spread(plain(&zero_point)));
@@ -66,7 +70,7 @@ pub(crate) fn quantize(
         result = carry(spread(scale * sign) * (slope * factor)) + result;
     }
     if zero_point.is_autodiff() {
-        let slope = s.neg() * outside.float();
+        let slope = s.neg() * precision::cast(outside.float(), dtype_of_x);
         result = carry(spread(zero_point) * slope) + result;
     }
     FlatTensor {

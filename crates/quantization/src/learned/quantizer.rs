@@ -147,7 +147,8 @@ impl LearnedTargets {
                 }
             }
             if round_zero_points {
-                state.zero_point = Some(zero_point.clone().round());
+                let rounded = zero_point.clone().round();
+                state.zero_point = Some(rounded.clamp(state.qmin, state.qmax));
             }
             space.set_quantization(Some(state));
             space.set_observer(None);

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
 use burn_compress_core::{
     BoxError, Error, FlatTensor, Grid, Learnable, Observer, Quantization, Stage, TargetId,
     TrainedBy, Transform,
@@ -11,7 +11,9 @@ use burn_compress_core::{
 use super::{Rules, fit, positive, quantize};
 use crate::claim::Claimed;
 use crate::range::host;
-use crate::{Granularity, QuantDtype, QuantScheme, QuantizationError, blocks, range};
+use crate::{
+    Granularity, QuantDtype, QuantScheme, QuantizationError, blocks, precision, range,
+};
 
 /// Where scale and zero point of the blocks begin.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +40,8 @@ pub(crate) struct Learned {
     constant: Option<f64>,
     trained_by: TrainedBy,
     device: Device,
+    /// The precision of the values: of a parameter from the start, of others once they are seen.
+    precision: Mutex<Option<FloatDType>>,
     tensors: Mutex<Option<Tensors>>,
 }
 
@@ -88,6 +92,7 @@ impl Learned {
                 None => TrainedBy::Evaluator,
             },
             device: device.clone(),
+            precision: Mutex::new(claimed.precision),
             tensors: Mutex::new(None),
         })
     }
@@ -142,6 +147,12 @@ impl Learned {
         Ok(())
     }
 
+    fn precision(&self) -> MutexGuard<'_, Option<FloatDType>> {
+        self.precision
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tensors(&self) -> MutexGuard<'_, Option<Tensors>> {
         self.tensors.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -168,19 +179,15 @@ impl Learned {
     }
 
     fn start(&self, values: &FlatTensor, grid: &Grid) -> Result<Start, QuantizationError> {
+        let values = &FlatTensor {
+            values: precision::single(values.values.clone().detach().without_autodiff()),
+            shape: values.shape.clone(),
+        };
         let (minimum, maximum) = blocks::range(values, grid)?;
         range::check_finite(minimum, maximum.clone())?;
         let without_negatives = !self.dtype.is_signed() && self.scheme == QuantScheme::Symmetric;
         if without_negatives && host(maximum)?.iter().all(|&maximum| maximum <= 0.0) {
-            let any = host(
-                values
-                    .values
-                    .clone()
-                    .detach()
-                    .without_autodiff()
-                    .abs()
-                    .max(),
-            )?;
+            let any = host(values.values.clone().abs().max())?;
             if any[0] > 0.0 {
                 return Err(QuantizationError::OnlyNegative {
                     dtype: self.dtype.to_string(),
@@ -201,14 +208,10 @@ impl Learned {
     fn see(&self, values: &FlatTensor) -> Result<(), BoxError> {
         let (kind, target) = (&self.kind, &self.id.target);
         let grid = self.granularity.grid(kind, target, &values.shape)?;
+        *self.precision() = Some(precision::of(&values.values));
         let known = self.tensors().as_ref().map(|tensors| tensors.grid.clone());
         match known {
-            Some(known) if known == grid || (known.len() == 1 && grid.len() == 1) => Ok(()),
-            Some(known) => Err(QuantizationError::OtherBlocks {
-                expected: known.blocks().to_vec(),
-                found: grid.blocks().to_vec(),
-            }
-            .into()),
+            Some(known) => Ok(blocks::check_same(&known, &grid)?),
             None => {
                 let start = self.start(values, &grid)?;
                 Ok(self.set(grid, start)?)
@@ -220,8 +223,9 @@ impl Learned {
     pub(crate) fn report(&self, quantization: &mut Quantization) {
         if let Some(tensors) = self.tensors().as_ref() {
             quantization.grid = tensors.grid.clone();
-            quantization.scale = Some(tensors.scale());
-            quantization.zero_point = Some(tensors.zero_point());
+            let dtype = self.precision().unwrap_or(FloatDType::F32);
+            quantization.scale = Some(precision::cast(tensors.scale(), dtype));
+            quantization.zero_point = Some(precision::cast(tensors.zero_point(), dtype));
             quantization.enabled = true;
         }
     }

@@ -4,9 +4,9 @@
 //! is left; the one whose quantized histogram `Q` is closest to the clipped one `P` wins:
 //!
 //! ```text
-//! P(i)  = the first i bins, with all outliers added to the last of them that is not empty
+//! P(i)  = the first i bins, with all outliers added to the last of them
 //! Q(i)  = the first i bins merged into as many groups as there are integers, each group's values
-//!         spread evenly over those of its bins that are not empty
+//!         spread evenly over those of its bins that are not empty in P
 //! KL(i) = sum over the bins of P ln(P / Q), both normalised to 1
 //! range = (-t, t) with t = (i + 1/2) bin width for the i with the least KL(i)
 //! ```
@@ -19,8 +19,8 @@
 //!
 //! Migacz, *8-bit Inference with TensorRT*, GPU Technology Conference 2017. Deviations: the width of
 //! the 2048 bins is a power of two ([`Histogram`]), so that 1024 to 2048 of them are in use; the
-//! affine scheme; outliers never come to an empty bin, where the divergence would be infinite and
-//! forbid every threshold in a gap.
+//! affine scheme; a group of Q that holds nothing but outliers counts as one value, as with none the
+//! divergence would be infinite and forbid every threshold in a gap.
 
 use super::histogram::Histogram;
 use super::searched::Search;
@@ -76,35 +76,40 @@ fn threshold(bins: &[u64], negative: usize, levels: usize) -> Option<usize> {
 
 /// The divergence of the quantized bins from the bins with the outliers at their ends.
 fn divergence(bins: &[u64], below: u64, above: u64, levels: usize) -> f64 {
-    let used = |bin: &u64| *bin > 0;
-    let (Some(first), Some(last)) = (bins.iter().position(used), bins.iter().rposition(used))
-    else {
-        return f64::INFINITY;
-    };
     let inside: u64 = bins.iter().sum();
-    let all = inside + below + above;
-    let mut divergence = 0.0;
-    for level in 0..levels {
-        let (from, to) = (
-            level * bins.len() / levels,
-            (level + 1) * bins.len() / levels,
-        );
-        let group = &bins[from..to];
-        let spread = group.iter().filter(|bin| used(bin)).count();
-        let q = group.iter().sum::<u64>() as f64 / spread as f64 / inside as f64;
-        for (at, &count) in group.iter().enumerate().filter(|(_, bin)| used(bin)) {
-            let mut p = count;
-            if from + at == first {
-                p += below;
-            }
-            if from + at == last {
-                p += above;
-            }
-            let p = p as f64 / all as f64;
-            divergence += p * (p / q).ln();
-        }
+    if inside == 0 {
+        return f64::INFINITY;
     }
-    divergence
+    let last = bins.len() - 1;
+    let reference = |at: usize| {
+        let low = if at == 0 { below } else { 0 };
+        let high = if at == last { above } else { 0 };
+        bins[at] + low + high
+    };
+    let groups = (0..levels).map(|level| {
+        let ends = [level, level + 1].map(|level| level * bins.len() / levels);
+        let used: Vec<u64> = (ends[0]..ends[1])
+            .map(reference)
+            .filter(|&count| count > 0)
+            .collect();
+        let own: u64 = bins[ends[0]..ends[1]].iter().sum();
+        (used, own)
+    });
+    // Nothing but outliers: one value, since none would make the divergence infinite.
+    let groups: Vec<(Vec<u64>, u64)> = groups
+        .filter(|(used, _)| !used.is_empty())
+        .map(|(used, own)| (used, own.max(1)))
+        .collect();
+    let quantized: u64 = groups.iter().map(|(_, own)| own).sum();
+    let all = (inside + below + above) as f64;
+    let terms = groups.iter().flat_map(|(used, own)| {
+        let q = *own as f64 / used.len() as f64 / quantized as f64;
+        used.iter().map(move |&count| {
+            let p = count as f64 / all;
+            p * (p / q).ln()
+        })
+    });
+    terms.sum()
 }
 
 #[cfg(test)]
@@ -120,10 +125,19 @@ mod tests {
         let expected =
             0.1 * 0.4f64.ln() + 0.3 * 1.2f64.ln() + 0.2 * 0.8f64.ln() + 0.4 * 1.6f64.ln();
         assert!((divergence(&[1, 3, 2, 2], 0, 2, 2) - expected).abs() < 1e-12);
-        // In the gap at the end the outlier comes to the 2: P = 1, 3, 3 of 7, Q = 2, 2, 2 of 6.
-        let expected = (1.0 / 7.0) * (3.0 / 7.0f64).ln() + (6.0 / 7.0) * (9.0 / 7.0f64).ln();
+        // In an empty end the outlier takes half of its group: P = 1, 3, 2, 1 of 7 and Q = 2, 2, 1, 1
+        // of 6.
+        let expected = (1.0 / 7.0) * (3.0 / 7.0f64).ln()
+            + (3.0 / 7.0) * (9.0 / 7.0f64).ln()
+            + (2.0 / 7.0) * (12.0 / 7.0f64).ln()
+            + (1.0 / 7.0) * (6.0 / 7.0f64).ln();
         assert!((divergence(&[1, 3, 2, 0], 0, 1, 2) - expected).abs() < 1e-12);
         assert!((divergence(&[0, 2, 3, 1], 1, 0, 2) - expected).abs() < 1e-12);
+        // In an empty group they count as one: P = 1, 3, 0, 2 of 6 and Q = 2, 2, 0, 1 of 5.
+        let expected = (1.0 / 6.0) * (5.0 / 12.0f64).ln()
+            + 0.5 * 1.25f64.ln()
+            + (1.0 / 3.0) * (5.0 / 3.0f64).ln();
+        assert!((divergence(&[1, 3, 0, 0], 0, 2, 2) - expected).abs() < 1e-12);
         assert_eq!(divergence(&[0, 0], 0, 1, 2), f64::INFINITY);
         assert_eq!(divergence(&[5, 5, 5, 5], 0, 0, 2), 0.0);
     }
@@ -139,6 +153,19 @@ mod tests {
         // Without it everything is kept that there is.
         assert!(threshold(&bins[..16], 0, 8).unwrap() >= 8);
         assert_eq!(threshold(&bins[..4], 0, 8), None);
+    }
+
+    #[test]
+    fn a_second_cluster_is_no_outlier() {
+        // Zeros, as a rectifier leaves them, and as many values around 1.
+        let cluster = |i: u16| f32::from(i % 2) * (1.0 + f32::from(i) / 10_000.0);
+        let values: Vec<f32> = (0..1000).map(cluster).collect();
+        let mut histogram = Histogram::new();
+        histogram.add(&values);
+        for scheme in [QuantScheme::Symmetric, QuantScheme::Affine] {
+            let (_, high) = Entropy.range(&histogram, (0.0, 1.0999), QuantDtype::INT8, scheme);
+            assert!(high > 1.0, "{scheme}: {high}");
+        }
     }
 
     #[test]

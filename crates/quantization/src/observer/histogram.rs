@@ -125,7 +125,11 @@ impl Histogram {
         for _ in 0..numbers.next()? as usize {
             let bin = numbers.next()? as i64;
             let high = numbers.next()? as u64;
-            let count = (high << HALF) | numbers.next()? as u64;
+            let low = numbers.next()? as u64;
+            if high > LOW || low > LOW {
+                return None;
+            }
+            let count = (high << HALF) | low;
             let in_order = counts.last().is_none_or(|&(last, _)| last < bin);
             if !in_order || !(-SIDE..SIDE).contains(&bin) || count == 0 {
                 return None;

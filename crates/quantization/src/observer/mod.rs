@@ -119,8 +119,8 @@ pub trait RangeMethod: fmt::Debug + Send + Sync {
     /// Takes a batch in and returns the range that is tracked.
     ///
     /// `batch` holds the extremes of `values`, which are finite if the observer checks them;
-    /// `tracked` is what this returned for the batch before, `None` for the first one and after the
-    /// blocks have changed.
+    /// `tracked` is what this returned for the batch before, `None` for the first one. Both are in
+    /// 32 bits, whatever the precision of the values.
     ///
     /// # Errors
     ///

@@ -23,20 +23,20 @@ use crate::{QuantDtype, QuantScheme};
 /// The range that holds a percentage of the values on either side.
 #[derive(Clone, Copy, Debug)]
 pub struct Percentile {
-    fraction: f64,
+    percent: f64,
 }
 
 impl Percentile {
     /// `percent` is more than 50 and at most 100.
     pub fn new(percent: f64) -> Self {
-        Self {
-            fraction: percent / 100.0,
-        }
+        Self { percent }
     }
 
     /// The number of steps in `counts` until the wanted part of the values has come.
     fn reach(self, counts: impl Iterator<Item = (i64, u64)>, total: u64) -> Option<i64> {
-        let wanted = (self.fraction * total as f64).ceil() as u64;
+        // 99.9 has no exact binary form: of 1000 values it must not mean 999.0000000000001.
+        let exact = 1.0 - 4.0 * f64::EPSILON;
+        let wanted = (self.percent * total as f64 / 100.0 * exact).ceil() as u64;
         let mut seen = 0;
         for (bin, count) in counts {
             seen += count;
@@ -101,6 +101,17 @@ mod tests {
         let (low, high) = range(&values, 95.0, QuantScheme::Symmetric);
         assert_eq!(low, -10.0);
         assert!((84.0..84.2).contains(&high), "{high}");
+    }
+
+    #[test]
+    fn one_of_a_thousand_is_left_out() {
+        let mut values: Vec<f32> = (0..999).map(|x| x as f32 / 1000.0).collect();
+        values.push(100.0);
+        for scheme in [QuantScheme::Symmetric, QuantScheme::Affine] {
+            // A bin is 1 / 16 wide.
+            let (_, high) = range(&values, 99.9, scheme);
+            assert!((0.99..1.07).contains(&high), "{high}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::histogram::Histogram;
 use super::min_max::widen;
 use super::{RangeMethod, Ranges};
 use crate::range::{self, host};
-use crate::{QuantDtype, QuantScheme, QuantizationError};
+use crate::{QuantDtype, QuantScheme, QuantizationError, precision};
 
 /// Chooses the range of a block by its histogram.
 pub trait Search: fmt::Debug + Send + Sync {
@@ -112,7 +112,9 @@ impl<S: Search> RangeMethod for Searched<S> {
                 self.search.range(histogram, extremes, dtype, scheme)
             })
             .unzip();
-        let load = |values: Vec<f32>| Tensor::from_data(TensorData::from(&values[..]), &device);
+        let load = |values: Vec<f32>| {
+            precision::single(Tensor::from_data(TensorData::from(&values[..]), &device))
+        };
         Ok(Ranges {
             minimum: load(minimum),
             maximum: load(maximum),

@@ -1,10 +1,14 @@
 //! The observer of one target.
 
+use std::sync::{Mutex, PoisonError};
+
+use burn::tensor::FloatDType;
 use burn_compress_core::{FlatTensor, HostTensor, Observer, Quantization, Target};
 
 use super::{ObserverKind, RangeMethod, Ranges};
 use crate::{
-    Granularity, QuantDtype, QuantScheme, QuantizationError, QuantizationSettings, blocks, range,
+    Granularity, QuantDtype, QuantScheme, QuantizationError, QuantizationSettings, blocks,
+    precision, range,
 };
 
 /// Follows the values of a target and derives scale and zero point.
@@ -21,6 +25,8 @@ pub struct TargetObserver {
     scheme: QuantScheme,
     check: bool,
     method: Box<dyn RangeMethod>,
+    /// The precision of the latest values.
+    seen: Mutex<Option<FloatDType>>,
 }
 
 impl TargetObserver {
@@ -46,6 +52,7 @@ impl TargetObserver {
             dtype: settings.dtype(),
             scheme: settings.scheme(),
             check: true,
+            seen: Mutex::default(),
         })
     }
 
@@ -63,8 +70,8 @@ impl TargetObserver {
     ///
     /// # Errors
     ///
-    /// A granularity that does not fit the shape, and values that are not finite; the quantization
-    /// is unchanged then.
+    /// A granularity that does not fit the shape or gives other blocks than before, and values that
+    /// are not finite; the quantization is unchanged then.
     pub fn update(
         &self,
         values: &FlatTensor,
@@ -76,10 +83,17 @@ impl TargetObserver {
         if self.check {
             range::check_finite(minimum.clone(), maximum.clone())?;
         }
-        // With other blocks than before, the old ranges belong to nothing any more.
-        let old = tracked(quantization).filter(|_| quantization.grid == grid);
-        let batch = Ranges { minimum, maximum };
+        let old = tracked(quantization);
+        if old.is_some() {
+            blocks::check_same(&quantization.grid, &grid)?;
+        }
+        let batch = Ranges {
+            minimum: precision::single(minimum),
+            maximum: precision::single(maximum),
+        };
         let ranges = self.method.track(values, &grid, batch, old)?;
+        let seen = precision::of(&values.values);
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
         if quantization.enabled {
             self.derive(ranges.clone(), quantization)?;
         }
@@ -107,8 +121,10 @@ impl TargetObserver {
         let chosen = self.method.choose(tracked, self.dtype, self.scheme)?;
         let (scale, zero_point) =
             range::parameters(chosen.minimum, chosen.maximum, self.dtype, self.scheme);
-        quantization.scale = Some(scale);
-        quantization.zero_point = Some(zero_point);
+        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let dtype = seen.unwrap_or(FloatDType::F32);
+        quantization.scale = Some(precision::cast(scale, dtype));
+        quantization.zero_point = Some(precision::cast(zero_point, dtype));
         Ok(())
     }
 
@@ -136,8 +152,8 @@ impl Observer for TargetObserver {
 
 fn tracked(quantization: &Quantization) -> Option<Ranges> {
     Some(Ranges {
-        minimum: quantization.minimum.clone()?,
-        maximum: quantization.maximum.clone()?,
+        minimum: precision::single(quantization.minimum.clone()?),
+        maximum: precision::single(quantization.maximum.clone()?),
     })
 }
 
@@ -223,6 +239,30 @@ mod tests {
             .observe(&bad, &mut state)
             .unwrap();
         assert!(testing::observed(&state.minimum)[0].is_nan());
+    }
+
+    #[test]
+    fn one_range_for_calls_with_several_ranks() {
+        let mut follow = Follow::new(ObserverKind::MinMax, Granularity::Default);
+        follow.see([[5.0, -1.0]]);
+        let deep = Tensor::<3>::from_floats([[[2.0, -3.0]]], &Device::flex());
+        let deep = FlatTensor::new(deep);
+        follow.observer.update(&deep, &mut follow.state).unwrap();
+        assert_eq!(follow.tracked(), (vec![-3.0], vec![5.0]));
+        assert_eq!(follow.state.grid.blocks(), [1, 1, 1]);
+    }
+
+    #[test]
+    fn other_channels_than_before_are_an_error() {
+        let mut follow = Follow::new(ObserverKind::MinMax, Granularity::PerChannel);
+        follow.see([[5.0, -1.0]]);
+        let wider = Tensor::<2>::from_floats([[9.0, 9.0, 9.0]], &Device::flex());
+        let wider = FlatTensor::new(wider);
+        let error = follow.observer.update(&wider, &mut follow.state);
+        let (expected, found) = (vec![1, 2], vec![1, 3]);
+        let other = QuantizationError::OtherBlocks { expected, found };
+        assert_eq!(error.unwrap_err(), other);
+        assert_eq!(follow.tracked(), (vec![5.0, -1.0], vec![5.0, -1.0]));
     }
 
     #[test]

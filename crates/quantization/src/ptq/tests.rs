@@ -326,13 +326,6 @@ fn weights_alone_need_no_data() {
     assert!(matches!(error, Error::MissingEvaluator { .. }), "{error}");
 }
 
-fn cause(error: Error) -> QuantizationError {
-    match error {
-        Error::Algorithm { source, .. } => *source.downcast().unwrap(),
-        other => panic!("{other}"),
-    }
-}
-
 #[test]
 fn settings_that_cannot_be_are_errors() {
     let options = PtqConfig::new().with_batches(0);

@@ -100,8 +100,12 @@ fn an_added_mask_moves_what_it_removes_far_down(#[case] dtype: FloatDType) {
     let scores = value(dtype, &Device::flex());
     let found = space.simulate_activation(scores.clone());
     assert_eq!(found.dtype(), DType::from(dtype));
-    let moved = scores - Tensor::<2>::from_floats([[0.0, 1000.0, 0.0]], &Device::flex()).cast(dtype);
-    found.clone().into_data().assert_eq(&moved.into_data(), true);
+    let moved =
+        scores - Tensor::<2>::from_floats([[0.0, 1000.0, 0.0]], &Device::flex()).cast(dtype);
+    found
+        .clone()
+        .into_data()
+        .assert_eq(&moved.into_data(), true);
     let removed = burn::tensor::activation::softmax(found, 1).slice([0..2, 1..2]);
     assert_eq!(removed.sum().into_scalar::<f32>(), 0.0);
 }

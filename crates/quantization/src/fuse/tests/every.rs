@@ -194,24 +194,3 @@ fn a_folded_bias_belongs_to_the_quantizer_that_folds() {
     chain.advance(&Budget::steps(2), None).unwrap();
     assert_finished(chain);
 }
-
-#[rstest]
-fn review_single_masks(#[values("gamma", "beta")] name: &str, #[values("conv", "fc")] host_name: &str) {
-    let mut chain = qat(FUSE).unwrap();
-    let (norm, n) = if host_name == "conv" { ("bn", 4) } else { ("fc_bn", 3) };
-    let mut mask = vec![1.0; n];
-    mask[0] = 0.0;
-    let mask = Mask::new(mask, [n]).unwrap();
-    chain.update_masks(&Masks::from([(TargetId::new(norm, Target::param(name)), mask)])).unwrap();
-    chain.advance(&Budget::steps(2), None).unwrap();
-    assert_finished(chain);
-}
-
-#[test]
-fn review_outputs_alone() {
-    let json = r#"[{"op_names": ["head"], "target_names": ["_output_0"], "fuse": true}]"#;
-    let mut chain = qat(json).unwrap();
-    chain.advance(&Budget::steps(2), None).unwrap();
-    let c = chain.calibration().unwrap();
-    assert_eq!(c.keys().map(ToString::to_string).collect::<Vec<_>>(), ["head_relu._output_0"]);
-}

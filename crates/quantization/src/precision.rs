@@ -1,0 +1,24 @@
+//! Models of other precision than 32 bits.
+//!
+//! Ranges are followed and learned in 32 bits: an average in `bf16` would never move by one percent.
+//! What is written for the simulation has the precision of the values that it rounds.
+
+use burn::tensor::{FloatDType, Tensor};
+
+/// The precision of these values.
+pub(crate) fn of<const D: usize>(values: &Tensor<D>) -> FloatDType {
+    FloatDType::from(values.dtype())
+}
+
+/// The values in this precision; gradients flow through.
+pub(crate) fn cast<const D: usize>(values: Tensor<D>, dtype: FloatDType) -> Tensor<D> {
+    match of(&values) == dtype {
+        true => values,
+        false => values.cast(dtype),
+    }
+}
+
+/// The values in 32 bits; gradients flow through.
+pub(crate) fn single<const D: usize>(values: Tensor<D>) -> Tensor<D> {
+    cast(values, FloatDType::F32)
+}
