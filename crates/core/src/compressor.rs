@@ -59,6 +59,17 @@ pub(crate) struct Progress {
     pub(crate) record: Option<StepRecord>,
 }
 
+impl Progress {
+    /// What an algorithm is shown of the run.
+    pub(crate) fn run<'a, M>(&self, model: &'a M) -> Run<'a, M> {
+        Run {
+            model,
+            step: self.step,
+            total_steps: self.total_steps,
+        }
+    }
+}
+
 impl<M: fmt::Debug, I> fmt::Debug for Compressor<M, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Compressor")
@@ -227,31 +238,15 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     ///
     /// The error of an algorithm.
     pub fn finish(mut self) -> Result<Compressed<M>, Error> {
-        let progress = &self.progress;
-        let (step, total_steps) = (progress.step, progress.total_steps);
+        let run = self.progress.run(&self.model);
         for algorithm in self.algorithms.iter_mut().rev() {
-            let run = Run {
-                model: &self.model,
-                step,
-                total_steps,
-            };
             let name = algorithm.name();
-            algorithm.finish(run).map_err(|source| Error::Algorithm {
-                algorithm: name,
-                source,
-            })?;
+            algorithm.finish(run).map_err(Error::met_by(name))?;
         }
         for algorithm in self.algorithms.iter_mut().rev() {
-            let run = Run {
-                model: &self.model,
-                step,
-                total_steps,
-            };
+            let run = self.progress.run(&self.model);
             let name = algorithm.name();
-            let values = algorithm.rewrite(run).map_err(|source| Error::Algorithm {
-                algorithm: name,
-                source,
-            })?;
+            let values = algorithm.rewrite(run).map_err(Error::met_by(name))?;
             self.model = crate::params::with_parameters(self.model, values)?;
         }
         Compressed::new(self.model, self.progress.history)

@@ -221,3 +221,10 @@ pub enum Error {
     #[error("reading a tensor back from its device failed: {0}")]
     Device(String),
 }
+
+impl Error {
+    /// What an algorithm met, as an error of its chain.
+    pub(crate) fn met_by(algorithm: &'static str) -> impl FnOnce(BoxError) -> Self {
+        move |source| Self::Algorithm { algorithm, source }
+    }
+}

@@ -156,8 +156,8 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
         self
     }
 
-    /// Seeds the device before each step with a number drawn from `seed` and the step; before each
-    /// batch where a `Learner` accumulates several in a step.
+    /// Seeds the devices of the model before each step with a number drawn from `seed` and the
+    /// step; before each batch where a `Learner` accumulates several in a step.
     ///
     /// Dropout and other random layers then repeat exactly, also in a run that was stopped and
     /// resumed.

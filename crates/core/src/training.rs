@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Error;
-use crate::algorithm::{Algorithm, Run};
+use crate::algorithm::Algorithm;
 use crate::budget::{Budget, Length};
 use crate::compressor::Compressor;
 use crate::history::StepRecord;
@@ -100,17 +100,10 @@ pub(crate) fn prepare<M: Module + 'static, I: 'static>(
     if chain.progress.prepared {
         return Ok(());
     }
+    let run = chain.progress.run(&chain.model);
     for algorithm in chain.algorithms.iter_mut().rev() {
-        let run = Run {
-            model: &chain.model,
-            step: 0,
-            total_steps,
-        };
         let name = algorithm.name();
-        algorithm.prepare(run).map_err(|source| Error::Algorithm {
-            algorithm: name,
-            source,
-        })?;
+        algorithm.prepare(run).map_err(Error::met_by(name))?;
     }
     chain.progress.prepared = true;
     Ok(())
@@ -180,50 +173,16 @@ pub(crate) fn backward<M: Module + 'static, I: 'static>(
     chain: &mut Compressor<M, I>,
     batch: &I,
 ) -> Result<(Tensor<1>, GradientsParams), Error> {
-    let Some(task_loss) = chain.evaluator.loss() else {
-        return Err(Error::NoBatches {
-            epoch: chain.progress.epoch,
-        });
-    };
-    let (step, total_steps) = (chain.progress.step, chain.progress.total_steps);
-    if let (Some(seed), Some(device)) = (
-        chain.evaluator.seed_of(step, chain.progress.pass),
-        chain.model.devices().first(),
-    ) {
-        device.seed(seed);
-    }
-    chain.progress.pass += 1;
-    let run = Run {
-        model: &chain.model,
-        step,
-        total_steps,
-    };
+    let step = chain.progress.step;
+    seed(chain);
+    let run = chain.progress.run(&chain.model);
     for algorithm in &mut chain.algorithms {
         let name = algorithm.name();
-        algorithm.observe(run).map_err(|source| Error::Algorithm {
-            algorithm: name,
-            source,
-        })?;
+        algorithm.observe(run).map_err(Error::met_by(name))?;
     }
-    chain.phase.set_training(true);
-    let loss = task_loss(&chain.model, batch);
-    chain.phase.set_training(false);
-    for space in chain.spaces.values() {
-        if let Some(error) = space.take_failure() {
-            return Err(error);
-        }
-    }
+    let loss = forward(chain, batch)?;
     let task_value = value_of(&loss)?;
-    let mut loss = loss;
-    for algorithm in chain.algorithms.iter_mut().rev() {
-        let name = algorithm.name();
-        loss = algorithm
-            .loss(loss, batch, run)
-            .map_err(|source| Error::Algorithm {
-                algorithm: name,
-                source,
-            })?;
-    }
+    let loss = with_every_part(chain, loss, batch)?;
     let value = value_of(&loss)?;
     if !value.is_finite() {
         return Err(Error::LossNotFinite { step, loss: value });
@@ -244,21 +203,54 @@ pub(crate) fn backward<M: Module + 'static, I: 'static>(
         learnable.take_gradient(&mut gradients);
     }
     let gradients = GradientsParams::from_grads(gradients, &chain.model);
-    let run = Run {
-        model: &chain.model,
-        step,
-        total_steps,
-    };
+    let run = chain.progress.run(&chain.model);
     for algorithm in &mut chain.algorithms {
         let name = algorithm.name();
         algorithm
             .gradients(&gradients, run)
-            .map_err(|source| Error::Algorithm {
-                algorithm: name,
-                source,
-            })?;
+            .map_err(Error::met_by(name))?;
     }
     Ok((loss.detach(), gradients))
+}
+
+/// Seeds the devices for the backward pass at hand, if the evaluator has a seed.
+fn seed<M: Module + 'static, I: 'static>(chain: &mut Compressor<M, I>) {
+    let progress = &mut chain.progress;
+    if let Some(seed) = chain.evaluator.seed_of(progress.step, progress.pass) {
+        let devices = chain.model.devices();
+        devices.iter().for_each(|device| device.seed(seed));
+    }
+    progress.pass += 1;
+}
+
+/// The user's own loss, with everything that hangs on the model at work.
+fn forward<M: Module + 'static, I: 'static>(
+    chain: &Compressor<M, I>,
+    batch: &I,
+) -> Result<Tensor<1>, Error> {
+    let epoch = chain.progress.epoch;
+    let task_loss = chain.evaluator.loss().ok_or(Error::NoBatches { epoch })?;
+    chain.phase.set_training(true);
+    let loss = task_loss(&chain.model, batch);
+    chain.phase.set_training(false);
+    let mut failures = chain.spaces.values().filter_map(|s| s.take_failure());
+    failures.next().map_or(Ok(loss), Err)
+}
+
+/// The loss with the parts of all compressors, the newest first.
+fn with_every_part<M: Module + 'static, I: 'static>(
+    chain: &mut Compressor<M, I>,
+    mut loss: Tensor<1>,
+    batch: &I,
+) -> Result<Tensor<1>, Error> {
+    let run = chain.progress.run(&chain.model);
+    for algorithm in chain.algorithms.iter_mut().rev() {
+        let name = algorithm.name();
+        loss = algorithm
+            .loss(loss, batch, run)
+            .map_err(Error::met_by(name))?;
+    }
+    Ok(loss)
 }
 
 fn value_of(loss: &Tensor<1>) -> Result<f64, Error> {
@@ -271,42 +263,26 @@ fn value_of(loss: &Tensor<1>) -> Result<f64, Error> {
     value.map_err(|error| Error::Device(error.to_string()))
 }
 
-/// What follows the optimizer: masks move, the step is counted and recorded.
+/// What follows the optimizer: parameters are projected, masks move, the step is counted and
+/// recorded.
 pub(crate) fn after_step<M: Module + 'static, I: 'static>(
     chain: &mut Compressor<M, I>,
     learning_rate: f64,
 ) -> Result<(), Error> {
     chain.progress.step += 1;
     chain.progress.pass = 0;
-    let (step, total_steps) = (chain.progress.step, chain.progress.total_steps);
     for algorithm in chain.algorithms.iter_mut().rev() {
-        let run = Run {
-            model: &chain.model,
-            step,
-            total_steps,
-        };
+        let run = chain.progress.run(&chain.model);
         let name = algorithm.name();
-        let values = algorithm.project(run).map_err(|source| Error::Algorithm {
-            algorithm: name,
-            source,
-        })?;
+        let values = algorithm.project(run).map_err(Error::met_by(name))?;
         if !values.is_empty() {
             chain.model = crate::params::with_parameters(chain.model.clone(), values)?;
         }
     }
+    let run = chain.progress.run(&chain.model);
     for algorithm in chain.algorithms.iter_mut().rev() {
-        let run = Run {
-            model: &chain.model,
-            step,
-            total_steps,
-        };
         let name = algorithm.name();
-        algorithm
-            .after_step(run)
-            .map_err(|source| Error::Algorithm {
-                algorithm: name,
-                source,
-            })?;
+        algorithm.after_step(run).map_err(Error::met_by(name))?;
     }
     let sparsity = sparsity(chain);
     if let Some(record) = chain.progress.record.take() {
@@ -316,6 +292,7 @@ pub(crate) fn after_step<M: Module + 'static, I: 'static>(
             ..record
         });
     }
+    let (step, total_steps) = (chain.progress.step, chain.progress.total_steps);
     if let Some((every, evaluate)) = chain.evaluator.evaluation()
         && (step.is_multiple_of(*every) || step == total_steps)
     {

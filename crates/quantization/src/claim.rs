@@ -3,15 +3,12 @@
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::FloatDType;
 use burn_compress_core::config::{ConfigList, Selected};
 use burn_compress_core::layer::LayerInfo;
 use burn_compress_core::{Compressor, Error, Mode, Quantization, Target, TargetId, TargetSpace};
-use indexmap::IndexMap;
 
 use crate::fuse::{self, Fusions};
-use crate::raw::raw;
-use crate::{ApplyMethod, QuantizationError, QuantizationSettings, precision};
+use crate::{ApplyMethod, QuantizationError, QuantizationSettings};
 
 /// A target of a quantizer.
 #[derive(Debug)]
@@ -20,8 +17,6 @@ pub(crate) struct Claimed {
     pub(crate) layer: LayerInfo,
     pub(crate) settings: QuantizationSettings,
     pub(crate) method: ApplyMethod,
-    /// The precision of a parameter; that of an input or output shows in the forward pass.
-    pub(crate) precision: Option<FloatDType>,
 }
 
 impl Claimed {
@@ -29,7 +24,6 @@ impl Claimed {
         selected: Selected<QuantizationSettings>,
         space: Arc<TargetSpace>,
         method: ApplyMethod,
-        precision: Option<FloatDType>,
     ) -> Self {
         let Selected {
             layer, settings, ..
@@ -49,7 +43,6 @@ impl Claimed {
             layer,
             settings,
             method,
-            precision,
         }
     }
 
@@ -109,15 +102,10 @@ pub(crate) fn claim<M: Module + 'static, I: 'static, T>(
     let ids: Vec<TargetId> = selected.iter().map(Selected::id).collect();
     let spaces = compressor.claim(Mode::Quantization, &ids)?;
     fusions.start(compressor)?;
-    let params: Vec<TargetId> = ids.into_iter().filter(|id| id.target.is_param()).collect();
-    let params = raw(compressor.model(), &params).into_iter();
-    let params: IndexMap<TargetId, FloatDType> = params
-        .map(|(id, values)| (id, precision::of(&values.values)))
-        .collect();
-    let claimed = selected.into_iter().zip(spaces).map(|(selected, space)| {
-        let precision = params.get(space.id()).copied();
-        Claimed::new(selected, space, method, precision)
-    });
+    let claimed = selected
+        .into_iter()
+        .zip(spaces)
+        .map(|(selected, space)| Claimed::new(selected, space, method));
     Ok((claimed.zip(inspected).collect(), fusions))
 }
 

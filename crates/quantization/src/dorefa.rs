@@ -53,7 +53,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::config::Config;
 use burn::module::Module;
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::Device;
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
     Algorithm, BoxError, Compressor, Error, FlatTensor, Mode, Quantization, Run, Stage, Target,
@@ -66,7 +66,7 @@ use crate::constructors::constructors;
 use crate::fuse::Fusions;
 use crate::range::host;
 use crate::refuse::{refuse_binary, refuse_blocks, refuse_method, refuse_observer};
-use crate::{ApplyMethod, QuantizationError, QuantizationSettings, backward, precision, range};
+use crate::{ApplyMethod, QuantizationError, QuantizationSettings, backward, range};
 
 use activation::{ACTIVATIONS, BatchRange, output_grid};
 use gradient::RoundedGradient;
@@ -101,7 +101,7 @@ pub struct DoReFaConfig {
 /// use burn::module::Module;
 /// use burn::nn::{Linear, LinearConfig};
 /// use burn::optim::SgdConfig;
-/// use burn::tensor::Device;
+/// use burn::tensor::{Device, Tensor};
 /// use burn_compress_core::config::ConfigList;
 /// use burn_compress_core::{Budget, Evaluator, Wrapper};
 /// use burn_compress_quantization::{DoReFaConfig, DoReFaQuantizer, QuantizationSettings};
@@ -269,10 +269,9 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for DoReFaQuantizer {
                 let (dtype, scheme) = (claimed.settings.dtype(), claimed.settings.scheme());
                 let (scale, zero_point) =
                     range::parameters(minimum.clone(), maximum.clone(), dtype, scheme);
-                let dtype = state.scale.as_ref().map_or(FloatDType::F32, precision::of);
                 claimed.space.set_quantization(Some(Quantization {
-                    scale: Some(precision::cast(scale, dtype)),
-                    zero_point: Some(precision::cast(zero_point, dtype)),
+                    scale: Some(scale),
+                    zero_point: Some(zero_point),
                     ..state
                 }));
             }

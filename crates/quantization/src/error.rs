@@ -89,7 +89,7 @@ pub enum QuantizationError {
          of blocks does not depend on the batch, and that is the same wherever the layer is called"
     )]
     OtherBlocks {
-    /// The number of blocks along each dimension at first.
+        /// The number of blocks along each dimension at first.
         expected: Vec<usize>,
         /// The number of blocks along each dimension now.
         found: Vec<usize>,

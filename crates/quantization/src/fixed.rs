@@ -6,7 +6,6 @@ use burn::tensor::{Device, Tensor};
 use burn_compress_core::{FlatTensor, Grid, Observer, Quantization, RoundGradient, Target};
 
 use crate::claim::Claimed;
-use crate::precision;
 
 /// One scale and zero point for a whole target.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,13 +30,7 @@ impl FixedGrid {
             }
         };
         let device = device.clone().without_autodiff();
-        let one = |value: f32| {
-            let value = Tensor::<1>::from_floats([value], &device);
-            Some(match claimed.precision {
-                Some(dtype) => precision::cast(value, dtype),
-                None => value,
-            })
-        };
+        let one = |value: f32| Some(Tensor::<1>::from_floats([value], &device));
         claimed.space.set_quantization(Some(Quantization {
             grid: Grid::per_tensor(rank),
             scale: one(self.scale),
@@ -49,7 +42,7 @@ impl FixedGrid {
     }
 }
 
-/// Learns the rank and the precision of its target.
+/// Learns the rank of its target.
 #[derive(Debug)]
 struct WholeTensor;
 
@@ -57,10 +50,6 @@ impl Observer for WholeTensor {
     fn observe(&self, values: &FlatTensor, quantization: &mut Quantization) -> Result<(), String> {
         if quantization.grid.blocks().len() != values.shape.len() {
             quantization.grid = Grid::per_tensor(values.shape.len());
-        }
-        let dtype = precision::of(&values.values);
-        for tensor in [&mut quantization.scale, &mut quantization.zero_point] {
-            *tensor = tensor.take().map(|values| precision::cast(values, dtype));
         }
         Ok(())
     }

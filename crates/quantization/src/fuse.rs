@@ -206,7 +206,7 @@ pub(crate) fn refuse_folded<M: Module + 'static, I: 'static>(
     Ok(())
 }
 
-/// The values of one host and its norm.
+/// The values of one host and its norm, whose masks stay attached.
 fn finished<M: Module>(
     model: &M,
     host: &LayerInfo,

@@ -46,13 +46,13 @@ mod qat;
 pub mod range;
 mod raw;
 mod reconstruction;
-#[cfg(test)]
-mod review;
 mod refuse;
 pub mod registry;
 mod settings;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use adaround::{AdaRoundConfig, AdaRoundQuantizer};
 pub use bnn::{BnnConfig, BnnQuantizer};

@@ -25,8 +25,9 @@
 //! included; give them a learning rate of their own with [`LsqPlusConfig::with_learning_rate`]. A
 //! scale is the magnitude of the number that is trained, and at least [`f32::EPSILON`], so that no
 //! step makes it negative. At the end of the run they become the ordinary quantization of their
-//! targets; zero points are then rounded, as integer kernels need it and as zero must stay zero where
-//! channels are removed. [`LsqPlusConfig::with_round_zero_points`] leaves them as they were trained.
+//! targets; zero points are then rounded and brought into `qmin..=qmax`, as integer kernels need it and
+//! as zero must stay zero where channels are removed. [`LsqPlusConfig::with_round_zero_points`] leaves
+//! them as they were trained.
 //! Of a layer that a batch norm is folded into ([`fuse`](QuantizationSettings::fuse)), the values are
 //! the folded ones.
 //!
@@ -36,7 +37,8 @@
 //! initialization*, arXiv 2004.09576. Deviations, as in NNI: what is trained is `z` and not the
 //! offset `-z s`, without the factor `g`; `n` counts all values of an input or output, batch included.
 //! Weights begin with the divisor `qmax`, since the smallest signed integer is not used (the paper:
-//! `2^(bits - 1)`), activations at their extremes (the paper also offers the least squared error).
+//! `2^(bits - 1)`), activations at their extremes, widened to hold zero (the paper does not widen them,
+//! and also offers the least squared error).
 //! NNI begins with 0.01 and `z = (qmax - qmin) / 2`: [`LsqInit::Constant`]. Of a signed type that is
 //! `qmax`, so that all positive values are cut off until `z` has moved.
 
@@ -71,7 +73,7 @@ pub struct LsqPlusConfig {
     /// optimizer.
     #[config(default = "None")]
     pub learning_rate: Option<f64>,
-    /// Whether zero points become integers at the end of the run.
+    /// Whether zero points become integers of the type at the end of the run.
     #[config(default = true)]
     pub round_zero_points: bool,
 }

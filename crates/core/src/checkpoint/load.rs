@@ -173,12 +173,7 @@ fn restore_states<M: Module + 'static, I: 'static>(
 ) -> Result<(), Error> {
     for (algorithm, state) in chain.algorithms.iter_mut().zip(states) {
         let name = algorithm.name();
-        algorithm
-            .load_state(state)
-            .map_err(|source| Error::Algorithm {
-                algorithm: name,
-                source,
-            })?;
+        algorithm.load_state(state).map_err(Error::met_by(name))?;
     }
     Ok(())
 }

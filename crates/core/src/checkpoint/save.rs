@@ -101,10 +101,7 @@ fn save_algorithm<M: Module + 'static, I: 'static>(
     tensors: &mut Vec<PackTensor>,
 ) -> Result<SavedAlgorithm, Error> {
     let name = algorithm.name();
-    let state = algorithm.state().map_err(|source| Error::Algorithm {
-        algorithm: name,
-        source,
-    })?;
+    let state = algorithm.state().map_err(Error::met_by(name))?;
     for (tensor, host) in &state.tensors {
         tensors.push(floats(state_name(index, tensor), &host.values, &host.shape));
     }

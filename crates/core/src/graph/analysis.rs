@@ -81,6 +81,8 @@ pub(super) struct Analysis<'a> {
     pub depthwise: BTreeMap<usize, usize>,
     pub blocks: Vec<Blocks>,
     pub macs: Vec<Macs>,
+    /// Tensors that are padded with minus infinity, and what they were before.
+    pub padded: BTreeMap<TensorId, TensorIr>,
     inputs: BTreeSet<TensorId>,
     op: usize,
 }
@@ -99,6 +101,7 @@ impl<'a> Analysis<'a> {
             depthwise: BTreeMap::new(),
             blocks: Vec::new(),
             macs: Vec::new(),
+            padded: BTreeMap::new(),
             inputs: captured.inputs.iter().copied().collect(),
             op: 0,
         };

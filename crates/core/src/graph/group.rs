@@ -7,6 +7,7 @@ use burn::module::ParamId;
 use indexmap::IndexMap;
 
 use super::analysis::{Analysis, layer_of};
+use super::capture::CapturedParam;
 use super::grouping::{self, Found, visible};
 use super::labels::{ChannelId, Label, Value};
 use super::macs::CountedOp;
@@ -133,108 +134,41 @@ impl ChannelGraph {
     fn build(
         captured: &Captured,
         analysis: Analysis,
-        groups: Vec<Found>,
+        found: Vec<Found>,
         producers: BTreeMap<(usize, usize), usize>,
         blocks: Vec<usize>,
     ) -> Self {
-        let labels = &analysis.labels;
-        let of = |list: &[Label]| -> Vec<Option<ChannelId>> {
-            list.iter()
-                .map(|label| label.map(|atom| labels.channel(atom)))
-                .collect()
-        };
-        let mut params = IndexMap::new();
-        let mut channels = BTreeSet::new();
-        let mut protected = BTreeMap::new();
-        for (index, (value, param)) in analysis.params.iter().zip(&captured.params).enumerate() {
-            let node = ParamNode {
-                path: param.path.clone(),
-                param_id: param.param_id,
-                shape: param.shape.clone(),
-                statistic: analysis.statistics.contains(&index),
-                channels: (0..param.shape.len())
-                    .map(|dim| visible(&analysis, value, dim))
-                    .collect(),
-            };
-            for &channel in node.channels.iter().flatten().flatten() {
-                channels.insert(channel);
-                if let Some(reason) = labels.protected(channel.0) {
-                    protected.insert(channel, reason.to_string());
-                }
-            }
-            params.insert(param.path.clone(), node);
-        }
-        let path = |param: usize| captured.params[param].path.clone();
-        let member = |(param, dim): (usize, usize), group: &Found| GroupMember {
-            param: path(param),
-            dim,
-            positions: group.positions(&analysis, param, dim),
-        };
-        let groups = groups
+        let params = nodes(&analysis);
+        let channels: BTreeSet<ChannelId> = params
+            .values()
+            .flat_map(|node| node.channels.iter().flatten().flatten().copied())
+            .collect();
+        let reason = |channel: &ChannelId| analysis.labels.protected(channel.0);
+        let protected = channels
+            .iter()
+            .filter_map(|channel| Some((*channel, reason(channel)?.to_string())))
+            .collect();
+        let groups = found
             .iter()
             .zip(blocks)
-            .map(|(found, blocks)| ChannelGroup {
-                channels: found.channels.clone(),
-                members: found.members.iter().map(|&at| member(at, found)).collect(),
-                consumers: found
-                    .consumers
-                    .iter()
-                    .map(|&at| member(at, found))
-                    .collect(),
-                blocks,
-                protected: found
-                    .channels
-                    .iter()
-                    .find_map(|channel| labels.protected(channel.0))
-                    .map(str::to_string),
-            })
+            .map(|(found, blocks)| group(&analysis, found, blocks))
             .collect();
-        let mut ports: BTreeMap<TargetId, Vec<PortChannels>> = BTreeMap::new();
-        for (target, id) in &captured.ports {
-            let found = analysis
-                .tensors
-                .get(id)
-                .and_then(|value| port(&analysis, value));
-            let calls = ports.entry(target.clone()).or_default();
-            calls.extend(found.map(|(dim, list)| PortChannels {
-                dim,
-                channels: of(&list),
-            }));
-        }
-        let depthwise = &analysis.depthwise;
         Self {
-            grouped: analysis
-                .grouped
-                .iter()
-                .map(|conv| GroupedConv {
-                    layer: layer_of(&captured.params[conv.weight].path).to_string(),
-                    weight: path(conv.weight),
-                    groups: conv.groups,
-                    input: of(&conv.input),
-                    output: of(&conv.output),
-                })
-                .collect(),
-            blocks: analysis
-                .blocks
-                .iter()
-                .map(|rule| BlockRule {
-                    layer: rule.layer.clone(),
-                    blocks: rule.blocks,
-                    channels: of(&rule.labels),
-                })
-                .collect(),
+            grouped: grouped(&analysis),
+            blocks: rules(&analysis),
             ops: CountedOp::all(&analysis),
             batch: captured.batch,
+            depthwise: analysis
+                .depthwise
+                .iter()
+                .map(|(&weight, &groups)| (captured.params[weight].path.clone(), groups))
+                .collect(),
+            ports: ports(&analysis),
             params,
             channels,
             protected,
             groups,
             producers,
-            depthwise: depthwise
-                .iter()
-                .map(|(&weight, &g)| (path(weight), g))
-                .collect(),
-            ports,
         }
     }
 
@@ -317,6 +251,93 @@ impl fmt::Display for ChannelGraph {
         }
         Ok(())
     }
+}
+
+/// The parameters and running statistics, in module order.
+fn nodes(analysis: &Analysis) -> IndexMap<String, ParamNode> {
+    let params = analysis.params.iter().zip(&analysis.captured.params);
+    let node = |(index, (value, param)): (usize, (&Value, &CapturedParam))| ParamNode {
+        path: param.path.clone(),
+        param_id: param.param_id,
+        shape: param.shape.clone(),
+        statistic: analysis.statistics.contains(&index),
+        channels: (0..param.shape.len())
+            .map(|dim| visible(analysis, value, dim))
+            .collect(),
+    };
+    params
+        .enumerate()
+        .map(node)
+        .map(|node| (node.path.clone(), node))
+        .collect()
+}
+
+fn group(analysis: &Analysis, found: &Found, blocks: usize) -> ChannelGroup {
+    let member = |&(param, dim): &(usize, usize)| GroupMember {
+        param: analysis.captured.params[param].path.clone(),
+        dim,
+        positions: found.positions(analysis, param, dim),
+    };
+    let mut reasons = found
+        .channels
+        .iter()
+        .filter_map(|channel| analysis.labels.protected(channel.0));
+    ChannelGroup {
+        channels: found.channels.clone(),
+        members: found.members.iter().map(member).collect(),
+        consumers: found.consumers.iter().map(member).collect(),
+        blocks,
+        protected: reasons.next().map(str::to_string),
+    }
+}
+
+fn grouped(analysis: &Analysis) -> Vec<GroupedConv> {
+    let convs = analysis.grouped.iter();
+    convs
+        .map(|conv| {
+            let weight = &analysis.captured.params[conv.weight].path;
+            GroupedConv {
+                layer: layer_of(weight).to_string(),
+                weight: weight.clone(),
+                groups: conv.groups,
+                input: channels_of(analysis, &conv.input),
+                output: channels_of(analysis, &conv.output),
+            }
+        })
+        .collect()
+}
+
+fn rules(analysis: &Analysis) -> Vec<BlockRule> {
+    let rules = analysis.blocks.iter();
+    rules
+        .map(|rule| BlockRule {
+            layer: rule.layer.clone(),
+            blocks: rule.blocks,
+            channels: channels_of(analysis, &rule.labels),
+        })
+        .collect()
+}
+
+/// The channels of each call of every wrapped layer's inputs and outputs.
+fn ports(analysis: &Analysis) -> BTreeMap<TargetId, Vec<PortChannels>> {
+    let mut ports: BTreeMap<TargetId, Vec<PortChannels>> = BTreeMap::new();
+    for (target, id) in &analysis.captured.ports {
+        let found = analysis
+            .tensors
+            .get(id)
+            .and_then(|value| port(analysis, value));
+        let calls = ports.entry(target.clone()).or_default();
+        calls.extend(found.map(|(dim, labels)| PortChannels {
+            dim,
+            channels: channels_of(analysis, &labels),
+        }));
+    }
+    ports
+}
+
+fn channels_of(analysis: &Analysis, labels: &[Label]) -> Vec<Option<ChannelId>> {
+    let channel = |label: &Label| label.map(|atom| analysis.labels.channel(atom));
+    labels.iter().map(channel).collect()
 }
 
 /// The dimension of a port that carries channels: the second of a feature map, otherwise the last.

@@ -7,7 +7,7 @@ use burn::tensor::{Device, TensorData};
 use indexmap::{IndexMap, IndexSet};
 
 use super::*;
-use crate::{BoxError, Evaluator, FlatTensor, Mode, TargetId, parameters};
+use crate::{BoxError, Evaluator, FlatTensor, Mode, Run, TargetId, parameters};
 
 type Chain = Compressor<Linear, Tensor<2>>;
 

@@ -73,9 +73,8 @@ impl BatchRange {
         };
         quantization.minimum = average(quantization.minimum.take(), minimum);
         quantization.maximum = average(quantization.maximum.take(), maximum);
-        let dtype = precision::of(&values.values);
-        quantization.scale = Some(precision::cast(scale, dtype));
-        quantization.zero_point = Some(precision::cast(zero_point, dtype));
+        quantization.scale = Some(scale);
+        quantization.zero_point = Some(zero_point);
         quantization.grid = grid;
         Ok(())
     }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use burn_compress_core::{FlatTensor, RoundGradient, Transform};
 
-use crate::{QuantDtype, precision};
 use crate::bnn::sign;
 use crate::fixed::FixedGrid;
+use crate::{QuantDtype, precision};
 
 /// The integers laid over -1..=1.
 pub(super) fn weight_grid(dtype: QuantDtype) -> FixedGrid {
@@ -42,6 +42,8 @@ pub(super) fn one_bit_grid(dtype: QuantDtype, magnitude: f32) -> FixedGrid {
 /// - weight, result: any
 pub fn quantize_weight(weight: FlatTensor, dtype: QuantDtype) -> FlatTensor {
     let FlatTensor { values, shape } = weight;
+    let given = precision::of(&values);
+    let values = precision::single(values);
     let (value, path) = match dtype.bits() {
         1 => {
             let plain = values.clone().detach().without_autodiff();
@@ -57,7 +59,7 @@ pub fn quantize_weight(weight: FlatTensor, dtype: QuantDtype) -> FlatTensor {
             let largest = squeezed.clone().abs().max();
             // Weights that are all zero stay so.
             let none = largest.clone().detach().equal_elem(0.0).float();
-            let none = precision::cast(none, precision::of(&largest));
+            let none = precision::single(none);
             let squeezed = squeezed / (largest + none);
             let plain = squeezed.clone().detach().without_autodiff();
             let grid = weight_grid(dtype);
@@ -70,7 +72,10 @@ pub fn quantize_weight(weight: FlatTensor, dtype: QuantDtype) -> FlatTensor {
         true => (path.clone() - path.detach()) + value,
         false => value,
     };
-    FlatTensor { values, shape }
+    FlatTensor {
+        values: precision::cast(values, given),
+        shape,
+    }
 }
 
 /// The mean magnitude, which is never zero.

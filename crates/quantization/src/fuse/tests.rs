@@ -13,6 +13,8 @@ use burn_compress_core::{
 use rstest::rstest;
 
 mod every;
+mod masks;
+mod refused;
 
 use crate::fold::tests::{spread, trained_norm, values_of};
 use crate::{PtqConfig, PtqQuantizer, QatConfig, QatQuantizer, QuantizationSettings, fold};
@@ -277,27 +279,6 @@ fn post_training_quantization_sees_the_folded_weight() {
 }
 
 #[test]
-fn masks_act_on_the_folded_weight_and_on_the_statistics() {
-    let json = r#"[{"op_names": ["conv"], "target_names": ["weight"],
-        "fuse_names": [["conv", "bn"]]}]"#;
-    let mut chain = qat(json).unwrap();
-    let mask = Mask::new(vec![0.0, 1.0, 1.0, 1.0], [4, 1, 1, 1]).unwrap();
-    let weight = TargetId::new("conv", Target::param("weight"));
-    chain.update_masks(&Masks::from([(weight, mask)])).unwrap();
-    chain.advance(&Budget::steps(1), None).unwrap();
-    // Channel 0 is its bias, everywhere: 0.9 of the old mean and 0.1 of that.
-    let net = net();
-    let mean = host(net.bn.running_mean.value())[0];
-    let bias = host(net.conv.bias.as_ref().unwrap().val())[0];
-    let found = host(chain.model().valid().bn.running_mean.value())[0];
-    assert!((found - (0.9 * mean + 0.1 * bias)).abs() <= 1e-6);
-    let compressed = assert_finished(chain);
-    let weight = host(compressed.model().conv.weight.val());
-    assert!(weight[..18].iter().all(|w| *w == 0.0));
-    assert!(weight[18..].iter().any(|w| *w != 0.0));
-}
-
-#[test]
 fn a_resumed_run_goes_on_bit_for_bit() {
     let path = std::env::temp_dir().join(format!("fused-{}.ckpt", std::process::id()));
     let budget = Budget::steps(5);
@@ -327,100 +308,6 @@ fn a_fused_layer_cannot_be_claimed_any_more() {
     }
     let output = TargetId::new("bn", Target::Output(0));
     assert!(chain.claim(Mode::Distillation, &[output]).is_ok());
-}
-
-/// Masks that remove channel 0 of the convolution, and the same of its norm.
-fn removed_channel() -> Masks {
-    let mask = |shape: &[usize]| Mask::new(vec![0.0, 1.0, 1.0, 1.0], shape.to_vec()).unwrap();
-    let param = |layer: &str, name: &str| TargetId::new(layer, Target::param(name));
-    Masks::from([
-        (param("conv", "weight"), mask(&[4, 1, 1, 1])),
-        (param("conv", "bias"), mask(&[4])),
-        (param("bn", "gamma"), mask(&[4])),
-        (param("bn", "beta"), mask(&[4])),
-    ])
-}
-
-#[rstest]
-fn masked_norms_are_folded_whoever_comes_first(#[values(true, false)] pruned_first: bool) {
-    let mut chain = Compressor::from_model(net(), evaluator());
-    if pruned_first {
-        chain.update_masks(&removed_channel()).unwrap();
-    }
-    chain = QatQuantizer::from_compressor(chain, &config(FUSE), QatConfig::new()).unwrap();
-    if !pruned_first {
-        chain.update_masks(&removed_channel()).unwrap();
-    }
-    chain.advance(&Budget::steps(3), None).unwrap();
-    let normed = |net: &Net| {
-        host(
-            net.bn
-                .forward(net.conv.forward(batch()))
-                .slice([0..6, 0..1]),
-        )
-    };
-    let zeros = vec![0.0; 6 * 9];
-    assert_eq!(normed(&chain.model().valid()), zeros);
-    let compressed = assert_finished(chain);
-    assert_eq!(normed(compressed.model()), zeros);
-}
-
-#[test]
-fn what_others_have_claimed_is_not_fused() {
-    for (target, mode, expected) in [
-        ("bn.gamma", Mode::Quantization, "layers out of `fuse`"),
-        ("bn._input_0", Mode::Pruning, "layers out of `fuse`"),
-        (
-            "conv._output_0",
-            Mode::Distillation,
-            "let it take `relu._output_0`",
-        ),
-    ] {
-        let (layer, name) = target.split_once('.').unwrap();
-        let mut chain = Compressor::from_model(net(), evaluator());
-        let id = TargetId::new(layer, name.parse().unwrap());
-        chain.claim(mode, &[id]).unwrap();
-        let error = QatQuantizer::from_compressor(chain, &config(FUSE), QatConfig::new());
-        let error = error.unwrap_err().to_string();
-        assert!(
-            error.contains(&format!("has claimed `{target}`")),
-            "{error}"
-        );
-        assert!(error.contains(expected), "{error}");
-    }
-}
-
-#[rstest]
-#[case::unknown(r#""fuse_names": [["conv", "norm"]]"#, "no layer `norm`")]
-#[case::not_wrapped(r#""fuse_names": [["conv", "plain"]]"#, "`plain` is not wrapped")]
-#[case::one(r#""fuse_names": [["conv"]]"#, "two or three layers")]
-#[case::order(
-    r#""fuse_names": [["bn", "conv"]]"#,
-    "cannot be fused: a fusion is one of"
-)]
-#[case::not_next(
-    r#""fuse_names": [["conv", "fc_bn"]]"#,
-    "does not directly follow `conv`"
-)]
-#[case::pooling(
-    r#""fuse_names": [["conv", "bn", "head_relu"]]"#,
-    "does not directly follow `bn`"
-)]
-#[case::twice(
-    r#""fuse_names": [["conv", "bn"], ["conv", "bn", "relu"]]"#,
-    "`conv` is in two fusions"
-)]
-#[case::weight(
-    r#""fuse_names": [["conv", "bn"]], "target_names": ["_input_0"]"#,
-    "weight of `conv`, which is not quantized"
-)]
-#[case::output(
-    r#""fuse_names": [["conv", "bn", "relu"]], "target_names": ["weight"]"#,
-    "`conv._output_0` is not selected"
-)]
-fn what_cannot_be_fused(#[case] keys: &str, #[case] expected: &str) {
-    let error = qat(&format!(r#"[{{"op_names": ["conv"], {keys}}}]"#)).unwrap_err();
-    assert!(error.to_string().contains(expected), "{error}");
 }
 
 #[test]
@@ -467,4 +354,14 @@ fn what_fusing_needs() {
             ..
         }
     ));
+}
+
+#[test]
+fn an_output_needs_no_quantized_weight() {
+    let json = r#"[{"op_names": ["head"], "target_names": ["_output_0"], "fuse": true}]"#;
+    let mut chain = qat(json).unwrap();
+    chain.advance(&Budget::steps(2), None).unwrap();
+    let calibration = chain.calibration().unwrap();
+    let found: Vec<String> = calibration.keys().map(ToString::to_string).collect();
+    assert_eq!(found, ["head_relu._output_0"]);
 }

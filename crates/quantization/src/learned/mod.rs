@@ -41,14 +41,12 @@ pub(crate) fn quantize(
     dtype: QuantDtype,
 ) -> FlatTensor {
     let FlatTensor { values: x, shape } = value;
-    let dtype_of_x = precision::of(&x);
+    let given = precision::of(&x);
+    let x = precision::single(x);
     // One block broadcasts by itself.
-    let spread = |per_block: Tensor<1>| {
-        let per_block = precision::cast(per_block, dtype_of_x);
-        match grid.len() {
-            1 => per_block,
-            _ => grid.expand(per_block, &shape),
-        }
+    let spread = |per_block: Tensor<1>| match grid.len() {
+        1 => precision::single(per_block),
+        _ => grid.expand(precision::single(per_block), &shape),
     };
     let plain = |tensor: &Tensor<1>| tensor.clone().detach().without_autodiff();
     let (s, z) = (spread(positive(plain(&scale))), spread(plain(&zero_point)));
@@ -70,11 +68,11 @@ pub(crate) fn quantize(
         result = carry(spread(scale * sign) * (slope * factor)) + result;
     }
     if zero_point.is_autodiff() {
-        let slope = s.neg() * precision::cast(outside.float(), dtype_of_x);
+        let slope = s.neg() * precision::single(outside.float());
         result = carry(spread(zero_point) * slope) + result;
     }
     FlatTensor {
-        values: result,
+        values: precision::cast(result, given),
         shape,
     }
 }

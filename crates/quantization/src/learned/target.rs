@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{Device, Tensor};
 use burn_compress_core::{
     BoxError, Error, FlatTensor, Grid, Learnable, Observer, Quantization, Stage, TargetId,
     TrainedBy, Transform,
@@ -11,9 +11,7 @@ use burn_compress_core::{
 use super::{Rules, fit, positive, quantize};
 use crate::claim::Claimed;
 use crate::range::host;
-use crate::{
-    Granularity, QuantDtype, QuantScheme, QuantizationError, blocks, precision, range,
-};
+use crate::{Granularity, QuantDtype, QuantScheme, QuantizationError, blocks, precision, range};
 
 /// Where scale and zero point of the blocks begin.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,8 +38,6 @@ pub(crate) struct Learned {
     constant: Option<f64>,
     trained_by: TrainedBy,
     device: Device,
-    /// The precision of the values: of a parameter from the start, of others once they are seen.
-    precision: Mutex<Option<FloatDType>>,
     tensors: Mutex<Option<Tensors>>,
 }
 
@@ -92,7 +88,6 @@ impl Learned {
                 None => TrainedBy::Evaluator,
             },
             device: device.clone(),
-            precision: Mutex::new(claimed.precision),
             tensors: Mutex::new(None),
         })
     }
@@ -145,12 +140,6 @@ impl Learned {
             self.set(grid, start)?;
         }
         Ok(())
-    }
-
-    fn precision(&self) -> MutexGuard<'_, Option<FloatDType>> {
-        self.precision
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tensors(&self) -> MutexGuard<'_, Option<Tensors>> {
@@ -208,7 +197,6 @@ impl Learned {
     fn see(&self, values: &FlatTensor) -> Result<(), BoxError> {
         let (kind, target) = (&self.kind, &self.id.target);
         let grid = self.granularity.grid(kind, target, &values.shape)?;
-        *self.precision() = Some(precision::of(&values.values));
         let known = self.tensors().as_ref().map(|tensors| tensors.grid.clone());
         match known {
             Some(known) => Ok(blocks::check_same(&known, &grid)?),
@@ -223,9 +211,8 @@ impl Learned {
     pub(crate) fn report(&self, quantization: &mut Quantization) {
         if let Some(tensors) = self.tensors().as_ref() {
             quantization.grid = tensors.grid.clone();
-            let dtype = self.precision().unwrap_or(FloatDType::F32);
-            quantization.scale = Some(precision::cast(tensors.scale(), dtype));
-            quantization.zero_point = Some(precision::cast(tensors.zero_point(), dtype));
+            quantization.scale = Some(tensors.scale());
+            quantization.zero_point = Some(tensors.zero_point());
             quantization.enabled = true;
         }
     }

@@ -50,8 +50,7 @@ fn scales_begin_at_the_mean_magnitude() {
 
 #[test]
 fn a_step_worked_by_hand() {
-    let rules =
-        r#"[{"op_names": ["second"], "target_names": ["weight"], "quant_dtype": "int3"}]"#;
+    let rules = r#"[{"op_names": ["second"], "target_names": ["weight"], "quant_dtype": "int3"}]"#;
     let identity = [[1.0, 0.0], [0.0, 1.0]];
     let chain = chain(
         net(identity, [[0.3], [1.6]]),

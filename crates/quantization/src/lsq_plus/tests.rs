@@ -117,6 +117,29 @@ fn zero_points_become_integers_at_the_end() {
 }
 
 #[test]
+fn zeros_stay_zeros_whatever_the_range() {
+    let identity = [[1.0, 0.0], [0.0, 1.0]];
+    let far = vec![[[5.0, 6.0], [5.5, 5.2]]];
+    let config = r#"[{"op_names": ["first"], "target_names": ["_input_0"],
+        "quant_dtype": "uint4"}]"#;
+    let options = LsqPlusConfig::new().with_learning_rate(Some(0.4));
+    let chain = fuse(
+        chain(net(identity, [[1.0], [1.0]]), far, 0.01),
+        config,
+        options,
+    )
+    .unwrap();
+    let compressed = chain.compress(Budget::steps(3)).unwrap();
+    let zero_point = compressed.calibration().unwrap()[0].zero_point.clone();
+    assert!((0.0..=15.0).contains(&zero_point.unwrap()[0]));
+    let zero = Tensor::<2>::zeros([1, 2], &Device::flex());
+    assert_eq!(
+        crate::testing::floats(compressed.model().first.forward(zero)),
+        [0.0; 2]
+    );
+}
+
+#[test]
 fn runs_can_be_stopped_and_driven_by_a_learner() {
     resumes("lsq-plus", build);
     let own = LsqPlusConfig::new().with_learning_rate(Some(0.01));

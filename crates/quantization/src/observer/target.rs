@@ -1,8 +1,5 @@
 //! The observer of one target.
 
-use std::sync::{Mutex, PoisonError};
-
-use burn::tensor::FloatDType;
 use burn_compress_core::{FlatTensor, HostTensor, Observer, Quantization, Target};
 
 use super::{ObserverKind, RangeMethod, Ranges};
@@ -25,8 +22,6 @@ pub struct TargetObserver {
     scheme: QuantScheme,
     check: bool,
     method: Box<dyn RangeMethod>,
-    /// The precision of the latest values.
-    seen: Mutex<Option<FloatDType>>,
 }
 
 impl TargetObserver {
@@ -52,7 +47,6 @@ impl TargetObserver {
             dtype: settings.dtype(),
             scheme: settings.scheme(),
             check: true,
-            seen: Mutex::default(),
         })
     }
 
@@ -92,8 +86,6 @@ impl TargetObserver {
             maximum: precision::single(maximum),
         };
         let ranges = self.method.track(values, &grid, batch, old)?;
-        let seen = precision::of(&values.values);
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
         if quantization.enabled {
             self.derive(ranges.clone(), quantization)?;
         }
@@ -121,10 +113,8 @@ impl TargetObserver {
         let chosen = self.method.choose(tracked, self.dtype, self.scheme)?;
         let (scale, zero_point) =
             range::parameters(chosen.minimum, chosen.maximum, self.dtype, self.scheme);
-        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let dtype = seen.unwrap_or(FloatDType::F32);
-        quantization.scale = Some(precision::cast(scale, dtype));
-        quantization.zero_point = Some(precision::cast(zero_point, dtype));
+        quantization.scale = Some(scale);
+        quantization.zero_point = Some(zero_point);
         Ok(())
     }
 

@@ -7,8 +7,11 @@ use burn_compress_core::config::ConfigList;
 use burn_compress_core::{Budget, Compressor, Error, Evaluator, Wrapper};
 use rstest::rstest;
 
+mod bias;
+
 use super::*;
 use crate::quantizers;
+use crate::testing::cause;
 
 #[derive(Module, Debug)]
 struct Net {
@@ -222,63 +225,6 @@ fn bypassed_targets_are_calibrated_and_left_alone() {
     );
 }
 
-/// Mean of each channel of the convolution's output over batch and positions, and of the last
-/// layer's output over the batch.
-fn means(model: &Net) -> (Vec<f32>, Vec<f32>) {
-    let x = Tensor::cat((0..3).map(|i| batch(i, &Device::flex())).collect(), 0);
-    let maps = model.conv.forward(x.clone());
-    let conv = maps.mean_dim(0).mean_dim(2).mean_dim(3);
-    (host(conv), host(model.forward(x).mean_dim(0)))
-}
-
-#[test]
-fn corrected_biases_restore_the_means() {
-    let config = rules(
-        r#"[{"op_types": ["Conv2d", "Linear"], "quant_dtype": "int2", "target_names": ["weight"]}]"#,
-    );
-    let wanted = means(&net().valid());
-    let distance = |found: &(Vec<f32>, Vec<f32>)| {
-        let pairs = found
-            .0
-            .iter()
-            .zip(&wanted.0)
-            .chain(found.1.iter().zip(&wanted.1));
-        pairs.map(|(f, w)| (f - w).abs()).fold(0.0, f32::max)
-    };
-    let run = |correct: bool| {
-        let options = PtqConfig::new().with_bias_correction(correct);
-        let chain = PtqQuantizer::new(net(), &config, evaluator(0.1), options).unwrap();
-        chain.compress(Budget::none()).unwrap()
-    };
-    assert!(distance(&means(run(false).model())) > 0.01);
-    let corrected = run(true);
-    assert!(distance(&means(corrected.model())) < 1e-5);
-    let plain = corrected.unwrap_model();
-    assert_eq!(host(plain.conv.weight.val()), host(net().conv.weight.val()));
-    assert_ne!(
-        host(plain.conv.bias.as_ref().unwrap().val()),
-        host(net().conv.bias.as_ref().unwrap().val())
-    );
-}
-
-#[test]
-fn a_corrected_bias_that_is_quantized_has_the_range_of_its_new_values() {
-    let config = rules(
-        r#"[{"op_types": ["Linear"], "quant_dtype": "int2", "target_names": ["weight", "bias"]}]"#,
-    );
-    let options = PtqConfig::new().with_bias_correction(true);
-    let chain = PtqQuantizer::new(net(), &config, evaluator(0.1), options).unwrap();
-    let compressed = chain.compress(Budget::none()).unwrap();
-    let bias = &compressed.calibration().unwrap()[&id("fc.bias")];
-    let plain = compressed.unwrap_model();
-    let values = host(plain.fc.bias.as_ref().unwrap().val());
-    let found = (
-        bias.minimum.as_ref().unwrap()[0],
-        bias.maximum.as_ref().unwrap()[0],
-    );
-    assert_eq!(found, extremes(&values));
-}
-
 #[test]
 fn a_layer_that_is_never_called_is_named() {
     let evaluator =
@@ -358,30 +304,6 @@ fn settings_that_cannot_be_are_errors() {
         cause(error)
             .to_string()
             .contains("no layer whose weight is quantized")
-    );
-}
-
-#[test]
-fn unwrapped_layers_cannot_be_corrected() {
-    #[derive(Module, Debug)]
-    struct Bare {
-        fc: Linear,
-    }
-    let device = Device::flex();
-    let evaluator = Evaluator::new()
-        .with_data(move |_| vec![Tensor::<2>::ones([1, 2], &Device::flex())])
-        .with_loss(|model: &Bare, x: &Tensor<2>| model.fc.forward(x.clone()).mean());
-    let model = Bare {
-        fc: LinearConfig::new(2, 2).init(&device),
-    };
-    let config = rules(r#"[{"op_types": ["Linear"], "quant_dtype": "int8"}]"#);
-    let options = PtqConfig::new().with_bias_correction(true);
-    let error = cause(PtqQuantizer::new(model, &config, evaluator, options).unwrap_err());
-    assert!(
-        error
-            .to_string()
-            .contains("make its field a `Wrapper<Linear>`"),
-        "{error}"
     );
 }
 

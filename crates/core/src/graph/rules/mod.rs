@@ -250,14 +250,14 @@ fn apply_module(a: &mut Analysis, op: &OperationIr, m: &Module) -> Result<(), Gr
         Module::AdaptiveAvgPool1d(op) => spatial::pool(a, &op.x, &op.out),
         Module::AdaptiveAvgPool2d(op) => spatial::pool(a, &op.x, &op.out),
         Module::AdaptiveAvgPool3d(op) => spatial::pool(a, &op.x, &op.out),
-        Module::MaxPool1d(op) => spatial::pool(a, &op.x, &op.out),
-        Module::MaxPool2d(op) => spatial::pool(a, &op.x, &op.out),
+        Module::MaxPool1d(op) => spatial::max_pool(a, &op.x, &op.out),
+        Module::MaxPool2d(op) => spatial::max_pool(a, &op.x, &op.out),
         Module::MaxPool1dWithIndices(op) => {
-            spatial::pool(a, &op.x, &op.out)?;
+            spatial::max_pool(a, &op.x, &op.out)?;
             spatial::pool_indices(a, &op.x, &op.out_indices)
         }
         Module::MaxPool2dWithIndices(op) => {
-            spatial::pool(a, &op.x, &op.out)?;
+            spatial::max_pool(a, &op.x, &op.out)?;
             spatial::pool_indices(a, &op.x, &op.out_indices)
         }
         Module::Interpolate(op) => spatial::pool(a, &op.x, &op.out),

@@ -12,6 +12,12 @@ pub(super) fn pool(a: &mut Analysis, x: &TensorIr, out: &TensorIr) -> Result<(),
     feature_map(a, x, out, reduce::zero)
 }
 
+/// Pooling that takes the largest element, which is never one of a padding with minus infinity.
+pub(super) fn max_pool(a: &mut Analysis, x: &TensorIr, out: &TensorIr) -> Result<(), GraphError> {
+    let unpadded = a.padded.get(&x.id).cloned();
+    pool(a, unpadded.as_ref().unwrap_or(x), out)
+}
+
 /// The positions of the largest elements.
 pub(super) fn pool_indices(
     a: &mut Analysis,
@@ -51,6 +57,9 @@ pub(super) fn pad(a: &mut Analysis, op: &PadOpIr) {
         PadModeIr::Constant(fill) => Some(number(fill)),
         PadModeIr::Reflect | PadModeIr::Edge => None,
     };
+    if fill == Some(f64::NEG_INFINITY) {
+        a.padded.insert(op.out.id, op.input.clone());
+    }
     let padded: Vec<usize> = (0..value.shape.len())
         .filter(|&dim| op.out.shape.to_vec()[dim] != value.shape[dim])
         .collect();

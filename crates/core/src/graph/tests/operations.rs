@@ -66,6 +66,10 @@ fn operations_that_let_channels_go() {
                 .init()
                 .forward(x)
         }),
+        ("max_pool with uneven padding", 4, |x| {
+            let pool = MaxPool2dConfig::new([2, 2]).with_strides([1, 1]);
+            pool.with_padding(PaddingConfig2d::Same).init().forward(x)
+        }),
         ("avg_pool", 4, |x| {
             AvgPool2dConfig::new([2, 2])
                 .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
