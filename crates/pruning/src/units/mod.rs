@@ -179,10 +179,8 @@ impl Units {
         for group in &self.coupled {
             group.write(&masks[&group.key])?;
         }
-        let single = self.single.iter();
-        single
-            .map(|single| single.write(&masks[&single.id.to_string()]))
-            .collect()
+        let mut single = self.single.iter();
+        single.try_for_each(|single| single.write(&masks[&single.id.to_string()]))
     }
 
     /// The masks of coupled groups, by key, and of single targets, with goals scaled by `factor`.
