@@ -31,6 +31,10 @@ use burn_compress_core::{FlatTensor, Fold, Norm};
 /// - norm: `[channels]`
 /// - result: that of the weight
 ///
+/// # Panics
+///
+/// As Burn's own operations, where the norm has another number of channels.
+///
 /// ```
 /// use burn::tensor::{Device, Tensor};
 /// use burn_compress_core::Norm;
@@ -64,6 +68,10 @@ pub fn weight<const D: usize>(weight: Tensor<D>, channel: usize, norm: &Norm) ->
 ///
 /// - bias, norm: `[channels]`
 /// - result: `[channels]`
+///
+/// # Panics
+///
+/// As Burn's own operations, where bias and norm have different numbers of channels.
 pub fn bias(bias: Option<Tensor<1>>, norm: &Norm) -> Tensor<1> {
     let centred = match bias {
         Some(bias) => bias - norm.mean.clone(),
@@ -82,6 +90,10 @@ pub fn bias(bias: Option<Tensor<1>>, norm: &Norm) -> Tensor<1> {
 ///
 /// - output: `[batch, channels, ..]`
 /// - results: `[channels]`
+///
+/// # Panics
+///
+/// For a tensor of one dimension, which has no channels.
 pub fn batch_statistics<const D: usize>(output: Tensor<D>) -> (Tensor<1>, Tensor<1>) {
     let dims = output.dims();
     let channels = dims[1];

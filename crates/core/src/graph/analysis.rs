@@ -110,6 +110,7 @@ impl<'a> Analysis<'a> {
             analysis.op = index;
             rules::apply(&mut analysis, op)?;
         }
+        analysis.protect_checked();
         analysis.protect_outputs();
         analysis.hide_unused();
         Ok(analysis)
@@ -133,6 +134,14 @@ impl<'a> Analysis<'a> {
             self.roles.push(vec![Role::default(); param.shape.len()]);
             self.tensors.insert(param.tensor, value.clone());
             self.params.push(value);
+        }
+    }
+
+    fn protect_checked(&mut self) {
+        for (param, value) in self.captured.params.iter().zip(self.params.clone()) {
+            if let (Some(kind), Some(Some(inputs))) = (param.checked_by, value.axes.first()) {
+                self.protect(inputs, &format!("is a width that `{kind}` insists on"));
+            }
         }
     }
 

@@ -31,6 +31,8 @@ pub(super) struct CapturedParam {
     pub param_id: ParamId,
     pub tensor: TensorId,
     pub shape: Vec<usize>,
+    /// The type of the layer that panics unless its input is as wide as this parameter's.
+    pub checked_by: Option<&'static str>,
 }
 
 impl Captured {
@@ -118,16 +120,42 @@ fn message(panic: Box<dyn Any + Send>) -> String {
     }
 }
 
+/// Layers of Burn that compare the width of their input with a number of their own, and the parts of
+/// them that read that input. What is compared leaves no trace in the operations.
+const CHECKED: [(&str, [&str; 3]); 1] = [("MultiHeadAttention", ["query", "key", "value"])];
+
 /// Collects the parameters of a model on the capture device.
 #[derive(Default)]
 struct Params {
-    path: Vec<String>,
+    /// The names on the way to a parameter, each with the type that it is a field of.
+    path: Vec<(String, String)>,
     found: Vec<CapturedParam>,
 }
 
+impl Params {
+    fn path(&self) -> String {
+        let names: Vec<&str> = self.path.iter().map(|(name, _)| name.as_str()).collect();
+        names.join(".")
+    }
+
+    /// The layer that checks the width of what the parameter at hand multiplies.
+    fn checked_by(&self) -> Option<&'static str> {
+        let [.., (part, layer), (name, _)] = &self.path[..] else {
+            return None;
+        };
+        let layer = layer.strip_prefix("Struct:")?;
+        let checks = |(kind, parts): &(&str, [&str; 3])| {
+            *kind == layer && parts.contains(&part.as_str()) && name == "weight"
+        };
+        let found = CHECKED.iter().find(|&checked| checks(checked));
+        found.map(|&(kind, _)| kind)
+    }
+}
+
 impl ModuleVisitor for Params {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_string());
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path
+            .push((name.to_string(), container_type.to_string()));
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
@@ -138,10 +166,11 @@ impl ModuleVisitor for Params {
         let base = param.base();
         if let Some(tensor) = ports::tensor_id(&base) {
             self.found.push(CapturedParam {
-                path: self.path.join("."),
+                path: self.path(),
                 param_id: param.id,
                 tensor,
                 shape: base.dims().to_vec(),
+                checked_by: self.checked_by(),
             });
         }
     }

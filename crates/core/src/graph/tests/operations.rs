@@ -1,6 +1,7 @@
 //! One operation after another between two convolutions: what may be cut is cut exactly.
 
 use burn::module::ModuleDisplay;
+use burn::nn::attention::{MhaInput, MultiHeadAttentionConfig};
 use burn::nn::conv::{Conv1dConfig, ConvTranspose2dConfig};
 use burn::nn::gru::GruConfig;
 use burn::nn::pool::{AvgPool2dConfig, MaxPool2dConfig};
@@ -408,6 +409,16 @@ fn layers_that_let_channels_go_and_layers_that_hold_them() {
     assert!(!is_free_through(norm, |layer, x| layer.forward(x)));
     let groups = ConvTranspose2dConfig::new([4, 4], [2, 2]).with_groups(2);
     assert!(!is_free_through(groups.init(&device()), |layer, x| layer.forward(x)));
+    // Its heads may go, but it refuses an input of another width.
+    let attention = MultiHeadAttentionConfig::new(4, 2).init(&device());
+    assert!(!is_free_through(attention, move |layer, x| {
+        let rows = MhaInput::self_attn(rows(x).swap_dims(1, 2));
+        layer
+            .forward(rows)
+            .context
+            .swap_dims(1, 2)
+            .reshape([2, 4, 6, 6])
+    }));
     let lstm = LstmConfig::new(4, 4, true).init(&device());
     assert!(is_free_through(lstm, move |layer, x| {
         let (states, _) = layer.forward(rows(x).swap_dims(1, 2), None);
