@@ -7,6 +7,7 @@ use crate::Error;
 use crate::block::Grid;
 use crate::fake_quantize::RoundGradient;
 use crate::flat::{FlatTensor, read};
+use crate::target::TargetId;
 
 /// Follows the values of a quantized target during training and derives its scale and zero point.
 ///
@@ -154,8 +155,28 @@ pub struct CalibrationEntry {
 }
 
 impl CalibrationEntry {
+    /// The state that the entry describes, for a target of this shape if it is known.
+    pub(crate) fn quantization_of(
+        &self,
+        target: &TargetId,
+        shape: Option<Vec<usize>>,
+        device: &Device,
+    ) -> Result<Quantization, Error> {
+        let state = self.to_quantization(device);
+        let fits = |state| match shape {
+            Some(shape) => self.check_shape(&shape).map(|()| state),
+            None => Ok(state),
+        };
+        state
+            .and_then(fits)
+            .map_err(|reason| Error::InvalidCalibration {
+                target: target.clone(),
+                reason,
+            })
+    }
+
     /// Whether the blocks tile a target of this shape, in words where they do not.
-    pub(crate) fn check_shape(&self, shape: &[usize]) -> Result<(), String> {
+    fn check_shape(&self, shape: &[usize]) -> Result<(), String> {
         let blocks = self.grid.blocks();
         let tiles = blocks.len() == shape.len()
             && shape

@@ -83,20 +83,8 @@ impl<M: Module + 'static> Compressed<M> {
             space.set_mask(Some(mask.clone()))?;
         }
         for (id, entry) in calibration {
-            let quantization =
-                entry
-                    .to_quantization(&device)
-                    .map_err(|reason| Error::InvalidCalibration {
-                        target: id.clone(),
-                        reason,
-                    })?;
             let space = &spaces[id];
-            let fits = space.shape().map(|shape| entry.check_shape(&shape));
-            fits.unwrap_or(Ok(()))
-                .map_err(|reason| Error::InvalidCalibration {
-                    target: id.clone(),
-                    reason,
-                })?;
+            let quantization = entry.quantization_of(id, space.shape(), &device)?;
             space.claim(Mode::Quantization);
             space.set_transform(Stage::Quantize, None);
             space.set_quantization(Some(quantization));

@@ -130,14 +130,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         let device = device.without_autodiff();
         let mut states = IndexMap::new();
         for (id, entry) in calibration {
-            let shape = self.shape_of(id)?;
-            let state = shape
-                .map_or(Ok(()), |shape| entry.check_shape(&shape))
-                .and_then(|()| entry.to_quantization(&device))
-                .map_err(|reason| Error::InvalidCalibration {
-                    target: id.clone(),
-                    reason,
-                })?;
+            let state = entry.quantization_of(id, self.shape_of(id)?, &device)?;
             states.insert(id.clone(), state);
         }
         let targets: Vec<TargetId> = states.keys().cloned().collect();
