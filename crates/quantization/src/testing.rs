@@ -9,7 +9,7 @@ use burn::train::Learner;
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{Budget, Compressed, Compressor, Error, Evaluator, Wrapper};
 
-use crate::{QuantizationError, QuantizationSettings};
+use crate::{QuantizationError, QuantizationSettings, quantizers};
 
 /// Two layers with a rectifier between them.
 #[derive(Module, Debug)]
@@ -65,6 +65,13 @@ pub fn chain(net: Net, batches: Vec<[[f32; 2]; 2]>, learning_rate: f64) -> Chain
         .with_learning_rate(learning_rate)
         .with_loss(|model: &Net, batch: &Tensor<2>| model.forward(batch.clone()).mean());
     Compressor::from_model(net, evaluator)
+}
+
+/// The quantizers of the registry, chosen by whether they train.
+pub fn names(chosen: impl Fn(bool) -> bool) -> Vec<&'static str> {
+    let entries = quantizers::<Net, Tensor<2>>().into_iter();
+    let chosen = entries.filter(|entry| chosen(entry.trains));
+    chosen.map(|entry| entry.name).collect()
 }
 
 pub fn rules(json: &str) -> ConfigList<QuantizationSettings> {

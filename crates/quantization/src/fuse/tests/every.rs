@@ -1,8 +1,7 @@
 //! Each quantizer rounds the folded weight, in its own way.
 
-use rstest::rstest;
-
 use super::*;
+use crate::testing::names;
 use crate::{
     AdaRoundConfig, AdaRoundQuantizer, LsqConfig, LsqQuantizer, QuantizationError, dorefa,
     quantizers,
@@ -25,52 +24,36 @@ fn folded(model: &Net) -> Tensor<4> {
     fold::weight(model.conv.weight.base(), 0, &values_of(&model.bn))
 }
 
-#[rstest]
-fn folded_for_good_computes_what_was_simulated(
-    #[values(
-        "QatQuantizer",
-        "LsqQuantizer",
-        "LsqPlusQuantizer",
-        "DoReFaQuantizer",
-        "BnnQuantizer"
-    )]
-    name: &str,
-) {
-    let mut chain = with(name, WEIGHTS);
-    chain.advance(&Budget::steps(4), None).unwrap();
-    let compressed = assert_finished(chain);
-    let model = compressed.model();
-    assert_eq!(host(model.bn.gamma.val()), [1.0; 4]);
-    assert_eq!(host(model.bn.beta.val()), [0.0; 4]);
+#[test]
+fn folded_for_good_computes_what_was_simulated() {
+    for name in names(|trains| trains) {
+        let mut chain = with(name, WEIGHTS);
+        chain.advance(&Budget::steps(4), None).unwrap();
+        let compressed = assert_finished(chain);
+        let model = compressed.model();
+        assert_eq!(host(model.bn.gamma.val()), [1.0; 4]);
+        assert_eq!(host(model.bn.beta.val()), [0.0; 4]);
+    }
 }
 
-#[rstest]
-fn all_targets_train_end_and_resume_bit_for_bit(
-    #[values(
-        "QatQuantizer",
-        "PtqQuantizer",
-        "AdaRoundQuantizer",
-        "LsqQuantizer",
-        "LsqPlusQuantizer",
-        "DoReFaQuantizer",
-        "BnnQuantizer"
-    )]
-    name: &str,
-) {
-    let file = format!("fused-{name}-{}.ckpt", std::process::id());
-    let path = std::env::temp_dir().join(file);
-    let budget = Budget::steps(4);
-    let straight = with(name, FUSE).compress(budget.clone()).unwrap();
-    let mut first = with(name, FUSE);
-    first.advance(&budget, Some(2)).unwrap();
-    first.save_checkpoint(&path).unwrap();
-    let resumed = with(name, FUSE).resume(&path).unwrap();
-    let resumed = resumed.compress(budget).unwrap();
-    std::fs::remove_file(&path).unwrap();
-    assert_eq!(output(resumed.model()), output(straight.model()));
-    let calibration = straight.calibration().unwrap();
-    assert_eq!(calibration.len(), 9);
-    assert!(calibration.values().all(|entry| entry.enabled));
+#[test]
+fn all_targets_train_end_and_resume_bit_for_bit() {
+    for name in names(|_| true) {
+        let file = format!("fused-{name}-{}.ckpt", std::process::id());
+        let path = std::env::temp_dir().join(file);
+        let budget = Budget::steps(4);
+        let straight = with(name, FUSE).compress(budget.clone()).unwrap();
+        let mut first = with(name, FUSE);
+        first.advance(&budget, Some(2)).unwrap();
+        first.save_checkpoint(&path).unwrap();
+        let resumed = with(name, FUSE).resume(&path).unwrap();
+        let resumed = resumed.compress(budget).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(output(resumed.model()), output(straight.model()), "{name}");
+        let calibration = straight.calibration().unwrap();
+        assert_eq!(calibration.len(), 9);
+        assert!(calibration.values().all(|entry| entry.enabled));
+    }
 }
 
 #[test]
