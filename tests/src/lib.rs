@@ -1,5 +1,6 @@
 //! Shared code of the integration tests.
 
+pub mod beyond;
 pub mod chains;
 pub mod nets;
 pub mod random;

@@ -90,7 +90,7 @@ constructors!(FitNetsDistiller, FitNetsConfig, |config| {
     Ok((config.origin_loss_lambda, Box::new(hints)))
 });
 
-struct Hints;
+pub(crate) struct Hints;
 
 impl ProjectedLoss for Hints {
     fn check(&self, item: &Selected<DistillationSettings>) -> Result<(), DistillationError> {

@@ -40,6 +40,8 @@ mod dynamic;
 mod error;
 mod fitnets;
 pub mod fusion;
+#[doc(hidden)]
+pub mod internals;
 mod layerwise;
 mod link;
 pub mod logits;

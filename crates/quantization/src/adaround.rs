@@ -161,13 +161,7 @@ impl<M: Module + 'static, I: 'static> AdaRoundQuantizer<M, I> {
         let (mut momentum, mut variance) = (v.zeros_like(), v.zeros_like());
         for step in 0..self.config.steps {
             let leaf = v.clone().autodiff().require_grad();
-            let h = rectified_sigmoid(leaf.clone());
-            let mut loss = samples.distance(step, weight.simulate(h.clone()));
-            if let Some(beta) = beta(step, self.config.steps) {
-                let decided = (h * 2.0 - 1.0).abs().powf_scalar(beta);
-                let undecided = (decided.neg() + 1.0).sum();
-                loss = loss + undecided * self.config.regularization;
-            }
+            let loss = objective(&weight, samples, leaf.clone(), step, &self.config);
             let Some(gradient) = leaf.grad(&loss.backward()) else {
                 continue;
             };
@@ -243,7 +237,7 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for AdaRoundQuantizer<M, I
 }
 
 /// A weight between its two neighbours on the grid, in 32 bits.
-struct Weight {
+pub(crate) struct Weight {
     /// Positions on the grid, rounded down, and what was cut off.
     floor: Tensor<1>,
     fraction: Tensor<1>,
@@ -262,18 +256,31 @@ impl Weight {
         };
         let scale = blocks::spread(precision::single(scale), &state.grid, &raw.shape)?;
         let zero_point = precision::single(zero_point);
-        let position = precision::single(raw.values.clone()) / scale.clone();
+        let zero_point = blocks::spread(zero_point, &state.grid, &raw.shape)?;
+        let raw = precision::single(raw.values.clone());
+        let range = (state.qmin, state.qmax);
+        Ok(Self::on_grid(raw, scale, zero_point, range))
+    }
+
+    /// The values `raw`, with a scale and a zero point for each of them.
+    pub(crate) fn on_grid(
+        raw: Tensor<1>,
+        scale: Tensor<1>,
+        zero_point: Tensor<1>,
+        range: (f32, f32),
+    ) -> Self {
+        let position = raw / scale.clone();
         let floor = position.clone().floor();
-        Ok(Self {
+        Self {
             fraction: position - floor.clone(),
             floor,
             scale,
-            zero_point: blocks::spread(zero_point, &state.grid, &raw.shape)?,
-            range: (state.qmin, state.qmax),
-        })
+            zero_point,
+            range,
+        }
     }
 
-    fn fraction(&self) -> Tensor<1> {
+    pub(crate) fn fraction(&self) -> Tensor<1> {
         self.fraction.clone()
     }
 
@@ -282,6 +289,26 @@ impl Weight {
         let position = up + (self.floor.clone() + self.zero_point.clone());
         let position = position.clamp(self.range.0, self.range.1);
         (position - self.zero_point.clone()) * self.scale.clone()
+    }
+}
+
+/// The loss of one step: the squared distance, and what roundings cost that are not decided.
+pub(crate) fn objective(
+    weight: &Weight,
+    samples: &Samples,
+    v: Tensor<1>,
+    step: usize,
+    config: &AdaRoundConfig,
+) -> Tensor<1> {
+    let h = rectified_sigmoid(v);
+    let distance = samples.distance(step, weight.simulate(h.clone()));
+    match beta(step, config.steps) {
+        Some(beta) => {
+            let decided = (h * 2.0 - 1.0).abs().powf_scalar(beta);
+            let undecided = precision::single((decided.neg() + 1.0).sum());
+            distance + undecided * config.regularization
+        }
+        None => distance,
     }
 }
 
@@ -294,13 +321,13 @@ fn rectified_sigmoid(v: Tensor<1>) -> Tensor<1> {
 }
 
 /// Where the rectified sigmoid is `fraction`, of 0 to 1.
-fn initial(fraction: Tensor<1>) -> Tensor<1> {
+pub(crate) fn initial(fraction: Tensor<1>) -> Tensor<1> {
     let (low, high) = STRETCH;
     ((fraction - low).recip() * (high - low) - 1.0).log().neg()
 }
 
 /// The exponent of the regularization, which begins after a fifth of the steps.
-fn beta(step: usize, steps: usize) -> Option<f64> {
+pub(crate) fn beta(step: usize, steps: usize) -> Option<f64> {
     let warm = steps / 5;
     let done = step.checked_sub(warm)? as f64 / (steps - warm) as f64;
     Some(2.0 + 0.5 * (20.0 - 2.0) * (1.0 + (done * std::f64::consts::PI).cos()))

@@ -33,6 +33,8 @@ mod fixed;
 pub mod fold;
 mod fuse;
 mod granularity;
+#[doc(hidden)]
+pub mod internals;
 mod learned;
 pub mod lsq;
 pub mod lsq_plus;

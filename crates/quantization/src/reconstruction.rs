@@ -75,6 +75,20 @@ pub(crate) struct Samples {
 }
 
 impl Samples {
+    /// One batch of a linear layer.
+    ///
+    /// # Shapes
+    ///
+    /// - x: `[samples, features]`, of the layer
+    /// - wanted: `[samples, outputs]`
+    pub(crate) fn of_linear(layer: Linear, x: Tensor<2>, wanted: Tensor<2>) -> Self {
+        Self {
+            operation: Operation::Linear(layer),
+            mask: None,
+            batches: vec![(FlatTensor::new(x), FlatTensor::new(wanted))],
+        }
+    }
+
     /// Records the inputs of a layer of `quantized` and its outputs in `full_precision`.
     ///
     /// `weight` is the weight of the layer, `shape` its shape and `mask` its mask.

@@ -132,6 +132,19 @@ impl LayerSpec {
         }
     }
 
+    /// A number, or `default` where the file leaves it out.
+    pub fn number_or(&self, key: &str, default: f64) -> Result<f64> {
+        match self.options.get(key) {
+            None | Some(Value::Null) => Ok(default),
+            Some(value) => value.as_f64().ok_or_else(|| {
+                CaseError::Failed(format!(
+                    "layer `{}`: `{key}` is not a number: {value}",
+                    self.name
+                ))
+            }),
+        }
+    }
+
     /// Whether the layer has a bias; layers have one unless the file says otherwise.
     pub fn bias(&self) -> bool {
         self.options

@@ -123,9 +123,13 @@ impl RefLayer {
                     .with_initializer(Initializer::Zeros);
                 Self::Linear(Wrapper::new(config.init(device)))
             }
-            "BatchNorm" => Self::BatchNorm(Wrapper::new(
-                BatchNormConfig::new(spec.size("features")?).init(device),
-            )),
+            "BatchNorm" => {
+                let config = BatchNormConfig::new(spec.size("features")?);
+                let epsilon = spec.number_or("eps", config.epsilon)?;
+                let momentum = spec.number_or("momentum", config.momentum)?;
+                let config = config.with_epsilon(epsilon).with_momentum(momentum);
+                Self::BatchNorm(Wrapper::new(config.init(device)))
+            }
             "Embedding" => {
                 let config = EmbeddingConfig::new(spec.size("num")?, spec.size("dim")?)
                     .with_initializer(Initializer::Zeros);

@@ -56,14 +56,20 @@ pub fn run(folder: &Path) -> Result<Report, CaseError> {
 
 /// Runs one case; a panic is a failure of that case only.
 fn verdict(case: &Case) -> Verdict {
-    match catch_unwind(AssertUnwindSafe(|| families::run(case))) {
-        Ok(Ok(checks)) => {
-            let comparisons = checks.len();
-            match checks.finish(case) {
-                failures if failures.is_empty() => Verdict::Passed(comparisons),
-                failures => Verdict::Failed(failures),
-            }
-        }
+    verdict_of(|| {
+        let checks = families::run(case)?;
+        Ok((checks.len(), checks.finish(case)))
+    })
+}
+
+/// The verdict of a case that gives the number of its comparisons and what failed; a panic is a
+/// failure of that case only.
+pub(crate) fn verdict_of(run: impl FnOnce() -> case::Result<(usize, Vec<String>)>) -> Verdict {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok((comparisons, failures))) => match failures.is_empty() {
+            true => Verdict::Passed(comparisons),
+            false => Verdict::Failed(failures),
+        },
         Ok(Err(CaseError::NotCovered(reason))) => Verdict::NotCovered(reason),
         Ok(Err(CaseError::Failed(message))) => Verdict::Failed(vec![message]),
         Err(panic) => {

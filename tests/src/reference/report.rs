@@ -19,12 +19,25 @@ pub enum Verdict {
 }
 
 /// The verdicts of a folder of cases, by family and name.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Report {
+    heading: &'static str,
     cases: IndexMap<String, IndexMap<String, Verdict>>,
 }
 
+impl Default for Report {
+    fn default() -> Self {
+        Self::new("family")
+    }
+}
+
 impl Report {
+    /// A report without cases; `heading` is what the cases are grouped by.
+    pub fn new(heading: &'static str) -> Self {
+        let cases = IndexMap::new();
+        Self { heading, cases }
+    }
+
     /// Adds the verdict of a case.
     pub fn add(&mut self, family: &str, name: &str, verdict: Verdict) {
         self.cases
@@ -64,7 +77,13 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "family   passed   failed   not covered   comparisons")?;
+        let names = self.cases.keys().map(String::len);
+        let width = names.chain([self.heading.len()]).max().unwrap_or_default();
+        let heading = self.heading;
+        writeln!(
+            f,
+            "{heading:<width$}   passed   failed   not covered   comparisons"
+        )?;
         let mut total = [0; 4];
         for (family, cases) in &self.cases {
             let mut row = [0; 4];
@@ -82,9 +101,9 @@ impl fmt::Display for Report {
                 .iter_mut()
                 .zip(row)
                 .for_each(|(total, count)| *total += count);
-            write_row(f, family, row)?;
+            write_row(f, width, family, row)?;
         }
-        write_row(f, "all", total)?;
+        write_row(f, width, "all", total)?;
         for (name, verdict) in self.cases.values().flatten() {
             if let Verdict::NotCovered(reason) = verdict {
                 writeln!(f, "not covered: {name}: {reason}")?;
@@ -105,10 +124,10 @@ impl fmt::Display for Report {
     }
 }
 
-fn write_row(f: &mut fmt::Formatter<'_>, name: &str, row: [usize; 4]) -> fmt::Result {
+fn write_row(f: &mut fmt::Formatter<'_>, width: usize, name: &str, row: [usize; 4]) -> fmt::Result {
     let [passed, failed, not_covered, comparisons] = row;
     writeln!(
         f,
-        "{name:<6} {passed:>8} {failed:>8} {not_covered:>13} {comparisons:>13}"
+        "{name:<width$} {passed:>8} {failed:>8} {not_covered:>13} {comparisons:>13}"
     )
 }

@@ -4,6 +4,9 @@
 //! Scales are given. Every case is run in three ways: one forward pass of the fused chain, the pure
 //! fold with the statistics that this leaves, and the finished model with the folded values in it.
 //!
+//! A case may give the norm's `eps` and `momentum`, beside what it expects or with the layer; without
+//! them the norm has Burn's, which are PyTorch's.
+//!
 //! In training the two frameworks differ in the norm itself: PyTorch moves the running variance
 //! towards the variance of the batch over `n - 1` values, Burn towards that over `n`. The models
 //! of these cases start from a variance that is shifted by what one update differs, so that both
@@ -84,12 +87,21 @@ pub fn run(case: &Case) -> Result<Checks> {
     Ok(checks)
 }
 
+/// What a norm is built with, as the files name it.
+const NORM_OPTIONS: [&str; 2] = ["eps", "momentum"];
+
 /// The layers of the case one after another, with the given values.
 fn model(case: &Case, device: &Device) -> Result<(RefModel, Vec<String>)> {
     let mut spec = case.model()?.clone();
     let names: Vec<String> = spec.layers.iter().map(|layer| layer.name.clone()).collect();
     if names.len() < 2 {
         return Err(case.error("a host and a norm are needed"));
+    }
+    for key in NORM_OPTIONS {
+        if let Some(value) = case.file.expected.get(key) {
+            let options = &mut spec.layers[1].options;
+            options.entry(key.to_owned()).or_insert(value.clone());
+        }
     }
     let value = |at: usize| match at {
         0 => "x".to_owned(),
@@ -124,7 +136,14 @@ fn shift_variance(
     calibration: &Calibration,
     x: &Activation,
 ) -> Result<RefModel> {
-    let momentum: f32 = case.expected("momentum")?;
+    let RefLayer::BatchNorm(norm) = &model.layers()[&names[1]] else {
+        return Err(case.error(format!("`{}` is no batch norm", names[1])));
+    };
+    let momentum = norm.momentum as f32;
+    if momentum == 1.0 {
+        return case
+            .not_covered("with a momentum of 1 no earlier variance makes up the difference");
+    }
     let is_input = |id: &TargetId| matches!(id.target, Target::Input(_));
     let inputs = calibration.iter().filter(|(id, _)| is_input(id));
     let inputs = inputs.map(|(id, entry)| (id.clone(), entry.clone()));
@@ -217,8 +236,14 @@ fn folded(
     let RefLayer::BatchNorm(layer) = &model.layers()[&names[1]] else {
         return Err(case.error(format!("`{}` is no batch norm", names[1])));
     };
-    checks.number("eps", layer.epsilon, case.expected("eps")?);
-    checks.number("momentum", layer.momentum, case.expected("momentum")?);
+    for (key, found) in NORM_OPTIONS
+        .into_iter()
+        .zip([layer.epsilon, layer.momentum])
+    {
+        if case.file.expected[key].is_number() {
+            checks.number(key, found, case.expected(key)?);
+        }
+    }
     let norm = Norm {
         gamma: Some(layer.gamma.base()),
         beta: Some(layer.beta.base()),
@@ -241,4 +266,48 @@ fn folded(
     };
     let weight = layout::convert(host.kind(), "weight", &weight);
     Ok((weight, Array::from_tensor(fold::bias(bias, &norm))))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A case of this family with other expectations, and the norm that is built for it.
+    fn norm(expected: Value) -> (f64, f64) {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("reference");
+        let mut case = Case::load(&folder, "j_conv_bn_train").unwrap();
+        case.file.expected = expected;
+        let (model, names) = model(&case, &Device::flex()).unwrap();
+        let RefLayer::BatchNorm(norm) = &model.layers()[&names[1]] else {
+            panic!("`{}` is no batch norm", names[1]);
+        };
+        (norm.epsilon, norm.momentum)
+    }
+
+    #[test]
+    fn the_norm_is_built_with_the_numbers_of_the_case() {
+        assert_eq!(norm(json!({"eps": 1e-3, "momentum": 0.25})), (1e-3, 0.25));
+        assert_eq!(norm(json!({"momentum": 0.4})), (1e-5, 0.4));
+        assert_eq!(norm(json!({})), (1e-5, 0.1));
+    }
+
+    #[test]
+    fn a_case_in_training_agrees_with_another_momentum() {
+        // The case has m = 0.1: after = 0.9 before + 0.1 mean of the batch.
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("reference");
+        let mut case = Case::load(&folder, "j_conv_bn_train").unwrap();
+        let before = &case.tensors["param/bn.running_mean"].values;
+        let after = &case.tensors["after/bn.running_mean"].values;
+        let pairs = before.iter().zip(after);
+        let mixed = pairs.map(|(before, after)| 0.7 * before + 3.0 * (after - 0.9 * before));
+        let expected = Array::float([before.len()], mixed.collect());
+        case.file.expected["momentum"] = json!(0.3);
+        case.tensors
+            .insert("after/bn.running_mean".to_owned(), expected);
+        let failures = run(&case).unwrap().finish(&case);
+        let about_the_mean = failures.iter().any(|text| text.contains("running_mean"));
+        assert!(!about_the_mean, "{failures:?}");
+    }
 }
