@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use crate::config::ConfigError;
 use crate::graph::GraphError;
-use crate::target::{Mode, TargetId};
+use crate::space::TargetSpace;
+use crate::target::{Mode, Target, TargetId};
 
 /// An error of an algorithm, whatever its type.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -132,12 +133,34 @@ pub enum Error {
     /// No forward pass reached a target that a compressor acts on.
     #[error(
         "no forward pass of the first step reached `{target}`, so nothing would be simulated \
-         there: check that the model calls this layer through its `Wrapper` and that the position \
-         exists"
+         there: check that the model calls this layer through its `Wrapper`"
     )]
     Unreached {
         /// The target.
         target: TargetId,
+    },
+
+    /// An input or output that its layer does not have.
+    #[error("there is no `{target}`: `{layer}` has {}", ports(target, *found), layer = target.layer)]
+    NoPosition {
+        /// The target.
+        target: TargetId,
+        /// How many inputs or outputs the layer has, whichever the target is.
+        found: usize,
+    },
+
+    /// A mask with another number of dimensions than its target.
+    #[error(
+        "`{target}` has {expected} dimensions, but its mask has the shape {found:?}: give it a size \
+         for each, 1 where it does not distinguish"
+    )]
+    MaskRank {
+        /// The target.
+        target: TargetId,
+        /// Dimensions of the target.
+        expected: usize,
+        /// Shape of the mask.
+        found: Vec<usize>,
     },
 
     /// Training went wrong.
@@ -222,7 +245,28 @@ pub enum Error {
     Device(String),
 }
 
+/// `one output, _output_0` or `3 inputs, _input_0 to _input_2`.
+fn ports(target: &TargetId, count: usize) -> String {
+    let (name, port): (_, fn(usize) -> Target) = match target.target {
+        Target::Input(_) => ("input", Target::Input),
+        _ => ("output", Target::Output),
+    };
+    match count {
+        1 => format!("one {name}, `{}`", port(0)),
+        _ => format!("{count} {name}s, `{}` to `{}`", port(0), port(count - 1)),
+    }
+}
+
 impl Error {
+    /// Why no value of an input or output was found, after a forward pass.
+    pub fn unreached(space: &TargetSpace) -> Self {
+        let target = space.id().clone();
+        match space.positions() {
+            0 => Self::Unreached { target },
+            found => Self::NoPosition { target, found },
+        }
+    }
+
     /// What an algorithm met, as an error of its chain.
     pub(crate) fn met_by(algorithm: &'static str) -> impl FnOnce(BoxError) -> Self {
         move |source| Self::Algorithm { algorithm, source }

@@ -81,6 +81,16 @@ impl LayerInfo {
         }
     }
 
+    /// The number of dimensions of its inputs and outputs, where the type of the layer tells it.
+    pub(crate) fn port_rank(&self) -> Option<usize> {
+        match self.kind.as_str() {
+            "Conv1d" | "ConvTranspose1d" => Some(3),
+            "Conv2d" | "ConvTranspose2d" => Some(4),
+            "Conv3d" | "ConvTranspose3d" => Some(5),
+            _ => None,
+        }
+    }
+
     /// The last part of the path: the name of the field, or its position in a list.
     pub fn name(&self) -> &str {
         self.path.rsplit('.').next().unwrap_or_default()

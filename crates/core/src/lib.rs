@@ -6,6 +6,7 @@
 //! - [`Compressor`] and [`Algorithm`]: the fused chain and what takes part in it.
 //! - [`Evaluator`]: the data, optimizer and loss that the chain trains with.
 //! - [`graph`]: the channels of a model and how they are coupled.
+//! - [`file`]: files that are written and read whole or not at all.
 //!
 //! No algorithm is named here; the algorithm crates depend on this one and not on each other.
 #![warn(missing_docs)]
@@ -21,6 +22,7 @@ pub mod config;
 mod error;
 mod evaluator;
 pub mod fake_quantize;
+pub mod file;
 mod flat;
 mod folding;
 pub mod graph;
@@ -59,7 +61,7 @@ pub use learnable::{Learnable, TrainedBy};
 pub use mask::{Mask, MaskMethod};
 pub use params::{gradients, parameters, with_parameters};
 pub use quantization::{CalibrationEntry, Observer, Quantization};
-pub use rebuild::edit_layers;
+pub use rebuild::{edit_layers, simulated};
 pub use simulation::Simulation;
 pub use space::TargetSpace;
 pub use target::{Mode, Target, TargetId};

@@ -32,6 +32,16 @@ pub fn edit_layers<M: Module, S: 'static>(
     })
 }
 
+/// The masks and the calibration that a model carries, for instance one that was sped up or loaded.
+///
+/// # Errors
+///
+/// A device failed to hand over its values.
+pub fn simulated<M: Module>(model: &M) -> Result<(Masks, Calibration), Error> {
+    let spaces = attach::spaces(model);
+    Ok((attach::masks(&spaces), attach::calibration(&spaces)?))
+}
+
 impl<M: Module + 'static> Compressed<M> {
     /// Attaches masks and calibration to a model.
     ///

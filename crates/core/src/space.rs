@@ -42,6 +42,7 @@ impl Phase {
 #[derive(Clone, Default)]
 struct Inner {
     shape: Option<Vec<usize>>,
+    positions: usize,
     modes: Vec<Mode>,
     mask: Option<Mask>,
     mask_values: Option<Tensor<1>>,
@@ -111,6 +112,17 @@ impl TargetSpace {
     /// Shape of the parameter, or of the input or output at the last forward pass, batch included.
     pub fn shape(&self) -> Option<Vec<usize>> {
         self.lock().shape.clone()
+    }
+
+    /// Of an input or output: how many inputs or outputs forward passes have found at its layer; 0
+    /// when none has reached the layer.
+    pub fn positions(&self) -> usize {
+        self.lock().positions
+    }
+
+    pub(crate) fn note_position(&self, index: usize) {
+        let mut inner = self.lock();
+        inner.positions = inner.positions.max(index + 1);
     }
 
     /// Whether a compressor of `mode` has claimed this target.

@@ -12,6 +12,7 @@ use crate::Error;
 use crate::algorithm::Algorithm;
 use crate::budget::{Budget, Length};
 use crate::compressor::Compressor;
+use crate::file::check_writable;
 use crate::history::StepRecord;
 use crate::learnable::{Learnable, Learnables, TrainedBy};
 use crate::target::Target;
@@ -38,6 +39,7 @@ pub(crate) fn run<M: Module + 'static, I: 'static>(
         return Ok(());
     }
     chain.evaluator.require_training("the training run")?;
+    require_writable(budget)?;
     let bar = progress_bar(total);
     let evaluator = chain.evaluator.clone();
     while chain.progress.step < last {
@@ -309,9 +311,7 @@ fn require_reached<M: Module + 'static, I: 'static>(chain: &Compressor<M, I>) ->
         .values()
         .find(|space| !matches!(space.id().target, Target::Param(_)) && space.shape().is_none());
     match unreached {
-        Some(space) => Err(Error::Unreached {
-            target: space.id().clone(),
-        }),
+        Some(space) => Err(Error::unreached(space)),
         None => Ok(()),
     }
 }
@@ -340,6 +340,17 @@ fn leave_checkpoint<M: Module + 'static, I: 'static>(
             chain.save_checkpoint(path)
         }
         _ => Ok(()),
+    }
+}
+
+/// A place for checkpoints that cannot be written to would be found out at the first of them.
+fn require_writable(budget: &Budget) -> Result<(), Error> {
+    match &budget.checkpoint {
+        Some((path, _)) => check_writable(path).map_err(|error| Error::Checkpoint {
+            path: path.clone(),
+            reason: error.to_string(),
+        }),
+        None => Ok(()),
     }
 }
 

@@ -165,6 +165,19 @@ pub enum SpeedupError {
         reason: String,
     },
 
+    /// A model is saved with a state that is not its own.
+    #[error(
+        "the model carries a {what} of `{target}` that the state does not hold, so that the file \
+         would be one of another function: pass the state that came with the model, or put its \
+         present masks and calibration into it (`burn_compress::simulated`)"
+    )]
+    State {
+        /// The target.
+        target: String,
+        /// `mask` or `quantization`.
+        what: &'static str,
+    },
+
     /// A value to save or to load is not finite.
     #[error("`{tensor}` holds a value that is not finite: nothing was {action}")]
     NotFinite {

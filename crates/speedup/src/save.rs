@@ -1,14 +1,7 @@
 //! One file for a small model: its tensors with their shapes and what is left of the compression.
 //!
-//! The file is a burnpack container behind a header of its own:
-//!
-//! | bytes       | what                                                                     |
-//! |-------------|--------------------------------------------------------------------------|
-//! | 8           | magic `BURNCSML`                                                         |
-//! | 4           | format version, little-endian                                            |
-//! | 8           | length of the container, little-endian                                   |
-//! | 8           | checksum of the container (FNV-1a, 64 bits), little-endian                |
-//! | the rest    | burnpack container: tensors, and their description in its metadata       |
+//! The file is a burnpack container, with a description of its tensors in its metadata, under a
+//! [`Seal`](burn_compress_core::file::Seal) whose magic number is `BURNCSML`.
 //!
 //! The container holds few tensors, since it aligns and describes each of them with some hundred
 //! bytes, more than a bias or a scale takes:
@@ -45,7 +38,9 @@ use std::path::Path;
 use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Bytes, DType, TensorData};
-use burn_compress_core::{Calibration, Compressed, History, Masks, TargetId};
+use burn_compress_core::{
+    Calibration, CalibrationEntry, Compressed, History, Mask, Masks, TargetId, simulated,
+};
 use burn_pack::Writer;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
@@ -106,14 +101,15 @@ struct Described {
 /// save with [`SaveConfig::with_master_weights`]. A parameter whose type has more bits, or whose
 /// quantization does not act yet, is stored as floats.
 ///
-/// The simulations that hang on the model are not saved: these are the state. The file is built
-/// beside `path` and takes its name when it is complete, so that a failure leaves whatever was there
-/// before.
+/// The simulations that hang on the model are saved by way of the state, which therefore has to hold
+/// them: pass that which came with the model. The file is written as
+/// [`write_whole`](burn_compress_core::file::write_whole) does, so that a failure leaves whatever was
+/// there before.
 ///
 /// # Errors
 ///
-/// A value that is not finite, a calibration that cannot be used, and whatever goes wrong while
-/// writing.
+/// A value that is not finite, a calibration that cannot be used, a mask or a quantization of the
+/// model that is not in the state, and whatever goes wrong while writing.
 pub fn save_small<M: Module>(
     model: &M,
     state: &SmallState,
@@ -134,9 +130,37 @@ pub fn save_small_with<M: Module>(
     config: &SaveConfig,
 ) -> Result<Storage, SpeedupError> {
     let path = path.as_ref();
+    check_state(model, state)?;
     let (container, storage) = pack(model, state, path, config)?;
     container::write(path, &container)?;
     Ok(storage)
+}
+
+/// Refuses a state without a mask or a quantization that the model carries: what is loaded would
+/// compute something else.
+fn check_state<M: Module>(model: &M, state: &SmallState) -> Result<(), SpeedupError> {
+    let (masks, calibration) = simulated(model)?;
+    let missing = |target: &TargetId, what| SpeedupError::State {
+        target: target.to_string(),
+        what,
+    };
+    let is_missing = |(target, mask): &(&TargetId, &Mask)| state.masks.get(*target) != Some(*mask);
+    if let Some((target, _)) = masks.iter().find(is_missing) {
+        return Err(missing(target, "mask"));
+    }
+    let device = model.devices().first().cloned().unwrap_or_default();
+    let device = device.without_autodiff();
+    for (target, found) in &calibration {
+        // What a device makes of an entry: it may hold scales in another precision.
+        let attached = |entry: &CalibrationEntry| {
+            let quantization = entry.to_quantization(&device).ok()?;
+            quantization.to_calibration().ok()
+        };
+        if state.calibration.get(target).and_then(attached).as_ref() != Some(found) {
+            return Err(missing(target, "quantization"));
+        }
+    }
+    Ok(())
 }
 
 /// The container of a file, and how large the file is.

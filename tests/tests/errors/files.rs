@@ -6,14 +6,14 @@ use std::path::Path;
 use burn::module::{Module, Param};
 use burn::nn::LinearConfig;
 use burn::tensor::{Device, TensorData};
-use burn_compress::Error;
 use burn_compress::prelude::*;
-use burn_compress::speedup::SpeedupError;
-use burn_compress_tests::chains::assert_says;
-use burn_compress_tests::nets::{Net, NetConfig, bits};
+use burn_compress::speedup::{SmallState, SpeedupError};
+use burn_compress::{Error, simulated};
+use burn_compress_tests::chains::{self, HALF, assert_says};
+use burn_compress_tests::nets::{Net, NetConfig, bits, dummy_input};
 use tempfile::TempDir;
 
-use crate::fixtures::{chain, net, small};
+use crate::fixtures::{QUANTIZE, chain, net, prune, quantize, small};
 
 /// A small model in a file.
 fn saved(path: &Path) -> Speedup<Net> {
@@ -114,4 +114,89 @@ fn a_small_model_that_cannot_be_saved() {
     assert!(matches!(error, SpeedupError::NotFinite { .. }), "{error}");
     assert_says(&error, &["`head.weight`", "nothing was saved"]);
     assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_state_that_is_not_that_of_the_model() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("small");
+    let compressed = quantize(QUANTIZE).unwrap().compress(Budget::steps(2));
+    let small = ModelSpeedup::new(compressed.unwrap(), dummy_input())
+        .speedup_model()
+        .unwrap();
+    let refused = |state: &SmallState| {
+        let error = save_small(&small.model, state, &path).unwrap_err();
+        assert!(matches!(error, SpeedupError::State { .. }), "{error}");
+        assert!(!path.exists());
+        error.to_string()
+    };
+    let text = refused(&SmallState::default());
+    assert_says(&text, &["a quantization of `stem.", "pass the state"]);
+    // Scales of another run.
+    let mut state = small.state.clone();
+    for scale in state.calibration[0].scale.iter_mut().flatten() {
+        *scale *= 2.0;
+    }
+    refused(&state);
+    save_small(&small.model, &small.state, &path).unwrap();
+
+    // A mask of a quantized weight is still simulated.
+    let masked = chains::quantize(prune(HALF).unwrap(), QUANTIZE, QatConfig::new());
+    let compressed = masked.unwrap().compress(Budget::steps(1)).unwrap();
+    let (masks, calibration) = simulated(compressed.model()).unwrap();
+    assert_eq!(masks, compressed.masks());
+    assert_eq!(calibration, compressed.calibration().unwrap());
+    let state = SmallState {
+        calibration,
+        ..SmallState::default()
+    };
+    let error = save_small(compressed.model(), &state, &path).unwrap_err();
+    assert_says(&error, &["carries a mask of `stem."]);
+}
+
+#[cfg(unix)]
+#[test]
+fn files_are_written_through_links() {
+    use std::os::unix::fs::symlink;
+
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    symlink("run-3", at("latest")).unwrap();
+    symlink("small-3", at("small")).unwrap();
+    symlink("missing/file", at("broken")).unwrap();
+    chain().save_checkpoint(at("latest")).unwrap();
+    saved(&at("small"));
+    assert!(at("latest").is_symlink() && at("small").is_symlink());
+    assert!(chain().resume(at("run-3")).is_ok());
+    assert!(load_small(net(), at("small-3")).is_ok());
+    let error = chain().save_checkpoint(at("broken")).unwrap_err();
+    assert!(matches!(error, Error::Checkpoint { .. }), "{error}");
+    assert!(at("broken").is_symlink());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 5);
+}
+
+#[test]
+fn large_files_of_another_kind() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("large");
+    // Four terabytes that take no room on the disk, and more than fits into the memory.
+    fs::write(&path, "a large file of another kind").unwrap();
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(1 << 42).unwrap();
+    let error = chain().resume(&path).unwrap_err();
+    assert_says(&error, &["not a checkpoint"]);
+    let error = load_small(net(), &path).unwrap_err();
+    assert_says(&error, &["not a small model"]);
+    let error = TeacherCache::open(&path, |_: &u64| Vec::new()).unwrap_err();
+    assert_says(&error, &["not a cache of a teacher"]);
+}
+
+#[test]
+fn a_place_for_checkpoints_that_does_not_exist() {
+    let folder = TempDir::new().unwrap();
+    let budget = Budget::steps(8).with_checkpoint(folder.path().join("none/run"), 5);
+    let mut chain = chain();
+    let error = chain.advance(&budget, None).unwrap_err();
+    assert!(matches!(error, Error::Checkpoint { .. }), "{error}");
+    assert!(chain.history().steps.is_empty(), "before the first step");
 }

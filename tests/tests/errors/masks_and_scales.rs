@@ -1,11 +1,13 @@
 //! Masks and scales that are none, or those of other shapes.
 
+use burn::optim::AdamConfig;
 use burn_compress::prelude::*;
 use burn_compress::{CalibrationEntry, Error, Grid, Mask, Masks, RoundGradient};
 use burn_compress_tests::chains::{assert_says, id};
+use burn_compress_tests::nets::{Batch, Net, batches};
 use rstest::rstest;
 
-use crate::fixtures::chain;
+use crate::fixtures::{chain, net};
 
 #[test]
 fn masks_that_cannot_be_masks() {
@@ -33,23 +35,45 @@ fn masks_that_cannot_be_masks() {
 #[case::rank(&[6])]
 #[case::channels(&[1, 5, 1, 1])]
 #[case::batch(&[3, 6, 1, 1])]
-fn masks_of_outputs_whose_shape_is_not_known_yet(#[case] shape: &[usize]) {
-    let mut chain = chain();
+fn masks_of_outputs_that_no_pass_has_reached_yet(#[case] shape: &[usize]) {
     let mask = Mask::new(vec![1.0; shape.iter().product()], shape).unwrap();
-    chain
-        .update_masks(&Masks::from([(id("stem._output_0"), mask)]))
-        .unwrap();
-    let error = chain.compress(Budget::steps(1)).unwrap_err();
+    let found = format!("{shape:?}");
+    for target in ["relu._output_0", "block.conv1._input_0"] {
+        let masks = Masks::from([(id(target), mask.clone())]);
+        // The dummy input tells the shape, which has two images.
+        let mut with_dummy = chain();
+        let error = with_dummy.update_masks(&masks).unwrap_err();
+        let named = format!("`{target}`");
+        assert_says(&error, &[&named, &found, "mask"]);
+        assert!(with_dummy.masks().is_empty(), "nothing was changed");
+    }
+    // Without it, only training does.
+    let masks = Masks::from([(id("relu._output_0"), mask)]);
+    let evaluator = Evaluator::new()
+        .with_data(|epoch| batches(5, epoch))
+        .with_optimizer(AdamConfig::new().init())
+        .with_learning_rate(1e-2)
+        .with_loss(Net::loss);
+    let mut without = Compressor::from_model(net(), evaluator);
+    without.update_masks(&masks).unwrap();
+    let error = without.compress(Budget::steps(1)).unwrap_err();
     assert!(matches!(error, Error::ShapeMismatch { .. }), "{error}");
     assert_says(
         &error,
-        &[
-            "`stem._output_0`",
-            "[8, 6, 6, 6]",
-            &format!("{shape:?}"),
-            "the mask",
-        ],
+        &["`relu._output_0`", "[8, 6, 6, 6]", &found, "the mask"],
     );
+}
+
+#[test]
+fn a_mask_of_another_rank_than_its_convolution() {
+    let mut chain = Compressor::<Net, Batch>::from_model(net(), Evaluator::new());
+    for target in ["stem._output_0", "block.conv2._input_0"] {
+        let mask = Mask::new(vec![1.0; 6], [6]).unwrap();
+        let masks = Masks::from([(id(target), mask)]);
+        let error = chain.update_masks(&masks).unwrap_err();
+        assert!(matches!(error, Error::MaskRank { expected: 4, .. }));
+        assert_says(&error, &[target, "4 dimensions", "[6]"]);
+    }
 }
 
 #[test]

@@ -11,12 +11,10 @@ use crate::target::{Mode, TargetId};
 
 /// The metadata under which the header is found.
 pub(super) const KEY: &str = "burn-compress-checkpoint";
-pub(super) const VERSION: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Header {
-    pub version: u32,
     pub step: usize,
     pub total_steps: usize,
     pub epoch: usize,
@@ -46,17 +44,8 @@ pub(super) struct SavedSpace {
 }
 
 impl Header {
-    /// Reads a header of this version.
     pub fn read(text: &str) -> Result<Self, String> {
-        let header: Self =
-            serde_json::from_str(text).map_err(|error| format!("damaged header: {error}"))?;
-        match header.version == VERSION {
-            true => Ok(header),
-            false => Err(format!(
-                "it has version {}, this library reads version {VERSION}",
-                header.version
-            )),
-        }
+        serde_json::from_str(text).map_err(|error| format!("damaged header: {error}"))
     }
 
     /// Refuses a chain of other algorithms or targets.

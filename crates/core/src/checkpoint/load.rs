@@ -13,7 +13,7 @@ use super::tensors::{
     ADAM, MODEL, OPTIMIZER, Tensors, calibration_fields, learnable_name, mask_name, numbers,
     state_name,
 };
-use super::{At, file, history};
+use super::{At, SEAL, history};
 use crate::Error;
 use crate::algorithm::{AlgorithmState, HostTensor};
 use crate::attach::settle_statistics;
@@ -64,13 +64,13 @@ pub(crate) fn load<M: Module + 'static, I: 'static>(
 
 /// The header of a file of this version, and its tensors.
 fn open(at: At<'_>) -> Result<(Header, Tensors<'_>), Error> {
-    let content = file::read(at.0).map_err(|reason| at.failed(reason))?;
+    let content = SEAL.read(at.0).map_err(|error| at.failed(error))?;
     let reader =
         Reader::from_bytes(Bytes::from_bytes_vec(content)).map_err(|error| at.failed(error))?;
     let header = reader
         .metadata()
         .get(KEY)
-        .ok_or_else(|| at.failed("this is not a checkpoint of a compression run"))?;
+        .ok_or_else(|| at.failed("it has no header"))?;
     let header = Header::read(header).map_err(|reason| at.failed(reason))?;
     Ok((header, Tensors::read(reader, at)?))
 }

@@ -6,12 +6,12 @@ use burn::module::Module;
 use burn_pack::{Tensor as PackTensor, Writer};
 use indexmap::IndexMap;
 
-use super::header::{Header, KEY, SavedAlgorithm, SavedSpace, VERSION};
+use super::header::{Header, KEY, SavedAlgorithm, SavedSpace};
 use super::tensors::{
     ADAM, MODEL, OPTIMIZER, bytes, calibration_fields, floats, learnable_name, mask_name,
     state_name,
 };
-use super::{At, file, history};
+use super::{At, SEAL, history};
 use crate::Error;
 use crate::algorithm::Algorithm;
 use crate::attach::settle_statistics;
@@ -36,7 +36,6 @@ pub(crate) fn save<M: Module + 'static, I: 'static>(
     }
     tensors.extend(history::write(&progress.history));
     let header = Header {
-        version: VERSION,
         step: progress.step,
         total_steps: progress.total_steps,
         epoch: progress.epoch,
@@ -50,7 +49,7 @@ pub(crate) fn save<M: Module + 'static, I: 'static>(
         .with_metadata(KEY, &header)
         .into_bytes()
         .map_err(|error| at.failed(error))?;
-    file::write(path, &content).map_err(|reason| at.failed(reason))
+    SEAL.write(path, &content).map_err(|error| at.failed(error))
 }
 
 /// The model and the optimizers as Burn's own records.

@@ -10,6 +10,8 @@ use crate::Error;
 use crate::attach;
 use crate::compressed::{Calibration, Masks};
 use crate::folding;
+use crate::layer::LayerInfo;
+use crate::mask::Mask;
 use crate::space::TargetSpace;
 use crate::target::{Mode, TargetId};
 
@@ -91,21 +93,58 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
 
     /// Replaces masks, also of targets that no pruner has claimed.
     ///
+    /// The shape of an input or output is that of the last forward pass, or what the dummy input of
+    /// the evaluator gives. Where neither is there, the mask is checked in the first training step; a
+    /// forward pass outside of training panics then if the mask does not fit.
+    ///
     /// # Errors
     ///
     /// A target that cannot be attached, see [`watch`](Self::watch), or a mask of another shape;
     /// nothing is changed then.
     pub fn update_masks(&mut self, masks: &Masks) -> Result<(), Error> {
+        let mut unknown = Vec::new();
         for (id, mask) in masks {
-            if let Some(shape) = self.shape_of(id)? {
-                mask.check_shape(id, &shape)?;
+            match self.shape_of(id)? {
+                Some(shape) => mask.check_shape(id, &shape)?,
+                None => unknown.push((id, mask)),
             }
         }
+        self.check_port_masks(&unknown)?;
         let targets: Vec<TargetId> = masks.keys().cloned().collect();
         self.attach(&targets, Some(Mode::Pruning))?;
         for (id, mask) in masks {
             self.spaces[id].set_mask(Some(mask.clone()))?;
             self.spaces[id].claim(Mode::Pruning);
+        }
+        Ok(())
+    }
+
+    /// Refuses masks of inputs and outputs that no forward pass has reached yet and that they do not
+    /// fit, as far as that can be told.
+    fn check_port_masks(&self, masks: &[(&TargetId, &Mask)]) -> Result<(), Error> {
+        for (id, mask) in masks {
+            let layer = self.layers.iter().find(|layer| layer.path == id.layer);
+            let expected = layer.and_then(LayerInfo::port_rank);
+            if let Some(expected) = expected.filter(|rank| *rank != mask.shape().len()) {
+                let (target, found) = ((*id).clone(), mask.shape().to_vec());
+                return Err(Error::MaskRank {
+                    target,
+                    expected,
+                    found,
+                });
+            }
+        }
+        let Some(dummy) = self.evaluator.dummy_input().filter(|_| !masks.is_empty()) else {
+            return Ok(());
+        };
+        // A model that cannot be captured can still be trained: its masks are checked there.
+        let Ok(captured) = attach::capture(&self.model, dummy) else {
+            return Ok(());
+        };
+        for (port, shape) in captured.port_shapes() {
+            for (id, mask) in masks.iter().filter(|(id, _)| *id == port) {
+                mask.check_shape(id, &shape)?;
+            }
         }
         Ok(())
     }

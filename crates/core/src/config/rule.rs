@@ -295,12 +295,36 @@ fn read_settings<S: Settings>(
 
 /// The settings that are set, as a map.
 fn write_settings<S: Settings>(settings: &S) -> Result<IndexMap<String, Value>, serde_json::Error> {
+    if let Some((key, value)) = not_finite(settings) {
+        let reason = format!("`{key}` is {value}, a finite number is expected");
+        return Err(serde_json::Error::custom(reason));
+    }
     // By way of text, the fields keep their order and an `f32` its short decimal form.
     let text = serde_json::to_string(settings)?;
     let mut map: IndexMap<String, Value> = serde_json::from_str(&text)?;
     map.retain(|_, value| !value.is_null());
     map.values_mut().for_each(remove_nulls);
     Ok(map)
+}
+
+/// The first number that JSON would write as a null, with its key. TOML has such numbers.
+fn not_finite<S: Settings>(settings: &S) -> Option<(String, f64)> {
+    fn find(key: &str, value: &toml::Value) -> Option<(String, f64)> {
+        let inside = |name: &str, value| match key {
+            "" => find(name, value),
+            _ => find(&format!("{key}.{name}"), value),
+        };
+        match value {
+            toml::Value::Float(value) if !value.is_finite() => Some((key.to_string(), *value)),
+            toml::Value::Array(items) => items.iter().find_map(|item| find(key, item)),
+            toml::Value::Table(table) => {
+                let mut entries = table.iter();
+                entries.find_map(|(name, value)| inside(name, value))
+            }
+            _ => None,
+        }
+    }
+    find("", &toml::Value::try_from(settings).ok()?)
 }
 
 /// Removes the fields that are not set; TOML knows no null.

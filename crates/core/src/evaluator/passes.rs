@@ -74,9 +74,7 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
         })?;
         let unreached = |copy: &&Arc<TargetSpace>| copy.shape().is_none();
         if let Some(copy) = copies.values().find(unreached) {
-            return Err(Error::Unreached {
-                target: copy.id().clone(),
-            });
+            return Err(Error::unreached(copy));
         }
         for space in spaces {
             drop(copies[space.id()].take_hidden());

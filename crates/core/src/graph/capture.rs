@@ -2,6 +2,7 @@
 //! path.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
@@ -45,6 +46,20 @@ impl Captured {
     /// output if the inputs are made inside the forward pass.
     pub fn batch(&self) -> u64 {
         self.batch
+    }
+}
+
+impl Captured {
+    /// The shapes of the inputs and outputs of wrapped layers, one for each call.
+    pub(crate) fn port_shapes(&self) -> Vec<(&TargetId, Vec<usize>)> {
+        let tensors = self.graph.operations.iter().flat_map(|op| op.nodes());
+        let shapes: HashMap<TensorId, Vec<usize>> = tensors
+            .map(|tensor| (tensor.id, tensor.shape.to_vec()))
+            .collect();
+        let ports = self.ports.iter();
+        ports
+            .filter_map(|(target, id)| Some((target, shapes.get(id)?.clone())))
+            .collect()
     }
 }
 

@@ -49,11 +49,14 @@ impl TargetSpace {
                 return value;
             }
             inner.shape = Some(value.dims().to_vec());
-            if self.phase.is_training()
-                && let Some(found) = inner.misfit(&value.dims())
-            {
+            if let Some(found) = inner.misfit(&value.dims()) {
                 // Only now that the shape is known, what was accepted as a mask turns out not to fit.
                 let expected = value.dims().to_vec();
+                assert!(
+                    self.phase.is_training(),
+                    "`{}` has the shape {expected:?}, but its mask the shape {found:?}",
+                    self.id
+                );
                 inner
                     .failure
                     .get_or_insert(Failure::Mask { expected, found });

@@ -160,6 +160,12 @@ impl<'a> Port<'a> {
             }
             return value;
         }
+        let is_on_this_side = |space: &&Arc<TargetSpace>| match space.id().target {
+            Target::Input(at) | Target::Output(at) => side(at) == space.id().target,
+            Target::Param(_) => false,
+        };
+        let on_this_side = ports.spaces.values().filter(is_on_this_side);
+        on_this_side.for_each(|space| space.note_position(index));
         match ports.spaces.get(&target) {
             Some(space) => space.simulate_activation(value),
             None => value,

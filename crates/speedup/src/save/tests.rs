@@ -582,7 +582,7 @@ fn other_versions_say_what_to_do() {
     for (version, action) in [
         (
             2,
-            "its format version is 2, this one reads 3: save the small model again",
+            "its format version is 2, this one reads 3: save it again with this version",
         ),
         (
             4,

@@ -174,6 +174,23 @@ fn what_a_format_cannot_hold_is_an_error() {
     assert!(message.contains("cannot be written as TOML"), "{message}");
 }
 
+#[rstest]
+#[case::rule(Toy { ratio: Some(f64::NAN), ..Toy::default() }, "`ratio` is NaN")]
+#[case::single_precision(Toy { weight: Some(f32::INFINITY), ..Toy::default() }, "`lambda` is inf")]
+fn numbers_that_are_not_finite_are_not_dropped(#[case] settings: Toy, #[case] reason: &str) {
+    let of_rule = Rule::new().with_settings(settings.clone());
+    let of_target = Rule::new().with_target_settings("weight", settings);
+    for rule in [of_rule, of_target] {
+        let config = ConfigList::new(vec![rule]);
+        for written in [config.to_json(), config.to_toml()] {
+            let error = written.unwrap_err();
+            assert!(matches!(error, ConfigError::Write { .. }));
+            assert!(error.to_string().contains(reason), "{error}");
+        }
+        assert!(serde_json::to_string(&config).is_err());
+    }
+}
+
 fn any_strings() -> impl Strategy<Value = Vec<String>> {
     proptest::collection::vec("[a-zA-Z0-9_.*\\\\\"' é]{0,8}", 0..3)
 }
