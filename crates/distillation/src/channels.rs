@@ -92,6 +92,14 @@ impl KeptChannels {
         Ok(Self { own, param })
     }
 
+    /// Whether a pruner has claimed a mask that is followed, or there is one already.
+    pub(crate) fn is_followed(&self) -> bool {
+        let has_mask =
+            |space: &TargetSpace| space.is_claimed(Mode::Pruning) || space.mask().is_some();
+        let param = self.param.as_ref();
+        has_mask(&self.own) || param.is_some_and(|(space, _)| has_mask(space))
+    }
+
     /// The kept ones of the channels in dimension `dim` of a hidden state, or `None` when all are.
     pub(crate) fn of(
         &self,

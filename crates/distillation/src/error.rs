@@ -74,6 +74,25 @@ pub enum DistillationError {
         layer: String,
     },
 
+    /// A hidden state at a position that its layer does not have.
+    #[error("of the {whose}, {reason}")]
+    NoPosition {
+        /// `student` or `teacher`.
+        whose: &'static str,
+        /// What the layer has instead.
+        reason: String,
+    },
+
+    /// Channels that are left out while nothing masks any.
+    #[error(
+        "`channels` of layer `{layer}` is `kept`, but no pruner of the chain masks its weight or its \
+         hidden state: fuse one that does before the run begins, or set `channels` to `all`"
+    )]
+    NoMask {
+        /// Path of the student's layer.
+        layer: String,
+    },
+
     /// A setting outside its range.
     #[error("`{key}` is {value}, but must be {expected}")]
     Setting {
@@ -227,6 +246,22 @@ pub enum DistillationError {
         found: String,
         /// What is needed.
         expected: String,
+    },
+
+    /// A teacher gives another answer than its cache.
+    #[error(
+        "teacher cache `{path}` holds another answer for the sample with key {key} than the teacher \
+         gives (`{state}`): give every sample a key of its own, each variant of an augmented one as \
+         well; if another `predict` filled the file, use another file or delete this one",
+        path = path.display()
+    )]
+    CachedAnswer {
+        /// The file.
+        path: PathBuf,
+        /// The hidden state, or `logits`.
+        state: String,
+        /// The key of the sample.
+        key: u64,
     },
 
     /// The keys of a batch do not fit what the teacher says of it.

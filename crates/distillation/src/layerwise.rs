@@ -233,6 +233,19 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for Layerwise<I> {
         Mode::Distillation
     }
 
+    fn prepare(&mut self, _run: Run<'_, M>) -> Result<(), BoxError> {
+        // Not in the constructor: the pruner may be fused later.
+        let is_idle = |kept: &KeptChannels| !kept.is_followed();
+        let mut students = self.students.iter();
+        match students.find(|student| student.kept.as_ref().is_some_and(is_idle)) {
+            None => Ok(()),
+            Some(student) => {
+                let layer = student.space.id().layer.clone();
+                Err(DistillationError::NoMask { layer }.into())
+            }
+        }
+    }
+
     fn loss(
         &mut self,
         loss: Tensor<1>,

@@ -255,12 +255,16 @@ pub(crate) fn hidden(
     whose: &'static str,
     space: &TargetSpace,
 ) -> Result<FlatTensor, DistillationError> {
-    space
-        .take_hidden()
-        .ok_or_else(|| DistillationError::NoHiddenState {
+    space.take_hidden().ok_or_else(|| match space.positions() {
+        0 => DistillationError::NoHiddenState {
             whose,
             layer: space.id().layer.clone(),
-        })
+        },
+        _ => DistillationError::NoPosition {
+            whose,
+            reason: Error::unreached(space).to_string(),
+        },
+    })
 }
 
 /// A student's state in single precision at least: sums of squares overflow half precision, and what

@@ -1,27 +1,23 @@
-//! The file of a cache.
+//! The file of a cache: under a [`Seal`],
 //!
 //! ```text
-//! "BURNCTCH" | length of the content u64 | checksum of the content u64 | content
 //! content: length of the header u64 | header as JSON | samples
 //! sample:  key u64 | for each state: rank u32, sizes u32 each, values f32 each
 //! ```
 //!
 //! All numbers are little-endian, so values come back to the last bit.
 
-use std::fs::{self, File};
-use std::io::Write;
 use std::path::Path;
 
 use burn::tensor::DType;
+use burn_compress_core::file::Seal;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::failed;
 use crate::DistillationError;
 
-const MAGIC: &[u8; 8] = b"BURNCTCH";
-const PREFIX: usize = 24;
-const VERSION: u32 = 1;
+const SEAL: Seal = Seal::new(b"BURNCTCH", 2, "a cache of a teacher");
 
 /// What a cache knows.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +43,22 @@ pub(super) struct StateOf {
     pub(super) values: Vec<f32>,
 }
 
+impl StateOf {
+    /// Whether both are the answer to one question: at most 1 % apart by their Euclidean norms.
+    pub(super) fn agrees_with(&self, other: &Self) -> bool {
+        const APART: f64 = 0.01;
+        let squares = |of: fn(f64, f64) -> f64| -> f64 {
+            let values = self.values.iter().zip(&other.values);
+            let values = values.map(|(&a, &b)| of(f64::from(a), f64::from(b)));
+            values.map(|value| value * value).sum()
+        };
+        // Infinities that are equal are not apart.
+        let apart = squares(|a, b| if a == b { 0.0 } else { a - b });
+        let size = squares(|a, _| a).max(squares(|_, b| b));
+        self.shape == other.shape && (apart == 0.0 || apart < APART * APART * size)
+    }
+}
+
 /// Whether values of this type come back from `f32` as they were.
 pub(super) fn holds_exactly(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F16 | DType::BF16 | DType::Flex32)
@@ -55,7 +67,6 @@ pub(super) fn holds_exactly(dtype: DType) -> bool {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
-    version: u32,
     teacher: u64,
     states: Vec<String>,
     /// The element types of the states; none while there is no sample.
@@ -63,53 +74,11 @@ struct Header {
     samples: usize,
 }
 
-/// FNV-1a over everything that is added.
-pub(super) struct Checksum(u64);
-
-impl Default for Checksum {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Checksum {
-    pub(super) fn add(&mut self, bytes: &[u8]) {
-        self.0 = bytes.iter().fold(self.0, |hash, &byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
-    }
-
-    pub(super) fn value(&self) -> u64 {
-        self.0
-    }
-}
-
-fn checksum(bytes: &[u8]) -> u64 {
-    let mut checksum = Checksum::default();
-    checksum.add(bytes);
-    checksum.value()
-}
-
 /// Writes a cache to `path`; the file is replaced only when the new one is complete.
 pub(super) fn write(path: &Path, content: &Content) -> Result<(), DistillationError> {
     let bytes = encode(content).map_err(|reason| failed(path, reason))?;
-    let mut scratch = path.as_os_str().to_owned();
-    scratch.push(format!(".{}.part", std::process::id()));
-    let scratch = Path::new(&scratch);
-    let written = File::create(scratch)
-        .and_then(|mut file| {
-            file.write_all(MAGIC)?;
-            file.write_all(&(bytes.len() as u64).to_le_bytes())?;
-            file.write_all(&checksum(&bytes).to_le_bytes())?;
-            file.write_all(&bytes)?;
-            file.sync_all()
-        })
-        .and_then(|()| fs::rename(scratch, path));
-    written.map_err(|error| {
-        // The first error is the one to tell.
-        let _ = fs::remove_file(scratch);
-        failed(path, error.to_string())
-    })
+    SEAL.write(path, &bytes)
+        .map_err(|error| failed(path, error.to_string()))
 }
 
 fn encode(content: &Content) -> Result<Vec<u8>, String> {
@@ -118,7 +87,6 @@ fn encode(content: &Content) -> Result<Vec<u8>, String> {
         states.map(|state| state.dtype).collect()
     });
     let header = Header {
-        version: VERSION,
         teacher: content.teacher,
         states: content.states.clone(),
         dtypes: dtypes.unwrap_or_default(),
@@ -143,28 +111,10 @@ fn encode(content: &Content) -> Result<Vec<u8>, String> {
 
 /// Reads a cache, whole and undamaged.
 pub(super) fn read(path: &Path) -> Result<Content, DistillationError> {
-    let file = fs::read(path).map_err(|error| failed(path, error.to_string()))?;
-    decode_file(&file).map_err(|reason| failed(path, reason))
-}
-
-fn decode_file(file: &[u8]) -> Result<Content, String> {
-    if !file.starts_with(MAGIC) {
-        return Err("this is not a cache of a teacher".to_string());
-    }
-    let mut prefix = Bytes(file);
-    prefix.take(MAGIC.len())?;
-    let (length, expected) = (prefix.u64()?, prefix.u64()?);
-    let content = &file[PREFIX..];
-    if content.len() as u64 != length {
-        return Err(format!(
-            "it is cut off: {} of {length} bytes are there",
-            content.len()
-        ));
-    }
-    if checksum(content) != expected {
-        return Err("it is damaged: the checksum does not match".to_string());
-    }
-    decode(content)
+    let content = SEAL
+        .read(path)
+        .map_err(|error| failed(path, error.to_string()))?;
+    decode(&content).map_err(|reason| failed(path, reason))
 }
 
 fn decode(content: &[u8]) -> Result<Content, String> {
@@ -172,12 +122,6 @@ fn decode(content: &[u8]) -> Result<Content, String> {
     let length = bytes.u64()? as usize;
     let header: Header =
         serde_json::from_slice(bytes.take(length)?).map_err(|error| error.to_string())?;
-    if header.version != VERSION {
-        return Err(format!(
-            "its format has version {}, this library reads {VERSION}",
-            header.version
-        ));
-    }
     if header.samples > 0 && header.dtypes.len() != header.states.len() {
         return Err("its header names other element types than states".to_string());
     }

@@ -22,6 +22,14 @@ fn rows(samples: usize, begin: i64) -> FlatTensor {
     }
 }
 
+/// A state of two rows for each sample with these values.
+fn values(values: &[f32]) -> FlatTensor {
+    FlatTensor {
+        values: Tensor::from_floats(values, &Device::flex()),
+        shape: vec![values.len(), 1],
+    }
+}
+
 fn said(cache: &mut Bound<Vec<u64>>, keys: &[u64], state: Option<FlatTensor>) -> Vec<f32> {
     let ask = || Ok(vec![state.expect("the teacher is not asked")]);
     let states = cache.states(&keys.to_vec(), &Device::flex(), ask).unwrap();
@@ -36,14 +44,54 @@ fn samples_are_found_in_any_batch() {
         said(&mut cache, &[5, 9], Some(rows(2, 0))),
         [0.0, 1.0, 2.0, 3.0]
     );
+    // What is known is compared once.
+    assert_eq!(
+        said(&mut cache, &[9], Some(values(&[2.0, 3.0]))),
+        [2.0, 3.0]
+    );
     assert_eq!(said(&mut cache, &[9], None), [2.0, 3.0]);
     assert_eq!(
         said(&mut cache, &[9, 5, 9], None),
         [2.0, 3.0, 0.0, 1.0, 2.0, 3.0]
     );
-    // What is known already does not change.
-    let half_known = said(&mut cache, &[9, 4], Some(rows(2, 10)));
+    // What is known already does not change, though the teacher gives a little more.
+    let half_known = said(&mut cache, &[9, 4], Some(values(&[2.001, 3.0, 12.0, 13.0])));
     assert_eq!(half_known, [2.0, 3.0, 12.0, 13.0]);
+}
+
+#[test]
+fn another_answer_is_an_error() {
+    let mut cache = bound(&nowhere());
+    said(&mut cache, &[5, 9], Some(rows(2, 0)));
+    let mut error = |keys: &[u64], state: FlatTensor| {
+        let states = cache.states(&keys.to_vec(), &Device::flex(), || Ok(vec![state]));
+        states.unwrap_err()
+    };
+    let half_known = error(&[9, 4], rows(2, 10));
+    assert!(matches!(
+        half_known,
+        DistillationError::CachedAnswer { key: 9, .. }
+    ));
+    let twice = error(&[7, 7], rows(2, 10));
+    assert!(matches!(
+        twice,
+        DistillationError::CachedAnswer { key: 7, .. }
+    ));
+}
+
+#[test]
+fn what_is_known_is_compared_at_powers_of_ten() {
+    let mut cache = bound(&nowhere());
+    said(&mut cache, &[5], Some(rows(1, 0)));
+    let asked = std::cell::Cell::new(0);
+    for _ in 0..100 {
+        let ask = || {
+            asked.set(asked.get() + 1);
+            Ok(vec![rows(1, 0)])
+        };
+        cache.states(&vec![5], &Device::flex(), ask).unwrap();
+    }
+    assert_eq!(asked.get(), 3, "the 1st, the 10th and the 100th");
 }
 
 #[test]

@@ -6,8 +6,8 @@ use rstest::rstest;
 use super::*;
 use crate::registry::Lesson;
 use crate::{
-    DkdConfig, DkdDistiller, LogitsConfig, LogitsDistiller, RelationalConfig, RelationalDistiller,
-    Teacher, Teachers, distillers,
+    DistillConfig, DkdConfig, DkdDistiller, DynamicLayerwiseDistiller, LogitsConfig,
+    LogitsDistiller, RelationalConfig, RelationalDistiller, Teacher, Teachers, distillers,
 };
 
 fn refused(chain: Result<Compressor<Net, Batch>, Error>) -> String {
@@ -48,11 +48,6 @@ fn refused(chain: Result<Compressor<Net, Batch>, Error>) -> String {
     "AttentionDistiller",
     r#"{"op_names": ["first"], "link": "second"}"#,
     "[4, 5, 2, 2]"
-)]
-#[case(
-    "AttentionDistiller",
-    r#"{"op_names": ["first"], "channels": "kept"}"#,
-    "as many channels"
 )]
 #[case(
     "AttentionDistiller",
@@ -248,4 +243,21 @@ fn a_target_has_one_distiller() {
         twice.contains("`fc._output_0` is already the target"),
         "{twice}"
     );
+}
+
+#[test]
+fn outputs_that_a_layer_does_not_have() {
+    let rules = r#"[{"op_names": ["first"], "target_names": ["_output_1"]}]"#;
+    let chain = DynamicLayerwiseDistiller::new(
+        net(3, 1),
+        &super::rules(rules),
+        evaluator(),
+        &net(3, 2),
+        logits,
+        DistillConfig::new(1.0),
+    );
+    let error = refused(chain);
+    let expected = "there is no `first._output_1`: `first` has one output, `_output_0`";
+    assert!(error.contains(expected), "{error}");
+    assert!(!error.contains("Wrapper"), "{error}");
 }

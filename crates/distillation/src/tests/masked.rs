@@ -1,11 +1,14 @@
 //! Students whose channels are being pruned.
 
 use burn::module::Module;
-use burn_compress_core::{Budget, Compressor, Mask, Masks};
+use burn_compress_core::{Budget, Compressor, Error, Mask, Masks};
 use indexmap::IndexMap;
 
 use super::*;
-use crate::{DistillConfig, DynamicLayerwiseDistiller};
+use crate::{
+    AttentionConfig, AttentionDistiller, DistillConfig, DistillationError,
+    DynamicLayerwiseDistiller,
+};
 
 /// A mask of `first.weight`, `[3, 1, 3, 3]`, that removes a channel.
 fn masks(removed: usize) -> Masks {
@@ -64,21 +67,44 @@ fn masks_of_the_output_count_too() {
 }
 
 #[test]
-fn without_a_mask_all_are_compared() {
+fn a_mask_that_removes_nothing_leaves_all() {
     let all = r#"[{"op_names": ["first"]}]"#;
     let run = |rules| {
-        losses(
-            &distilled(chain(3), rules)
-                .compress(Budget::steps(3))
-                .unwrap(),
-        )
+        let mut chain = distilled(chain(3), rules);
+        // There is no channel 3.
+        chain.update_masks(&masks(3)).unwrap();
+        losses(&chain.compress(Budget::steps(3)).unwrap())
     };
     assert_eq!(run(KEPT), run(all));
 }
 
 #[test]
+fn without_any_mask_nothing_could_be_left_out() {
+    let error = distilled(chain(3), KEPT)
+        .compress(Budget::steps(3))
+        .unwrap_err();
+    let Error::Algorithm { source, .. } = &error else {
+        panic!("{error}");
+    };
+    let source = source.downcast_ref::<DistillationError>();
+    assert!(matches!(source, Some(DistillationError::NoMask { layer }) if layer == "first"));
+}
+
+#[test]
+fn teachers_of_another_number_of_channels() {
+    let rules = super::rules(KEPT);
+    let config = AttentionConfig::new();
+    let chain = AttentionDistiller::from_compressor(chain(3), &rules, &net(5, 2), logits, config);
+    let mut chain = chain.unwrap();
+    chain.update_masks(&masks(1)).unwrap();
+    let error = chain.compress(Budget::steps(1)).unwrap_err();
+    assert!(error.to_string().contains("as many channels"), "{error}");
+}
+
+#[test]
 fn a_moving_mask_is_followed() {
     let mut chain = distilled(chain(3), KEPT);
+    chain.update_masks(&masks(1)).unwrap();
     let budget = Budget::steps(2);
     chain.advance(&budget, Some(1)).unwrap();
     chain.update_masks(&masks(0)).unwrap();
@@ -93,9 +119,9 @@ fn a_moving_mask_is_followed() {
 #[test]
 fn channels_that_cannot_be_told() {
     let rules = r#"[{"op_names": ["first"], "channels": "kept", "channel_dim": 2}]"#;
-    let error = distilled(chain(3), rules)
-        .compress(Budget::steps(1))
-        .unwrap_err();
+    let mut chain = distilled(chain(3), rules);
+    chain.update_masks(&masks(1)).unwrap();
+    let error = chain.compress(Budget::steps(1)).unwrap_err();
     assert!(
         error.to_string().contains("4 channels in dimension 2"),
         "{error}"
