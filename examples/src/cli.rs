@@ -2,28 +2,33 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::anyhow;
 use burn::tensor::Device;
 #[cfg(any(feature = "wgpu", feature = "vulkan"))]
 use burn::tensor::DeviceKind;
+use clap::builder::{PathBufValueParser, TypedValueParser, ValueParser};
 use clap::{Parser, ValueEnum};
 
 use crate::digits::Augmentation;
+use crate::file::writable;
+use crate::platform::Platform;
 
 /// Options of an example program.
 #[derive(Parser, Clone, Debug, PartialEq)]
+#[command(allow_negative_numbers = true)]
 pub struct Args {
     /// Fraction of the weights to remove, from 0 up to but not including 1
     #[arg(long, default_value_t = 0.8, value_parser = sparsity)]
     pub sparsity: f64,
 
     /// Seed of the first run
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = seed)]
     pub seed: u64,
 
     /// Number of runs, each with the seed after the last one's
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = runs)]
     pub seeds: u64,
 
     /// Optimizer steps of the compression
@@ -35,11 +40,11 @@ pub struct Args {
     pub no_shift: bool,
 
     /// Where to write the results as JSON [default: nowhere]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = output())]
     pub json: Option<PathBuf>,
 
     /// Where to draw the first run [default: target/figures/NAME.svg]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = output())]
     pub figure: Option<PathBuf>,
 
     /// Where to compute
@@ -69,6 +74,27 @@ impl Args {
         }
     }
 
+    /// Checks what the command line alone does not show: that the program called `name` can draw its
+    /// figure, and that it does not replace its own results.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be written, or that would be written twice.
+    pub fn check_outputs(&self, name: &str) -> anyhow::Result<()> {
+        let figure = self.figure(name);
+        if self.json.as_ref() == Some(&figure) {
+            return Err(anyhow!(
+                "the results and the figure have one file, {}; give them two",
+                figure.display()
+            ));
+        }
+        let shown = figure.display().to_string();
+        match writable(figure) {
+            Ok(_) => Ok(()),
+            Err(reason) => Err(anyhow!("the figure {shown}: {reason}")),
+        }
+    }
+
     /// The device, without autodiff.
     ///
     /// # Errors
@@ -76,6 +102,22 @@ impl Args {
     /// Names the cargo feature to add if the device was not compiled in.
     pub fn device(&self) -> anyhow::Result<Device> {
         self.device.open()
+    }
+
+    /// What the program runs on.
+    pub fn platform(&self) -> Platform {
+        Platform::new(self.device.name())
+    }
+}
+
+/// Ends a program: an error goes to the terminal as one line.
+pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -123,12 +165,16 @@ impl DeviceName {
                 Err(anyhow!(
                     "this program was built without the device `{}`; build it with `--features \
                      {feature}`",
-                    absent
-                        .to_possible_value()
-                        .map_or_else(String::new, |v| v.get_name().into()),
+                    absent.name(),
                 ))
             }
         }
+    }
+
+    /// The name on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().into())
     }
 
     fn feature(self) -> &'static str {
@@ -142,18 +188,50 @@ impl DeviceName {
     }
 }
 
-fn sparsity(text: &str) -> Result<f64, String> {
+/// Parses the path of a file that can be written.
+fn output() -> ValueParser {
+    PathBufValueParser::new().try_map(writable).into()
+}
+
+/// Parses a fraction to remove.
+///
+/// # Errors
+///
+/// If it is no number in the range, which is named.
+pub fn sparsity(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if (0.0..1.0).contains(&value) => Ok(value),
         _ => Err("expected a number from 0 up to but not including 1".into()),
     }
 }
 
-fn steps(text: &str) -> Result<usize, String> {
+/// Parses a number of optimizer steps or epochs.
+///
+/// # Errors
+///
+/// If it is no whole number above 0.
+pub fn steps(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {
         Ok(value) if value > 0 => Ok(value),
-        _ => Err("expected a number of steps, at least 1".into()),
+        _ => Err("expected a whole number, at least 1".into()),
     }
+}
+
+/// Parses a number of runs.
+///
+/// # Errors
+///
+/// If it is no whole number above 0.
+pub fn runs(text: &str) -> Result<u64, String> {
+    match text.parse::<u64>() {
+        Ok(value) if value > 0 => Ok(value),
+        _ => Err("expected a whole number, at least 1".into()),
+    }
+}
+
+fn seed(text: &str) -> Result<u64, String> {
+    let expected = |_| format!("expected a whole number from 0 to {}", u64::MAX);
+    text.parse().map_err(expected)
 }
 
 #[cfg(test)]
@@ -186,13 +264,36 @@ mod tests {
         for options in [
             ["--sparsity", "1"],
             ["--sparsity", "-0.1"],
+            ["--sparsity", "-1"],
             ["--sparsity", "nan"],
+            ["--seed", "-1"],
             ["--seeds", "0"],
+            ["--seeds", "-1"],
             ["--steps", "0"],
+            ["--steps", "-1"],
             ["--device", "abacus"],
         ] {
-            assert!(parse(&options).is_err(), "{options:?}");
+            let text = parse(&options).unwrap_err().to_string();
+            let names = options.iter().all(|part| text.contains(part));
+            let expects = text.contains("expected a") || text.contains("possible values");
+            assert!(names && expects, "{text}");
         }
+    }
+
+    #[test]
+    fn files_that_cannot_be_written_are_refused() {
+        let folder = std::env::temp_dir();
+        let folder = folder.to_str().unwrap();
+        for option in ["--json", "--figure"] {
+            let text = parse(&[option, folder]).unwrap_err().to_string();
+            assert!(
+                text.contains(option) && text.contains("cannot be written"),
+                "{text}"
+            );
+        }
+        let both = parse(&["--json", "target/x", "--figure", "target/x"]).unwrap();
+        assert!(both.check_outputs("name").is_err());
+        assert!(parse(&[]).unwrap().check_outputs("name").is_ok());
     }
 
     #[cfg(feature = "flex")]

@@ -10,7 +10,8 @@
 //! - [`cli`]: the options that all programs have
 //! - [`report`]: the table on the terminal and the JSON document
 //! - [`figure`]: curves over the steps of a run, as SVG
-//! - [`mod@file`]: writing a file whole or not at all
+//! - [`mod@file`]: files that are written, checked before anything runs
+//! - [`platform`]: what a run was made on
 //!
 //! The programs themselves are in `src/bin`, one for each combination of compressors.
 
@@ -24,6 +25,7 @@ pub mod file;
 pub mod fused;
 pub mod latency;
 pub mod pipeline;
+pub mod platform;
 pub mod report;
 pub mod resnet;
 pub mod train;

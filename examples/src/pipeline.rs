@@ -1,6 +1,7 @@
 //! What every example does around its compressors: train the dense network, compress it, make it
 //! small, save and reload it, and report.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -12,7 +13,7 @@ use burn_compress::History;
 use burn_compress::prelude::*;
 use clap::Parser;
 
-use crate::cli::Args;
+use crate::cli::{Args, exit_code};
 use crate::digits::{Augmentation, Digits, DigitsBatch, batches};
 use crate::figure::Figure;
 use crate::latency;
@@ -121,16 +122,28 @@ impl Setup {
 
 /// Runs a program: `compress` once a seed, then table, figure and JSON.
 ///
-/// # Errors
-///
-/// A device that is not there, a file that cannot be written, or the error of a compressor.
-pub fn run(name: &str, compress: impl Fn(&Setup) -> anyhow::Result<Outcome>) -> anyhow::Result<()> {
-    let args = Args::parse();
+/// It fails for a device that is not there, a file that cannot be written, both before anything
+/// runs, and for the error of a compressor.
+pub fn run(name: &str, compress: impl Fn(&Setup) -> anyhow::Result<Outcome>) -> ExitCode {
+    exit_code(run_all(name, &Args::parse(), compress))
+}
+
+fn run_all(
+    name: &str,
+    args: &Args,
+    compress: impl Fn(&Setup) -> anyhow::Result<Outcome>,
+) -> anyhow::Result<()> {
+    args.check_outputs(name)?;
     let device = args.device()?;
     let digits = Arc::new(Digits::load()?);
-    let mut report = Report { runs: Vec::new() };
+    let mut report = Report {
+        platform: args.platform(),
+        runs: Vec::new(),
+    };
     for seed in args.seeds() {
-        let setup = prepare(&args, &device, digits.clone(), seed)?;
+        eprintln!("seed {seed}: training the dense network");
+        let setup = prepare(args, &device, digits.clone(), seed)?;
+        eprintln!("seed {seed}: compressing it");
         let outcome = compress(&setup)?;
         if seed == args.seed {
             let path = args.figure(name);

@@ -8,13 +8,16 @@ use comfy_table::{CellAlignment, Table};
 use serde::{Deserialize, Serialize};
 
 use crate::file::write_whole;
+use crate::platform::Platform;
 
 /// The runs of one program, one for each seed.
 ///
 /// Displayed as one table; several runs show their mean.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
+    /// What the runs were made on.
+    pub platform: Platform,
     /// In the order of their seeds.
     pub runs: Vec<Run>,
 }
@@ -165,6 +168,7 @@ impl fmt::Display for Report {
             .map(|run| run.max_relative_error)
             .max_by(f64::total_cmp)
             .unwrap_or_default();
+        writeln!(f, "made with {}", self.platform)?;
         write!(
             f,
             "largest relative error of the sped-up network: {error:.1e}"
@@ -215,12 +219,25 @@ mod tests {
         }
     }
 
+    fn report(runs: Vec<Run>) -> Report {
+        let platform = Platform {
+            burn: "0.22.1".into(),
+            device: "flex".into(),
+            architecture: "x86_64".into(),
+            instructions: vec!["avx2".into()],
+            threads: 8,
+        };
+        Report { platform, runs }
+    }
+
     #[test]
     fn json_has_the_documented_shape() {
-        let report = Report {
-            runs: vec![run(3, 96.25)],
-        };
-        let expected = serde_json::json!({"runs": [{
+        let report = report(vec![run(3, 96.25)]);
+        let platform = serde_json::json!({
+            "burn": "0.22.1", "device": "flex", "architecture": "x86_64",
+            "instructions": ["avx2"], "threads": 8,
+        });
+        let expected = serde_json::json!({"platform": platform, "runs": [{
             "seed": 3,
             "accuracy": {"dense": 96.25, "simulated": 95.0, "small": 95.0, "reloaded": 95.0},
             "params": {"dense": 696_042, "small": 139_208},
@@ -235,16 +252,17 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_refused() {
-        assert!(serde_json::from_str::<Report>(r#"{"runs": [], "extra": 1}"#).is_err());
+        let mut written = serde_json::to_value(report(Vec::new())).unwrap();
+        assert!(serde_json::from_value::<Report>(written.clone()).is_ok());
+        written["extra"] = 1.into();
+        assert!(serde_json::from_value::<Report>(written).is_err());
     }
 
     #[test]
     fn written_file_reads_back() {
         let name = format!("report-{}.json", std::process::id());
         let path = std::env::temp_dir().join(name);
-        let report = Report {
-            runs: vec![run(0, 96.0), run(1, 97.0)],
-        };
+        let report = report(vec![run(0, 96.0), run(1, 97.0)]);
         report.write(&path).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
@@ -253,10 +271,8 @@ mod tests {
 
     #[test]
     fn table_shows_one_row_a_stage() {
-        let text = Report {
-            runs: vec![run(3, 96.25)],
-        }
-        .to_string();
+        let text = report(vec![run(3, 96.25)]).to_string();
+        assert!(text.contains("made with Burn 0.22.1 on flex"), "{text}");
         assert!(text.starts_with("seed 3\n"), "{text}");
         for name in ["dense", "simulated", "sped-up", "reloaded"] {
             assert_eq!(text.matches(&format!("│ {name} ")).count(), 1, "{text}");
@@ -267,10 +283,7 @@ mod tests {
 
     #[test]
     fn several_runs_show_their_mean() {
-        let text = Report {
-            runs: vec![run(0, 96.0), run(1, 97.0)],
-        }
-        .to_string();
+        let text = report(vec![run(0, 96.0), run(1, 97.0)]).to_string();
         assert!(text.starts_with("mean of 2 runs, seeds 0, 1\n"), "{text}");
         assert!(text.contains("96.50 %"), "{text}");
     }
@@ -279,7 +292,7 @@ mod tests {
     fn a_failed_comparison_is_shown() {
         let mut runs = vec![run(0, 96.0), run(1, 96.0)];
         runs[0].max_relative_error = f64::NAN;
-        assert!(Report { runs }.to_string().ends_with("NaN"));
+        assert!(report(runs).to_string().ends_with("NaN"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use burn::module::Module;
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::optim::{AdamConfig, GradientsParams};
 use burn::tensor::{Int, Tensor};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::digits::{self, Augmentation, Split};
 use crate::resnet::DigitsResNet;
@@ -67,6 +68,7 @@ pub fn train(
         .map_err(|message| anyhow!("no schedule over {steps} steps: {message}"))?;
     let mut optimizer = AdamConfig::new().with_epsilon(1e-8).init();
     let mut losses = Vec::with_capacity(steps);
+    let bar = progress_bar(steps);
 
     for epoch in 0..config.epochs {
         for batch in digits::batches(
@@ -80,9 +82,18 @@ pub fn train(
             losses.push(loss.clone().into_scalar::<f64>());
             let gradients = GradientsParams::from_grads(loss.backward(), &model);
             model = optimizer.step(schedule.step(), model, gradients);
+            bar.inc(1);
         }
     }
+    bar.finish_and_clear();
     Ok(Trained { model, losses })
+}
+
+/// Silent when the output is not a terminal.
+fn progress_bar(steps: usize) -> ProgressBar {
+    let bar = ProgressBar::new(steps as u64);
+    let style = ProgressStyle::with_template("dense {bar:40} {pos}/{len} steps, {eta} left");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// Mean cross entropy of `logits` `[batch, classes]` against `labels` `[batch]`.

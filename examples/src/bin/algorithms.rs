@@ -8,6 +8,7 @@
 //! same data, optimizer and schedule, and none is tuned: each has the settings of its registry
 //! entry.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use burn::module::Module;
@@ -17,7 +18,7 @@ use burn_compress::prelude::*;
 use burn_compress::pruning::registry::{Needs as Score, pruners};
 use burn_compress::quantization::QuantDtype;
 use burn_compress::quantization::registry::quantizers;
-use burn_compress_examples::cli::DeviceName;
+use burn_compress_examples::cli::{self, DeviceName, exit_code};
 use burn_compress_examples::digits::{Augmentation, Digits, DigitsBatch};
 use burn_compress_examples::pipeline::Setup;
 use burn_compress_examples::resnet::{DigitsResNet, DigitsResNetConfig};
@@ -26,14 +27,15 @@ use clap::Parser;
 
 /// Options of the comparison.
 #[derive(Parser, Debug)]
+#[command(allow_negative_numbers = true)]
 struct Args {
     /// Number of runs of each algorithm, with seeds from 0 on
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = cli::runs)]
     seeds: u64,
 
     /// Optimizer steps of each run
-    #[arg(long, default_value_t = 230, value_parser = clap::value_parser!(u64).range(1..))]
-    steps: u64,
+    #[arg(long, default_value_t = 230, value_parser = cli::steps)]
+    steps: usize,
 
     /// Only algorithms whose name contains this
     #[arg(long, default_value = "")]
@@ -84,9 +86,12 @@ impl Width {
     }
 }
 
-fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
-    let setups = setups(&args)?;
+fn main() -> ExitCode {
+    exit_code(run(&Args::parse()))
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    let setups = setups(args)?;
     let seeds = setups.len();
     let dense: Vec<f64> = setups
         .iter()
@@ -101,7 +106,7 @@ fn main() -> anyhow::Result<()> {
 
     println!("| pruner | 80 % of the channels removed |\n|---|---|");
     for pruner in pruners::<DigitsResNet, DigitsBatch>() {
-        row(&args, pruner.name, &setups, &[()], |setup, ()| {
+        row(args, pruner.name, &setups, &[()], |setup, ()| {
             let chain = Compressor::from_model(setup.dense.clone(), setup.evaluator(setup.steps)?);
             let chain = (pruner.fuse)(
                 chain,
@@ -120,7 +125,7 @@ fn main() -> anyhow::Result<()> {
     );
     for quantizer in quantizers::<DigitsResNet, DigitsBatch>() {
         let steps = if quantizer.trains { args.steps } else { 0 };
-        row(&args, quantizer.name, &setups, &WIDTHS, |setup, &width| {
+        row(args, quantizer.name, &setups, &WIDTHS, |setup, &width| {
             let config = quantization(quantizer.name, width);
             quantized(setup, &config, steps, quantizer.fuse)
         })?;
@@ -136,7 +141,7 @@ fn main() -> anyhow::Result<()> {
         ),
     ];
     for (name, gradients) in rounded {
-        row(&args, name, &setups, &WIDTHS, |setup, &width| {
+        row(args, name, &setups, &WIDTHS, |setup, &width| {
             let config = quantization("DoReFaQuantizer", width);
             quantized(setup, &config, args.steps, |chain, config| {
                 let options = DoReFaConfig::new().with_gradients(gradients);
@@ -147,7 +152,7 @@ fn main() -> anyhow::Result<()> {
 
     println!("\n| distiller | a quarter of the width |\n|---|---|");
     row(
-        &args,
+        args,
         "none, from the labels alone",
         &setups,
         &[()],
@@ -158,7 +163,7 @@ fn main() -> anyhow::Result<()> {
         },
     )?;
     for distiller in distillers::<DigitsResNet, DigitsResNet, DigitsBatch>() {
-        row(&args, distiller.name, &setups, &[()], |setup, ()| {
+        row(args, distiller.name, &setups, &[()], |setup, ()| {
             let chain = Compressor::from_model(student(setup), setup.evaluator(setup.steps)?);
             let config = ConfigList::from_json(distillation(distiller.needs))?;
             let lesson = Lesson::new(
@@ -178,12 +183,12 @@ fn main() -> anyhow::Result<()> {
 fn quantized(
     setup: &Setup,
     config: &str,
-    steps: u64,
+    steps: usize,
     fuse: impl Fn(Chain, &ConfigList<QuantizationSettings>) -> Result<Chain, burn_compress::Error>,
 ) -> anyhow::Result<f64> {
     let chain = Compressor::from_model(setup.dense.clone(), setup.evaluator(setup.steps)?);
     let config = ConfigList::from_json(config)?;
-    let compressed = fuse(chain, &config)?.compress(Budget::steps(steps as usize))?;
+    let compressed = fuse(chain, &config)?.compress(Budget::steps(steps))?;
     Ok(accuracy(compressed.model(), &setup.digits.test))
 }
 
@@ -203,7 +208,7 @@ fn setups(args: &Args) -> anyhow::Result<Vec<Setup>> {
                 dense: train(model, &digits.train, &config)?.model.valid(),
                 device: device.clone(),
                 sparsity: SPARSITY,
-                steps: args.steps as usize,
+                steps: args.steps,
                 seed,
                 augmentation: Augmentation::Shift,
             })

@@ -9,6 +9,7 @@
 //! go its own way.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -16,36 +17,37 @@ use burn::module::Module;
 use burn::tensor::Device;
 use burn_compress::Masks;
 use burn_compress::prelude::*;
-use burn_compress_examples::cli::DeviceName;
+use burn_compress_examples::cli::{self, DeviceName, exit_code};
 use burn_compress_examples::digits::{Augmentation, Digits, DigitsBatch};
 use burn_compress_examples::fused;
 use burn_compress_examples::pipeline::Setup;
 use burn_compress_examples::resnet::{DigitsResNet, DigitsResNetConfig};
 use burn_compress_examples::train::{TrainingConfig, train};
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use comfy_table::Table;
 
 /// Options of the comparison.
 #[derive(Parser, Debug)]
+#[command(allow_negative_numbers = true)]
 struct Args {
     /// The devices; the first trains the dense network and is what the others are compared with
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [DeviceName::Flex])]
     devices: Vec<DeviceName>,
 
     /// Optimizer steps of the compression, which its schedules are laid out for
-    #[arg(long, default_value_t = 460)]
+    #[arg(long, default_value_t = 460, value_parser = cli::steps)]
     steps: usize,
 
     /// Number of these steps that are run and compared
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = cli::steps)]
     stop: usize,
 
     /// Epochs of the dense network
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = cli::steps)]
     epochs: usize,
 
     /// Fraction of the channels to remove
-    #[arg(long, default_value_t = 0.8)]
+    #[arg(long, default_value_t = 0.8, value_parser = cli::sparsity)]
     sparsity: f64,
 }
 
@@ -108,9 +110,7 @@ impl Apart {
             ),
         };
         [
-            device
-                .to_possible_value()
-                .map_or_else(String::new, |name| name.get_name().to_string()),
+            device.name(),
             what.to_string(),
             masks,
             format!("{:.1e}", self.loss),
@@ -119,8 +119,11 @@ impl Apart {
     }
 }
 
-fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    exit_code(run(&Args::parse()))
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
     let digits = Arc::new(Digits::load()?);
     let mut devices = args.devices.iter();
     let first = devices.next().context("name at least one device")?;
@@ -132,7 +135,7 @@ fn main() -> anyhow::Result<()> {
 
     let folder = std::env::temp_dir().join(format!("burn-compress-devices-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
-    let compared = compare(&args, &digits, &dense, &folder);
+    let compared = compare(args, &digits, &dense, &folder);
     std::fs::remove_dir_all(&folder).context("the temporary folder")?;
     println!(
         "compared with {first:?} over {} steps; differences are relative to its largest value\n{}",

@@ -1,9 +1,11 @@
 //! Pruning alone: first-order Taylor scores inside an AGP schedule, on all convolutions.
 
+use std::process::ExitCode;
+
 use burn_compress::prelude::*;
 use burn_compress_examples::{configs, pipeline};
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     pipeline::run("prune", |setup| {
         let taylor = TaylorConfig::new(setup.interval());
         let chain = TaylorPruner::new(

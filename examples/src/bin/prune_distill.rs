@@ -1,11 +1,13 @@
 //! Pruning and distillation fused over one network, in one run.
 
+use std::process::ExitCode;
+
 use burn_compress::prelude::*;
 use burn_compress_examples::digits::DigitsBatch;
 use burn_compress_examples::resnet::DigitsResNet;
 use burn_compress_examples::{configs, pipeline};
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     pipeline::run("prune_distill", |setup| {
         let pruner = TaylorPruner::new(
             setup.dense.clone(),

@@ -1,11 +1,13 @@
 //! Pruning in one shot, speedup, and then a distiller that trains the small network.
 
+use std::process::ExitCode;
+
 use burn_compress::prelude::*;
 use burn_compress_examples::digits::DigitsBatch;
 use burn_compress_examples::pipeline;
 use burn_compress_examples::resnet::DigitsResNet;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     pipeline::run("prune_speedup_distill", |setup| {
         let pruner = L1NormPruner::new(
             setup.dense.clone(),

@@ -1,9 +1,11 @@
 //! Quantization alone: int8 quantization-aware training.
 
+use std::process::ExitCode;
+
 use burn_compress::prelude::*;
 use burn_compress_examples::{configs, pipeline};
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     pipeline::run("quantize", |setup| {
         let chain = QatQuantizer::new(
             setup.dense.clone(),

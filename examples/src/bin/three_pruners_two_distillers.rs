@@ -1,11 +1,13 @@
 //! Three pruners on different layers and two distillers, fused in any order one likes.
 
+use std::process::ExitCode;
+
 use burn_compress::prelude::*;
 use burn_compress_examples::digits::DigitsBatch;
 use burn_compress_examples::pipeline;
 use burn_compress_examples::resnet::DigitsResNet;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     pipeline::run("three_pruners_two_distillers", |setup| {
         let layers = |pattern: &str| {
             let rule = Rule::new()
