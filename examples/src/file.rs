@@ -28,15 +28,11 @@ pub fn write_whole(path: &Path, content: &[u8]) -> anyhow::Result<()> {
 pub fn writable(path: PathBuf) -> Result<PathBuf, String> {
     // Where folders are missing, the nearest one that is there has to take the first of them.
     let mut first = path.as_path();
-    while let Some(folder) = first
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
+    while let Some(folder) = first.parent()
+        && !folder.as_os_str().is_empty()
+        && matches!(folder.try_exists(), Ok(false))
     {
-        match folder.try_exists() {
-            Ok(false) => first = folder,
-            Ok(true) => break,
-            Err(error) => return Err(error.to_string()),
-        }
+        first = folder;
     }
     match file::check_writable(first) {
         Ok(()) => Ok(path),

@@ -220,8 +220,8 @@ pub enum Error {
     Algorithm {
         /// The algorithm.
         algorithm: &'static str,
-        /// Its error.
-        source: BoxError,
+        /// Its error. Raw, as the message holds it already: it is no source besides.
+        r#source: BoxError,
     },
 
     /// A trainee is used when its run cannot go on.

@@ -85,8 +85,8 @@ pub enum PruningError {
     Target {
         /// The target, for example `conv1.weight`.
         target: String,
-        /// What is wrong with it.
-        source: Box<PruningError>,
+        /// What is wrong with it. Raw, as the message holds it already: it is no source besides.
+        r#source: Box<PruningError>,
     },
 
     /// A setting has a value outside its range.

@@ -140,8 +140,9 @@ pub enum QuantizationError {
     Target {
         /// The target, `conv1.weight`.
         target: String,
-        /// What is wrong with its settings.
-        source: Box<QuantizationError>,
+        /// What is wrong with its settings. Raw, as the message holds it already: it is no source
+        /// besides.
+        r#source: Box<QuantizationError>,
     },
 
     /// Nothing was observed, so there is no range to quantize.

@@ -6,4 +6,5 @@ mod files;
 mod fixtures;
 mod masks_and_scales;
 mod model;
+mod sources;
 mod training;
