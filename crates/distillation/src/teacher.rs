@@ -104,7 +104,7 @@ impl<I> Teacher<I> {
         self
     }
 
-    /// Keeps what the teacher says of each sample and does not ask again.
+    /// Keeps what the teacher says of each sample and asks again only to compare.
     pub fn with_cache(mut self, cache: TeacherCache<I>) -> Self {
         self.cache = Some(cache);
         self

@@ -5,7 +5,7 @@
 //! device. The table shows medians.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Instant,
@@ -125,6 +125,10 @@ struct Row {
 impl BenchArgs {
     /// Builds the job, runs it, prints the table and writes the rows.
     pub fn run(self) -> Result<()> {
+        if let Some(file) = &self.json {
+            check_writable(file)
+                .with_context(|| format!("{} cannot be written", file.display()))?;
+        }
         let job = build(&self.devices)?;
         let mut measured: Vec<Measured> = self
             .devices
@@ -187,6 +191,16 @@ impl BenchArgs {
         command.arg("--json").arg(file);
         command.arg("--figure").arg(file.with_extension("svg"));
         command
+    }
+}
+
+/// Finds out before the job runs whether its rows can be written, and leaves the file as it is.
+fn check_writable(file: &Path) -> io::Result<()> {
+    let is_new = !file.try_exists()?;
+    fs::File::options().append(true).create(true).open(file)?;
+    match is_new {
+        true => fs::remove_file(file),
+        false => Ok(()),
     }
 }
 
@@ -352,6 +366,18 @@ mod tests {
                 "max_relative_error":{error}}}]}}"#
         );
         report(&json).unwrap().runs
+    }
+
+    #[test]
+    fn a_file_for_the_rows_is_left_as_it_is() {
+        let file = std::env::temp_dir().join(format!("xtask-rows-{}", std::process::id()));
+        check_writable(&file).unwrap();
+        assert!(!file.exists());
+        fs::write(&file, "rows").unwrap();
+        check_writable(&file).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"rows");
+        assert!(check_writable(&file.join("below")).is_err());
+        fs::remove_file(&file).unwrap();
     }
 
     #[test]

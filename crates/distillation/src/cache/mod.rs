@@ -2,17 +2,21 @@
 //!
 //! A teacher says the same of the same sample in every epoch and in every run, and is often the
 //! most expensive part of a step. A cache asks it once: the hidden states and logits of each sample
-//! are stored under the sample's key, and a batch whose samples are all known never reaches the
+//! are stored under the sample's key, and a batch whose samples are all known does not reach the
 //! teacher.
 //!
 //! The data must be fixed: a sample that is augmented at random needs a key for each of its
-//! variants. A file belongs to one teacher, told by its weights and the states asked of it; what
-//! `predict` does with it leaves no trace in a file. Therefore the teacher is asked all the same for
-//! the first batch whose samples are all known, and for the 10th, the 100th, and so on; if it gives
-//! another answer than the file, as it does when two samples share a key or another `predict` filled
-//! the file, that is an error. Answers that are less than 1 % apart, by their Euclidean norms, count
-//! as the same: the last digits of a sample's answer depend on the batch and on the device. Hidden states that depend on the rest of the batch (batch norms in training mode) do
+//! variants. Hidden states that depend on the rest of the batch (batch norms in training mode) do
 //! not belong in a cache; a teacher is a `valid()` snapshot and has none.
+//!
+//! # Answers that are compared
+//!
+//! A file belongs to one teacher, told by its weights and by the states asked of it. How `predict`
+//! runs the teacher leaves no trace, and neither does a key that two samples share. Therefore the
+//! teacher is asked all the same for the 1st, the 10th, the 100th batch whose samples are all known,
+//! and so on, and for the known samples of a batch that holds unknown ones. An answer other than that
+//! of the file is [`DistillationError::CachedAnswer`]. Answers less than 1 % apart by their Euclidean
+//! norms count as the same: the last digits of a sample's answer depend on the batch and the device.
 
 mod file;
 
@@ -21,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
-use burn_compress_core::file::Checksum;
+use burn_compress_core::file::{Checksum, check_writable};
 use burn_compress_core::{Error, FlatTensor};
 use indexmap::IndexMap;
 use indexmap::map::Entry;
@@ -218,6 +222,10 @@ impl<I> Bound<I> {
                     values: values.to_vec(),
                 });
             }
+        }
+        if self.content.samples.len() == self.saved {
+            // A file that cannot be written ends the run where it begins, not when it is done.
+            check_writable(&self.path).map_err(|error| failed(&self.path, error.to_string()))?;
         }
         for (&key, states) in keys.iter().zip(said) {
             match self.content.samples.entry(key) {

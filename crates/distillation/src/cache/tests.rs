@@ -9,8 +9,9 @@ fn bound(path: &Path) -> Bound<Vec<u64>> {
     cache.belonging_to(7, vec!["a._output_0".into()]).unwrap()
 }
 
+/// A file that is never written.
 fn nowhere() -> PathBuf {
-    std::env::temp_dir().join("burn-compress-no-such-folder/teacher.cache")
+    std::env::temp_dir().join("burn-compress-no-such-file")
 }
 
 /// A state of two rows for each sample, filled with numbers from `begin` on.
@@ -122,11 +123,11 @@ fn what_f32_cannot_hold_is_refused() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_named() {
-    let path = nowhere();
+fn a_file_that_cannot_be_written_is_named_at_the_first_batch() {
+    let path = std::env::temp_dir().join("burn-compress-no-such-folder/teacher.cache");
     let mut cache = bound(&path);
-    said(&mut cache, &[1], Some(rows(1, 0)));
-    let error = cache.save().unwrap_err();
+    let states = cache.states(&vec![1], &Device::flex(), || Ok(vec![rows(1, 0)]));
+    let error = states.unwrap_err();
     assert!(
         error.to_string().contains(&path.display().to_string()),
         "{error}"
