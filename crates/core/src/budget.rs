@@ -37,9 +37,10 @@ impl Budget {
         }
     }
 
-    /// Writes a checkpoint to `path` every `steps` steps, replacing the one before.
+    /// Writes a checkpoint to `path` every `steps` steps, replacing the one before; a run with
+    /// `steps` of 0 is refused.
     pub fn with_checkpoint(mut self, path: impl Into<PathBuf>, steps: usize) -> Self {
-        self.checkpoint = Some((path.into(), steps.max(1)));
+        self.checkpoint = Some((path.into(), steps));
         self
     }
 }

@@ -144,7 +144,8 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
         self
     }
 
-    /// Evaluates the model every `steps` steps and after the last one; larger is better.
+    /// Evaluates the model every `steps` steps and after the last one; larger is better. A run with
+    /// `steps` of 0 is refused.
     ///
     /// The closure is given a `valid()` snapshot.
     pub fn with_evaluation(
@@ -152,7 +153,7 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
         steps: usize,
         evaluation: impl Fn(&M) -> f64 + Send + Sync + 'static,
     ) -> Self {
-        self.evaluation = Some((steps.max(1), Arc::new(evaluation)));
+        self.evaluation = Some((steps, Arc::new(evaluation)));
         self
     }
 

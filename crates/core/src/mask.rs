@@ -144,6 +144,30 @@ impl Mask {
         }
     }
 
+    /// The mask with every element of a target of this shape written out, which it has to fit.
+    pub(crate) fn spread(self, shape: &[usize]) -> Self {
+        if self.shape == shape {
+            return self;
+        }
+        let mut values = Vec::with_capacity(shape.iter().product());
+        for at in 0..shape.iter().product() {
+            let (mut rest, mut stride, mut from) = (at, 1, 0);
+            for (&size, &own) in shape.iter().zip(&self.shape).rev() {
+                if own > 1 {
+                    from += rest % size * stride;
+                }
+                rest /= size;
+                stride *= own;
+            }
+            values.push(self.values[from]);
+        }
+        Self {
+            values: values.into(),
+            shape: shape.to_vec(),
+            ..self
+        }
+    }
+
     /// The fraction of elements that the mask removes, 0 for an empty mask.
     pub fn sparsity(&self) -> f64 {
         if self.values.is_empty() {
@@ -190,6 +214,25 @@ mod tests {
             "there is no such dimension"
         );
         assert!((mask.sparsity() - 4.0 / 6.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn dimensions_of_size_1_are_written_out() {
+        let rows = Mask::new(vec![1.0, 0.0], [2, 1]).unwrap();
+        assert_eq!(
+            rows.spread(&[2, 3]).values(),
+            [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+        );
+        let columns = Mask::new(vec![1.0, 0.0, 1.0], [1, 3]).unwrap();
+        let columns = columns.with_method(MaskMethod::Add).spread(&[2, 3]);
+        assert_eq!(columns.values(), [1.0, 0.0, 1.0, 1.0, 0.0, 1.0]);
+        assert_eq!(
+            (columns.shape(), columns.method()),
+            (&[2, 3][..], MaskMethod::Add)
+        );
+        let both = Mask::new(vec![0.0, 1.0], [1, 2, 1]).unwrap();
+        let expected = [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0];
+        assert_eq!(both.spread(&[2, 2, 2]).values(), expected);
     }
 
     #[test]

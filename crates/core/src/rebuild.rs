@@ -79,15 +79,6 @@ impl<M: Module + 'static> Compressed<M> {
         spaces.extend(new);
         for (id, mask) in masks {
             let space = &spaces[id];
-            let shape = space.shape().filter(|_| id.target.is_param());
-            if let Some(expected) = shape.filter(|shape| *shape != mask.shape()) {
-                return Err(Error::ShapeMismatch {
-                    target: id.clone(),
-                    what: "its mask",
-                    expected,
-                    found: mask.shape().to_vec(),
-                });
-            }
             space.claim(Mode::Pruning);
             space.set_transform(Stage::Mask, None);
             space.set_mask(Some(mask.clone()))?;

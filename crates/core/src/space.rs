@@ -182,7 +182,8 @@ impl TargetSpace {
         self.lock().mask.clone()
     }
 
-    /// Sets or removes the mask; it acts from the next forward pass on.
+    /// Sets or removes the mask; it acts from the next forward pass on. That of a parameter is
+    /// written out to the shape of the parameter.
     ///
     /// # Errors
     ///
@@ -190,9 +191,16 @@ impl TargetSpace {
     /// the target. The batch dimension of an input or output is not compared.
     pub fn set_mask(&self, mask: Option<Mask>) -> Result<(), crate::Error> {
         let mut inner = self.lock();
-        if let (Some(mask), Some(expected)) = (&mask, &inner.shape) {
-            mask.check_shape(&self.id, expected)?;
-        }
+        let mask = match (mask, &inner.shape) {
+            (Some(mask), Some(expected)) => {
+                mask.check_shape(&self.id, expected)?;
+                Some(match self.id.target.is_param() {
+                    true => mask.spread(expected),
+                    false => mask,
+                })
+            }
+            (mask, _) => mask,
+        };
         inner.removed = mask
             .as_ref()
             .map(|mask| (mask.removed(), mask.values().len()));

@@ -32,6 +32,10 @@ pub(crate) fn run<M: Module + 'static, I: 'static>(
         );
         return Err(Error::Budget { reason });
     }
+    require_interval(
+        "with_checkpoint",
+        budget.checkpoint.as_ref().map(|(_, every)| *every),
+    )?;
     chain.progress.total_steps = total;
     prepare(chain)?;
     let last = stop.map_or(total, |stop| stop.min(total));
@@ -87,11 +91,23 @@ fn total_steps<M: Module + 'static, I: 'static>(
     }
 }
 
+/// Refuses what is to happen every 0 steps.
+fn require_interval(builder: &str, every: Option<usize>) -> Result<(), Error> {
+    match every {
+        Some(0) => Err(Error::Budget {
+            reason: format!("`{builder}` is given an interval of 0 steps: give it at least 1"),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Lets every compressor check the length of the run and, once a run, prepare for it.
 pub(crate) fn prepare<M: Module + 'static, I: 'static>(
     chain: &mut Compressor<M, I>,
 ) -> Result<(), Error> {
     let total_steps = chain.progress.total_steps;
+    let evaluation = chain.evaluator.evaluation();
+    require_interval("with_evaluation", evaluation.map(|(every, _)| *every))?;
     for algorithm in &chain.algorithms {
         algorithm
             .check(total_steps)

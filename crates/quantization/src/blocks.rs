@@ -206,6 +206,11 @@ fn reduce(
 }
 
 fn mismatch(shape: &[usize], grid: &Grid) -> QuantizationError {
+    if shape.contains(&0) {
+        return QuantizationError::NoValues {
+            shape: shape.to_vec(),
+        };
+    }
     QuantizationError::Grid {
         blocks: grid.blocks().to_vec(),
         shape: shape.to_vec(),
@@ -289,7 +294,8 @@ mod tests {
         }
         assert!(expand::<2>(vector(&[1.0]), &Grid::new([2, 1]), [4, 6]).is_err());
         let empty = FlatTensor::new(Tensor::<2>::zeros([0, 6], &Device::flex()));
-        assert!(range(&empty, &Grid::new([1, 1])).is_err());
+        let error = range(&empty, &Grid::new([1, 1])).unwrap_err();
+        assert_eq!(error, QuantizationError::NoValues { shape: vec![0, 6] });
     }
 
     #[test]

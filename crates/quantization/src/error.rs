@@ -58,6 +58,13 @@ pub enum QuantizationError {
         shape: Vec<usize>,
     },
 
+    /// A tensor without elements.
+    #[error("the values have the shape {shape:?}, which holds none: leave out empty batches")]
+    NoValues {
+        /// The shape of the tensor.
+        shape: Vec<usize>,
+    },
+
     /// A range holds a NaN or an infinity.
     #[error(
         "block {block} has the range {minimum}..{maximum}: the values are not finite, \

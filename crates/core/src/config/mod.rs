@@ -123,6 +123,7 @@
 mod error;
 mod rule;
 mod select;
+mod unique;
 
 use std::fmt::Debug;
 

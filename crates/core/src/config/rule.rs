@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::Settings;
 use super::error::{ConfigError, did_you_mean};
+use super::unique::{Unique, refuse_twice};
 use crate::target::Target;
 
 /// The keys of a rule that are not settings, in the order in which they are written.
@@ -231,11 +232,8 @@ impl<'de> Deserialize<'de> for RawRule {
 
             fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<RawRule, A::Error> {
                 let mut map = IndexMap::new();
-                while let Some((key, value)) = access.next_entry::<String, Value>()? {
-                    if map.contains_key(&key) {
-                        let text = format!("the key `{key}` is written twice in one rule");
-                        return Err(de::Error::custom(text));
-                    }
+                while let Some((key, Unique(value))) = access.next_entry::<String, Unique>()? {
+                    refuse_twice(map.contains_key(&key), &key)?;
                     map.insert(key, value);
                 }
                 Ok(RawRule(map))

@@ -150,7 +150,8 @@ macro_rules! impl_tensor {
     ($($kind:ty, $tensor:ident => $widened:expr;)+) => {$(
         impl<const D: usize> ForwardInputs for Tensor<D, $kind> {
             fn to_device(&self, device: &Device) -> Self {
-                self.clone().to_device(device)
+                // A device that captures takes no tensor with gradients.
+                self.clone().without_autodiff().to_device(device)
             }
 
             fn widen(self) -> Self {
@@ -260,6 +261,19 @@ mod tests {
         let traced = dummy.trace(&model, &device);
         let shapes: Vec<_> = traced.inputs.into_iter().map(|(_, shape)| shape).collect();
         assert_eq!(shapes, [vec![4, 3], vec![4], vec![4]]);
+    }
+
+    #[test]
+    fn inputs_on_a_device_with_gradients() {
+        let device = Device::flex();
+        let model = LinearConfig::new(3, 2).init(&device);
+        let inputs = (
+            Tensor::<2>::ones([4, 3], &device.clone().autodiff()).require_grad(),
+            Tensor::<1, Int>::zeros([4], &device.clone().autodiff()),
+        );
+        let dummy = DummyInput::new(inputs, |model: &Linear, (x, _rows)| model.forward(x));
+        assert_eq!(dummy.run(&model, &device)[0].shape().to_vec(), [4, 2]);
+        assert!(crate::graph::capture(&model, &dummy).is_ok());
     }
 
     #[test]

@@ -1,0 +1,108 @@
+//! Requests that could be accepted and not be done: each is refused, or done.
+
+use std::fs;
+
+use burn::tensor::Tensor;
+use burn_compress::prelude::*;
+use burn_compress_tests::chains::{self, HALF};
+use burn_compress_tests::nets::{bits, dummy_input};
+use tempfile::TempDir;
+
+use crate::fixtures::{Mlp, NET, chain, mlp, prune, small};
+use crate::table::{Attempt, Cases, ensure};
+
+pub fn fill(cases: &mut Cases) {
+    files(cases);
+    caches(cases);
+    settings(cases);
+}
+
+/// What a file would hold of another model.
+fn files(cases: &mut Cases) {
+    let parts = ["stem", "the state that came with the model"];
+    cases.refused(
+        "a quantized small model saved with no state",
+        "State",
+        parts,
+        || {
+            let folder = TempDir::new()?;
+            let rules =
+                r#"[{"op_names": ["stem"], "target_names": ["weight"], "quant_dtype": "int4"}]"#;
+            let config = ConfigList::from_json(rules)?;
+            let chain = PtqQuantizer::from_compressor(prune(HALF)?, &config, PtqConfig::new())?;
+            let small = ModelSpeedup::new(chain.compress(Budget::none())?, dummy_input());
+            let small = small.speedup_model()?;
+            save_small(
+                &small.model,
+                &Default::default(),
+                folder.path().join("net.small"),
+            )?;
+            Ok(())
+        },
+    );
+    cases.right("a small model saved through a link", || {
+        let folder = TempDir::new()?;
+        let (file, link) = (folder.path().join("run-3"), folder.path().join("latest"));
+        fs::write(&file, "older")?;
+        std::os::unix::fs::symlink(&file, &link)?;
+        let small = small()?;
+        save_small(&small.model, &small.state, &link)?;
+        let is_link = fs::symlink_metadata(&link)?.is_symlink();
+        let (model, _) = load_small(crate::fixtures::net(), &file)?;
+        ensure(
+            is_link && bits(&model) == bits(&small.model),
+            "the link was replaced",
+        )
+    });
+    cases.right("a checkpoint saved through a link", || {
+        let folder = TempDir::new()?;
+        let (file, link) = (folder.path().join("run-3"), folder.path().join("latest"));
+        std::os::unix::fs::symlink(&file, &link)?;
+        chain().save_checkpoint(&link)?;
+        let is_link = fs::symlink_metadata(&link)?.is_symlink();
+        chain().resume(&file)?;
+        ensure(is_link, "the link was replaced")
+    });
+}
+
+fn caches(cases: &mut Cases) {
+    let run = |first: fn(&Tensor<2>) -> Vec<u64>, double: bool| -> Attempt {
+        let folder = TempDir::new()?;
+        let path = folder.path().join("teacher.cache");
+        for again in [false, true] {
+            let factor = if again && double { 2.0 } else { 1.0 };
+            let teacher = Teacher::of_logits(&Mlp::new(), move |net: &Mlp, x: &Tensor<2>| {
+                net.forward(x.clone()) * factor
+            });
+            let teacher = teacher.with_cache(TeacherCache::open(&path, first)?);
+            let config = ConfigList::from_json(r#"[{"op_names": ["fc2"]}]"#)?;
+            let chain =
+                LogitsDistiller::from_teachers(mlp(), &config, teacher, LogitsConfig::new())?;
+            chain.compress(Budget::steps(4))?;
+        }
+        Ok(())
+    };
+    let parts = ["teacher.cache", "another answer", "a key of its own"];
+    cases.refused(
+        "a cache with one key for all samples",
+        "CachedAnswer",
+        parts,
+        move || run(|x| vec![7; x.dims()[0]], false),
+    );
+    cases.refused(
+        "a cache that another `predict` filled",
+        "CachedAnswer",
+        parts,
+        move || run(crate::teachers::first_values, true),
+    );
+}
+
+/// Settings that have nothing to act on.
+fn settings(cases: &mut Cases) {
+    let parts = ["`stem`", "`kept`", "no pruner"];
+    cases.refused("kept channels without a mask", "NoMask", parts, || {
+        let rules = r#"[{"op_names": ["stem"], "channels": "kept"}]"#;
+        chains::distill(chain(), rules, &NET.init(2), 1.0)?.compress(Budget::steps(1))?;
+        Ok(())
+    });
+}
