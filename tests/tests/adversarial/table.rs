@@ -218,8 +218,13 @@ fn complaint(error: &(dyn StdError + 'static), variant: &str, parts: &[String]) 
     if !has_word(&format!("{error:?}"), variant) {
         return Some(format!("`{variant}` is not in: {error:?}"));
     }
-    let missing = parts.iter().find(|part| !text.contains(part.as_str()))?;
-    Some(format!("`{missing}` is not in: {text}"))
+    if let Some(missing) = parts.iter().find(|part| !text.contains(part.as_str())) {
+        return Some(format!("`{missing}` is not in: {text}"));
+    }
+    // What prints an error with its sources would print this one twice.
+    let source = error.source()?.to_string();
+    let told = text.contains(&source);
+    told.then(|| format!("its source `{source}` is in the message: {text}"))
 }
 
 /// Whether an error has one of the types of the library.
