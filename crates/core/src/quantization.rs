@@ -162,7 +162,13 @@ impl CalibrationEntry {
         shape: Option<Vec<usize>>,
         device: &Device,
     ) -> Result<Quantization, Error> {
-        let state = self.to_quantization(device);
+        let state =
+            self.to_quantization(device)
+                .and_then(|state| match (&self.scale, &self.zero_point) {
+                    (Some(_), None) => Err("it has scales without zero points".to_string()),
+                    (None, Some(_)) => Err("it has zero points without scales".to_string()),
+                    _ => Ok(state),
+                });
         let fits = |state| match shape {
             Some(shape) => self.check_shape(&shape).map(|()| state),
             None => Ok(state),
@@ -192,12 +198,40 @@ impl CalibrationEntry {
         }
     }
 
+    /// Whether the range holds integers, and those of the type, in words where it does not.
+    fn check_integers(&self) -> Result<(), String> {
+        let Self {
+            dtype, qmin, qmax, ..
+        } = self;
+        for (name, bound) in [("qmin", *qmin), ("qmax", *qmax)] {
+            // Also a NaN and an infinity have no fraction of zero.
+            if bound.fract() != 0.0 {
+                return Err(format!("`{name}` is {bound}, but it must be an integer"));
+            }
+        }
+        if qmin >= qmax {
+            return Err(format!("the range {qmin}..{qmax} is empty"));
+        }
+        match integers(dtype) {
+            Some((lowest, highest)) if !lowest.contains(qmin) || *qmax != highest => {
+                let lowest = lowest.map(|bound| bound.to_string()).join(" or ");
+                Err(format!(
+                    "the range {qmin}..{qmax} is not that of `{dtype}`, which begins with {lowest} \
+                     and ends with {highest}: correct the type or the range"
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The quantization state on a device.
     ///
     /// # Errors
     ///
-    /// A list of values that does not have one entry a block, or a scale that is not positive and
-    /// finite, in words.
+    /// In words: a list of values that does not have one entry a block, a value that is not finite, a
+    /// scale that is not positive, and a range that is empty, is not one of integers or is another
+    /// than that of the type. A signed type may begin with its smallest integer or the one above it,
+    /// `int8` with -128 or -127; types with other names than `intN` and `uintN` may have any range.
     pub fn to_quantization(&self, device: &Device) -> Result<Quantization, String> {
         let blocks = self.grid.len();
         let load = |name: &str, values: &Option<Vec<f32>>| -> Result<Option<Tensor<1>>, String> {
@@ -224,8 +258,13 @@ impl CalibrationEntry {
         if let Some(bad) = self.scale.iter().flatten().find(|&&scale| scale <= 0.0) {
             return Err(format!("a scale is {bad}, but scales are positive"));
         }
-        if self.qmin >= self.qmax {
-            return Err(format!("the range {}..{} is empty", self.qmin, self.qmax));
+        self.check_integers()?;
+        let ranges = self.minimum.iter().flatten();
+        let mut ranges = ranges.zip(self.maximum.iter().flatten());
+        if let Some((minimum, maximum)) = ranges.find(|(minimum, maximum)| minimum > maximum) {
+            return Err(format!(
+                "a minimum is {minimum}, more than its maximum {maximum}"
+            ));
         }
         Ok(Quantization {
             qmin: self.qmin,
@@ -240,5 +279,99 @@ impl CalibrationEntry {
             minimum: load("minimum", &self.minimum)?,
             maximum: load("maximum", &self.maximum)?,
         })
+    }
+}
+
+/// The integers that a type of this name can begin with, and the one that it ends with; `None` for a
+/// name other than `intN` or `uintN`, or more bits than an `f32` counts.
+fn integers(dtype: &str) -> Option<([f32; 2], f32)> {
+    const EXACT: u32 = 24;
+    let (signed, bits) = match dtype.strip_prefix('u') {
+        Some(rest) => (false, rest.strip_prefix("int")?),
+        None => (true, dtype.strip_prefix("int")?),
+    };
+    let bits: u32 = bits
+        .parse()
+        .ok()
+        .filter(|bits| (1..=EXACT).contains(bits))?;
+    let end = |bits: u32| ((1u32 << bits) - 1) as f32;
+    Some(match (signed, bits) {
+        // A bit of its own is the sign of a one.
+        (true, 1) => ([-1.0, -1.0], 1.0),
+        (true, bits) => ([-end(bits - 1) - 1.0, -end(bits - 1)], end(bits - 1)),
+        (false, bits) => ([0.0, 0.0], end(bits)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn entry(dtype: &str, qmin: f32, qmax: f32) -> CalibrationEntry {
+        let state = Quantization::new(dtype, "symmetric", qmin, qmax);
+        CalibrationEntry {
+            scale: Some(vec![0.5]),
+            zero_point: Some(vec![0.0]),
+            enabled: true,
+            ..state.to_calibration().unwrap()
+        }
+    }
+
+    #[rstest]
+    #[case("int8", -127.0, 127.0)]
+    #[case("int8", -128.0, 127.0)]
+    #[case("uint8", 0.0, 255.0)]
+    #[case("int4", -7.0, 7.0)]
+    #[case("int1", -1.0, 1.0)]
+    #[case("uint1", 0.0, 1.0)]
+    #[case("int16", -32767.0, 32767.0)]
+    #[case("ternary", -1.0, 1.0)]
+    fn ranges_of_types(#[case] dtype: &str, #[case] qmin: f32, #[case] qmax: f32) {
+        let entry = entry(dtype, qmin, qmax);
+        entry.to_quantization(&Device::flex()).unwrap();
+    }
+
+    #[rstest]
+    #[case("int4", -127.0, 127.0, "-127..127 is not that of `int4`, which begins with -8 or -7")]
+    #[case("int8", -7.0, 7.0, "and ends with 127")]
+    #[case("int8", 0.0, 255.0, "0..255 is not that of `int8`")]
+    #[case("uint8", -127.0, 127.0, "is not that of `uint8`")]
+    #[case("int1", 0.0, 1.0, "is not that of `int1`")]
+    #[case("int8", -127.0, f32::NAN, "`qmax` is NaN")]
+    #[case("int8", f32::NEG_INFINITY, 127.0, "`qmin` is -inf")]
+    #[case("int8", -127.5, 127.0, "`qmin` is -127.5")]
+    #[case("int8", 127.0, -127.0, "127..-127 is empty")]
+    #[case("mine", 0.0, f32::NAN, "`qmax` is NaN")]
+    #[case("mine", 3.0, 3.0, "3..3 is empty")]
+    fn ranges_that_are_none(
+        #[case] dtype: &str,
+        #[case] qmin: f32,
+        #[case] qmax: f32,
+        #[case] expected: &str,
+    ) {
+        let error = entry(dtype, qmin, qmax).to_quantization(&Device::flex());
+        let error = error.unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
+
+    #[test]
+    fn values_that_contradict_each_other() {
+        let mut inverted = entry("int8", -127.0, 127.0);
+        inverted.minimum = Some(vec![2.0]);
+        inverted.maximum = Some(vec![-1.0]);
+        let error = inverted.to_quantization(&Device::flex()).unwrap_err();
+        assert_eq!(error, "a minimum is 2, more than its maximum -1");
+
+        let target: TargetId = "fc.weight".parse().unwrap();
+        let mut half = entry("int8", -127.0, 127.0);
+        half.zero_point = None;
+        let error = half.quantization_of(&target, None, &Device::flex());
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains("`fc.weight`: it has scales without"),
+            "{error}"
+        );
     }
 }

@@ -14,8 +14,10 @@
 //! The channel dims depend on the layer, not on this crate: the weight of a linear layer is
 //! `[in, out]`, that of a convolution `[out, in / groups, ..]`. [`Axes`] names them.
 
+use burn_compress_core::config::did_you_mean;
 use burn_compress_core::layer::ChannelDims;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::Value;
 
 use crate::{Blocks, PruningError};
 
@@ -33,8 +35,8 @@ use crate::{Blocks, PruningError};
 /// assert_eq!(blocks.grid(), [1, 16]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(into = "Written", from = "Written")]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(into = "Written")]
 pub enum Granularity {
     /// The granularity that the algorithm has by itself.
     #[default]
@@ -185,11 +187,7 @@ impl Granularity {
 
 /// A granularity as it stands in a configuration.
 #[derive(Serialize, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected a granularity: \"default\", \"out_channel\", \"in_channel\", \
-                 \"per_channel\", a list of block sizes, or [sizes, \"front\" or \"back\", padding]"
-)]
+#[serde(untagged)]
 enum Written {
     Name(Name),
     Block(Vec<i64>),
@@ -203,6 +201,24 @@ enum Name {
     OutChannel,
     InChannel,
     PerChannel,
+}
+
+impl<'de> Deserialize<'de> for Granularity {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const NAMES: [&str; 4] = ["default", "out_channel", "in_channel", "per_channel"];
+        let value = Value::deserialize(deserializer)?;
+        Written::deserialize(&value).map(Self::from).map_err(|_| {
+            let guess = match &value {
+                Value::String(name) => did_you_mean(name, NAMES),
+                _ => String::new(),
+            };
+            de::Error::custom(format!(
+                "unknown granularity {value}: use \"default\", \"out_channel\", \"in_channel\", \
+                 \"per_channel\", a list of block sizes, or [sizes, \"front\" or \"back\", \
+                 padding]{guess}"
+            ))
+        })
+    }
 }
 
 impl From<Written> for Granularity {
@@ -260,6 +276,16 @@ mod tests {
     fn an_unknown_name_lists_the_known_ones() {
         let error = serde_json::from_str::<Granularity>("\"row\"").unwrap_err();
         assert!(error.to_string().contains("\"out_channel\""), "{error}");
+    }
+
+    #[rstest]
+    #[case("\"out_chanel\"", "unknown granularity \"out_chanel\":")]
+    #[case("\"out_chanel\"", "did you mean `out_channel`?")]
+    #[case("[[2],\"middle\",-1]", "[[2],\"middle\",-1]")]
+    #[case("4", "unknown granularity 4:")]
+    fn what_was_found_is_in_the_error(#[case] text: &str, #[case] expected: &str) {
+        let error = serde_json::from_str::<Granularity>(text).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
     }
 
     #[rstest]

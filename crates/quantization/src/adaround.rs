@@ -17,6 +17,12 @@
 //! the steps, then `beta` falls from 20 to 2 along a cosine. At the end `h` is rounded, and the raw
 //! weights become the values of the grid that were chosen.
 //!
+//! The grid of a weight is the one with the least squared error, the observer
+//! [`mse`](crate::observer::Mse), where the configuration names no other: of a few bits that of the
+//! extremes is far too coarse for most weights, and no rounding makes up for it. Inputs and outputs
+//! have the range of their extremes. With `"observer": "min_max"` for a rule, or for `weight` in its
+//! `target_settings`, weights begin from their extremes, too.
+//!
 //! Nothing but `V` is trained, each layer for itself, with Adam; weights are rewritten after the last
 //! step of the run. The chain need not train. Of a layer that a batch norm is folded into
 //! ([`fuse`](QuantizationSettings::fuse)), `W` and `b` are the folded ones.
@@ -24,7 +30,7 @@
 //! # References
 //!
 //! Nagel et al., *Up or Down? Adaptive Rounding for Post-Training Quantization*, arXiv 2004.10568.
-//! Deviations: activation functions are not part of the distance, as a layer does not know what
+//! Deviations: the least squared error is that of a histogram; activation functions are not part of the distance, as a layer does not know what
 //! follows it; steps take the calibration batches in turn, whole, where the paper draws 32 samples;
 //! where the learned rounding is no closer on the calibration batches than the nearest, the nearest
 //! is kept.
@@ -46,8 +52,8 @@ use crate::constructors::constructors;
 use crate::raw::raw;
 use crate::reconstruction::Samples;
 use crate::{
-    ApplyMethod, PtqConfig, PtqQuantizer, QuantizationError, QuantizationSettings, blocks,
-    precision,
+    ApplyMethod, ObserverKind, PtqConfig, PtqQuantizer, QuantizationError, QuantizationSettings,
+    blocks, precision,
 };
 
 const NAME: &str = "AdaRoundQuantizer";
@@ -137,7 +143,13 @@ impl<M: Module + 'static, I: 'static> AdaRoundQuantizer<M, I> {
             .with_follow_training(quantizer.follow_training)
             .with_check_finite(quantizer.check_finite);
         Ok(Self {
-            calibration: PtqQuantizer::claim_for(NAME, compressor, config, options)?,
+            calibration: PtqQuantizer::claim_for(
+                NAME,
+                ObserverKind::Mse,
+                compressor,
+                config,
+                options,
+            )?,
             layers,
             evaluator: compressor.evaluator().clone(),
             config: quantizer,

@@ -20,12 +20,15 @@
 //!
 //! With [`DoReFaConfig::with_gradients`], gradients are rounded as well, for training in hardware of
 //! few bits. Those of the outputs of layers with a quantized parameter are, where the output itself
-//! is not quantized, before they go on into the layer ([`quantize_gradient`]):
+//! is not quantized, before they go on into the layer. The largest magnitude is that of a sample; the
+//! noise, without which what lies between two steps would always be rounded to the same, depends on
+//! who is followed:
 //!
 //! ```text
-//! m   = max|g| of the sample,   h = 1 / (2 (2^k - 1)),   noise from -1/2..1/2, one number a sample
-//! v   = g / (2 m) + 1/2 + noise / (2^k - 1)   rounded to the affine grid over -h..=1 + h
-//! g'  = 2 m (v - 1/2)
+//! GradientDtype::Dtype      as in the paper: one noise an element, the grid over 0..=1
+//!                           (quantize_gradient_by_element)
+//! GradientDtype::OfWeight   as in NNI: one noise a sample, the grid over -h..=1 + h,
+//!                           h = 1 / (2 (2^k - 1)) (quantize_gradient)
 //! ```
 //!
 //! A batch norm may be folded into the layer before it
@@ -38,10 +41,9 @@
 //! # References
 //!
 //! Zhou et al., *DoReFa-Net: Training Low Bitwidth Convolutional Neural Networks with Low Bitwidth
-//! Gradients*, arXiv 1606.06160. Deviations: inputs take the range of the batch and gradients the grid
-//! over `-h..=1 + h`, as in NNI, whose gradients have the type of the weight
-//! ([`GradientDtype::OfWeight`]); in addition to NNI, 1 bit and outputs of layers that are no
-//! activations. The scale of a weight is that of -1..=1, twice that of 0..=1 which NNI reports.
+//! Gradients*, arXiv 1606.06160. Deviations: inputs take the range of the batch, as in NNI, whose
+//! gradients have the type of the weight and its rounding ([`GradientDtype::OfWeight`]); in addition
+//! to NNI, 1 bit and outputs of layers that are no activations. The scale of a weight is that of -1..=1, twice that of 0..=1 which NNI reports.
 
 mod activation;
 mod gradient;
@@ -72,7 +74,7 @@ use activation::{ACTIVATIONS, BatchRange, output_grid};
 use gradient::RoundedGradient;
 use weight::{Squeezed, magnitude, one_bit_grid, weight_grid};
 
-pub use gradient::{GradientDtype, quantize_gradient};
+pub use gradient::{GradientDtype, quantize_gradient, quantize_gradient_by_element};
 pub use weight::quantize_weight;
 
 const NAME: &str = "DoReFaQuantizer";
@@ -84,7 +86,8 @@ pub struct DoReFaConfig {
     /// are not. Reads numbers back from the device.
     #[config(default = true)]
     pub check_finite: bool,
-    /// The type that gradients are rounded to while the model trains.
+    /// The type that gradients are rounded to while the model trains, and how: see
+    /// [`GradientDtype`].
     ///
     /// Layers with a quantized parameter must stand in a `Wrapper` then, and the features of this
     /// crate must name the backend (see [`QuantizationError::Backend`]).
@@ -210,24 +213,25 @@ impl DoReFaQuantizer {
     ) -> Result<Self, Error> {
         let mut seeds = fastrand::Rng::with_seed(self.config.seed);
         let output = |layer: &str| TargetId::new(self.fusions.last(layer), Target::Output(0));
-        let mut dtypes = IndexMap::new();
+        let mut roundings = IndexMap::new();
         for claimed in self.targets.iter().filter(|one| one.target().is_param()) {
-            let dtype = self.config.gradients.for_weight(claimed.settings.dtype());
-            if let Some(dtype) = dtype.map_err(error_of(NAME))? {
+            let rounding = self.config.gradients.for_weight(claimed.settings.dtype());
+            if let Some(rounding) = rounding.map_err(error_of(NAME))? {
                 // The weight comes before the bias.
-                dtypes.entry(output(&claimed.layer.path)).or_insert(dtype);
+                let output = output(&claimed.layer.path);
+                roundings.entry(output).or_insert(rounding);
             }
         }
         let quantized: IndexSet<&TargetId> = self.targets.iter().map(Claimed::id).collect();
-        dtypes.retain(|id, _| !quantized.contains(id));
-        if !dtypes.is_empty() && !backward::is_supported(&self.device) {
+        roundings.retain(|id, _| !quantized.contains(id));
+        if !roundings.is_empty() && !backward::is_supported(&self.device) {
             let device = format!("{:?}", self.device);
             return Err(error_of(NAME)(QuantizationError::Backend { device }));
         }
-        let ids: Vec<TargetId> = dtypes.keys().cloned().collect();
-        for (space, dtype) in compressor.watch(&ids)?.into_iter().zip(dtypes.values()) {
-            let rounded = RoundedGradient::new(*dtype, seeds.u64(..), self.step.clone());
-            let rounded = rounded.map_err(error_of(NAME))?;
+        let ids: Vec<TargetId> = roundings.keys().cloned().collect();
+        let spaces = compressor.watch(&ids)?.into_iter();
+        for (space, rounding) in spaces.zip(roundings.values()) {
+            let rounded = RoundedGradient::new(*rounding, seeds.u64(..), self.step.clone());
             space.set_transform(Stage::Last, Some(Arc::new(rounded)));
             self.rounded.push(space);
         }

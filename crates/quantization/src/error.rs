@@ -1,6 +1,9 @@
 //! What can be wrong with a quantization.
 
+use burn_compress_core::config::did_you_mean;
 use thiserror::Error;
+
+use crate::Granularity;
 
 /// Why values cannot be quantized as asked.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -16,7 +19,8 @@ pub enum QuantizationError {
     /// The name of a granularity is unknown.
     #[error(
         "unknown granularity `{found}`: use `default`, `out_channel`, `in_channel`, \
-         `per_channel` or a list of block sizes"
+         `per_channel` or a list of block sizes{}",
+        did_you_mean(found, Granularity::names())
     )]
     UnknownGranularity {
         /// The name that was found.
@@ -100,6 +104,21 @@ pub enum QuantizationError {
         expected: Vec<usize>,
         /// The number of blocks along each dimension now.
         found: Vec<usize>,
+    },
+
+    /// The blocks of a parameter are too small for its observer.
+    #[error(
+        "a block of `{target}` holds {found} values, but the observer `histogram` needs {needed} to \
+         know their distribution: use the observer `mse` or `min_max`, or a granularity with larger \
+         blocks"
+    )]
+    FewValues {
+        /// The target.
+        target: String,
+        /// The number of values in a block.
+        found: usize,
+        /// The number of values that the observer needs.
+        needed: u64,
     },
 
     /// An unsigned type with zero point 0 holds none of the values.

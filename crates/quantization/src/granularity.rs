@@ -5,6 +5,7 @@ use std::fmt;
 use burn_compress_core::layer::channel_dims;
 use burn_compress_core::{Grid, Target};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::Value;
 
 use crate::QuantizationError;
 
@@ -44,6 +45,21 @@ impl Granularity {
         Self::InChannel,
         Self::PerChannel,
     ];
+
+    /// The names of those that have one.
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+        Self::NAMED.iter().filter_map(Self::name)
+    }
+
+    fn name(&self) -> Option<&'static str> {
+        match self {
+            Self::Default => Some("default"),
+            Self::OutChannel => Some("out_channel"),
+            Self::InChannel => Some("in_channel"),
+            Self::PerChannel => Some("per_channel"),
+            Self::Blocks(_) => None,
+        }
+    }
 
     /// The blocks of `target` in a layer of type `kind`, when it has this shape.
     ///
@@ -143,13 +159,10 @@ impl Granularity {
 
 impl fmt::Display for Granularity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Default => "default",
-            Self::OutChannel => "out_channel",
-            Self::InChannel => "in_channel",
-            Self::PerChannel => "per_channel",
-            Self::Blocks(sizes) => return write!(f, "{sizes:?}"),
-        })
+        match self {
+            Self::Blocks(sizes) => write!(f, "{sizes:?}"),
+            named => f.write_str(named.name().unwrap_or_default()),
+        }
     }
 }
 
@@ -164,22 +177,21 @@ impl Serialize for Granularity {
 
 impl<'de> Deserialize<'de> for Granularity {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(
-            untagged,
-            expecting = "`granularity` is the name of one or a list of block sizes"
-        )]
-        enum Written {
-            Name(String),
-            Sizes(Vec<i64>),
+        let written = Value::deserialize(deserializer)?;
+        if let Value::String(found) = written {
+            let mut named = Self::NAMED.into_iter();
+            return named
+                .find(|named| named.name() == Some(&found))
+                .ok_or_else(|| de::Error::custom(QuantizationError::UnknownGranularity { found }));
         }
-        match Written::deserialize(deserializer)? {
-            Written::Sizes(sizes) => Ok(Self::Blocks(sizes)),
-            Written::Name(found) => Self::NAMED
-                .into_iter()
-                .find(|named| named.to_string() == found)
-                .ok_or_else(|| de::Error::custom(QuantizationError::UnknownGranularity { found })),
-        }
+        let text = written.to_string();
+        serde_json::from_value(written)
+            .map(Self::Blocks)
+            .map_err(|_| {
+                de::Error::custom(format!(
+                    "`granularity` is the name of one or a list of block sizes, found {text}"
+                ))
+            })
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) struct Defaults {
     pub(crate) name: &'static str,
     pub(crate) method: ApplyMethod,
     pub(crate) observer: ObserverKind,
+    /// The observer of the parameters called `weight`.
+    pub(crate) weights: ObserverKind,
     pub(crate) check_finite: bool,
 }
 
@@ -49,7 +51,11 @@ impl Observed {
             let settings = &selected.settings;
             refuse_binary(settings.dtype())?;
             let (kind, target) = (selected.layer.kind.clone(), selected.target.clone());
-            let observer = TargetObserver::new(kind, target, settings, defaults.observer)?;
+            let default = match target.param_name() {
+                Some("weight") => defaults.weights,
+                _ => defaults.observer,
+            };
+            let observer = TargetObserver::new(kind, target, settings, default)?;
             Ok(Arc::new(observer.with_check(defaults.check_finite)))
         })?;
         let once_a_step =
@@ -151,7 +157,17 @@ impl Observed {
             })?;
             claimed.space.set_quantization(Some(state));
         }
+        self.warn();
         Ok(())
+    }
+
+    /// Logs what is wrong with the ranges of the targets.
+    pub(crate) fn warn(&self) {
+        for (claimed, observer) in &self.targets {
+            if let Some(warning) = observer.warning() {
+                log::warn!("`{}`: {warning}", claimed.id());
+            }
+        }
     }
 
     /// Derives scale and zero point of one parameter anew, if it is a target, from values that

@@ -121,12 +121,14 @@ impl<M: Module + 'static, I: 'static> PtqQuantizer<M, I> {
         config: &ConfigList<QuantizationSettings>,
         quantizer: PtqConfig,
     ) -> Result<Self, Error> {
-        Self::claim_for(NAME, compressor, config, quantizer)
+        Self::claim_for(NAME, ObserverKind::MinMax, compressor, config, quantizer)
     }
 
-    /// Claims the targets for the quantizer called `name`.
+    /// Claims the targets for the quantizer called `name`, whose weights have the observer `weights`
+    /// where the configuration names none.
     pub(crate) fn claim_for(
         name: &'static str,
+        weights: ObserverKind,
         compressor: &mut Compressor<M, I>,
         config: &ConfigList<QuantizationSettings>,
         quantizer: PtqConfig,
@@ -161,6 +163,7 @@ impl<M: Module + 'static, I: 'static> PtqQuantizer<M, I> {
             name,
             method: ApplyMethod::ClampRound,
             observer: ObserverKind::MinMax,
+            weights,
             check_finite: quantizer.check_finite,
         };
         let observed = Observed::claim(compressor, config, &defaults)?;

@@ -103,6 +103,7 @@ impl QatQuantizer {
             name: NAME,
             method: ApplyMethod::QatClampRound,
             observer: ObserverKind::MovingAverage,
+            weights: ObserverKind::MovingAverage,
             check_finite: quantizer.check_finite,
         };
         let observed = Observed::claim(compressor, config, &defaults)?;
@@ -145,6 +146,7 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for QatQuantizer {
     }
 
     fn rewrite(&mut self, run: Run<'_, M>) -> Result<IndexMap<TargetId, FlatTensor>, BoxError> {
+        self.observed.warn();
         Ok(self.observed.finish_fusions(run.model)?)
     }
 

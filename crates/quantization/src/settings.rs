@@ -2,10 +2,10 @@
 
 use burn_compress_core::config::Settings;
 use burn_compress_core::layer::LayerInfo;
-use burn_compress_core::{Mode, RoundGradient, Target};
+use burn_compress_core::{Grid, Mode, RoundGradient, Target};
 use serde::{Deserialize, Serialize};
 
-use crate::{Granularity, ObserverKind, QuantDtype, QuantScheme, QuantizationError};
+use crate::{Granularity, ObserverKind, QuantDtype, QuantScheme, QuantizationError, observer};
 
 /// The settings of a quantized target. Whatever is absent has a default.
 ///
@@ -91,7 +91,35 @@ impl QuantizationSettings {
                 expected: "`uint1` would hold no positive value, use `affine`",
             });
         }
+        let mut fusions = self.fuse_names.iter().flatten();
+        if fusions.any(|names| !(2..=3).contains(&names.len())) {
+            return Err(QuantizationError::Setting {
+                key: "fuse_names",
+                value: format!("{:?}", self.fuse_names.as_deref().unwrap_or_default()),
+                expected: "a fusion lists two or three layers, as in [[\"conv\", \"bn\", \"relu\"]]",
+            });
+        }
         self.observer.map_or(Ok(()), ObserverKind::check)
+    }
+
+    /// Whether the blocks of a parameter hold as many values as its observer needs.
+    fn check_blocks(
+        &self,
+        target: &Target,
+        shape: &[usize],
+        grid: &Grid,
+    ) -> Result<(), QuantizationError> {
+        let found = shape.iter().product::<usize>() / grid.len().max(1);
+        match self.observer {
+            Some(ObserverKind::Histogram) if (found as u64) < observer::FEWEST => {
+                Err(QuantizationError::FewValues {
+                    target: target.to_string(),
+                    found,
+                    needed: observer::FEWEST,
+                })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -125,7 +153,7 @@ impl Settings for QuantizationSettings {
         let checked = match target.param_name().and_then(|name| layer.param(name)) {
             Some(param) => granularity
                 .grid(&layer.kind, target, &param.shape)
-                .map(|_| ()),
+                .and_then(|grid| self.check_blocks(target, &param.shape, &grid)),
             // The shapes of inputs and outputs are known only once they are seen.
             None => granularity.check_kind(target),
         };
@@ -209,8 +237,27 @@ mod tests {
         "`granularity` is the name of one or a list of block sizes"
     )]
     #[case(r#"{"quant_scheme": "Affine"}"#, "unknown variant `Affine`")]
-    #[case(r#"{"observer": "entropy"}"#, "unknown variant `entropy`")]
-    #[case(r#"{"observer": {"percentile": 99.0, "bins": 8}}"#, "expected")]
+    #[case(
+        r#"{"granularity": "out_chanel"}"#,
+        "unknown granularity `out_chanel`: use"
+    )]
+    #[case(
+        r#"{"granularity": "out_chanel"}"#,
+        "sizes, did you mean `out_channel`?"
+    )]
+    #[case(r#"{"granularity": [1.5]}"#, "found [1.5]")]
+    #[case(
+        r#"{"observer": "entropy"}"#,
+        "unknown observer `entropy`: use `min_max`"
+    )]
+    #[case(r#"{"observer": "minmax"}"#, "99.9}, did you mean `min_max`?")]
+    #[case(r#"{"observer": "percentile"}"#, "write {\"percentile\": 99.9}")]
+    #[case(r#"{"observer": {"percentile": 99.0, "bins": 8}}"#, "\"bins\":8")]
+    #[case(
+        r#"{"observer": {"percentile": "99"}}"#,
+        "{\"percentile\":\"99\"} is no observer"
+    )]
+    #[case(r#"{"observer": 99.9}"#, "99.9 is no observer")]
     fn mistakes_are_named(#[case] json: &str, #[case] expected: &str) {
         let error = read(json).unwrap_err();
         assert!(error.contains(expected), "{error}");
@@ -250,12 +297,49 @@ mod tests {
         "more than 50 and at most 100"
     )]
     #[case(r#"{"quant_dtype": "uint1"}"#, "use `affine`")]
+    #[case(r#"{"fuse_names": [[]]}"#, "`fuse_names` is [[]]: ")]
+    #[case(
+        r#"{"fuse_names": [["a", "b"], ["c"]]}"#,
+        "[\"c\"]]: a fusion lists two or three layers"
+    )]
     fn settings_that_do_not_fit_each_other(#[case] json: &str, #[case] expected: &str) {
         let settings = read(json).unwrap();
         let error = settings
             .validate(&linear(true), &Target::Input(0))
             .unwrap_err();
         assert!(error.contains(expected), "{error}");
+    }
+
+    #[rstest]
+    #[case(Granularity::Default, 48)]
+    #[case(Granularity::OutChannel, 6)]
+    fn parameters_too_small_for_a_histogram(
+        #[case] granularity: Granularity,
+        #[case] found: usize,
+    ) {
+        let of = |observer, target: &Target| {
+            let settings = QuantizationSettings {
+                granularity: Some(granularity.clone()),
+                observer: Some(observer),
+                ..Default::default()
+            };
+            settings.validate(&linear(true), target)
+        };
+        let weight = Target::param("weight");
+        let error = of(ObserverKind::Histogram, &weight).unwrap_err();
+        let holds = format!("`weight` holds {found} values");
+        for part in [holds.as_str(), "needs 150", "`mse` or `min_max`"] {
+            assert!(error.contains(part), "{error}");
+        }
+        assert_eq!(of(ObserverKind::Mse, &weight), Ok(()));
+        let mut large = linear(true);
+        large.params[0].shape = vec![150, 8];
+        let settings = QuantizationSettings {
+            granularity: Some(granularity),
+            observer: Some(ObserverKind::Histogram),
+            ..Default::default()
+        };
+        assert_eq!(settings.validate(&large, &weight), Ok(()));
     }
 
     #[test]

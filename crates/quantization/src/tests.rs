@@ -125,7 +125,11 @@ fn observers_resume(
     observer: &str,
     #[values(true, false)] trains: bool,
 ) {
-    let json = format!(r#"[{{"op_types": ["Linear"], "observer": {observer}}}]"#);
+    // The weights are too small for a histogram.
+    let json = format!(
+        r#"[{{"op_types": ["Linear"], "observer": {observer},
+            "target_settings": {{"weight": {{"observer": "mse"}}}}}}]"#
+    );
     let config = rules(&json);
     let name = format!("observer-{}-{trains}", observer.len());
     resumes(&name, || match trains {

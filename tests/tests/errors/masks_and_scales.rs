@@ -1,8 +1,11 @@
 //! Masks and scales that are none, or those of other shapes.
 
+use burn::module::Module;
 use burn::optim::AdamConfig;
 use burn_compress::prelude::*;
-use burn_compress::{CalibrationEntry, Error, Grid, Mask, Masks, RoundGradient};
+use burn_compress::{
+    CalibrationEntry, Compressed, Error, Grid, History, Mask, Masks, RoundGradient,
+};
 use burn_compress_tests::chains::{assert_says, id};
 use burn_compress_tests::nets::{Batch, Net, batches};
 use rstest::rstest;
@@ -134,4 +137,46 @@ fn scales_that_cannot_be_scales() {
         assert_says(&error, &["`stem.weight`", part]);
     }
     assert!(chain.calibration().unwrap().is_empty());
+}
+
+#[test]
+fn integers_that_are_not_those_of_the_type() {
+    let entry = |dtype: &str, qmin: f32, qmax: f32| CalibrationEntry {
+        dtype: dtype.to_string(),
+        scheme: "symmetric".to_string(),
+        qmin,
+        qmax,
+        grid: Grid::new([]),
+        gradient: RoundGradient::StraightThrough,
+        enabled: true,
+        scale: Some(vec![0.1]),
+        zero_point: Some(vec![0.0]),
+        minimum: None,
+        maximum: None,
+    };
+    let config = ConfigList::from_json(r#"[{"op_names": ["stem"], "quant_dtype": "int8"}]"#);
+    let quantizer = PtqQuantizer::from_compressor(chain(), &config.unwrap(), PtqConfig::new());
+    for (mut chain, target) in [
+        (chain(), "stem.weight"),
+        (chain(), "stem._output_0"),
+        (quantizer.unwrap(), "stem.weight"),
+    ] {
+        let before = chain.calibration().unwrap();
+        for (entry, part) in [
+            (entry("int4", -127.0, 127.0), "is not that of `int4`"),
+            (entry("int8", -127.0, f32::NAN), "`qmax` is NaN"),
+            (entry("int8", f32::NEG_INFINITY, 127.0), "`qmin` is -inf"),
+            (entry("int8", -127.0, 126.5), "`qmax` is 126.5"),
+            (entry("int8", 127.0, -127.0), "127..-127 is empty"),
+        ] {
+            let given = [(id(target), entry)].into_iter().collect();
+            let error = chain.update_calibration(&given).unwrap_err();
+            assert!(matches!(error, Error::InvalidCalibration { .. }));
+            assert_says(&error, &[target, part]);
+            let model = chain.model().valid();
+            let parts = Compressed::from_parts(model, &Masks::new(), &given, History::default());
+            assert_says(&parts.unwrap_err(), &[target, part]);
+        }
+        assert_eq!(chain.calibration().unwrap(), before);
+    }
 }

@@ -198,10 +198,17 @@ pub enum ConfigError {
 }
 
 /// `, did you mean `a` or `b`?` for the candidates that look like `word`, nothing without any.
-pub(crate) fn did_you_mean<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> String {
+///
+/// For the errors of settings that read names of their own.
+///
+/// ```
+/// use burn_compress_core::config::did_you_mean;
+///
+/// let names = ["min_max", "mse"];
+/// assert_eq!(did_you_mean("minmax", names), ", did you mean `min_max`?");
+/// assert_eq!(did_you_mean("percentile", names), "");
+/// ```
+pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
     match near(word, candidates).as_slice() {
         [] => String::new(),
         near => format!(", did you mean {}?", listed(near, " or ")),

@@ -130,8 +130,7 @@ use std::fmt::Debug;
 use serde::de::{DeserializeOwned, Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 
-pub use error::ConfigError;
-pub(crate) use error::did_you_mean;
+pub use error::{ConfigError, did_you_mean};
 pub use rule::Rule;
 pub use select::Selected;
 

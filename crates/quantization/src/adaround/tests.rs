@@ -132,7 +132,10 @@ fn distance(model: &Net) -> f32 {
 
 #[test]
 fn outputs_come_closer_than_by_nearest_rounding() {
-    let config = rules(WEIGHTS);
+    let config = rules(
+        r#"[{"op_types": ["Conv2d", "Linear"], "quant_dtype": "int3", "target_names": ["weight"],
+            "observer": "min_max"}]"#,
+    );
     let nearest = PtqQuantizer::new(Net::new(), &config, evaluator(), PtqConfig::new()).unwrap();
     let nearest = nearest.compress(Budget::none()).unwrap();
     let options = AdaRoundConfig::new().with_steps(400);
@@ -162,6 +165,75 @@ fn outputs_come_closer_than_by_nearest_rounding() {
         moved += usize::from((raw - before).abs() > scale * 0.501);
     }
     assert!(moved > 0, "not every weight goes to its nearest neighbour");
+}
+
+#[rstest]
+#[case("int4", 0.6)]
+#[case("int2", 0.2)]
+fn weights_begin_on_the_grid_of_the_least_error(#[case] dtype: &str, #[case] factor: f32) {
+    #[derive(Module, Debug)]
+    struct Layer {
+        fc: Wrapper<Linear>,
+    }
+    // Weights with the tails of a trained layer, and inputs as they come from a rectifier.
+    let mut rng = fastrand::Rng::with_seed(11);
+    let mut laplace = || {
+        let u = 2.0 * rng.f32() - 1.0;
+        -u.signum() * (1.0 - u.abs()).ln()
+    };
+    let device = Device::flex();
+    let weight: Vec<f32> = (0..64 * 16).map(|_| 0.1 * laplace()).collect();
+    let x: Vec<f32> = (0..128 * 64).map(|_| laplace().max(0.0)).collect();
+    let x = Tensor::<2>::from_data(TensorData::new(x, [128, 64]), &device);
+    let layer = || {
+        let mut fc = LinearConfig::new(64, 16).with_bias(false).init(&device);
+        fc.weight = Param::from_data(TensorData::new(weight.clone(), [64, 16]), &device);
+        Layer { fc: fc.into() }
+    };
+    let learned = |settings: &str| {
+        let batch = x.clone();
+        let evaluator = Evaluator::new()
+            .with_data(move |_| vec![batch.clone()])
+            .with_loss(|model: &Layer, x: &Tensor<2>| model.fc.forward(x.clone()).mean());
+        let config = rules(&format!(
+            r#"[{{"op_types": ["Linear"], "quant_dtype": "{dtype}", "target_names": ["weight"]{settings}}}]"#
+        ));
+        let options = AdaRoundConfig::new().with_steps(300);
+        let chain = AdaRoundQuantizer::new(layer(), &config, evaluator, options).unwrap();
+        let compressed = chain.compress(Budget::none()).unwrap();
+        let output = compressed.model().fc.forward(x.clone());
+        let distance = (output - layer().fc.forward(x.clone())).square().mean();
+        (host(distance)[0], compressed.calibration().unwrap())
+    };
+    let (by_default, extremes) = (learned(""), learned(r#", "observer": "min_max""#));
+    assert_eq!(by_default.1, learned(r#", "observer": "mse""#).1);
+    assert!(
+        by_default.0 < factor * extremes.0,
+        "{} instead of {}",
+        by_default.0,
+        extremes.0
+    );
+}
+
+#[test]
+fn only_weights_have_the_grid_of_the_least_error() {
+    let learned = |observer: &str| {
+        let config = rules(&format!(
+            r#"[{{"op_types": ["Linear"], "quant_dtype": "int4"{observer}}}]"#
+        ));
+        let options = AdaRoundConfig::new().with_steps(1);
+        let chain = AdaRoundQuantizer::new(Net::new(), &config, evaluator(), options).unwrap();
+        chain
+            .compress(Budget::none())
+            .unwrap()
+            .calibration()
+            .unwrap()
+    };
+    let (by_default, extremes) = (learned(""), learned(r#", "observer": "min_max""#));
+    for target in ["fc._input_0", "fc._output_0"] {
+        let id: TargetId = target.parse().unwrap();
+        assert_eq!(by_default[&id], extremes[&id]);
+    }
 }
 
 #[test]

@@ -10,7 +10,8 @@ const SMALLEST: i32 = -160;
 /// All bins have the same width, a power of two: the smallest one for which 2048 bins reach the
 /// largest magnitude that was seen, so that more than 1024 bins are in use on that side. Bin `k`
 /// holds the values `k w <= x < (k + 1) w`. When a larger value arrives, neighbouring bins merge.
-/// Nothing is lost by that and the result does not depend on the order of the batches.
+/// Nothing is lost by that and the result does not depend on the order of the batches. Exact zeros,
+/// as a rectifier or a mask leaves them, are in bin 0 and are counted apart as well.
 ///
 /// ```
 /// use burn_compress_quantization::observer::Histogram;
@@ -19,12 +20,14 @@ const SMALLEST: i32 = -160;
 /// histogram.add(&[-1.0, 0.0, 0.25, 0.25]);
 /// assert_eq!((histogram.total(), histogram.width()), (4, 1.0 / 1024.0));
 /// assert_eq!(histogram.counts(), [(-1024, 1), (0, 1), (256, 2)]);
+/// assert_eq!(histogram.zeros(), 1);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Histogram {
     exponent: i32,
     /// Bins that are not empty, in order.
     counts: Vec<(i64, u64)>,
+    zeros: u64,
 }
 
 impl Default for Histogram {
@@ -39,12 +42,14 @@ impl Histogram {
         Self {
             exponent: SMALLEST,
             counts: Vec::new(),
+            zeros: 0,
         }
     }
 
     /// Adds finite values; others are left out.
     pub fn add(&mut self, values: &[f32]) {
         let finite = values.iter().copied().filter(|value| value.is_finite());
+        self.zeros += finite.clone().filter(|&value| value == 0.0).count() as u64;
         let largest = finite.clone().fold(0.0, |most: f32, x| most.max(x.abs()));
         let exponent = exponent(largest).max(self.exponent);
         let shift = exponent - self.exponent;
@@ -85,6 +90,11 @@ impl Histogram {
         self.counts.iter().map(|&(_, n)| n).sum()
     }
 
+    /// The number of values that are exactly zero.
+    pub fn zeros(&self) -> u64 {
+        self.zeros
+    }
+
     /// The histogram of the magnitudes.
     pub fn magnitudes(&self) -> Self {
         let mut bins = std::collections::BTreeMap::new();
@@ -94,6 +104,7 @@ impl Histogram {
         Self {
             exponent: self.exponent,
             counts: bins.into_iter().collect(),
+            zeros: self.zeros,
         }
     }
 
@@ -109,42 +120,55 @@ impl Histogram {
         (dense, -first as usize)
     }
 
-    /// The histogram as numbers that a checkpoint keeps exactly: exponent, number of bins, and for
-    /// each bin its position and both halves of its count.
+    /// The histogram as numbers that a checkpoint keeps exactly: exponent, number of zeros, number of
+    /// bins, and for each bin its position and its count. A count is two numbers, its halves.
     pub(super) fn to_numbers(&self) -> impl Iterator<Item = f32> {
-        let head = [self.exponent as f32, self.counts.len() as f32];
-        let bins = self.counts.iter();
-        head.into_iter()
-            .chain(bins.flat_map(|&(bin, n)| [bin as f32, (n >> HALF) as f32, (n & LOW) as f32]))
+        let halves = |count: u64| [(count >> HALF) as f32, (count & LOW) as f32];
+        let [high, low] = halves(self.zeros);
+        let head = [self.exponent as f32, high, low, self.counts.len() as f32];
+        let bins = self.counts.iter().flat_map(move |&(bin, count)| {
+            let [high, low] = halves(count);
+            [bin as f32, high, low]
+        });
+        head.into_iter().chain(bins)
     }
 
     /// Reads what [`to_numbers`](Self::to_numbers) gave; `None` where it did not.
     pub(super) fn from_numbers(numbers: &mut impl Iterator<Item = f32>) -> Option<Self> {
         let exponent = numbers.next()? as i32;
+        let zeros = count(numbers)?;
         let mut counts = Vec::new();
         for _ in 0..numbers.next()? as usize {
             let bin = numbers.next()? as i64;
-            let high = numbers.next()? as u64;
-            let low = numbers.next()? as u64;
-            if high > LOW || low > LOW {
-                return None;
-            }
-            let count = (high << HALF) | low;
+            let count = count(numbers)?;
             let in_order = counts.last().is_none_or(|&(last, _)| last < bin);
             if !in_order || !(-SIDE..SIDE).contains(&bin) || count == 0 {
                 return None;
             }
             counts.push((bin, count));
         }
-        (SMALLEST..128)
-            .contains(&exponent)
-            .then_some(Self { exponent, counts })
+        let around_zero = counts.iter().find(|&&(bin, _)| bin == 0);
+        let holds_zeros = zeros <= around_zero.map_or(0, |&(_, count)| count);
+        (holds_zeros && (SMALLEST..128).contains(&exponent)).then_some(Self {
+            exponent,
+            counts,
+            zeros,
+        })
     }
 }
 
 /// Whole numbers of this many bits are exact in an `f32`.
 const HALF: u32 = 24;
 const LOW: u64 = (1 << HALF) - 1;
+
+/// Reads both halves of a count.
+fn count(numbers: &mut impl Iterator<Item = f32>) -> Option<u64> {
+    let halves = [numbers.next()?, numbers.next()?];
+    let valid = halves
+        .iter()
+        .all(|&half| (0.0..=LOW as f32).contains(&half));
+    valid.then_some(((halves[0] as u64) << HALF) | halves[1] as u64)
+}
 
 /// The smallest exponent whose bins reach `largest`.
 fn exponent(largest: f32) -> i32 {
@@ -206,12 +230,26 @@ mod tests {
         assert_eq!(histogram.counts(), [(0, 2)]);
         histogram.add(&[f32::MAX, f32::MIN_POSITIVE / 2.0, f32::NAN]);
         assert_eq!(histogram.counts(), [(0, 3), (2047, 1)]);
+        assert_eq!((histogram.zeros(), histogram.magnitudes().zeros()), (2, 2));
+    }
+
+    #[test]
+    fn more_zeros_than_bin_0_holds_are_damage() {
+        let mut histogram = Histogram::new();
+        histogram.add(&[0.0, 1e-9, 1.0]);
+        let mut numbers: Vec<f32> = histogram.to_numbers().collect();
+        let read = |numbers: &[f32]| Histogram::from_numbers(&mut numbers.iter().copied());
+        assert_eq!(read(&numbers), Some(histogram));
+        numbers[2] = 3.0;
+        assert_eq!(read(&numbers), None);
+        numbers[2] = -1.0;
+        assert_eq!(read(&numbers), None);
     }
 
     proptest! {
         #[test]
         fn order_does_not_matter(
-            a in proptest::collection::vec(-1e3f32..1e3, 0..50),
+            a in proptest::collection::vec(prop_oneof![-1e3f32..1e3, Just(0.0)], 0..50),
             b in proptest::collection::vec(-1e-3f32..1e-2, 0..50),
         ) {
             let (mut ab, mut ba, mut once) = (Histogram::new(), Histogram::new(), Histogram::new());

@@ -27,10 +27,12 @@ mod target;
 use std::fmt;
 
 use burn::tensor::Tensor;
+use burn_compress_core::config::did_you_mean;
 use burn_compress_core::{FlatTensor, Grid, HostTensor};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::Value;
 
-pub use entropy::Entropy;
+pub use entropy::{Entropy, FEWEST};
 pub use histogram::Histogram;
 pub use min_max::MinMax;
 pub use moving_average::{DECAY, MovingAverage, moving_average};
@@ -52,8 +54,8 @@ use crate::{QuantDtype, QuantScheme, QuantizationError};
 /// assert_eq!(read(r#"{"observer": {"percentile": 99.9}}"#)?, percentile);
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ObserverKind {
     /// [`MinMax`]: the smallest and largest value that was ever seen.
@@ -63,7 +65,8 @@ pub enum ObserverKind {
     /// [`Percentile`]: the range that holds this percentage of the values on either side, more than
     /// 50 and at most 100.
     Percentile(f64),
-    /// [`Entropy`]: the range whose quantized histogram is closest to the histogram.
+    /// [`Entropy`]: the range whose quantized histogram is closest to the histogram. A parameter
+    /// whose blocks hold fewer than [`FEWEST`] values is refused.
     Histogram,
     /// [`Mse`]: the range with the least squared error.
     Mse,
@@ -98,6 +101,53 @@ impl ObserverKind {
             Self::Histogram => Box::new(Searched::new(Entropy, latest)),
             Self::Mse => Box::new(Searched::new(Mse, latest)),
         }
+    }
+}
+
+/// Those without a number, by name.
+const NAMED: [(&str, ObserverKind); 4] = [
+    ("min_max", ObserverKind::MinMax),
+    ("moving_average", ObserverKind::MovingAverage),
+    ("histogram", ObserverKind::Histogram),
+    ("mse", ObserverKind::Mse),
+];
+
+const PERCENTILE: &str = "percentile";
+
+impl<'de> Deserialize<'de> for ObserverKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = Value::deserialize(deserializer)?;
+        let found = match &written {
+            Value::String(name) => {
+                let mut named = NAMED.into_iter();
+                named.find(|(known, _)| known == name).map(|(_, kind)| kind)
+            }
+            Value::Object(map) => match map.iter().next() {
+                Some((key, percent)) if key == PERCENTILE && map.len() == 1 => {
+                    percent.as_f64().map(Self::Percentile)
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+        found.ok_or_else(|| de::Error::custom(unreadable(&written)))
+    }
+}
+
+/// Why this is no observer, and what is one.
+fn unreadable(written: &Value) -> String {
+    let known = NAMED.map(|(name, _)| format!("`{name}`")).join(", ");
+    match written {
+        Value::String(name) if name == PERCENTILE => {
+            "the observer `percentile` needs its percentage: write {\"percentile\": 99.9}"
+                .to_string()
+        }
+        Value::String(name) => {
+            let names = NAMED.iter().map(|(name, _)| *name).chain([PERCENTILE]);
+            let guess = did_you_mean(name, names);
+            format!("unknown observer `{name}`: use {known} or {{\"percentile\": 99.9}}{guess}")
+        }
+        other => format!("{other} is no observer: use {known} or {{\"percentile\": 99.9}}"),
     }
 }
 
@@ -145,6 +195,11 @@ pub trait RangeMethod: fmt::Debug + Send + Sync {
         _scheme: QuantScheme,
     ) -> Result<Ranges, QuantizationError> {
         Ok(tracked)
+    }
+
+    /// What is wrong with the ranges that were chosen, and what to do, in words.
+    fn warning(&self) -> Option<String> {
+        None
     }
 
     /// What a resumed run needs beyond the tracked range.

@@ -25,6 +25,12 @@ pub trait Search: fmt::Debug + Send + Sync {
         dtype: QuantDtype,
         scheme: QuantScheme,
     ) -> (f32, f32);
+
+    /// The number of values other than zero that the search needs; a block with fewer keeps its
+    /// extremes.
+    fn fewest(&self) -> u64 {
+        0
+    }
 }
 
 /// Keeps a histogram of each block and the extremes of everything that was seen, and lets a
@@ -49,11 +55,21 @@ impl<S: Search> Searched<S> {
         }
     }
 
+    /// Whether there are too few values to search.
+    fn is_poor(&self, histogram: &Histogram) -> bool {
+        occupied(histogram) < self.search.fewest()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Histogram>> {
         self.histograms
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The number of values other than zero.
+fn occupied(histogram: &Histogram) -> u64 {
+    histogram.total() - histogram.zeros()
 }
 
 impl<S: Search> RangeMethod for Searched<S> {
@@ -109,7 +125,10 @@ impl<S: Search> RangeMethod for Searched<S> {
         let (minimum, maximum): (Vec<f32>, Vec<f32>) = chosen
             .map(|(histogram, (low, high))| {
                 let extremes = (low.min(0.0), high.max(0.0));
-                self.search.range(histogram, extremes, dtype, scheme)
+                match self.is_poor(histogram) {
+                    true => extremes,
+                    false => self.search.range(histogram, extremes, dtype, scheme),
+                }
             })
             .unzip();
         let load = |values: Vec<f32>| {
@@ -119,6 +138,22 @@ impl<S: Search> RangeMethod for Searched<S> {
             minimum: load(minimum),
             maximum: load(maximum),
         })
+    }
+
+    fn warning(&self) -> Option<String> {
+        let histograms = self.lock();
+        let poor = histograms.iter().filter(|one| self.is_poor(one));
+        // Zeros alone lose nothing.
+        let counts: Vec<u64> = poor.map(occupied).filter(|&count| count > 0).collect();
+        let least = counts.iter().min()?;
+        Some(format!(
+            "{} of {} blocks keep the range of their extremes, as the observer needs {} values \
+             other than zero and one of them has {least}: calibrate on more batches, use a \
+             granularity with larger blocks, or the observer `mse` or `min_max`",
+            counts.len(),
+            histograms.len(),
+            self.search.fewest(),
+        ))
     }
 
     fn state(&self) -> Option<HostTensor> {
@@ -195,7 +230,7 @@ mod tests {
         let mut first = Follow::with(ObserverKind::MinMax, &settings);
         let batch = |scale: f32| {
             let row = |at: usize| std::array::from_fn(|c| scale * ((at * 7 + c) as f32).sin());
-            std::array::from_fn::<[f32; 3], 40, _>(row)
+            std::array::from_fn::<[f32; 3], 160, _>(row)
         };
         whole.see(batch(1.0));
         first.see(batch(1.0));
@@ -215,13 +250,47 @@ mod tests {
     }
 
     #[test]
+    fn poor_channels_keep_their_extremes_and_are_counted() {
+        // 200 exponential values in the first channel, 40 in the second, the largest of each far
+        // out; the third is zero.
+        let rows: [[f32; 3]; 200] = std::array::from_fn(|row| {
+            let value = -(1.0 - (row as f32 + 0.5) / 200.0).ln();
+            match row {
+                199 => [100.0, 100.0, 0.0],
+                row if row % 5 == 0 && row < 195 => [value, value, 0.0],
+                _ => [value, 0.0, 0.0],
+            }
+        });
+        let observe = |kind| {
+            let mut follow = Follow::new(kind, Granularity::PerChannel);
+            follow.see(rows);
+            follow.settle();
+            follow
+        };
+        let searched = observe(ObserverKind::Histogram);
+        let extremes = observe(ObserverKind::MinMax);
+        let (found, wide) = (
+            observed(&searched.state.scale),
+            observed(&extremes.state.scale),
+        );
+        assert!(found[0] < 0.5 * wide[0], "{found:?} {wide:?}");
+        assert_eq!(found[1..], wide[1..]);
+        let warning = searched.observer.warning().unwrap();
+        for part in ["1 of 3 blocks", "needs 150 values", "has 40", "`min_max`"] {
+            assert!(warning.contains(part), "{warning}");
+        }
+        assert_eq!(extremes.observer.warning(), None);
+        assert_eq!(observe(ObserverKind::Mse).observer.warning(), None);
+    }
+
+    #[test]
     fn damaged_states_are_errors() {
         let follow = Follow::new(ObserverKind::Mse, Granularity::Default);
         let error = follow.observer.load_state(None).unwrap_err();
         assert!(matches!(error, QuantizationError::State(_)), "{error}");
         for values in [
-            vec![0.0, 2.0, 1.0, 0.0, 1.0],
-            vec![0.0, 1.0, 5000.0, 0.0, 1.0],
+            vec![0.0, 0.0, 0.0, 2.0, 1.0, 0.0, 1.0],
+            vec![0.0, 0.0, 0.0, 1.0, 5000.0, 0.0, 1.0],
         ] {
             let shape = vec![values.len()];
             let state = HostTensor { values, shape };

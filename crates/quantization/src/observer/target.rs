@@ -118,6 +118,11 @@ impl TargetObserver {
         Ok(())
     }
 
+    /// What is wrong with the range, and what to do, in words: too few values for a search.
+    pub fn warning(&self) -> Option<String> {
+        self.method.warning()
+    }
+
     /// What a resumed run needs beyond the quantization itself.
     pub fn state(&self) -> Option<HostTensor> {
         self.method.state()

@@ -185,7 +185,10 @@ fn a_fused_run_trains_in_full_precision() {
 fn a_resumed_run_calibrates_alike(#[case] observer: &str) {
     let config = rules(&format!(
         r#"[{{"op_types": ["Conv2d"], "quant_dtype": "int8", "observer": {observer},
-            "target_settings": {{"_output_": {{"granularity": "per_channel"}}}}}}]"#
+            "target_settings": {{
+                "weight": {{"observer": "mse"}},
+                "_output_": {{"granularity": "per_channel"}}
+            }}}}]"#
     ));
     let chain = || -> Chain {
         PtqQuantizer::new(net(), &config, evaluator(0.05), PtqConfig::new()).unwrap()
