@@ -8,7 +8,7 @@ use burn_compress_tests::chains::{self, HALF};
 use burn_compress_tests::nets::{bits, dummy_input};
 use tempfile::TempDir;
 
-use crate::fixtures::{Mlp, NET, chain, mlp, prune, small};
+use crate::fixtures::{Mlp, NET, chain, mlp, prune, quantize, small};
 use crate::table::{Attempt, Cases, ensure};
 
 pub fn fill(cases: &mut Cases) {
@@ -103,6 +103,34 @@ fn settings(cases: &mut Cases) {
     cases.refused("kept channels without a mask", "NoMask", parts, || {
         let rules = r#"[{"op_names": ["stem"], "channels": "kept"}]"#;
         chains::distill(chain(), rules, &NET.init(2), 1.0)?.compress(Budget::steps(1))?;
+        Ok(())
+    });
+    let parts = ["rule 0", "`observer`", "99.9"];
+    cases.refused("a percentile without its number", "Value", parts, || {
+        quantize(r#"[{"op_types": ["Conv2d"], "observer": "percentile"}]"#)?;
+        Ok(())
+    });
+    let parts = ["rule 0", "out_chanel", "did you mean `out_channel`"];
+    for (mode, build) in [
+        ("pruning", prune as fn(&str) -> _),
+        ("quantization", quantize),
+    ] {
+        cases.refused(
+            format!("{mode}: a misspelt granularity"),
+            "Value",
+            parts,
+            move || {
+                build(r#"[{"op_types": ["Conv2d"], "granularity": "out_chanel"}]"#)?;
+                Ok(())
+            },
+        );
+    }
+    let parts = ["rule 0", "`stem`", "9 values", "`min_max`"];
+    cases.refused("a histogram of a few values", "Invalid", parts, || {
+        quantize(
+            r#"[{"op_names": ["stem"], "target_names": ["weight"], "granularity": "out_channel",
+                 "observer": "histogram"}]"#,
+        )?;
         Ok(())
     });
 }

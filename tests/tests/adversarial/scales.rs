@@ -78,6 +78,46 @@ const ENTRIES: &[(&str, Change, &[&str])] = &[
         &["2 minimum", "1 block"],
     ),
     (
+        "int4 with the range of int8",
+        |entry| entry.dtype = "int4".to_owned(),
+        &["-127..127", "`int4`", "correct the type or the range"],
+    ),
+    (
+        "a largest integer of NaN",
+        |entry| entry.qmax = f32::NAN,
+        &["`qmax` is NaN"],
+    ),
+    (
+        "an infinite smallest integer",
+        |entry| entry.qmin = f32::NEG_INFINITY,
+        &["`qmin` is -inf", "integer"],
+    ),
+    (
+        "a smallest integer of half",
+        |entry| entry.qmin = -126.5,
+        &["`qmin` is -126.5"],
+    ),
+    (
+        "a range that is upside down",
+        |entry| (entry.qmin, entry.qmax) = (127.0, -127.0),
+        &["127..-127", "empty"],
+    ),
+    (
+        "scales without zero points",
+        |entry| entry.zero_point = None,
+        &["without zero points"],
+    ),
+    (
+        "zero points without scales",
+        |entry| entry.scale = None,
+        &["without scales"],
+    ),
+    (
+        "a minimum above its maximum",
+        |entry| (entry.minimum, entry.maximum) = (Some(vec![2.0]), Some(vec![1.0])),
+        &["a minimum is 2", "maximum 1"],
+    ),
+    (
         "a grid of another shape",
         |entry| {
             entry.grid = Grid::new([3, 1, 1, 1]);
