@@ -17,7 +17,7 @@ use crate::budget::Budget;
 use crate::compressed::Compressed;
 use crate::evaluator::Evaluator;
 use crate::folding::Folding;
-use crate::graph::ChannelGraph;
+use crate::graph::{Captured, ChannelGraph};
 use crate::history::{History, StepRecord};
 use crate::layer::{LayerInfo, layers};
 use crate::learnable::Learnable;
@@ -179,6 +179,16 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         let dummy = self.evaluator.require_dummy_input(algorithm)?;
         let graph = Arc::new(attach::analyze(&self.model, dummy)?);
         Ok(self.graph.get_or_init(|| graph).clone())
+    }
+
+    /// The forward pass of the plain model, captured with the dummy input.
+    ///
+    /// # Errors
+    ///
+    /// No dummy input, and a forward pass that cannot be captured.
+    pub fn captured(&self, algorithm: &'static str) -> Result<Captured, Error> {
+        let dummy = self.evaluator.require_dummy_input(algorithm)?;
+        attach::capture(&self.model, dummy)
     }
 
     /// The tensors that the chain trains beside the model, those of the oldest algorithm first.

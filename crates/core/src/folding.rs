@@ -25,6 +25,7 @@ use burn::nn::{BatchNorm, Linear};
 use burn::tensor::Tensor;
 use indexmap::IndexMap;
 
+use crate::Error;
 use crate::compressor::Compressor;
 use crate::flat::FlatTensor;
 use crate::graph::Successor;
@@ -33,7 +34,6 @@ use crate::space::TargetSpace;
 use crate::target::{Mode, Target, TargetId};
 use crate::walk::{self, Edited};
 use crate::wrapper::Part;
-use crate::{Error, attach};
 
 /// What a batch norm computes with, each `[channels]`.
 ///
@@ -261,8 +261,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         &self,
         algorithm: &'static str,
     ) -> Result<IndexMap<String, Successor>, Error> {
-        let dummy = self.evaluator.require_dummy_input(algorithm)?;
-        Ok(attach::capture(&self.model, dummy)?.successors())
+        Ok(self.captured(algorithm)?.successors())
     }
 
     /// Folds a batch norm into the layer before it, in every forward pass from now on, until

@@ -55,6 +55,8 @@ struct Inner {
     expansion: Option<(Vec<usize>, Tensor<1, Int>)>,
     records: bool,
     hidden: Option<FlatTensor>,
+    /// The hidden states of all calls, where they are wanted.
+    calls: Option<Vec<FlatTensor>>,
     bypassed: bool,
     failure: Option<Failure>,
 }
@@ -246,6 +248,21 @@ impl TargetSpace {
         let mut inner = self.lock();
         inner.records = records;
         inner.hidden = None;
+        inner.calls = None;
+    }
+
+    /// Starts the recording of the hidden states of all calls, the last of which is that of
+    /// [`take_hidden`](Self::take_hidden).
+    pub fn record_calls(&self) {
+        self.set_recording(true);
+        self.lock().calls = Some(Vec::new());
+    }
+
+    /// Takes the hidden states of all calls since the recording began or they were last taken.
+    pub fn take_calls(&self) -> Vec<FlatTensor> {
+        let mut inner = self.lock();
+        inner.hidden = None;
+        inner.calls.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Takes the hidden state of the last forward pass, simulated as the model saw it.
@@ -306,6 +323,7 @@ impl TargetSpace {
     pub(crate) fn fork(&self, phase: Arc<Phase>) -> Arc<Self> {
         let mut inner = self.lock().clone();
         inner.hidden = None;
+        inner.calls = None;
         let Inner {
             quantize,
             apply_mask,

@@ -1,13 +1,14 @@
 //! Sums over training steps, by parameter.
 
-use burn::module::Module;
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::FloatDType;
+use burn::tensor::{FloatDType, Tensor};
 use burn_compress_core::{
     AlgorithmState, BoxError, Error, FlatTensor, HostTensor, gradients, parameters,
 };
 use indexmap::{IndexMap, IndexSet};
 
+use crate::PruningError;
 use crate::signal::GradientTerm;
 
 /// What a score has collected since the last decision.
@@ -59,15 +60,59 @@ impl Collected {
     }
 }
 
-/// What a step adds for each weight of the parameters `sources`.
+/// Refuses parameters among `sources` that no gradient is kept of.
+pub(crate) fn require_trained<M: Module>(
+    model: &M,
+    pruner: &'static str,
+    sources: &IndexSet<String>,
+) -> Result<(), PruningError> {
+    let mut frozen = Frozen {
+        path: Vec::new(),
+        sources,
+        found: Vec::new(),
+    };
+    model.visit(&mut frozen);
+    match frozen.found.is_empty() {
+        true => Ok(()),
+        false => Err(PruningError::Frozen {
+            pruner,
+            targets: frozen.found,
+        }),
+    }
+}
+
+struct Frozen<'a> {
+    path: Vec<String>,
+    sources: &'a IndexSet<String>,
+    found: Vec<String>,
+}
+
+impl ModuleVisitor for Frozen<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let path = self.path.join(".");
+        if self.sources.contains(&path) && !param.base().is_require_grad() {
+            self.found.push(path);
+        }
+    }
+}
+
+/// What a step adds for each weight of the parameters `sources`, and those without a gradient.
 pub(crate) fn gradient_terms<M: Module>(
     model: &M,
     grads: &GradientsParams,
     sources: &IndexSet<String>,
     term: GradientTerm,
-) -> Vec<(String, FlatTensor)> {
+) -> (Vec<(String, FlatTensor)>, Vec<String>) {
     let mut slopes = gradients(model, grads, sources);
-    let mut terms = Vec::new();
+    let (mut terms, mut missing) = (Vec::new(), Vec::new());
     for (path, weight) in parameters(model, sources) {
         // The square of a small gradient is zero in half precision.
         let values = weight.values.cast(FloatDType::F32);
@@ -78,12 +123,15 @@ pub(crate) fn gradient_terms<M: Module>(
                 GradientTerm::Gradient => slope.square(),
             },
             // What the loss does not depend on has a gradient of zero.
-            None => values.zeros_like(),
+            None => {
+                missing.push(path.clone());
+                values.zeros_like()
+            }
         };
         let shape = weight.shape;
         terms.push((path, FlatTensor { values, shape }));
     }
-    terms
+    (terms, missing)
 }
 
 /// The sums of gradients as a score sees them.

@@ -162,16 +162,69 @@ pub enum PruningError {
 
     /// The observed output has not the channels of the target.
     #[error(
-        "the output of `{observed}` has the shape {shape:?}, but its {channels} channels are to be \
+        "the output of {observed} has the shape {shape:?}, but its {channels} channels are to be \
          scored; name the wrapped layer with these channels as `activation`"
     )]
     ActivationChannels {
-        /// The observed layer.
+        /// What was observed: a layer in quotes, or an operation.
         observed: String,
         /// The shape of its output.
         shape: Vec<usize>,
         /// The output channels of the target.
         channels: usize,
+    },
+
+    /// An observed layer is called another number of times than the captured forward pass calls it.
+    #[error(
+        "`{observed}` is called {found} times in a step, which is no multiple of the {expected} of \
+         the dummy input's forward pass; give the evaluator a dummy input that runs the model as the \
+         loss does, or name a layer that is called once as `activation`"
+    )]
+    ActivationCalls {
+        /// The observed input or output.
+        observed: String,
+        /// The calls in a step.
+        found: usize,
+        /// The calls that were expected.
+        expected: usize,
+    },
+
+    /// It cannot be told which outputs score some targets.
+    #[error(
+        "which output scores the channels cannot be told: {}; set `activation` for each to the \
+         wrapped layer whose output counts, which may be the layer itself",
+        found.join("; ")
+    )]
+    UnknownActivation {
+        /// One description a target: its name and what follows its layer.
+        found: Vec<String>,
+    },
+
+    /// Parameters that are scored by gradients require none.
+    #[error(
+        "{pruner} scores by gradients, and none are kept of {}, frozen in the model; unfreeze them \
+         (`Module::unfreeze`), exclude them from the configuration, or use a pruner of the weights",
+        listed(targets)
+    )]
+    Frozen {
+        /// The pruner.
+        pruner: &'static str,
+        /// The parameters.
+        targets: Vec<String>,
+    },
+
+    /// The loss does not depend on what is scored by gradients.
+    #[error(
+        "{pruner} scores by gradients, and none reach {}: the loss does not depend on them, or the \
+         forward pass detaches what they compute; exclude them from the configuration, or use a \
+         pruner of the weights",
+        listed(targets)
+    )]
+    NoGradient {
+        /// The pruner.
+        pruner: &'static str,
+        /// The parameters.
+        targets: Vec<String>,
     },
 
     /// A target has nothing that decides its mask.
@@ -342,6 +395,12 @@ pub enum PruningError {
         /// Number of updates.
         times: usize,
     },
+}
+
+/// Names in quotes, with commas between them.
+fn listed(names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
 }
 
 impl PruningError {

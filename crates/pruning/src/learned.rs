@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use burn_compress_core::{
     BoxError, Grid, Learnable, MaskMethod, Stage, TargetId, TargetSpace, TrainedBy, Transform,
+    parameters,
 };
 use indexmap::{IndexMap, IndexSet};
 
-use crate::metrics::Importance;
+use crate::metrics::{Importance, Scale};
 use crate::units::Units;
 use crate::{Blocks, PruningError, PruningSettings};
 
@@ -73,6 +75,34 @@ impl Learned {
     pub(crate) fn learnables(&self) -> Vec<Arc<Learnable>> {
         let values = self.targets.iter().map(|target| target.values.clone());
         values.collect()
+    }
+
+    /// Refuses values of which the backward pass at hand gave some no gradient.
+    ///
+    /// A parameter of zeros gives its values none by whatever path, so that nothing is missing.
+    pub(crate) fn require_gradients<M: Module>(
+        &self,
+        model: &M,
+        pruner: &'static str,
+    ) -> Result<(), BoxError> {
+        let without = self
+            .targets
+            .iter()
+            .filter(|target| target.values.gradient().is_none());
+        let paths: IndexSet<String> = without.map(|target| target.id().to_string()).collect();
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let mut targets = Vec::new();
+        for (path, value) in parameters(model, &paths) {
+            if value.to_vec()?.iter().any(|value| *value != 0.0) {
+                targets.push(path);
+            }
+        }
+        match targets.is_empty() {
+            true => Ok(()),
+            false => Err(PruningError::NoGradient { pruner, targets }.into()),
+        }
     }
 
     /// The score of each element, by parameter: `score` of its block's value.
@@ -167,6 +197,10 @@ pub(crate) struct SharedScore;
 impl Importance for SharedScore {
     fn score(&self, data: &[f32], blocks: &Blocks) -> Vec<f32> {
         blocks.reduce(data, |block| block[0])
+    }
+
+    fn scale(&self) -> Scale {
+        Scale::Common
     }
 }
 

@@ -54,6 +54,7 @@ use std::sync::Arc;
 
 use burn::config::Config;
 use burn::module::Module;
+use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, activation};
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
@@ -62,7 +63,7 @@ use burn_compress_core::{
 
 use crate::learned::{Learned, SharedScore, Spread, check_numbers, in_precision_of};
 use crate::norms;
-use crate::pruner::PrunerConfig;
+use crate::pruner::{PrunerConfig, refuse_idle};
 use crate::units::{Units, build};
 use crate::{PruningError, PruningSettings, ScheduleKind};
 
@@ -185,10 +186,7 @@ impl MovementPruner {
         pruner.check()?;
         compressor.evaluator().require_training(NAME)?;
         let selected = PruningSettings::select(config, compressor.layers())?;
-        if let Some(item) = selected.iter().find(|s| s.settings.activation.is_some()) {
-            let (key, pruner) = ("activation", NAME);
-            return Err(PruningError::NoEffect { key, pruner }.at(item.id()));
-        }
+        refuse_idle(&selected, NAME, false, false)?;
         let coupled = pruner.pruner.coupled;
         let units = build(&mut compressor, NAME, &selected, &SharedScore, coupled)?;
         let device = compressor.model().devices().first().cloned();
@@ -261,6 +259,13 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for Movement {
 
     fn learnables(&self) -> Vec<Arc<Learnable>> {
         self.scores.learnables()
+    }
+
+    fn gradients(&mut self, _: &GradientsParams, run: Run<'_, M>) -> Result<(), BoxError> {
+        if run.step == 0 {
+            self.scores.require_gradients(run.model, "MovementPruner")?;
+        }
+        Ok(())
     }
 
     fn observe(&mut self, run: Run<'_, M>) -> Result<(), BoxError> {

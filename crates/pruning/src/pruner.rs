@@ -11,7 +11,7 @@ use burn::config::Config;
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
-use burn_compress_core::config::ConfigList;
+use burn_compress_core::config::{ConfigList, Selected};
 use burn_compress_core::{
     Algorithm, AlgorithmState, BoxError, Compressor, FlatTensor, Learnable, Mode, Run, TargetId,
     parameters,
@@ -19,7 +19,8 @@ use burn_compress_core::{
 use indexmap::IndexMap;
 
 use crate::activations::Activations;
-use crate::collected::{Collected, gradient_terms, weighted};
+use crate::collected::{Collected, gradient_terms, require_trained, weighted};
+use crate::metrics::Scale;
 use crate::signal::{Signal, Source};
 use crate::slim::Factors;
 use crate::units::{Units, build};
@@ -38,6 +39,31 @@ pub struct PrunerConfig {
     /// Keep the best block of every target whatever its goal.
     #[config(default = true)]
     pub keep_at_least_one: bool,
+}
+
+/// Refuses settings that mean nothing to a pruner.
+pub(crate) fn refuse_idle(
+    selected: &[Selected<PruningSettings>],
+    pruner: &'static str,
+    observes: bool,
+    normalizes: bool,
+) -> Result<(), PruningError> {
+    for item in selected {
+        let keys = [
+            (
+                "activation",
+                item.settings.activation.is_some() && !observes,
+            ),
+            (
+                "normalizer",
+                item.settings.normalizer.is_some() && !normalizes,
+            ),
+        ];
+        if let Some((key, _)) = keys.into_iter().find(|(_, idle)| *idle) {
+            return Err(PruningError::NoEffect { key, pruner }.at(item.id()));
+        }
+    }
+    Ok(())
 }
 
 /// A pruner in a chain.
@@ -65,12 +91,9 @@ impl<M: Module + 'static, I: 'static> Pruner<M, I> {
             compressor.evaluator().require_training(name)?;
         }
         let selected = PruningSettings::select(config, compressor.layers())?;
-        let observed = selected.iter().find(|s| s.settings.activation.is_some());
-        if let Some(item) = observed.filter(|_| !signal.observes()) {
-            let (key, pruner) = ("activation", name);
-            return Err(PruningError::NoEffect { key, pruner }.at(item.id()));
-        }
         let coupled = options.coupled;
+        let normalizes = coupled && signal.importance().scale() == Scale::Layer;
+        refuse_idle(&selected, name, signal.observes(), normalizes)?;
         let units = build(
             &mut compressor,
             name,
@@ -79,13 +102,22 @@ impl<M: Module + 'static, I: 'static> Pruner<M, I> {
             coupled,
         )?;
         let activations = match signal.source() {
-            Source::Activations(_, statistic) => {
+            Source::Activations(_, statistic, place) => {
                 let sources = units.sources();
-                let observed = Activations::new(&compressor, name, statistic, &selected, sources)?;
-                Some(observed)
+                let outputs = (statistic, place);
+                Some(Activations::new(
+                    &compressor,
+                    name,
+                    outputs,
+                    &selected,
+                    sources,
+                )?)
             }
             _ => None,
         };
+        if let Source::Gradients(..) = signal.source() {
+            require_trained(compressor.model(), name, units.sources())?;
+        }
         let factors = match signal.source() {
             Source::Factors(training) => Some(Factors::new(&compressor, name, &units, training)?),
             _ => None,
@@ -239,9 +271,22 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for Pruner<M, I> {
         if let Source::Gradients(_, term) = self.signal.source()
             && self.signal.collects(self.schedule.as_ref(), run.step)
         {
-            let sources = self.units.sources();
-            self.collected
-                .add(gradient_terms(run.model, grads, sources, term));
+            let (terms, missing) = gradient_terms(run.model, grads, self.units.sources(), term);
+            // Later steps may leave out layers, as stochastic depth does.
+            if self.collected.sums().is_empty() && !missing.is_empty() {
+                let pruner = self.name;
+                return Err(PruningError::NoGradient {
+                    pruner,
+                    targets: missing,
+                }
+                .into());
+            }
+            self.collected.add(terms);
+        }
+        if let Some(factors) = &self.factors
+            && run.step == 0
+        {
+            factors.require_gradients(run.model, self.name)?;
         }
         Ok(())
     }

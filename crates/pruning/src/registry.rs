@@ -108,7 +108,7 @@ pub fn pruners<M: Module + 'static, I: 'static>() -> Vec<Entry<M, I>> {
         LampPruner(|_| PrunerConfig::new()), Weights, false, "Prunes the elements that matter least to their own tensor.", "Lee et al. 2021, arXiv 2010.07611";
         TaylorPruner(TaylorConfig::new), Gradients, true, "Prunes channels whose removal is expected to change the loss least.", "Molchanov et al. 2019, arXiv 1906.10771";
         FisherPruner(FisherConfig::new), Gradients, true, "Prunes channels whose removal is expected to raise the loss least, to second order.", "LeCun et al. 1990; Theis et al. 2018, arXiv 1801.05787";
-        ActivationPruner(ActivationConfig::new), Outputs, true, "Prunes channels whose output is smallest.", "Molchanov et al. 2017, arXiv 1611.06440";
+        ActivationPruner(ActivationConfig::new), Outputs, true, "Prunes channels whose activation is smallest.", "Molchanov et al. 2017, arXiv 1611.06440";
         ApozPruner(ApozConfig::new), Outputs, true, "Prunes channels whose activation is zero most often.", "Hu et al. 2016, arXiv 1607.03250";
         SlimPruner(SlimConfig::new), Factors, true, "Prunes channels whose factor a penalty has made smallest.", "Liu et al. 2017, arXiv 1708.06519";
         MovementPruner(|steps| MovementConfig::new(0, steps)), Movement, true, "Prunes channels whose weights move towards zero.", "Sanh et al. 2020, arXiv 2005.07683";

@@ -19,6 +19,8 @@
 //! apply_method           "mul" or "add"        how the mask enters the value
 //! activation             path of a layer       the wrapped layer whose output scores the target,
 //!                                              for pruners that observe outputs
+//! normalizer             "mean" or "none"      how the scores of layers that a concatenation joins
+//!                                              are made comparable, see Normalizer
 //! ```
 //!
 //! A target needs one goal: `sparse_ratio`, `sparse_threshold`, `pattern` or `align`.
@@ -99,6 +101,31 @@ pub struct PruningSettings {
     /// outputs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activation: Option<String>,
+    /// How the scores of layers that a concatenation joins are made comparable;
+    /// [`Normalizer::Mean`] if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub normalizer: Option<Normalizer>,
+}
+
+/// How the scores of layers are made comparable whose channels are ranked together because a
+/// concatenation joins them and one layer reads all, as the batch norms of a DenseNet do.
+///
+/// It concerns scores that grow with the number of weights of a channel, as norms do: of a 1x1 and a
+/// 3x3 convolution side by side, the first would lose nearly all channels and the second none. Scores
+/// on a [common scale](crate::metrics::Scale) are ranked as they are, and so is any score with
+/// `sparse_threshold`, which is a value of the score itself.
+///
+/// Torch-Pruning divides by the mean of a group too (`normalizer="mean"`), but its groups have one
+/// layer in front of a concatenation each, so that each loses the ratio exactly. Here the ratio is
+/// that of all channels together, and each layer loses about as much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Normalizer {
+    /// The scores of the channels of each layer are multiplied by a number, so that all layers have
+    /// the mean of the whole group.
+    Mean,
+    /// Scores are ranked as they are.
+    None,
 }
 
 /// A mask that follows another target's.
@@ -264,6 +291,9 @@ impl Settings for PruningSettings {
             align: (over.align.clone()).or(self.align.filter(|_| !new_ratio && !new_pattern)),
             apply_method: over.apply_method.or(self.apply_method),
             activation: (over.activation.clone()).or(self.activation.filter(|_| !new_align)),
+            normalizer: over
+                .normalizer
+                .or(self.normalizer.filter(|_| blocks && ranked)),
         }
     }
 

@@ -19,7 +19,7 @@ pub(crate) enum Source {
     /// Gradients, summed over so many training steps.
     Gradients(usize, GradientTerm),
     /// Outputs of wrapped layers, summed over so many training steps.
-    Activations(usize, Statistic),
+    Activations(usize, Statistic, Place),
     /// Factors that are trained beside the parameters.
     Factors(Training),
 }
@@ -42,6 +42,15 @@ pub(crate) enum Statistic {
     NotPositive,
 }
 
+/// Which output scores a layer to which the configuration gives none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// That of the activation behind it.
+    Activation,
+    /// Its own.
+    Layer,
+}
+
 impl Signal {
     /// A score of the parameters themselves.
     pub(crate) fn weights(importance: impl Importance + Send + 'static) -> Self {
@@ -62,8 +71,9 @@ impl Signal {
         importance: impl Importance + Send + 'static,
         steps: usize,
         statistic: Statistic,
+        place: Place,
     ) -> Self {
-        Self::new(importance, Source::Activations(steps, statistic))
+        Self::new(importance, Source::Activations(steps, statistic, place))
     }
 
     /// A score of factors that are trained beside the parameters.
@@ -93,7 +103,7 @@ impl Signal {
     pub(crate) const fn steps(&self) -> Option<usize> {
         match self.source {
             Source::Weights => None,
-            Source::Gradients(steps, _) | Source::Activations(steps, _) => Some(steps),
+            Source::Gradients(steps, _) | Source::Activations(steps, ..) => Some(steps),
             Source::Factors(training) => Some(training.steps),
         }
     }

@@ -175,6 +175,15 @@ impl Factors {
         self.learned.learnables()
     }
 
+    /// Refuses factors that the loss does not reach.
+    pub(crate) fn require_gradients<M: Module>(
+        &self,
+        model: &M,
+        pruner: &'static str,
+    ) -> Result<(), BoxError> {
+        self.learned.require_gradients(model, pruner)
+    }
+
     /// Makes constants of the factors once the last decision, after `last` steps, has been made.
     pub(crate) fn settle(&self, step: usize, last: usize) {
         let settled = step >= last && !self.training.continues;

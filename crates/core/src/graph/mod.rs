@@ -22,6 +22,8 @@
 //! | `capture.rs`  | [`capture`]: operations, parameters by path, ports                |
 //! | `ports.rs`    | recorder of the inputs and outputs of wrapped layers              |
 //! | `sequence.rs` | which wrapped layer directly follows another                      |
+//! | `flow.rs`     | what follows a layer, up to its activation                       |
+//! | `observed.rs` | tensors that can be observed at wrapped layers                   |
 //! | `labels.rs`   | union-find of labels, labelled axes                               |
 //! | `analysis.rs` | what is known of every tensor                                     |
 //! | `rules/`      | one rule for every operation                                      |
@@ -59,10 +61,12 @@ mod analysis;
 mod capture;
 mod dummy;
 mod error;
+mod flow;
 mod group;
 mod grouping;
 mod labels;
 mod macs;
+mod observed;
 mod plan;
 pub(crate) mod ports;
 mod rules;
@@ -74,8 +78,10 @@ mod tests;
 pub use capture::{Captured, capture};
 pub use dummy::{DummyInput, ForwardInputs, ForwardOutputs};
 pub use error::GraphError;
+pub use flow::{Flow, Follow, Stop};
 pub use group::{ChannelGraph, ChannelGroup, GroupMember, GroupedConv, ParamNode};
 pub use labels::ChannelId;
 pub use macs::OperationMacs;
+pub use observed::{Function, Observed};
 pub use plan::{DepthwiseSlice, GroupedRows, ParamSlice, PortSlice, SlicePlan};
 pub use sequence::Successor;

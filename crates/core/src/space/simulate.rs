@@ -69,8 +69,13 @@ impl TargetSpace {
         let value = self.simulate(value);
         let mut inner = self.lock();
         if inner.records {
-            // Only the latest state counts when a layer runs several times in one pass.
-            inner.hidden = Some(FlatTensor::new(value.clone()));
+            // Only the latest state counts when a layer runs several times in one pass, unless all
+            // are wanted.
+            let hidden = FlatTensor::new(value.clone());
+            if let Some(calls) = &mut inner.calls {
+                calls.push(hidden.clone());
+            }
+            inner.hidden = Some(hidden);
         }
         value
     }

@@ -10,14 +10,11 @@
 //!
 //! # Which activation
 //!
-//! It has to stand in a [`Wrapper`](burn_compress_core::Wrapper) to be seen. By default it is the
-//! first activation (`Relu`, `Relu6`, `HardSwish`, `HardSigmoid`, `Gelu`, `SiLU`) behind the layer
-//! in the order of the model's fields, up to the next layer with parameters that is no
-//! normalization. Where a model calls its activation as a function there is none among the fields;
-//! then it is the normalization there, or the layer itself. Values that are not positive count as
-//! zeros, so that the score before a ReLU is the one behind it. `"activation": "relu1"` in the
-//! settings of a target names another wrapped layer. How the outputs are observed is described at
-//! [`ActivationPruner`](crate::ActivationPruner).
+//! That behind the layer in the forward pass of the evaluator's dummy input, as
+//! [`ActivationPruner`](crate::ActivationPruner) finds and observes it. Values that are not positive
+//! count as zeros, so that the score before a ReLU is the one behind it. An activation whose values
+//! all have one sign, as a sigmoid's, has no zeros and is refused. `"activation": "relu1"` in the
+//! settings of a target names another wrapped layer.
 //!
 //! A masked channel is zero everywhere and scores 0, so it stays pruned in later rounds.
 //!
@@ -30,10 +27,10 @@
 
 use burn::config::Config;
 
-use super::{Importance, block_means, require_channels, require_steps};
+use super::{Importance, Scale, block_means, require_channels, require_steps};
 use crate::constructors::constructors;
 use crate::pruner::PrunerConfig;
-use crate::signal::{Signal, Statistic};
+use crate::signal::{Place, Signal, Statistic};
 use crate::{Axes, Blocks, PruningError};
 
 /// One minus the fraction of zeros of each channel's activation.
@@ -71,6 +68,10 @@ impl Importance for Apoz {
     fn check(&self, blocks: &Blocks, axes: Axes) -> Result<(), PruningError> {
         require_channels(blocks, axes)
     }
+
+    fn scale(&self) -> Scale {
+        Scale::Common
+    }
 }
 
 /// What an [`ApozPruner`] needs to know.
@@ -93,13 +94,19 @@ pub struct ApozConfig {
 /// use burn::optim::SgdConfig;
 /// use burn::tensor::{Device, Tensor};
 /// use burn_compress_core::config::ConfigList;
-/// use burn_compress_core::{Budget, Evaluator, Wrapper};
+/// use burn_compress_core::{Budget, DummyInput, Evaluator, Wrapper};
 /// use burn_compress_pruning::{ApozConfig, ApozPruner, PrunerConfig};
 ///
 /// #[derive(Module, Debug)]
 /// struct Net {
 ///     fc: Linear,
 ///     relu: Wrapper<Relu>,
+/// }
+///
+/// impl Net {
+///     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+///         self.relu.forward(self.fc.forward(x))
+///     }
 /// }
 ///
 /// // The second channel is positive for one of four inputs, the others for two and for three.
@@ -109,12 +116,11 @@ pub struct ApozConfig {
 /// fc.bias = Some(Param::from_tensor(Tensor::from_floats([0.0, -1.5, 1.5], &device)));
 /// let batch = Tensor::<2>::from_floats([[-2.0], [-1.0], [1.0], [2.0]], &device);
 /// let evaluator = Evaluator::new()
+///     .with_dummy_input(DummyInput::new(batch.clone(), |net: &Net, x| net.forward(x)))
 ///     .with_data(move |_epoch| vec![batch.clone()])
 ///     .with_optimizer(SgdConfig::new().init())
 ///     .with_learning_rate(1e-3)
-///     .with_loss(|model: &Net, batch: &Tensor<2>| {
-///         model.relu.forward(model.fc.forward(batch.clone())).mean()
-///     });
+///     .with_loss(|net: &Net, batch: &Tensor<2>| net.forward(batch.clone()).mean());
 /// let config = ConfigList::from_json(r#"[{"op_types": ["Linear"], "sparse_ratio": 0.4}]"#)?;
 /// let options = ApozConfig::new(1).with_pruner(PrunerConfig::new().with_coupled(false));
 /// let model = Net { fc, relu: Relu::new().into() };
@@ -127,7 +133,8 @@ pub struct ApozPruner;
 
 constructors!(ApozPruner, ApozConfig, |config| {
     let steps = config.training_steps;
-    let signal = Signal::activations(Apoz::new(steps)?, steps, Statistic::NotPositive);
+    let apoz = Apoz::new(steps)?;
+    let signal = Signal::activations(apoz, steps, Statistic::NotPositive, Place::Activation);
     Ok((signal, config.pruner))
 });
 

@@ -17,21 +17,38 @@
 //! that the weights of a block leave together: the terms `w_i w_j h_ij` between two weights, which
 //! may cancel, are dropped here and in Taylor alike.
 //!
-//! The gradient is that of the unmasked parameter. A pruned weight has gradient 0, so a pruned
-//! block scores 0 in later rounds and stays pruned.
+//! Coupled channels, groups made by hand and frozen layers are treated as by
+//! [`TaylorPruner`](crate::TaylorPruner): a rise of the loss adds up over all layers that lose a
+//! channel together. The gradient is that of the unmasked parameter. A pruned weight has gradient 0,
+//! so a pruned block scores 0 in later rounds and stays pruned.
+//!
+//! # Batches
+//!
+//! The paper squares the gradient of each example; here it is the gradient of the mean loss of a
+//! batch. The square of a mean is not the mean of squares: with the gradients `g_i` of `B` examples,
+//!
+//! ```text
+//! (1/B sum g_i)^2 = 1/B^2 (sum g_i^2 + sum over i != j of g_i g_j)
+//! ```
+//!
+//! The products of different examples can invert the ranking. Two weights of 1, two examples: where
+//! the gradients of the first are 3 and -3, the examples give it 1/2 * 9 = 4.5 and the batch 0;
+//! where those of the second are 1 and 1, both give 0.5. By examples the second weight goes, by the
+//! batch the first. Only where the products vanish on average, as at a minimum with independent
+//! examples, are all scores those of the examples divided by `B`. Batches of one example give the
+//! paper's scores exactly.
 //!
 //! # References
 //!
 //! LeCun, Denker, Solla: Optimal Brain Damage, 1990, equation 5 for the saliency. Theis,
 //! Korshunova, Tejani, Huszár: Faster gaze prediction with dense networks and Fisher pruning, 2018,
 //! <https://arxiv.org/abs/1801.05787>, for the gradients in place of second derivatives. Deviations:
-//! the gradient is that of the mean loss of a batch, not of one example, which scales all scores
-//! alike as long as the batches are equally large; the paper squares the sum of `w dL/dw` over a
-//! feature map, here each weight counts on its own, as in Optimal Brain Damage.
+//! the gradient is that of the mean loss of a batch, see above; the paper squares the sum of `w dL/dw`
+//! over a feature map, here each weight counts on its own, as in Optimal Brain Damage.
 
 use burn::config::Config;
 
-use super::{Importance, require_steps};
+use super::{Importance, Scale, require_steps};
 use crate::constructors::constructors;
 use crate::pruner::PrunerConfig;
 use crate::signal::{GradientTerm, Signal};
@@ -69,6 +86,10 @@ impl Importance for Fisher {
             let sum: f64 = block.iter().map(|&value| f64::from(value)).sum();
             (0.5 * sum / self.steps as f64) as f32
         })
+    }
+
+    fn scale(&self) -> Scale {
+        Scale::Loss
     }
 }
 

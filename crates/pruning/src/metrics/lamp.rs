@@ -20,7 +20,7 @@
 //! <https://arxiv.org/abs/2010.07611>, equation 4. The paper scores single weights; blocks enter
 //! here with their squared norm, of which a single weight is the case of one element.
 
-use super::Importance;
+use super::{Importance, Scale};
 use crate::constructors::constructors;
 use crate::pruner::PrunerConfig;
 use crate::signal::Signal;
@@ -55,6 +55,10 @@ impl Importance for Lamp {
 
     fn default_granularity(&self) -> Granularity {
         Granularity::Default
+    }
+
+    fn scale(&self) -> Scale {
+        Scale::Common
     }
 }
 

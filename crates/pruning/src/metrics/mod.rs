@@ -13,7 +13,7 @@
 //! | [`Lamp`] | square, divided by those of the tensor that are not smaller | weights |
 //! | [`Taylor`] | mean over steps of (weight times gradient) squared, summed | collected sums |
 //! | [`Fisher`] | half the squared weight times the mean squared gradient, summed | collected sums |
-//! | [`MeanActivation`] | mean magnitude of the channel's output | observed outputs |
+//! | [`MeanActivation`] | mean magnitude of the channel's activation | observed outputs |
 //! | [`Apoz`] | one minus the fraction of zeros behind the channel | observed outputs |
 
 mod activation;
@@ -38,6 +38,17 @@ pub use taylor::{Taylor, TaylorConfig, TaylorPruner};
 
 use crate::{Axes, Blocks, Granularity, PruningError};
 
+/// What the scores of different layers have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scale {
+    /// Every layer has a scale of its own, as norms do, which grow with the weights of a channel.
+    Layer,
+    /// One scale for all layers, as fractions have.
+    Common,
+    /// Changes of the loss, which add up over everything that is removed together.
+    Loss,
+}
+
 /// Scores the blocks of a target.
 pub trait Importance {
     /// The score of each block, in row-major order of the grid. A block with a small score is
@@ -54,6 +65,16 @@ pub trait Importance {
     /// The granularity of a parameter for which the configuration gives none.
     fn default_granularity(&self) -> Granularity {
         Granularity::OutChannel
+    }
+
+    /// How the scores of different parameters are combined where the graph couples their channels.
+    ///
+    /// A channel of several parameters scores the sum of its members on the scale of the
+    /// [loss](Scale::Loss) and their mean on any other. Where a concatenation joins layers whose
+    /// channels are ranked together, scores on the scale of a [layer](Scale::Layer) are first brought
+    /// to one mean; see [`Normalizer`](crate::Normalizer).
+    fn scale(&self) -> Scale {
+        Scale::Layer
     }
 
     /// Whether the score has a meaning for such blocks of a target with channels at `axes`.

@@ -9,18 +9,25 @@
 //! score(block) = sum over w in block of collected(w) / steps
 //! ```
 //!
-//! The gradient is that of the unmasked parameter. A pruned weight has gradient 0, so a pruned
+//! Where the graph couples channels, a channel leaves with all its layers at once, so that their
+//! changes of the loss add up: the channel scores the sum of its members, the channel of a residual
+//! stage of `k` layers that of `k`. It is the same sum that a global ranking and a threshold see.
+//! Members of a group made by hand (`dependency_group_id`) are averaged, as in NNI 3.0.
+//!
+//! A frozen layer has no gradient and is refused, and so is one that no gradient reaches in the first
+//! step of a score. The gradient is that of the unmasked parameter. A pruned weight has gradient 0, so a pruned
 //! block scores 0 in later rounds and stays pruned.
 //!
 //! # References
 //!
 //! Molchanov, Mallya, Tyree, Frosio, Kautz: Importance Estimation for Neural Network Pruning, 2019,
 //! <https://arxiv.org/abs/1906.10771>, equation 8. The paper adds up over the weights of a filter
-//! too, but squares the sum in its group variant; here each weight is squared on its own.
+//! too, but squares the sum in its group variant; here each weight is squared on its own: that
+//! the changes of two weights of a block, or of two layers of a channel, may cancel is not seen.
 
 use burn::config::Config;
 
-use super::{Importance, require_steps};
+use super::{Importance, Scale, require_steps};
 use crate::constructors::constructors;
 use crate::pruner::PrunerConfig;
 use crate::signal::{GradientTerm, Signal};
@@ -54,6 +61,10 @@ impl Taylor {
 impl Importance for Taylor {
     fn score(&self, data: &[f32], blocks: &Blocks) -> Vec<f32> {
         taylor(data, self.steps, blocks)
+    }
+
+    fn scale(&self) -> Scale {
+        Scale::Loss
     }
 }
 

@@ -32,6 +32,7 @@ impl PruningSettings {
             ("internal_metric_block", any_group, group),
             ("round_to", goal, active),
             ("activation", goal, active),
+            ("normalizer", "sparse_ratio", self.sparse_ratio.is_some()),
         ];
         for (key, requires, met) in requirements {
             if self.has(key) && !met {
@@ -59,6 +60,7 @@ impl PruningSettings {
             ("sparse_ratio", "align"),
             ("global_group_id", "sparse_threshold"),
             ("dependency_group_id", "align"),
+            ("dependency_group_id", "normalizer"),
         ]
         .into_iter()
         .chain(of_pattern.map(|other| ("pattern", other)));
@@ -86,6 +88,7 @@ impl PruningSettings {
             "granularity" => granularity.is_some_and(|g| *g != Granularity::Default),
             "align" => self.align.is_some(),
             "activation" => self.activation.is_some(),
+            "normalizer" => self.normalizer.is_some(),
             _ => false,
         }
     }

@@ -8,8 +8,8 @@ use burn_compress_core::layer::channel_dims;
 use indexmap::IndexMap;
 
 use crate::mask::{MaskTarget, TargetMask, lcm};
-use crate::metrics::Importance;
-use crate::{Blocks, PruningError, PruningSettings};
+use crate::metrics::{Importance, Scale};
+use crate::{Blocks, Normalizer, PruningError, PruningSettings};
 
 use super::member::{Member, claim_members};
 
@@ -27,6 +27,9 @@ pub(super) struct Coupled {
     /// Channels that are all that some parameter has of the group, as a branch of a concatenation;
     /// fewest first. Not all of them can go.
     branches: Vec<Vec<usize>>,
+    /// The channels by the scored members that carry them, where not all carry all: the layers that
+    /// a concatenation joins.
+    producers: Vec<Vec<usize>>,
 }
 
 /// Makes a unit of a group of the graph and claims its members.
@@ -79,6 +82,7 @@ pub(super) fn couple<M: Module + 'static, I: 'static>(
         settings,
         channels: group.channels.len(),
         elements,
+        producers: producers(&scored, group.channels.len()),
         scored,
         written,
         protected,
@@ -130,6 +134,19 @@ fn branches(group: &ChannelGroup) -> Vec<Vec<usize>> {
     branches
 }
 
+/// The channels by the members that carry them; none where all members carry all channels.
+fn producers(scored: &[Member], channels: usize) -> Vec<Vec<usize>> {
+    let mut producers: IndexMap<Vec<bool>, Vec<usize>> = IndexMap::new();
+    for channel in 0..channels {
+        let carry = scored.iter().map(|m| !m.positions[channel].is_empty());
+        producers.entry(carry.collect()).or_default().push(channel);
+    }
+    match producers.len() {
+        0 | 1 => Vec::new(),
+        _ => producers.into_values().collect(),
+    }
+}
+
 /// The settings of a group, which all its selected members must share.
 fn agreed(items: &[Selected<PruningSettings>]) -> Result<PruningSettings, PruningError> {
     let goals = |item: &Selected<PruningSettings>| PruningSettings {
@@ -154,6 +171,27 @@ fn written(settings: &PruningSettings) -> String {
     serde_json::to_string(settings).unwrap_or_else(|_| format!("{settings:?}"))
 }
 
+/// Gives the channels of each producer the mean of all channels. Scores that have no mean above zero
+/// are left as they are.
+fn normalize(scores: &mut [f64], producers: &[Vec<usize>]) {
+    if scores
+        .iter()
+        .any(|score| !score.is_finite() || *score < 0.0)
+    {
+        return;
+    }
+    let mean = scores.iter().sum::<f64>() / scores.len().max(1) as f64;
+    for channels in producers {
+        let sum: f64 = channels.iter().map(|&channel| scores[channel]).sum();
+        if sum > 0.0 {
+            let factor = mean * channels.len() as f64 / sum;
+            channels
+                .iter()
+                .for_each(|&channel| scores[channel] *= factor);
+        }
+    }
+}
+
 impl Coupled {
     pub(super) fn target(
         &self,
@@ -176,11 +214,20 @@ impl Coupled {
                 }
             }
         }
-        let mut scores: Vec<f32> = sums
-            .into_iter()
-            .map(|(sum, count)| (sum / f64::from(count.max(1))) as f32)
-            .collect();
-        let mut settings = self.settings.scaled(factor);
+        let scale = importance.scale();
+        let combine = |(sum, count): (f64, u32)| match scale {
+            Scale::Loss => sum,
+            Scale::Layer | Scale::Common => sum / f64::from(count.max(1)),
+        };
+        let mut combined: Vec<f64> = sums.into_iter().map(combine).collect();
+        if scale == Scale::Layer && self.is_normalized() {
+            normalize(&mut combined, &self.producers);
+        }
+        let mut scores: Vec<f32> = combined.into_iter().map(|score| score as f32).collect();
+        let mut settings = PruningSettings {
+            normalizer: None,
+            ..self.settings.scaled(factor)
+        };
         let mut stays: Vec<bool> = self.protected.iter().map(Option::is_some).collect();
         let current = self.current();
         if keep_at_least_one && self.keep_branches(&scores, current.as_deref(), &mut stays) {
@@ -197,6 +244,12 @@ impl Coupled {
             Some(keep) => target.with_current(&keep),
             None => target,
         })
+    }
+
+    /// Whether scores are brought to one mean, which means nothing to a threshold.
+    fn is_normalized(&self) -> bool {
+        let settings = &self.settings;
+        settings.sparse_threshold.is_none() && settings.normalizer != Some(Normalizer::None)
     }
 
     /// Lets the best channel of every branch stay, among equals one that is kept at present; whether
@@ -284,6 +337,7 @@ mod tests {
             written: Vec::new(),
             protected: vec![None; 4],
             branches: vec![vec![0, 1], vec![2, 3]],
+            producers: Vec::new(),
         };
         let stays = |scores: &[f32], current: Option<&[bool]>| {
             let mut stays = vec![false; 4];

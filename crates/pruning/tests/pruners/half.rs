@@ -5,7 +5,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::optim::SgdConfig;
 use burn::tensor::{Device, FloatDType, Tensor};
 use burn_compress_core::config::ConfigList;
-use burn_compress_core::{Budget, Compressor, Evaluator, Wrapper};
+use burn_compress_core::{Budget, Compressor, DummyInput, Evaluator, Wrapper};
 use burn_compress_pruning::registry::Entry;
 use burn_compress_pruning::{AgpConfig, AgpPruner, pruners};
 
@@ -35,7 +35,11 @@ fn chain(half: bool) -> Compressor<Net, ()> {
     let fc = LinearConfig::new(4, 6).init(&device);
     let net = Net { fc: fc.into() }.map(&mut Fill(Random::new(3)));
     let net = if half { net.map(&mut Half) } else { net };
+    let dummy = DummyInput::new(Tensor::ones([2, 4], &device), |net: &Net, x: Tensor<2>| {
+        net.fc.forward(x.cast(net.fc.weight.val().dtype()))
+    });
     let evaluator = Evaluator::new()
+        .with_dummy_input(dummy)
         .with_data(|_| [()])
         .with_optimizer(SgdConfig::new().init())
         .with_learning_rate(1e-3)

@@ -2,8 +2,12 @@
 //! observed outputs, half precision, random models and settings.
 
 mod aligned;
+mod batches;
+mod behind;
+mod frozen;
 mod global;
 mod half;
+mod joined;
 mod nets;
 mod outputs;
 mod properties;

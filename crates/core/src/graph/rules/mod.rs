@@ -322,7 +322,7 @@ pub(super) fn name(op: &OperationIr) -> String {
 }
 
 /// A scalar operand as a number.
-fn number(scalar: ScalarIr) -> f64 {
+pub(super) fn number(scalar: ScalarIr) -> f64 {
     match scalar {
         ScalarIr::Float(x) => x,
         ScalarIr::Int(x) => x as f64,

@@ -4,6 +4,7 @@
 mod branches;
 mod chains;
 mod errors;
+mod flow;
 mod grouped;
 mod operations;
 mod protection;

@@ -1,0 +1,528 @@
+//! What follows a layer in a captured forward pass, up to its activation.
+//!
+//! From the output of a layer the values are followed through everything that keeps its channels
+//! apart: normalizations, pooling, arithmetic between elements, concatenations, changes of shape.
+//! The way ends at an activation, and where another layer mixes the channels. Several ways may lead
+//! on, and several activations may be found: which of them counts is for the caller to decide.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use burn_capture::TensorId;
+use burn_ir::{
+    ActivationOperationIr as Activation, BaseOperationIr as Base, ModuleOperationIr as Module,
+    NumericOperationIr as Numeric, OperationIr, TensorIr,
+};
+
+use super::Captured;
+use super::observed::{Bend, Function, Observed, bend};
+use super::rules::name;
+use crate::layer::LayerInfo;
+use crate::target::{Target, TargetId};
+
+/// A tensor, and where in it a concatenation has put the first channel.
+type Place = (TensorId, Option<usize>);
+
+/// The functions and ports that make up one observed value at most.
+const LARGEST: usize = 64;
+
+/// A tensor on the way from a layer.
+#[derive(Debug, Clone)]
+pub struct Stop {
+    /// How messages name it: the path of the wrapped layer that returns it, or the operation.
+    pub name: String,
+    /// The wrapped layer that returns it, if one does.
+    pub layer: Option<String>,
+    /// Its shape with the dummy input.
+    pub shape: Vec<usize>,
+    /// The operation that makes it.
+    pub operation: Option<String>,
+    /// Where a concatenation has put the first channel of the layer that the way came from; `None`
+    /// without a concatenation on the way.
+    pub first: Option<usize>,
+    /// How to observe it; `None` where no wrapped layer reads or returns what it is made of.
+    pub observed: Option<Observed>,
+}
+
+/// What follows a layer.
+#[derive(Debug, Clone)]
+pub struct Follow {
+    /// The outputs of the layer itself, one a call.
+    pub own: Vec<Stop>,
+    /// The output of the normalizations that directly follow, of the layer itself without any; of a
+    /// layer that is called several times, one a call.
+    pub normalized: Vec<Stop>,
+    /// The activations that are reached before the channels are mixed.
+    pub activations: Vec<Stop>,
+    /// Everything on the way that wrapped layers return, the layer itself included.
+    pub returned: Vec<Stop>,
+}
+
+/// The way of values through a captured forward pass.
+#[derive(Debug)]
+pub struct Flow<'a> {
+    captured: &'a Captured,
+    layers: &'a [LayerInfo],
+    tensors: BTreeMap<TensorId, Vec<usize>>,
+    readers: BTreeMap<TensorId, Vec<usize>>,
+    makers: BTreeMap<TensorId, usize>,
+    calls: BTreeMap<TensorId, Vec<(&'a str, TensorId)>>,
+    ports: BTreeMap<TensorId, (&'a TargetId, usize)>,
+    times: BTreeMap<&'a TargetId, usize>,
+}
+
+impl<'a> Flow<'a> {
+    /// The flow through `captured`, the forward pass of a model with these layers.
+    pub fn new(captured: &'a Captured, layers: &'a [LayerInfo]) -> Self {
+        let mut flow = Self {
+            captured,
+            layers,
+            tensors: BTreeMap::new(),
+            readers: BTreeMap::new(),
+            makers: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            times: BTreeMap::new(),
+        };
+        for (index, op) in captured.graph.operations.iter().enumerate() {
+            if matches!(op, OperationIr::Init(_) | OperationIr::Drop(_)) {
+                continue;
+            }
+            for tensor in op.inputs() {
+                let readers = flow.readers.entry(tensor.id).or_default();
+                if readers.last() != Some(&index) {
+                    readers.push(index);
+                }
+            }
+            for tensor in op.outputs() {
+                flow.makers.insert(tensor.id, index);
+            }
+            for tensor in op.nodes() {
+                flow.tensors.insert(tensor.id, tensor.shape.to_vec());
+            }
+        }
+        let mut inputs: BTreeMap<&str, Vec<TensorId>> = BTreeMap::new();
+        let mut outputs: BTreeMap<&str, Vec<TensorId>> = BTreeMap::new();
+        for (target, tensor) in &captured.ports {
+            let times = flow.times.entry(target).or_default();
+            let call = *times;
+            *times += 1;
+            let output = matches!(target.target, Target::Output(_));
+            let known = flow.ports.get(tensor);
+            let better =
+                known.is_none_or(|(known, _)| output && matches!(known.target, Target::Input(_)));
+            if better {
+                flow.ports.insert(*tensor, (target, call));
+            }
+            let calls = match target.target {
+                Target::Input(0) => &mut inputs,
+                Target::Output(0) => &mut outputs,
+                _ => continue,
+            };
+            calls.entry(&target.layer).or_default().push(*tensor);
+        }
+        for (layer, inputs) in inputs {
+            let outputs = outputs.get(layer).map(Vec::as_slice).unwrap_or_default();
+            if inputs.len() == outputs.len() {
+                for (input, output) in inputs.into_iter().zip(outputs) {
+                    let calls = flow.calls.entry(input).or_default();
+                    calls.push((layer, *output));
+                }
+            }
+        }
+        flow
+    }
+
+    /// What follows the layer that computes with the parameter `param`; nothing is found of one
+    /// that is never called.
+    pub fn follow(&self, layer: &LayerInfo, param: &str, channel_dim: Option<usize>) -> Follow {
+        let starts = match layer.wrapped {
+            true => self.outputs(&layer.path),
+            false => self.results(&TargetId::new(&*layer.path, Target::param(param))),
+        };
+        let mut walk = Walk {
+            flow: self,
+            channel_dim,
+            seen: BTreeSet::new(),
+            activations: Vec::new(),
+            passed: Vec::new(),
+        };
+        for &start in &starts {
+            walk.follow(start);
+        }
+        let stops = |tensors: &[Place]| -> Vec<Stop> {
+            let stops = tensors.iter();
+            stops
+                .map(|&(tensor, first)| self.stop(tensor, first))
+                .collect()
+        };
+        let own: Vec<_> = starts.iter().map(|&start| (start, None)).collect();
+        let normalized: Vec<_> = starts.iter().map(|&s| (self.normalized(s), None)).collect();
+        let all = walk.passed.iter().chain(&walk.activations);
+        Follow {
+            own: stops(&own),
+            normalized: stops(&normalized),
+            activations: stops(&walk.activations),
+            returned: all
+                .flat_map(|&(tensor, first)| self.returns(tensor, first))
+                .collect(),
+        }
+    }
+
+    /// The outputs of a wrapped layer, one a call.
+    pub fn calls_of(&self, layer: &str) -> Vec<Stop> {
+        let outputs = self.outputs(layer).into_iter();
+        outputs
+            .flat_map(|tensor| self.returns(tensor, None))
+            .filter(|stop| stop.layer.as_deref() == Some(layer))
+            .collect()
+    }
+
+    fn outputs(&self, layer: &str) -> Vec<TensorId> {
+        let ports = self.captured.ports.iter();
+        ports
+            .filter(|(id, _)| id.layer == layer && id.target == Target::Output(0))
+            .map(|(_, tensor)| *tensor)
+            .collect()
+    }
+
+    /// What is computed with a parameter, one a call.
+    fn results(&self, param: &TargetId) -> Vec<TensorId> {
+        let path = param.to_string();
+        let found = self.captured.params.iter().find(|known| known.path == path);
+        let mut waiting: Vec<TensorId> = found.map(|param| param.tensor).into_iter().collect();
+        let mut results = Vec::new();
+        while let Some(tensor) = waiting.pop() {
+            for &reader in self.readers(tensor) {
+                let op = &self.captured.graph.operations[reader];
+                // The parameter itself in another shape.
+                let turned = matches!(
+                    op,
+                    OperationIr::BaseFloat(Base::Reshape(_) | Base::SwapDims(_) | Base::Permute(_))
+                );
+                let outputs = op.outputs().map(|out| out.id);
+                match turned {
+                    true => waiting.extend(outputs),
+                    false => results.extend(outputs),
+                }
+            }
+        }
+        results.sort_unstable();
+        results
+    }
+
+    fn readers(&self, tensor: TensorId) -> &[usize] {
+        self.readers
+            .get(&tensor)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
+    }
+
+    fn kind(&self, layer: &str) -> &str {
+        let found = self.layers.iter().find(|known| known.path == layer);
+        found.map_or("", |layer| layer.kind.as_str())
+    }
+
+    /// The operations between two tensors.
+    fn between(&self, from: TensorId, to: TensorId) -> BTreeSet<usize> {
+        let mut inside = BTreeSet::new();
+        let mut waiting = vec![to];
+        while let Some(tensor) = waiting.pop() {
+            if tensor == from {
+                continue;
+            }
+            if let Some(&maker) = self.makers.get(&tensor)
+                && inside.insert(maker)
+            {
+                let op = &self.captured.graph.operations[maker];
+                waiting.extend(op.inputs().map(|input| input.id));
+            }
+        }
+        inside
+    }
+
+    /// The last tensor of the normalizations that directly follow `tensor`.
+    fn normalized(&self, mut tensor: TensorId) -> TensorId {
+        while let Some(next) = self.norm_of(tensor) {
+            tensor = next;
+        }
+        tensor
+    }
+
+    /// The output of the normalization that alone reads `tensor`.
+    fn norm_of(&self, tensor: TensorId) -> Option<TensorId> {
+        let readers = self.readers(tensor);
+        let wrapped = self.calls.get(&tensor).into_iter().flatten();
+        for &(layer, output) in wrapped {
+            if self.kind(layer).ends_with("Norm") && output != tensor {
+                let inside = self.between(tensor, output);
+                return readers
+                    .iter()
+                    .all(|op| inside.contains(op))
+                    .then_some(output);
+            }
+        }
+        match readers {
+            [only] => match &self.captured.graph.operations[*only] {
+                OperationIr::Module(Module::BatchNorm(op)) if op.x.id == tensor => Some(op.out.id),
+                OperationIr::Module(Module::LayerNorm(op)) if op.input.id == tensor => {
+                    Some(op.out.id)
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// What is computed element by element from `tensor` alone, with the operations that do it.
+    fn functions(
+        &self,
+        tensor: TensorId,
+        readers: &[usize],
+    ) -> (BTreeMap<TensorId, Bend>, BTreeSet<usize>) {
+        let mut made = BTreeMap::from([(tensor, Bend::None)]);
+        let mut used = BTreeSet::new();
+        let mut waiting = vec![tensor];
+        while let Some(at) = waiting.pop() {
+            let readers = if at == tensor {
+                readers
+            } else {
+                self.readers(at)
+            };
+            // The output of a wrapped activation is that of the activation, whatever comes behind.
+            let whole = made[&at] == Bend::Activation && self.is_returned(at);
+            for &reader in readers {
+                let op = &self.captured.graph.operations[reader];
+                if whole && op.inputs().all(|input| input.id == at) {
+                    continue;
+                }
+                let Some(own) = bend(op) else { continue };
+                let inputs: Option<Vec<Bend>> = op
+                    .inputs()
+                    .map(|input| made.get(&input.id).copied())
+                    .collect();
+                let Some(inputs) = inputs else { continue };
+                if used.insert(reader) {
+                    let bend = inputs.into_iter().fold(own, Bend::max);
+                    for out in op.outputs() {
+                        made.insert(out.id, bend);
+                        waiting.push(out.id);
+                    }
+                }
+            }
+        }
+        (made, used)
+    }
+
+    fn is_returned(&self, tensor: TensorId) -> bool {
+        let port = self.ports.get(&tensor);
+        port.is_some_and(|(id, _)| matches!(id.target, Target::Output(_)))
+    }
+
+    fn operation(&self, tensor: TensorId) -> Option<String> {
+        let maker = *self.makers.get(&tensor)?;
+        Some(name(&self.captured.graph.operations[maker]))
+    }
+
+    fn stop(&self, tensor: TensorId, first: Option<usize>) -> Stop {
+        let returned = self.ports.get(&tensor);
+        let layer = returned.filter(|(id, _)| id.target == Target::Output(0));
+        let layer = layer.map(|(id, _)| id.layer.clone());
+        let operation = self.operation(tensor);
+        let name = match (&layer, &operation, returned) {
+            (Some(layer), ..) => format!("`{layer}`"),
+            (None, Some(operation), Some((id, _))) => {
+                format!("the `{operation}` in front of `{}`", id.layer)
+            }
+            (None, Some(operation), None) => format!("a `{operation}`"),
+            (None, None, _) => "an input".to_string(),
+        };
+        Stop {
+            name,
+            layer,
+            operation,
+            shape: self.tensors.get(&tensor).cloned().unwrap_or_default(),
+            first,
+            observed: self.observed(tensor, &mut LARGEST.clone()),
+        }
+    }
+
+    /// One stop for each wrapped layer that returns a tensor: some return what they were given.
+    fn returns(&self, tensor: TensorId, first: Option<usize>) -> Vec<Stop> {
+        let mut times: BTreeMap<&TargetId, usize> = BTreeMap::new();
+        let mut stops = Vec::new();
+        for (target, id) in &self.captured.ports {
+            let call = times.entry(target).or_default();
+            if *id == tensor && target.target == Target::Output(0) {
+                let observed = Observed::Port {
+                    target: target.clone(),
+                    call: *call,
+                    calls: self.times[target],
+                };
+                stops.push(Stop {
+                    name: format!("`{}`", target.layer),
+                    layer: Some(target.layer.clone()),
+                    operation: self.operation(tensor),
+                    observed: Some(observed),
+                    shape: self.tensors.get(&tensor).cloned().unwrap_or_default(),
+                    first,
+                });
+            }
+            *call += 1;
+        }
+        stops
+    }
+
+    /// A tensor as something that passes a wrapped layer, or as functions of such.
+    fn observed(&self, tensor: TensorId, left: &mut usize) -> Option<Observed> {
+        *left = left.checked_sub(1)?;
+        if let Some((target, call)) = self.ports.get(&tensor) {
+            return Some(Observed::Port {
+                target: (*target).clone(),
+                call: *call,
+                calls: self.times[target],
+            });
+        }
+        let op = &self.captured.graph.operations[*self.makers.get(&tensor)?];
+        let function = Function::of(op)?;
+        let shape = self.tensors.get(&tensor)?;
+        let same = |input: &&TensorIr| input.shape.to_vec() == *shape;
+        let inputs: Vec<&TensorIr> = op.inputs().collect();
+        if !inputs.iter().all(same) {
+            return None;
+        }
+        let inputs = inputs.into_iter();
+        let inputs: Option<Vec<Observed>> =
+            inputs.map(|input| self.observed(input.id, left)).collect();
+        Some(Observed::Function(function, inputs?))
+    }
+}
+
+/// A search for the activations behind one layer.
+struct Walk<'a> {
+    flow: &'a Flow<'a>,
+    /// The dimension of the channels, for concatenations; the last one if none is given.
+    channel_dim: Option<usize>,
+    seen: BTreeSet<TensorId>,
+    activations: Vec<Place>,
+    passed: Vec<Place>,
+}
+
+impl Walk<'_> {
+    fn follow(&mut self, start: TensorId) {
+        let mut waiting = vec![(start, None)];
+        while let Some((tensor, first)) = waiting.pop() {
+            if !self.seen.insert(tensor) {
+                continue;
+            }
+            self.passed.push((tensor, first));
+            let mut next = self.next(tensor, first);
+            // The first way is taken first.
+            next.reverse();
+            waiting.extend(next);
+        }
+    }
+
+    /// Notes the activations that read `tensor`, and returns where its channels go on.
+    fn next(&mut self, tensor: TensorId, first: Option<usize>) -> Vec<Place> {
+        let flow = self.flow;
+        let mut next = Vec::new();
+        let mut readers = flow.readers(tensor).to_vec();
+        for &(layer, output) in flow.calls.get(&tensor).into_iter().flatten() {
+            let kind = flow.kind(layer);
+            let apart =
+                kind.ends_with("Norm") || kind.contains("Pool") || kind.contains("Interpol");
+            if apart && output != tensor {
+                let inside = flow.between(tensor, output);
+                readers.retain(|op| !inside.contains(op));
+                next.push((output, first));
+            }
+        }
+        let (made, used) = flow.functions(tensor, &readers);
+        for (&out, &bend) in &made {
+            let leaves = |op: &usize| !used.contains(op);
+            let read = flow.readers(out).iter().any(leaves);
+            if out == tensor || !(read || flow.captured.outputs.contains(&out)) {
+                continue;
+            }
+            match bend {
+                Bend::None => next.push((out, first)),
+                Bend::Activation => self.found(out, first),
+                Bend::Other => {}
+            }
+        }
+        for reader in readers.into_iter().filter(|reader| !used.contains(reader)) {
+            match self.passes(&flow.captured.graph.operations[reader], tensor, first) {
+                Some(Passage::Apart(out, first)) => next.push((out, first)),
+                Some(Passage::Activation(out)) => self.found(out, first),
+                None => {}
+            }
+        }
+        next
+    }
+
+    fn found(&mut self, tensor: TensorId, first: Option<usize>) {
+        if self.activations.iter().all(|(known, _)| *known != tensor) {
+            self.activations.push((tensor, first));
+        }
+    }
+
+    /// What an operation that reads `tensor` beside others makes of its channels; `None` where it
+    /// mixes them.
+    fn passes(&self, op: &OperationIr, tensor: TensorId, first: Option<usize>) -> Option<Passage> {
+        let apart = |input: &TensorIr, out: &TensorIr| {
+            (input.id == tensor).then_some(Passage::Apart(out.id, first))
+        };
+        match op {
+            OperationIr::Module(module) => match module {
+                Module::BatchNorm(op) => apart(&op.x, &op.out),
+                Module::LayerNorm(op) => apart(&op.input, &op.out),
+                Module::AvgPool1d(op) => apart(&op.x, &op.out),
+                Module::AvgPool2d(op) => apart(&op.x, &op.out),
+                Module::AdaptiveAvgPool1d(op) => apart(&op.x, &op.out),
+                Module::AdaptiveAvgPool2d(op) => apart(&op.x, &op.out),
+                Module::AdaptiveAvgPool3d(op) => apart(&op.x, &op.out),
+                Module::MaxPool1d(op) => apart(&op.x, &op.out),
+                Module::MaxPool2d(op) => apart(&op.x, &op.out),
+                Module::MaxPool1dWithIndices(op) => apart(&op.x, &op.out),
+                Module::MaxPool2dWithIndices(op) => apart(&op.x, &op.out),
+                Module::Interpolate(op) => apart(&op.x, &op.out),
+                _ => None,
+            },
+            OperationIr::NumericFloat(_, numeric) => match numeric {
+                Numeric::Add(op) | Numeric::Sub(op) | Numeric::Mul(op) | Numeric::Div(op) => {
+                    Some(Passage::Apart(op.out.id, first))
+                }
+                Numeric::Pad(op) => apart(&op.input, &op.out),
+                _ => None,
+            },
+            OperationIr::BaseFloat(base) => match base {
+                Base::Reshape(op) => apart(&op.input, &op.out),
+                Base::Cat(op) => {
+                    let at = op.tensors.iter().position(|part| part.id == tensor)?;
+                    let rank = op.out.shape.to_vec().len();
+                    let channels = self.channel_dim.unwrap_or(rank.saturating_sub(1));
+                    let before = op.tensors[..at]
+                        .iter()
+                        .map(|part| part.shape.to_vec()[op.dim]);
+                    let first = match op.dim == channels {
+                        true => Some(first.unwrap_or(0) + before.sum::<usize>()),
+                        false => first,
+                    };
+                    Some(Passage::Apart(op.out.id, first))
+                }
+                _ => None,
+            },
+            OperationIr::Activation(Activation::PRelu(op)) if op.lhs.id == tensor => {
+                Some(Passage::Activation(op.out.id))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What an operation makes of channels that it keeps apart.
+enum Passage {
+    /// The channels, with the position of the first of them.
+    Apart(TensorId, Option<usize>),
+    Activation(TensorId),
+}

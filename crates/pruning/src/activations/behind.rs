@@ -1,0 +1,173 @@
+//! Which output scores a layer.
+//!
+//! A layer that a rule names by `activation`: its output. Where it is called several times, it is the
+//! calls that are behind the scored layer.
+//!
+//! Otherwise it is the activation behind the layer in the captured forward pass. Normalizations,
+//! pooling, additions of other values and concatenations on the way keep the channels apart. Where
+//! another layer mixes them before there is an activation, it is the output of the normalizations
+//! that directly follow, or of the layer itself. An activation that is called as a function is
+//! observed where a wrapped layer reads it, or computed from what wrapped layers return.
+
+use burn_compress_core::config::Selected;
+use burn_compress_core::graph::{Captured, Flow, Follow, Function, Observed, Stop};
+use burn_compress_core::layer::LayerInfo;
+use burn_compress_core::{Target, TargetId};
+
+use super::Output;
+use crate::PruningSettings;
+use crate::signal::{Place, Statistic};
+
+/// Looks for the outputs that score layers.
+pub(super) struct Search<'a> {
+    flow: Option<Flow<'a>>,
+    layers: &'a [LayerInfo],
+    statistic: Statistic,
+    place: Place,
+}
+
+impl<'a> Search<'a> {
+    pub(super) fn new(
+        captured: Option<&'a Captured>,
+        layers: &'a [LayerInfo],
+        statistic: Statistic,
+        place: Place,
+    ) -> Self {
+        Self {
+            flow: captured.map(|captured| Flow::new(captured, layers)),
+            layers,
+            statistic,
+            place,
+        }
+    }
+
+    /// The outputs that score a target, or what stands in the way, as the rest of a sentence about
+    /// the target.
+    pub(super) fn outputs(
+        &self,
+        item: &Selected<PruningSettings>,
+        param: &str,
+        channels_first: bool,
+    ) -> Result<Vec<Stop>, String> {
+        let own = &item.layer.path;
+        let Some(flow) = &self.flow else {
+            let layer = item.settings.activation.as_ref().unwrap_or(own);
+            return Ok(vec![uncaptured(layer)]);
+        };
+        let follow = flow.follow(&item.layer, param, channels_first.then_some(1));
+        if follow.own.is_empty() {
+            return Err("is not called in the forward pass of the dummy input".to_string());
+        }
+        if let Some(layer) = &item.settings.activation {
+            return self.named(flow, &follow, layer);
+        }
+        let stops = match self.place {
+            Place::Layer if item.layer.wrapped => follow.own,
+            // It is observed all the same where the next layer is wrapped.
+            Place::Layer if follow.own.iter().any(|stop| stop.observed.is_none()) => {
+                return Ok(vec![uncaptured(own)]);
+            }
+            Place::Layer => follow.own,
+            Place::Activation => match follow.activations.len() {
+                0 => follow.normalized,
+                1 => follow.activations,
+                _ => {
+                    let names: Vec<&str> = follow
+                        .activations
+                        .iter()
+                        .map(|stop| stop.name.as_str())
+                        .collect();
+                    return Err(format!("is followed by {}", names.join(", ")));
+                }
+            },
+        };
+        match stops.iter().find(|stop| stop.observed.is_none()) {
+            Some(stop) => Err(format!(
+                "is followed by {}, which neither a wrapped layer reads nor returns (make the field \
+                 of a layer there a `Wrapper`)",
+                stop.name
+            )),
+            None => self.checked(stops),
+        }
+    }
+
+    /// The calls of a named layer that count.
+    fn named(&self, flow: &Flow<'_>, follow: &Follow, layer: &str) -> Result<Vec<Stop>, String> {
+        let is_wrapped = |known: &&LayerInfo| known.path == layer && known.wrapped;
+        if self.layers.iter().find(is_wrapped).is_none() {
+            // The tap tells how to wrap it, or that there is none.
+            return Ok(vec![uncaptured(layer)]);
+        }
+        let calls = flow.calls_of(layer);
+        let mut behind = follow.returned.clone();
+        behind.retain(|stop| stop.layer.as_deref() == Some(layer));
+        match (calls.len(), behind.is_empty()) {
+            (0, _) => Err(format!(
+                "names `{layer}`, which is not called in the forward pass of the dummy input"
+            )),
+            (_, false) => self.checked(behind),
+            (1, true) => self.checked(calls),
+            (times, true) => Err(format!(
+                "names `{layer}`, which is called {times} times, but nowhere behind it before the \
+                 channels are mixed"
+            )),
+        }
+    }
+
+    /// Refuses outputs that the statistic tells nothing of.
+    fn checked(&self, stops: Vec<Stop>) -> Result<Vec<Stop>, String> {
+        let counts = self.statistic == Statistic::NotPositive;
+        match stops.iter().find(|stop| counts && self.has_one_sign(stop)) {
+            Some(stop) => Err(format!(
+                "is followed by {}, whose values all have one sign, so that none is a zero",
+                stop.name
+            )),
+            None => Ok(stops),
+        }
+    }
+
+    fn has_one_sign(&self, stop: &Stop) -> bool {
+        let layer = self
+            .layers
+            .iter()
+            .find(|layer| Some(&layer.path) == stop.layer.as_ref());
+        let kind = layer.map_or("", |layer| layer.kind.as_str());
+        let function = matches!(
+            stop.observed,
+            Some(Observed::Function(
+                Function::Sigmoid | Function::LogSigmoid,
+                _
+            ))
+        );
+        let operation = stop.operation.as_deref();
+        function || kind == "Softplus" || matches!(operation, Some("sigmoid" | "log_sigmoid"))
+    }
+}
+
+impl Output {
+    /// What is observed of a tensor, if that is possible.
+    pub(super) fn of(stop: Stop) -> Option<Self> {
+        Some(Self {
+            name: stop.name,
+            once: stop.shape.is_empty(),
+            observed: stop.observed?,
+            first: stop.first,
+        })
+    }
+}
+
+/// The output of a layer that is called once, where no forward pass shows it.
+fn uncaptured(layer: &str) -> Stop {
+    Stop {
+        name: format!("`{layer}`"),
+        layer: Some(layer.to_string()),
+        operation: None,
+        shape: Vec::new(),
+        first: None,
+        observed: Some(Observed::Port {
+            target: TargetId::new(layer, Target::Output(0)),
+            call: 0,
+            calls: 1,
+        }),
+    }
+}
