@@ -211,6 +211,34 @@ fn a_resumed_run_calibrates_alike(#[case] observer: &str) {
 }
 
 #[test]
+fn weights_too_small_for_a_histogram_are_refused_by_name() {
+    let config = rules(
+        r#"[{"op_types": ["Conv2d"], "observer": "histogram", "granularity": "out_channel",
+            "target_names": ["weight"]}]"#,
+    );
+    let error = PtqQuantizer::new(net(), &config, evaluator(0.1), PtqConfig::new()).unwrap_err();
+    let error = error.to_string();
+    for part in ["rule 0", "conv", "18 values", "needs 150", "`mse`"] {
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn channels_with_few_values_keep_their_extremes() {
+    // Three batches of five rows with two outputs.
+    let calibrated = |observer: &str| {
+        let config = rules(&format!(
+            r#"[{{"op_types": ["Linear"], "observer": "{observer}", "granularity": "per_channel",
+                "target_names": ["_output_"]}}]"#
+        ));
+        let chain = PtqQuantizer::new(net(), &config, evaluator(0.1), PtqConfig::new()).unwrap();
+        let compressed = chain.compress(Budget::none()).unwrap();
+        compressed.calibration().unwrap()
+    };
+    assert_eq!(calibrated("histogram"), calibrated("min_max"));
+}
+
+#[test]
 fn bypassed_targets_are_calibrated_and_left_alone() {
     let config =
         rules(r#"[{"op_types": ["Conv2d"], "quant_dtype": "int2", "apply_method": "bypass"}]"#);
