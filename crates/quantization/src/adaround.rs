@@ -31,7 +31,8 @@
 //!
 //! Nagel et al., *Up or Down? Adaptive Rounding for Post-Training Quantization*, arXiv 2004.10568.
 //! Deviations: the least squared error is that of a histogram; activation functions are not part of the distance, as a layer does not know what
-//! follows it; steps take the calibration batches in turn, whole, where the paper draws 32 samples;
+//! follows it; steps take the calibration batches in turn, whole, where the paper draws 32 samples
+//! (each call of a layer that runs several times in a pass is a batch of its own);
 //! where the learned rounding is no closer on the calibration batches than the nearest, the nearest
 //! is kept.
 

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! with the output `y` in full precision and the output `y'` of the quantized model before its own
-//! rounding. Layers come one after another, so that each correction sees those before it.
+//! rounding. Layers come one after another, so that each correction sees those before it; of a layer
+//! that runs several times in a pass all outputs count.
 //!
 //! # References
 //!
@@ -19,9 +20,7 @@
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use burn_compress_core::config::Selected;
-use burn_compress_core::{
-    Error, Evaluator, FlatTensor, Target, TargetId, TargetSpace, tap, with_parameters,
-};
+use burn_compress_core::{Error, Evaluator, FlatTensor, Target, TargetId, tap, with_parameters};
 use indexmap::IndexMap;
 
 use crate::observed::Observed;
@@ -133,7 +132,7 @@ impl BiasCorrection {
 }
 
 impl Corrected {
-    /// By how much the mean of each output channel of `quantized` is too small.
+    /// By how much the mean of each output channel of `quantized` is too small, over all calls.
     fn difference<M: Module + 'static, I: 'static>(
         &self,
         full_precision: &M,
@@ -145,25 +144,37 @@ impl Corrected {
         let (full_precision, wanted) = tap(full_precision, output)?;
         let (quantized, found) = tap(quantized, output)?;
         found[0].set_quantization(None);
-        let mut sums = vec![0.0; self.channels];
-        let mut count = 0;
+        wanted[0].record_calls();
+        found[0].record_calls();
+        let mut means = [&wanted[0], &found[0]].map(|space| (space, vec![0.0; self.channels], 0));
         evaluator.forward(&[&full_precision, &quantized], batches, || {
-            let (wanted, values) = self.means(&wanted[0])?;
-            let (found, _) = self.means(&found[0])?;
-            for (sum, (wanted, found)) in sums.iter_mut().zip(wanted.iter().zip(&found)) {
-                *sum += f64::from(wanted - found) * values as f64;
+            for (space, sums, count) in &mut means {
+                let calls = space.take_calls();
+                if calls.is_empty() {
+                    return Err(Error::Unreached {
+                        target: self.output.clone(),
+                    });
+                }
+                for call in calls {
+                    let (mean, values) = self.means(&call)?;
+                    for (sum, mean) in sums.iter_mut().zip(mean) {
+                        *sum += f64::from(mean) * values as f64;
+                    }
+                    *count += values;
+                }
             }
-            count += values;
             Ok(())
         })?;
-        Ok(sums.iter().map(|sum| (sum / count as f64) as f32).collect())
+        let [wanted, found] =
+            means.map(|(_, sums, count)| sums.into_iter().map(move |sum| sum / count as f64));
+        Ok(wanted
+            .zip(found)
+            .map(|(wanted, found)| (wanted - found) as f32)
+            .collect())
     }
 
-    /// The mean of each channel of the output that was recorded, and the number of values in it.
-    fn means(&self, tap: &TargetSpace) -> Result<(Vec<f32>, usize), Error> {
-        let output = tap.take_hidden().ok_or_else(|| Error::Unreached {
-            target: self.output.clone(),
-        })?;
+    /// The mean of each channel of an output, and the number of values in it.
+    fn means(&self, output: &FlatTensor) -> Result<(Vec<f32>, usize), Error> {
         let shape = &output.shape;
         let channel = match self.channels_last {
             true => shape.len().saturating_sub(1),

@@ -5,7 +5,7 @@ use burn::nn::Linear;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Tensor, TensorData};
 use burn_compress_core::{
-    Error, Evaluator, FlatTensor, Mask, MaskMethod, Target, TargetId, edit_layers, tap,
+    Error, Evaluator, FlatTensor, Mask, MaskMethod, Target, TargetId, TargetSpace, edit_layers, tap,
 };
 
 use crate::{QuantizationError, blocks, precision};
@@ -89,7 +89,8 @@ impl Samples {
         }
     }
 
-    /// Records the inputs of a layer of `quantized` and its outputs in `full_precision`.
+    /// Records the inputs of a layer of `quantized` and its outputs in `full_precision`, one batch for
+    /// each call.
     ///
     /// `weight` is the weight of the layer, `shape` its shape and `mask` its mask.
     ///
@@ -108,18 +109,26 @@ impl Samples {
         let [input, output] = [input, output].map(|end| TargetId::new(&weight.layer, end));
         let (full_precision, outputs) = tap(full_precision, std::slice::from_ref(&output))?;
         let (quantized, inputs) = tap(quantized, std::slice::from_ref(&input))?;
+        let (inputs, outputs) = (&inputs[0], &outputs[0]);
+        inputs.record_calls();
+        outputs.record_calls();
         let mut recorded = Vec::new();
         evaluator.forward(&[&full_precision, &quantized], batches, || {
-            let take = |space: &burn_compress_core::TargetSpace| {
-                let hidden = space.take_hidden().ok_or_else(|| Error::Unreached {
-                    target: space.id().clone(),
-                })?;
-                Ok::<_, Error>(FlatTensor {
+            let take = |space: &TargetSpace| {
+                let detached = |hidden: FlatTensor| FlatTensor {
                     values: hidden.values.detach().without_autodiff(),
                     shape: hidden.shape,
-                })
+                };
+                let calls = space.take_calls().into_iter().map(detached);
+                calls.collect::<Vec<FlatTensor>>()
             };
-            recorded.push((take(&inputs[0])?, take(&outputs[0])?));
+            let (found, wanted) = (take(inputs), take(outputs));
+            if found.is_empty() || found.len() != wanted.len() {
+                return Err(Error::Unreached {
+                    target: inputs.id().clone(),
+                });
+            }
+            recorded.extend(found.into_iter().zip(wanted));
             Ok(())
         })?;
         let device = recorded[0].0.values.device();

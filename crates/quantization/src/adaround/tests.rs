@@ -123,6 +123,39 @@ fn errors_of_correlated_inputs_cancel() {
     );
 }
 
+#[test]
+fn every_call_of_a_layer_counts() {
+    #[derive(Module, Debug)]
+    struct Shared {
+        fc: Wrapper<Linear>,
+    }
+    let device = Device::flex();
+    let mut fc = LinearConfig::new(3, 1).with_bias(false).init(&device);
+    fc.weight = Param::from_tensor(Tensor::from_floats([[7.0], [0.45], [0.35]], &device));
+    let evaluator = Evaluator::new()
+        .with_data(|_| vec![Tensor::<2>::from_floats([[0.0, 2.0, 2.0]], &Device::flex())])
+        .with_loss(|model: &Shared, x: &Tensor<2>| {
+            // What the last call takes is served best by the nearest values, 0 and 0.
+            let last = Tensor::<2>::from_floats([[0.0, 0.1, -0.1]], &Device::flex());
+            (model.fc.forward(x.clone()) + model.fc.forward(last)).mean()
+        });
+    let config =
+        rules(r#"[{"op_types": ["Linear"], "quant_dtype": "int4", "target_names": ["weight"]}]"#);
+    let options = AdaRoundConfig::new();
+    let chain =
+        AdaRoundQuantizer::new(Shared { fc: fc.into() }, &config, evaluator, options).unwrap();
+    let weight = host(
+        chain
+            .compress(Budget::none())
+            .unwrap()
+            .unwrap_model()
+            .fc
+            .weight
+            .val(),
+    );
+    assert_eq!((weight[0], weight[1] + weight[2]), (7.0, 1.0), "{weight:?}");
+}
+
 /// Mean squared distance of the outputs to those in full precision.
 fn distance(model: &Net) -> f32 {
     let full = Net::new();

@@ -44,6 +44,33 @@ fn corrected_biases_restore_the_means() {
 }
 
 #[test]
+fn every_call_of_a_layer_counts() {
+    #[derive(Module, Debug)]
+    struct Shared {
+        fc: Wrapper<Linear>,
+    }
+    let device = Device::flex();
+    let mut fc = LinearConfig::new(2, 1).init(&device);
+    // The range gives scale 1, so 0.45 becomes 0.
+    fc.weight = Param::from_tensor(Tensor::from_floats([[7.0], [0.45]], &device));
+    fc.bias = Some(Param::from_tensor(Tensor::from_floats([0.0], &device)));
+    let evaluator = Evaluator::new()
+        .with_data(|_| vec![Tensor::<2>::from_floats([[0.0, 1.0]], &Device::flex())])
+        .with_loss(|model: &Shared, x: &Tensor<2>| {
+            let first = model.fc.forward(x.clone());
+            (first + model.fc.forward(x.clone() * 3.0)).mean()
+        });
+    let config =
+        rules(r#"[{"op_types": ["Linear"], "quant_dtype": "int4", "target_names": ["weight"]}]"#);
+    let options = PtqConfig::new().with_bias_correction(true);
+    let chain = PtqQuantizer::new(Shared { fc: fc.into() }, &config, evaluator, options).unwrap();
+    let plain = chain.compress(Budget::none()).unwrap().unwrap_model();
+    // 0.45 in the first call, 1.35 in the second.
+    let bias = host(plain.fc.bias.as_ref().unwrap().val());
+    assert!((bias[0] - 0.9).abs() < 1e-6, "{bias:?}");
+}
+
+#[test]
 fn a_corrected_bias_that_is_quantized_has_the_range_of_its_new_values() {
     let config = rules(
         r#"[{"op_types": ["Linear"], "quant_dtype": "int2", "target_names": ["weight", "bias"]}]"#,
