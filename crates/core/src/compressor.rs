@@ -2,6 +2,7 @@
 
 mod targets;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -17,7 +18,8 @@ use crate::budget::Budget;
 use crate::compressed::Compressed;
 use crate::evaluator::Evaluator;
 use crate::folding::Folding;
-use crate::graph::{Captured, ChannelGraph};
+use crate::graph::trial::Trial;
+use crate::graph::{Captured, ChannelGraph, ChannelId, CutFailure};
 use crate::history::{History, StepRecord};
 use crate::layer::{LayerInfo, layers};
 use crate::learnable::Learnable;
@@ -189,6 +191,23 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     pub fn captured(&self, algorithm: &'static str) -> Result<Captured, Error> {
         let dummy = self.evaluator.require_dummy_input(algorithm)?;
         attach::capture(&self.model, dummy)
+    }
+
+    /// Tries on the capture device, which computes nothing, whether the forward pass follows when
+    /// channels are cut off: for each of `sets` why it does not, `None` if it does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`graph`](Self::graph).
+    pub fn trial_cut(
+        &self,
+        algorithm: &'static str,
+        sets: &[BTreeSet<ChannelId>],
+    ) -> Result<Vec<Option<CutFailure>>, Error> {
+        let graph = self.graph(algorithm)?;
+        let dummy = self.evaluator.require_dummy_input(algorithm)?;
+        let plain = attach::plain(self.model.valid());
+        Ok(Trial::new(plain, dummy, &graph).failures(sets))
     }
 
     /// The tensors that the chain trains beside the model, those of the oldest algorithm first.

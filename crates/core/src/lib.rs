@@ -61,7 +61,7 @@ pub use learnable::{Learnable, TrainedBy};
 pub use mask::{Mask, MaskMethod};
 pub use params::{gradients, parameters, with_parameters};
 pub use quantization::{CalibrationEntry, Observer, Quantization};
-pub use rebuild::{edit_layers, simulated};
+pub use rebuild::{edit_layers, set_groups, simulated};
 pub use simulation::Simulation;
 pub use space::TargetSpace;
 pub use target::{Mode, Target, TargetId};

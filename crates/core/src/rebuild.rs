@@ -2,9 +2,11 @@
 //! after it was loaded.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn::module::Module;
+use burn::nn::conv::{Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d};
 use burn::tensor::Device;
 
 use crate::Error;
@@ -40,6 +42,44 @@ pub fn edit_layers<M: Module, S: 'static>(
 pub fn simulated<M: Module>(model: &M) -> Result<(Masks, Calibration), Error> {
     let spaces = attach::spaces(model);
     Ok((attach::masks(&spaces), attach::calibration(&spaces)?))
+}
+
+/// Sets `groups` of the wrapped convolutions at these paths, and returns those that no wrapped
+/// convolution has.
+pub fn set_groups<M: Module>(
+    model: M,
+    groups: BTreeMap<String, usize>,
+) -> (M, BTreeMap<String, usize>) {
+    if groups.is_empty() {
+        return (model, groups);
+    }
+    edit_layers(model, groups, |groups, path, layer| {
+        if let Some(&value) = groups.get(path)
+            && set_groups_of(layer, value)
+        {
+            groups.remove(path);
+        }
+    })
+}
+
+fn set_groups_of(layer: &mut dyn Any, value: usize) -> bool {
+    macro_rules! set {
+        ($($layer:ty),+) => {$(
+            if let Some(layer) = layer.downcast_mut::<$layer>() {
+                layer.groups = value;
+                return true;
+            }
+        )+};
+    }
+    set!(
+        Conv1d,
+        Conv2d,
+        Conv3d,
+        ConvTranspose1d,
+        ConvTranspose2d,
+        ConvTranspose3d
+    );
+    false
 }
 
 impl<M: Module + 'static> Compressed<M> {

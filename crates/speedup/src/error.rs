@@ -14,7 +14,7 @@ pub enum SpeedupError {
 
     /// The model's graph could not be captured, analysed or sliced.
     #[error(transparent)]
-    Graph(#[from] GraphError),
+    Graph(GraphError),
 
     /// Every channel of a group is masked.
     #[error(
@@ -186,6 +186,37 @@ pub enum SpeedupError {
         /// `saved` or `loaded`.
         action: &'static str,
     },
+}
+
+impl From<GraphError> for SpeedupError {
+    fn from(error: GraphError) -> Self {
+        match error {
+            GraphError::NothingLeft { layer } => Self::NothingLeft { layer },
+            GraphError::UnknownParameter { param } => Self::UnknownParameter { path: param },
+            GraphError::MaskShape {
+                param,
+                expected,
+                found,
+            } => Self::Shape {
+                path: param,
+                what: "its mask",
+                expected,
+                found,
+            },
+            GraphError::Index {
+                param,
+                dim,
+                index,
+                shape,
+            } => Self::Index {
+                path: param,
+                dim,
+                index,
+                shape,
+            },
+            error => Self::Graph(error),
+        }
+    }
 }
 
 fn first_layer(layer: &Option<String>) -> String {

@@ -21,7 +21,6 @@ mod integers;
 mod outputs;
 mod packed;
 mod partial;
-pub mod propagate;
 pub mod reindex;
 mod report;
 mod save;
@@ -30,8 +29,8 @@ mod speedup;
 mod state;
 mod tensors;
 pub mod verify;
-mod view;
 
+pub use burn_compress_core::graph::propagate;
 pub use burn_tensors::{burn_scheme, quantize_parameters, quantize_tensor};
 pub use error::SpeedupError;
 pub use partial::PartialChannels;

@@ -19,12 +19,12 @@
 //! verification refuses the small model then.
 
 use burn_compress_core::graph::ChannelGraph;
+use burn_compress_core::graph::propagate::{Position, entries_at};
 use burn_compress_core::layer::{LayerInfo, channel_dims};
 use burn_compress_core::{Mask, MaskMethod, Masks, Target, TargetId};
 use indexmap::IndexMap;
 
 use crate::SpeedupError;
-use crate::propagate::{Position, entries_at};
 
 /// The masks that make values zero, by parameter, with those of outputs carried over.
 pub(crate) fn parameter_masks(

@@ -15,7 +15,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use burn_compress_core::graph::{ChannelGraph, ChannelId};
+use burn_compress_core::graph::propagate::{GraphView, Position, entries_at};
+use burn_compress_core::graph::{CapturedView, ChannelGraph, ChannelId};
 use burn_compress_core::layer::LayerInfo;
 use burn_compress_core::{Mask, Masks, Target, TargetId};
 use indexmap::IndexMap;
@@ -23,8 +24,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::SpeedupError;
 use crate::outputs::MaskableOutput;
-use crate::propagate::{GraphView, Position, entries_at};
-use crate::view::CapturedView;
 
 /// What becomes of the masks of a channel that stays because not all layers that make it mask it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -12,13 +12,10 @@
 //! W'[i, j, ..] = W[rows[i], columns[rows[i] / (out / groups)][j], ..]
 //! ```
 
-use std::any::Any;
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::nn::conv::{Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d};
 use burn::tensor::{Int, Tensor, TensorData};
-use burn_compress_core::edit_layers;
 use burn_compress_core::graph::{ParamSlice, SlicePlan};
 use indexmap::IndexMap;
 
@@ -73,16 +70,7 @@ pub(crate) fn set_groups<M: Module>(
     model: M,
     groups: BTreeMap<String, usize>,
 ) -> Result<M, SpeedupError> {
-    if groups.is_empty() {
-        return Ok(model);
-    }
-    let (model, left) = edit_layers(model, groups, |groups, path, layer| {
-        if let Some(&value) = groups.get(path)
-            && set_groups_of(layer, value)
-        {
-            groups.remove(path);
-        }
-    });
+    let (model, left) = burn_compress_core::set_groups(model, groups);
     match left.into_iter().next() {
         Some((layer, value)) => Err(SpeedupError::ConstantField {
             layer,
@@ -91,26 +79,6 @@ pub(crate) fn set_groups<M: Module>(
         }),
         None => Ok(model),
     }
-}
-
-fn set_groups_of(layer: &mut dyn Any, value: usize) -> bool {
-    macro_rules! set {
-        ($($layer:ty),+) => {$(
-            if let Some(layer) = layer.downcast_mut::<$layer>() {
-                layer.groups = value;
-                return true;
-            }
-        )+};
-    }
-    set!(
-        Conv1d,
-        Conv2d,
-        Conv3d,
-        ConvTranspose1d,
-        ConvTranspose2d,
-        ConvTranspose3d
-    );
-    false
 }
 
 /// The shapes of all float parameters and running statistics, as they are in memory.

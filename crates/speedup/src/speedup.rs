@@ -10,7 +10,8 @@ use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
-use burn_compress_core::graph::{ChannelGraph, ChannelId, SlicePlan};
+use burn_compress_core::graph::propagate::removal_order;
+use burn_compress_core::graph::{CapturedView, ChannelGraph, ChannelId, SlicePlan};
 use burn_compress_core::layer::layers;
 use burn_compress_core::{
     Calibration, Compressed, DummyInput, History, Mask, MaskMethod, Masks, TargetId,
@@ -20,13 +21,11 @@ use indexmap::IndexMap;
 use crate::SpeedupError;
 use crate::outputs::parameter_masks;
 use crate::partial::{self, PartialChannels};
-use crate::propagate::removal_order;
 use crate::report::{Change, SpeedupReport};
 use crate::save::{self, SaveConfig};
 use crate::slice::{float_shapes, slice_module};
 use crate::state::{SmallState, reindex_state};
 use crate::verify::{self, RoundingBoundary, TOLERANCE};
-use crate::view::CapturedView;
 
 /// A small model.
 #[derive(Clone, Debug)]
@@ -345,8 +344,10 @@ impl ModuleMapper for Bake {
         match self.masks.get(&self.path.join(".")) {
             Some(mask) => param.map(|tensor| {
                 let data = TensorData::new(mask.values().to_vec(), mask.shape().to_vec());
-                let mask = Tensor::from_data(data, &tensor.device());
-                tensor * mask
+                let mask = Tensor::<D>::from_data(data, &tensor.device());
+                // A mask holds singles whatever the parameter holds.
+                let dtype = FloatDType::from(tensor.dtype());
+                tensor * mask.cast(dtype)
             }),
             None => param,
         }

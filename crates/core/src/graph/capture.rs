@@ -73,35 +73,48 @@ impl Captured {
 /// When the forward pass panics on the capture device (shapes that do not fit, a tensor made on
 /// another device, an operation that reads values), with the panic's message.
 pub fn capture<M: Module>(model: &M, dummy: &DummyInput<M>) -> Result<Captured, GraphError> {
+    // A clone shares its running statistics with the original, `valid` copies them.
+    let recorded = record(dummy, |device| model.valid().to_device(device))?;
+    match recorded.panic {
+        None => Ok(recorded.captured),
+        Some(message) => Err(GraphError::Forward { message }),
+    }
+}
+
+/// A forward pass as far as it went.
+pub(super) struct Recorded {
+    pub captured: Captured,
+    /// The message of the panic that ended it.
+    pub panic: Option<String>,
+}
+
+/// Records the forward pass of the model that `prepare` brings to the capture device.
+pub(super) fn record<M: Module>(
+    dummy: &DummyInput<M>,
+    prepare: impl FnOnce(&Device) -> M,
+) -> Result<Recorded, GraphError> {
     let device = Device::capture();
     let recording = Recording::start();
-    let mut noted = None;
-    let result = catch_unwind(AssertUnwindSafe(|| {
-        device.capture_scope(|scope| {
-            // A clone shares its running statistics with the original, `valid` copies them.
-            let model = model.valid().to_device(&device);
+    let mut passed = None;
+    let captured = device.capture_scope(|scope| {
+        passed = Some(catch_unwind(AssertUnwindSafe(|| {
+            let model = prepare(&device);
             let mut params = Params::default();
             model.visit(&mut params);
             let traced = dummy.trace(&model, &device);
-            noted = Some((params.found, traced.inputs, traced.outputs.ids()));
-            scope.complete([], [])
-        })
-    }));
-    let captured = match result {
-        Ok(Ok(captured)) => captured,
-        Ok(Err(error)) => {
-            return Err(GraphError::Capture {
-                message: error.to_string(),
-            });
-        }
-        Err(panic) => {
-            return Err(GraphError::Forward {
-                message: message(panic),
-            });
-        }
-    };
+            (params.found, traced)
+        })));
+        scope.complete([], [])
+    });
+    let captured = captured.map_err(|error| GraphError::Capture {
+        message: error.to_string(),
+    })?;
     let ports = recording.finish();
-    let (params, inputs, outputs) = noted.unwrap_or_default();
+    let (params, inputs, outputs, panic) = match passed {
+        Some(Ok((params, traced))) => (params, traced.inputs, traced.outputs.ids(), None),
+        Some(Err(panic)) => (Vec::new(), Vec::new(), Vec::new(), Some(message(panic))),
+        None => (Vec::new(), Vec::new(), Vec::new(), None),
+    };
     let outputs: Vec<TensorId> = outputs
         .into_iter()
         .enumerate()
@@ -115,14 +128,15 @@ pub fn capture<M: Module>(model: &M, dummy: &DummyInput<M>) -> Result<Captured, 
         Some((_, shape)) => shape.first().copied(),
         None => first_output().and_then(|tensor| tensor.shape.to_vec().first().copied()),
     };
-    Ok(Captured {
+    let captured = Captured {
         params,
         inputs: inputs.into_iter().filter_map(|(id, _)| id).collect(),
         outputs,
         ports,
         batch: batch.unwrap_or(1).max(1) as u64,
         graph: captured.graph,
-    })
+    };
+    Ok(Recorded { captured, panic })
 }
 
 fn message(panic: Box<dyn Any + Send>) -> String {

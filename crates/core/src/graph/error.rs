@@ -82,4 +82,41 @@ pub enum GraphError {
         /// Channels kept, block by block.
         kept: Vec<usize>,
     },
+    /// Every channel of a group is masked.
+    #[error(
+        "all output channels of `{layer}` are masked, so that nothing would be left of it: lower \
+         its sparsity so that at least one channel stays"
+    )]
+    NothingLeft {
+        /// The layer or parameter that makes the channels.
+        layer: String,
+    },
+    /// A mask of a parameter that the graph does not hold.
+    #[error("the graph holds no parameter `{param}`: take masks of the captured model")]
+    UnknownParameter {
+        /// The parameter.
+        param: String,
+    },
+    /// A mask does not have the shape of its parameter.
+    #[error("`{param}` has the shape {expected:?}, but its mask is made for {found:?}")]
+    MaskShape {
+        /// The parameter.
+        param: String,
+        /// Its shape.
+        expected: Vec<usize>,
+        /// The shape of the mask.
+        found: Vec<usize>,
+    },
+    /// An index is outside of a parameter.
+    #[error("index {index} of dimension {dim} is outside of `{param}` {shape:?}")]
+    Index {
+        /// The parameter.
+        param: String,
+        /// The dimension.
+        dim: usize,
+        /// The index.
+        index: usize,
+        /// Shape of the parameter.
+        shape: Vec<usize>,
+    },
 }

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use burn::module::ParamId;
+use burn_capture::TensorId;
+use burn_ir::OperationIr;
 use indexmap::IndexMap;
 
 use super::analysis::{Analysis, layer_of};
@@ -11,6 +13,7 @@ use super::capture::CapturedParam;
 use super::grouping::{self, Found, visible};
 use super::labels::{ChannelId, Label, Value};
 use super::macs::CountedOp;
+use super::trial::{forward_operations, output_shapes};
 use super::{Captured, GraphError};
 use crate::target::{Target, TargetId};
 
@@ -28,6 +31,11 @@ pub struct ChannelGraph {
     pub(super) ports: BTreeMap<TargetId, Vec<PortChannels>>,
     pub(super) ops: Vec<CountedOp>,
     pub(super) batch: u64,
+    /// What the forward pass consists of, for trial cuts.
+    pub(super) operations: Vec<OperationIr>,
+    pub(super) outputs: Vec<Vec<usize>>,
+    pub(super) param_tensors: BTreeMap<TensorId, String>,
+    used: BTreeSet<String>,
 }
 
 /// A parameter or running statistic of the model.
@@ -158,6 +166,12 @@ impl ChannelGraph {
             blocks: rules(&analysis),
             ops: CountedOp::all(&analysis),
             batch: captured.batch,
+            operations: forward_operations(captured).into_iter().cloned().collect(),
+            outputs: output_shapes(captured),
+            param_tensors: (captured.params.iter())
+                .map(|param| (param.tensor, param.path.clone()))
+                .collect(),
+            used: used(captured),
             depthwise: analysis
                 .depthwise
                 .iter()
@@ -203,6 +217,16 @@ impl ChannelGraph {
         }
         let channels: Option<Vec<ChannelId>> = first.channels.iter().copied().collect();
         Some((first.dim, channels?))
+    }
+
+    /// Whether the forward pass reads the parameter or running statistic at `path`.
+    pub fn is_used(&self, path: &str) -> bool {
+        self.used.contains(path)
+    }
+
+    /// Whether the forward pass has passed an input or output of a layer through its wrapper.
+    pub fn is_reached(&self, layer: &str) -> bool {
+        self.ports.keys().any(|port| port.layer == layer)
     }
 
     /// Why a channel must stay, `None` if it can be removed.
@@ -251,6 +275,18 @@ impl fmt::Display for ChannelGraph {
         }
         Ok(())
     }
+}
+
+/// The parameters and running statistics that an operation reads or that are put out.
+fn used(captured: &Captured) -> BTreeSet<String> {
+    let operations = captured.graph.operations.iter();
+    let read: BTreeSet<TensorId> = operations
+        .flat_map(|op| op.inputs().map(|tensor| tensor.id))
+        .chain(captured.outputs.iter().copied())
+        .collect();
+    let params = captured.params.iter();
+    let used = params.filter(|param| read.contains(&param.tensor));
+    used.map(|param| param.path.clone()).collect()
 }
 
 /// The parameters and running statistics, in module order.

@@ -31,6 +31,9 @@
 //! | `grouping.rs` | which channels form a group, equal blocks                       |
 //! | `plan.rs`     | [`SlicePlan`]: what is left when channels are removed             |
 //! | `macs.rs`     | multiply-accumulates before and after                             |
+//! | `propagate.rs`| which channels the masks remove                                   |
+//! | `view.rs`     | the graph as the propagation reads it                             |
+//! | `trial.rs`    | whether the forward pass follows a cut                            |
 //!
 //! ```
 //! use std::collections::BTreeSet;
@@ -69,8 +72,11 @@ mod macs;
 mod observed;
 mod plan;
 pub(crate) mod ports;
+pub mod propagate;
 mod rules;
 mod sequence;
+pub(crate) mod trial;
+mod view;
 
 #[cfg(test)]
 mod tests;
@@ -85,3 +91,5 @@ pub use macs::OperationMacs;
 pub use observed::{Function, Observed};
 pub use plan::{DepthwiseSlice, GroupedRows, ParamSlice, PortSlice, SlicePlan};
 pub use sequence::Successor;
+pub use trial::CutFailure;
+pub use view::CapturedView;

@@ -9,6 +9,7 @@ mod grouped;
 mod operations;
 mod protection;
 mod sequences;
+mod trial;
 mod whole;
 
 use std::collections::BTreeSet;

@@ -2,19 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use burn_compress_core::graph::{ChannelGraph, ChannelId, GroupMember};
-
-use crate::propagate::{ChannelGroup, GraphView, Position};
+use super::labels::ChannelId;
+use super::propagate::{GraphView, Position, ViewedGroup};
+use super::{ChannelGraph, ChannelGroup, GroupMember};
 
 /// The channels of a [`ChannelGraph`] with the positions that make and read them.
-pub(crate) struct CapturedView<'a> {
+#[derive(Debug)]
+pub struct CapturedView<'a> {
     graph: &'a ChannelGraph,
     made: BTreeMap<ChannelId, Vec<Position>>,
     read: BTreeMap<ChannelId, Vec<Position>>,
 }
 
 impl<'a> CapturedView<'a> {
-    pub(crate) fn new(graph: &'a ChannelGraph) -> Self {
+    /// Sorts the positions of `graph` by channel.
+    pub fn new(graph: &'a ChannelGraph) -> Self {
         let (mut made, mut read) = (BTreeMap::new(), BTreeMap::new());
         for group in graph.groups() {
             for member in &group.members {
@@ -37,7 +39,7 @@ impl<'a> CapturedView<'a> {
     }
 
     /// The layer that makes a channel, for messages.
-    pub(crate) fn layer_of(&self, channel: ChannelId) -> Option<String> {
+    pub fn layer_of(&self, channel: ChannelId) -> Option<String> {
         let groups = self.graph.groups();
         groups
             .iter()
@@ -59,7 +61,7 @@ fn add(
     }
 }
 
-fn name(group: &burn_compress_core::graph::ChannelGroup) -> String {
+fn name(group: &ChannelGroup) -> String {
     let first = group
         .members
         .first()
@@ -74,14 +76,12 @@ impl GraphView for CapturedView<'_> {
     type Channel = ChannelId;
 
     fn shape(&self, path: &str) -> Option<Vec<usize>> {
-        self.graph
-            .params()
-            .find(|node| node.path == path)
-            .map(|node| node.shape.clone())
+        let node = self.graph.params.get(path)?;
+        Some(node.shape.clone())
     }
 
-    fn groups(&self) -> Vec<ChannelGroup<ChannelId>> {
-        let group = |group: &burn_compress_core::graph::ChannelGroup| ChannelGroup {
+    fn groups(&self) -> Vec<ViewedGroup<ChannelId>> {
+        let group = |group: &ChannelGroup| ViewedGroup {
             name: name(group),
             channels: group.channels.clone(),
             blocks: group.blocks,

@@ -9,13 +9,12 @@
 //! ```
 //!
 //! A channel that is fed by several layers joined by an addition goes only when all of them agree:
-//! what any of them keeps is kept (the union of the kept), see
-//! [`PartialChannels`](crate::PartialChannels) for their masks. Entries of a removed channel count as
+//! what any of them keeps is kept (the union of the kept). Entries of a removed channel count as
 //! masked from then on, so a channel that was read by removed channels alone goes as well, and so
 //! on until nothing changes (a fixpoint).
 //!
-//! All masks are masks of parameters here. [`ModelSpeedup`](crate::ModelSpeedup) carries a mask that
-//! makes a channel of a layer's output zero over to the parameters of that channel.
+//! All masks are masks of parameters here. Pruners ask with the masks that they are about to write,
+//! speedup with those that a run has left.
 //!
 //! Reference: the mask conflicts and the mask inference of NNI's `ModelSpeedup`. There, masks are
 //! found numerically, by running random inputs and testing for constant outputs; here they follow
@@ -24,10 +23,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
-use burn_compress_core::Mask;
 use indexmap::IndexMap;
 
-use crate::SpeedupError;
+use super::GraphError;
+use crate::mask::Mask;
 
 /// The entries of a parameter that belong to one channel: everything at `index` along `dim`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,7 +52,7 @@ impl Position {
 
 /// Channels that live side by side in the same tensors, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChannelGroup<C> {
+pub struct ViewedGroup<C> {
     /// How errors name the group, usually the layer that makes the channels.
     pub name: String,
     /// The channels in the order of their tensor dimension.
@@ -72,7 +71,7 @@ pub trait GraphView {
     fn shape(&self, path: &str) -> Option<Vec<usize>>;
 
     /// The groups; each channel is in exactly one.
-    fn groups(&self) -> Vec<ChannelGroup<Self::Channel>>;
+    fn groups(&self) -> Vec<ViewedGroup<Self::Channel>>;
 
     /// The entries that make the channel: when all are masked it is zero wherever it is read.
     fn producers(&self, channel: Self::Channel) -> Vec<Position>;
@@ -90,13 +89,13 @@ pub trait GraphView {
 ///
 /// # Errors
 ///
-/// [`SpeedupError::NothingLeft`] when all channels of a group would go,
-/// [`SpeedupError::Shape`] when a mask does not have the shape of its parameter and
-/// [`SpeedupError::UnknownParameter`] when there is no such parameter.
+/// [`GraphError::NothingLeft`] when all channels of a group would go,
+/// [`GraphError::MaskShape`] when a mask does not have the shape of its parameter and
+/// [`GraphError::UnknownParameter`] when there is no such parameter.
 pub fn removable<G: GraphView>(
     graph: &G,
     masks: &IndexMap<String, Mask>,
-) -> Result<BTreeSet<G::Channel>, SpeedupError> {
+) -> Result<BTreeSet<G::Channel>, GraphError> {
     Ok(removal_order(graph, masks)?.into_iter().collect())
 }
 
@@ -111,7 +110,7 @@ pub fn removable<G: GraphView>(
 pub fn removal_order<G: GraphView>(
     graph: &G,
     masks: &IndexMap<String, Mask>,
-) -> Result<Vec<G::Channel>, SpeedupError> {
+) -> Result<Vec<G::Channel>, GraphError> {
     let groups = graph.groups();
     let mut kept = Kept::new(graph, masks)?;
     let mut removed = BTreeSet::new();
@@ -146,7 +145,7 @@ pub fn removal_order<G: GraphView>(
             if group.channels.is_empty() {
                 continue;
             }
-            return Err(SpeedupError::NothingLeft {
+            return Err(GraphError::NothingLeft {
                 layer: group.name.clone(),
             });
         }
@@ -159,7 +158,7 @@ pub fn removal_order<G: GraphView>(
 /// Puts the surplus back, so that every block keeps as many channels as the fullest one.
 ///
 /// A channel that is put back is still zero or still unread, so the function does not change.
-fn balance<C: Copy + Ord>(group: &ChannelGroup<C>, removed: &mut BTreeSet<C>) {
+fn balance<C: Copy + Ord>(group: &ViewedGroup<C>, removed: &mut BTreeSet<C>) {
     if group.blocks <= 1 || !group.channels.len().is_multiple_of(group.blocks) {
         return;
     }
@@ -198,14 +197,13 @@ struct Kept {
 }
 
 impl Kept {
-    fn new<G: GraphView>(graph: &G, masks: &IndexMap<String, Mask>) -> Result<Self, SpeedupError> {
+    fn new<G: GraphView>(graph: &G, masks: &IndexMap<String, Mask>) -> Result<Self, GraphError> {
         let mut params = IndexMap::new();
         for (path, mask) in masks {
             let shape = shape_of(graph, path)?;
             if mask.shape() != shape {
-                return Err(SpeedupError::Shape {
-                    path: path.clone(),
-                    what: "its mask",
+                return Err(GraphError::MaskShape {
+                    param: path.clone(),
                     expected: shape,
                     found: mask.shape().to_vec(),
                 });
@@ -220,7 +218,7 @@ impl Kept {
         &self,
         graph: &G,
         positions: &[Position],
-    ) -> Result<bool, SpeedupError> {
+    ) -> Result<bool, GraphError> {
         for position in positions {
             let Some((shape, entries)) = self.params.get(&position.param) else {
                 shape_of(graph, &position.param)?;
@@ -237,7 +235,7 @@ impl Kept {
         &mut self,
         graph: &G,
         positions: impl Iterator<Item = &'a Position>,
-    ) -> Result<(), SpeedupError> {
+    ) -> Result<(), GraphError> {
         for position in positions {
             if !self.params.contains_key(&position.param) {
                 let shape = shape_of(graph, &position.param)?;
@@ -253,23 +251,27 @@ impl Kept {
     }
 }
 
-fn shape_of<G: GraphView>(graph: &G, path: &str) -> Result<Vec<usize>, SpeedupError> {
+fn shape_of<G: GraphView>(graph: &G, path: &str) -> Result<Vec<usize>, GraphError> {
     graph
         .shape(path)
-        .ok_or_else(|| SpeedupError::UnknownParameter {
-            path: path.to_string(),
+        .ok_or_else(|| GraphError::UnknownParameter {
+            param: path.to_string(),
         })
 }
 
-/// The row-major offsets of the entries at a position.
-pub(crate) fn entries_at(
+/// The row-major offsets of the entries at a position of a parameter of this shape.
+///
+/// # Errors
+///
+/// [`GraphError::Index`] when the position is outside of the shape.
+pub fn entries_at(
     shape: &[usize],
     position: &Position,
-) -> Result<impl Iterator<Item = usize> + use<>, SpeedupError> {
+) -> Result<impl Iterator<Item = usize> + use<>, GraphError> {
     let Position { param, dim, index } = position;
     if *dim >= shape.len() || *index >= shape[*dim] {
-        return Err(SpeedupError::Index {
-            path: param.clone(),
+        return Err(GraphError::Index {
+            param: param.clone(),
             dim: *dim,
             index: *index,
             shape: shape.to_vec(),
@@ -293,7 +295,7 @@ mod tests {
     #[derive(Default)]
     struct Graph {
         shapes: IndexMap<String, Vec<usize>>,
-        groups: Vec<ChannelGroup<usize>>,
+        groups: Vec<ViewedGroup<usize>>,
         producers: Vec<Vec<Position>>,
         consumers: Vec<Vec<Position>>,
         fixed: BTreeSet<usize>,
@@ -317,7 +319,7 @@ mod tests {
                 self.producers.push(at(made));
                 self.consumers.push(at(read));
             }
-            self.groups.push(ChannelGroup {
+            self.groups.push(ViewedGroup {
                 name: made[0].0.to_string(),
                 channels: (first..first + size).collect(),
                 blocks: 1,
@@ -333,7 +335,7 @@ mod tests {
             self.shapes.get(path).cloned()
         }
 
-        fn groups(&self) -> Vec<ChannelGroup<usize>> {
+        fn groups(&self) -> Vec<ViewedGroup<usize>> {
             self.groups.clone()
         }
 
@@ -450,7 +452,7 @@ mod tests {
     fn a_group_never_disappears() {
         let graph = Graph::default().param("a", &[2]).group(2, &[("a", 0)], &[]);
         let error = removable(&graph, &masks(&[("a", &[2], &[0.0, 0.0])])).unwrap_err();
-        assert!(matches!(error, SpeedupError::NothingLeft { layer } if layer == "a"));
+        assert!(matches!(error, GraphError::NothingLeft { layer } if layer == "a"));
     }
 
     #[test]
@@ -466,8 +468,8 @@ mod tests {
     fn masks_must_fit_the_graph() {
         let graph = Graph::default().param("a", &[2]).group(2, &[("a", 0)], &[]);
         let error = removable(&graph, &masks(&[("b", &[2], &[0.0, 1.0])])).unwrap_err();
-        assert!(matches!(error, SpeedupError::UnknownParameter { path } if path == "b"));
+        assert!(matches!(error, GraphError::UnknownParameter { param } if param == "b"));
         let error = removable(&graph, &masks(&[("a", &[3], &[0.0, 1.0, 1.0])])).unwrap_err();
-        assert!(matches!(error, SpeedupError::Shape { path, .. } if path == "a"));
+        assert!(matches!(error, GraphError::MaskShape { param, .. } if param == "a"));
     }
 }

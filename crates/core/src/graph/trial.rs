@@ -1,0 +1,433 @@
+//! A cut that is tried before it is made: the forward pass of the smaller model, on the capture
+//! device.
+//!
+//! The analysis knows what the operations of a forward pass do with a channel. It does not know what
+//! the code between them does with the *number* of channels: a `reshape` to a number that is written
+//! down, a norm that compares its input with a field of its own, an attention that divides by the
+//! root of a width. A trial gives every parameter the shape that a [`SlicePlan`] leaves of it and
+//! captures the forward pass again, which computes nothing. The pass follows the cut when it ends,
+//! puts out the shapes that it put out before, and consists of the same operations with the same
+//! constants.
+//!
+//! ```text
+//! all sets together --passes--> done
+//!                   --fails--->  each half by itself, down to single sets
+//! ```
+//!
+//! `k` sets of `n` that fail cost about `2 k log2(n)` passes, none that fails costs one.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic;
+use std::sync::Once;
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, Slice, Tensor};
+use burn_capture::TensorId;
+use burn_ir::{IrVisitorMut, ModuleOperationIr as Op, OperationIr, TensorIr, TensorStatus};
+
+use super::analysis::layer_of;
+use super::capture::{Captured, record};
+use super::{ChannelGraph, ChannelId, DummyInput, SlicePlan, rules};
+use crate::layer::{LayerInfo, layers};
+use crate::rebuild::set_groups;
+
+/// Why a forward pass does not follow a cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CutFailure {
+    /// The number of groups of a depthwise convolution is a constant of a plain layer.
+    Groups {
+        /// The convolution.
+        layer: String,
+        /// Its type.
+        kind: String,
+    },
+    /// The forward pass panics.
+    Forward {
+        /// The operation at which it ends, where that is known.
+        operation: Option<String>,
+        /// The last layer before that.
+        after: Option<String>,
+        /// The panic's message.
+        message: String,
+    },
+    /// An operation is another one, or has another constant.
+    Operation {
+        /// The operation.
+        operation: String,
+        /// The last layer before it.
+        after: Option<String>,
+    },
+    /// An output has another shape.
+    Output {
+        /// Its position.
+        index: usize,
+        /// Its shape before.
+        before: Vec<usize>,
+        /// Its shape after the cut.
+        after: Vec<usize>,
+    },
+}
+
+impl CutFailure {
+    /// What to do about it.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Groups { layer, kind } => {
+                format!("make the field `{layer}` a `Wrapper<{kind}>`, or exclude the layer")
+            }
+            Self::Forward { .. } | Self::Output { .. } => {
+                "take sizes from tensors (`x.dims()`) in the forward pass where they are written \
+                 down, or exclude the layer"
+                    .to_string()
+            }
+            Self::Operation { .. } => {
+                "compute with a constant where the number of channels is used, or exclude the layer"
+                    .to_string()
+            }
+        }
+    }
+}
+
+impl fmt::Display for CutFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let behind = |after: &Option<String>| match after {
+            Some(layer) => format!(" behind `{layer}`"),
+            None => String::new(),
+        };
+        match self {
+            Self::Groups { layer, kind } => write!(
+                f,
+                "`groups` of the depthwise convolution `{layer}` would have to follow, but is a \
+                 constant of the plain `{kind}`"
+            ),
+            Self::Forward {
+                operation,
+                after,
+                message,
+            } => {
+                write!(f, "the forward pass fails with fewer channels")?;
+                if let Some(operation) = operation {
+                    write!(f, " at `{operation}`{}", behind(after))?;
+                }
+                // Messages of Burn run over several lines.
+                let message: Vec<&str> = message.split_whitespace().collect();
+                write!(f, ": {}", message.join(" "))
+            }
+            Self::Operation { operation, after } => write!(
+                f,
+                "`{operation}`{} depends on the number of channels",
+                behind(after)
+            ),
+            Self::Output {
+                index,
+                before,
+                after,
+            } => write!(
+                f,
+                "output {index} would have the shape {after:?} in place of {before:?}"
+            ),
+        }
+    }
+}
+
+/// A model whose cuts are tried.
+pub(crate) struct Trial<'a, M> {
+    model: M,
+    dummy: &'a DummyInput<M>,
+    graph: &'a ChannelGraph,
+    layers: Vec<LayerInfo>,
+    /// The operations of the uncut model, without names and sizes.
+    steps: Vec<u64>,
+}
+
+impl<'a, M: Module> Trial<'a, M> {
+    /// Tries cuts of the plain `model` that `graph` is of.
+    pub fn new(model: M, dummy: &'a DummyInput<M>, graph: &'a ChannelGraph) -> Self {
+        let steps = graph.operations.iter().map(fingerprint);
+        Self {
+            layers: layers(&model),
+            steps: steps.collect(),
+            model,
+            dummy,
+            graph,
+        }
+    }
+
+    /// For each set of channels why the forward pass does not follow when it is cut off, `None` if
+    /// it does.
+    pub fn failures(&self, sets: &[BTreeSet<ChannelId>]) -> Vec<Option<CutFailure>> {
+        let mut failures = self.constants(sets);
+        let open: Vec<usize> = (0..sets.len())
+            .filter(|&set| failures[set].is_none() && !sets[set].is_empty())
+            .collect();
+        self.search(sets, &open, &mut failures);
+        failures
+    }
+
+    /// The sets with channels of a depthwise convolution whose number of groups cannot be changed.
+    fn constants(&self, sets: &[BTreeSet<ChannelId>]) -> Vec<Option<CutFailure>> {
+        let mut failures = vec![None; sets.len()];
+        let mut set_of: BTreeMap<ChannelId, usize> = BTreeMap::new();
+        for (index, set) in sets.iter().enumerate() {
+            set_of.extend(set.iter().map(|&channel| (channel, index)));
+        }
+        let wrapped: BTreeSet<&str> = (self.layers.iter())
+            .filter(|layer| layer.wrapped)
+            .map(|layer| layer.path.as_str())
+            .collect();
+        for (weight, _) in &self.graph.depthwise {
+            let layer = layer_of(weight);
+            if wrapped.contains(layer) {
+                continue;
+            }
+            let channels = self.graph.param_channels(weight, 0).unwrap_or_default();
+            let sets: BTreeSet<usize> = (channels.iter())
+                .filter_map(|channel| set_of.get(channel).copied())
+                .collect();
+            for set in sets {
+                failures[set].get_or_insert_with(|| CutFailure::Groups {
+                    layer: layer.to_string(),
+                    kind: self.kind(layer),
+                });
+            }
+        }
+        failures
+    }
+
+    fn kind(&self, path: &str) -> String {
+        let layer = self.layers.iter().find(|layer| layer.path == path);
+        layer.map_or_else(String::new, |layer| layer.kind.clone())
+    }
+
+    /// Finds the failing ones among `open` by halves.
+    fn search(
+        &self,
+        sets: &[BTreeSet<ChannelId>],
+        open: &[usize],
+        failures: &mut [Option<CutFailure>],
+    ) {
+        let removed = open.iter().flat_map(|&set| sets[set].iter().copied());
+        let Err(failure) = self.cut(&removed.collect()) else {
+            return;
+        };
+        if let [only] = open {
+            failures[*only] = Some(failure);
+            return;
+        }
+        let (first, second) = open.split_at(open.len() / 2);
+        self.search(sets, first, failures);
+        self.search(sets, second, failures);
+        if open.iter().all(|&set| failures[set].is_none()) {
+            // They fail only together.
+            open.iter()
+                .for_each(|&set| failures[set] = Some(failure.clone()));
+        }
+    }
+
+    /// Captures the forward pass without the channels `removed`.
+    fn cut(&self, removed: &BTreeSet<ChannelId>) -> Result<(), CutFailure> {
+        if removed.is_empty() {
+            return Ok(());
+        }
+        // What no plan can be made of is no cut that a mask leads to.
+        let Ok(plan) = self.graph.slice_plan(removed) else {
+            return Ok(());
+        };
+        let groups = plan.depthwise.iter();
+        let groups = groups.map(|slice| (slice.layer.clone(), slice.groups));
+        let (model, left) = set_groups(self.model.valid(), groups.collect());
+        if let Some(layer) = left.into_keys().next() {
+            let kind = self.kind(&layer);
+            return Err(CutFailure::Groups { layer, kind });
+        }
+        let recorded = quietly(|| {
+            record(self.dummy, |device| {
+                let shrunk = model.map(&mut Shrink::new(&plan, device));
+                shrunk.to_device(device)
+            })
+        });
+        let recorded = recorded.map_err(|error| CutFailure::Forward {
+            operation: None,
+            after: None,
+            message: error.to_string(),
+        })?;
+        let forward = forward_operations(&recorded.captured);
+        let same = (forward.iter().zip(&self.steps))
+            .take_while(|(op, step)| fingerprint(op) == **step)
+            .count();
+        if let Some(message) = recorded.panic {
+            // Parameters of a pass that did not end are not known apart from its operations.
+            let same = self.begun(&recorded.captured.graph.operations);
+            return Err(CutFailure::Forward {
+                operation: self.graph.operations.get(same).map(rules::name),
+                after: self.layer_before(same),
+                message,
+            });
+        }
+        if same < forward.len() || same < self.steps.len() {
+            let found = forward.get(same).copied();
+            let operation = found.or(self.graph.operations.get(same)).map(rules::name);
+            return Err(CutFailure::Operation {
+                operation: operation.unwrap_or_default(),
+                after: self.layer_before(same),
+            });
+        }
+        let outputs = output_shapes(&recorded.captured);
+        let mut pairs = self.graph.outputs.iter().zip(outputs).enumerate();
+        match pairs.find(|(_, (before, after))| *before != after) {
+            None => Ok(()),
+            Some((index, (before, after))) => Err(CutFailure::Output {
+                index,
+                before: before.clone(),
+                after,
+            }),
+        }
+    }
+
+    /// How many operations a pass that did not end has in common with the whole one.
+    fn begun(&self, recorded: &[OperationIr]) -> usize {
+        let params = self.graph.params().count();
+        let forward = recorded.iter().skip(params);
+        forward
+            .zip(&self.steps)
+            .take_while(|(op, step)| fingerprint(op) == **step)
+            .count()
+    }
+
+    /// The last layer whose parameters are read by the first `count` operations.
+    fn layer_before(&self, count: usize) -> Option<String> {
+        let begun = &self.graph.operations[..count.min(self.graph.operations.len())];
+        begun.iter().rev().find_map(|op| {
+            let path = op
+                .inputs()
+                .find_map(|tensor| self.graph.param_tensors.get(&tensor.id))?;
+            Some(layer_of(path).to_string())
+        })
+    }
+}
+
+/// The operations of a forward pass without those that make its parameters.
+pub(super) fn forward_operations(captured: &Captured) -> Vec<&OperationIr> {
+    let params: BTreeSet<TensorId> = captured.params.iter().map(|param| param.tensor).collect();
+    let makes_param = |op: &OperationIr| op.outputs().any(|out| params.contains(&out.id));
+    let operations = captured.graph.operations.iter();
+    operations.filter(|op| !makes_param(op)).collect()
+}
+
+/// The shapes of the outputs of a forward pass.
+pub(super) fn output_shapes(captured: &Captured) -> Vec<Vec<usize>> {
+    let wanted: BTreeSet<TensorId> = captured.outputs.iter().copied().collect();
+    let mut shapes: BTreeMap<TensorId, Vec<usize>> = BTreeMap::new();
+    for op in &captured.graph.operations {
+        for tensor in op.nodes().into_iter().filter(|t| wanted.contains(&t.id)) {
+            shapes.insert(tensor.id, tensor.shape.to_vec());
+        }
+    }
+    let shape = |id| shapes.get(id).cloned().unwrap_or_default();
+    captured.outputs.iter().map(shape).collect()
+}
+
+/// What an operation is, apart from the identity and the size of its tensors.
+///
+/// Ranges of slices and the number of groups of a convolution may follow a cut; the shapes that come
+/// of them are compared by the operations that read them.
+fn fingerprint(op: &OperationIr) -> u64 {
+    struct Blank;
+
+    impl IrVisitorMut for Blank {
+        fn visit_tensor_mut(&mut self, tensor: &mut TensorIr) {
+            tensor.id = TensorId::new(0);
+            tensor.shape = [0usize; 0].into();
+            tensor.status = TensorStatus::ReadOnly;
+        }
+
+        fn visit_range_mut(&mut self, range: &mut Slice) {
+            *range = Slice::new(0, None, range.step);
+        }
+    }
+
+    let mut op = op.clone();
+    op.visit_mut(&mut Blank);
+    if let OperationIr::Module(module) = &mut op {
+        match module {
+            Op::Conv1d(op) => op.options.groups = 0,
+            Op::Conv2d(op) => op.options.groups = 0,
+            Op::Conv3d(op) => op.options.groups = 0,
+            Op::ConvTranspose1d(op) => op.options.groups = 0,
+            Op::ConvTranspose2d(op) => op.options.groups = 0,
+            Op::ConvTranspose3d(op) => op.options.groups = 0,
+            _ => {}
+        }
+    }
+    let mut hasher = DefaultHasher::new();
+    op.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Puts a tensor without values in the place of every parameter, as large as a plan leaves it.
+struct Shrink<'a> {
+    path: Vec<String>,
+    plan: &'a SlicePlan,
+    device: &'a Device,
+}
+
+impl<'a> Shrink<'a> {
+    fn new(plan: &'a SlicePlan, device: &'a Device) -> Self {
+        let path = Vec::new();
+        Self { path, plan, device }
+    }
+}
+
+impl ModuleMapper for Shrink<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let slice = self.plan.params.get(&self.path.join("."));
+        param.map(|tensor| {
+            let mut dims = tensor.dims();
+            if let Some(slice) = slice {
+                dims.copy_from_slice(&slice.shape);
+            }
+            Tensor::empty(dims, (self.device, tensor.dtype()))
+        })
+    }
+}
+
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f` without the lines that a panic of this thread writes to the standard error: a pass that
+/// does not follow a cut is a finding, and its message becomes part of an error.
+fn quietly<T>(f: impl FnOnce() -> T) -> T {
+    struct Guard;
+
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            QUIET.set(false);
+        }
+    }
+
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                before(info);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let _guard = Guard;
+    f()
+}
