@@ -8,6 +8,7 @@ use crate::attach::{self, Spaces};
 use crate::graph::{ChannelGraph, DummyInput};
 use crate::history::History;
 use crate::mask::Mask;
+use crate::obstacle::Obstacle;
 use crate::quantization::CalibrationEntry;
 use crate::target::TargetId;
 
@@ -24,6 +25,7 @@ pub struct Compressed<M> {
     model: M,
     spaces: Spaces,
     history: History,
+    skipped: Vec<Obstacle>,
 }
 
 impl<M: Module + 'static> Compressed<M> {
@@ -35,7 +37,13 @@ impl<M: Module + 'static> Compressed<M> {
             model,
             spaces,
             history,
+            skipped: Vec::new(),
         })
+    }
+
+    pub(crate) fn with_skipped(mut self, skipped: Vec<Obstacle>) -> Self {
+        self.skipped = skipped;
+        self
     }
 
     /// The model as it is simulated, in validation mode.
@@ -65,6 +73,12 @@ impl<M: Module + 'static> Compressed<M> {
     /// What happened at each step.
     pub fn history(&self) -> &History {
         &self.history
+    }
+
+    /// What the configurations of the chain select and its compressors have left as it is, see
+    /// [`Compressor::skipped`](crate::Compressor::skipped).
+    pub fn skipped(&self) -> &[Obstacle] {
+        &self.skipped
     }
 
     /// The plain model with its raw parameters: neither masked nor quantized.

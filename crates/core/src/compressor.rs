@@ -18,11 +18,13 @@ use crate::budget::Budget;
 use crate::compressed::Compressed;
 use crate::evaluator::Evaluator;
 use crate::folding::Folding;
+use crate::graph;
 use crate::graph::trial::Trial;
 use crate::graph::{Captured, ChannelGraph, ChannelId, CutFailure};
 use crate::history::{History, StepRecord};
 use crate::layer::{LayerInfo, layers};
 use crate::learnable::Learnable;
+use crate::obstacle::Obstacle;
 use crate::space::Phase;
 
 /// Pruners, quantizers and distillers fused over one model.
@@ -40,6 +42,9 @@ pub struct Compressor<M, I> {
     pub(crate) evaluator: Evaluator<M, I>,
     pub(crate) foldings: Vec<Arc<Folding>>,
     pub(crate) graph: OnceLock<Arc<ChannelGraph>>,
+    /// The layers whose parameters the forward pass uses past their wrapper.
+    bypassed: OnceLock<Vec<String>>,
+    skipped: Vec<Obstacle>,
     pub(crate) progress: Progress,
 }
 
@@ -122,6 +127,8 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
             evaluator,
             foldings: Vec::new(),
             graph: OnceLock::new(),
+            bypassed: OnceLock::new(),
+            skipped: Vec::new(),
             progress,
         }
     }
@@ -191,6 +198,35 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     pub fn captured(&self, algorithm: &'static str) -> Result<Captured, Error> {
         let dummy = self.evaluator.require_dummy_input(algorithm)?;
         attach::capture(&self.model, dummy)
+    }
+
+    /// What the configurations of the chain select and its compressors leave as it is, because it
+    /// cannot be pruned and a rule sets `on_unprunable` to `skip`.
+    pub fn skipped(&self) -> &[Obstacle] {
+        &self.skipped
+    }
+
+    /// Notes what a compressor leaves as it is although its configuration selects it, and warns.
+    pub fn skip(&mut self, algorithm: &'static str, obstacles: Vec<Obstacle>) {
+        for obstacle in &obstacles {
+            log::warn!("{algorithm} skips {obstacle}");
+        }
+        self.skipped.extend(obstacles);
+    }
+
+    /// The wrapped layers whose parameters the forward pass of the dummy input uses without a call
+    /// of the wrapper; none where no dummy input tells.
+    pub(crate) fn bypassed(&self) -> &[String] {
+        self.bypassed.get_or_init(|| {
+            let dummy = self.evaluator.dummy_input();
+            let plain = || attach::plain(self.model.valid());
+            let calls = dummy.and_then(|dummy| graph::calls(plain(), dummy));
+            let is_bypassed = |layer: &&LayerInfo| {
+                layer.wrapped && calls.as_ref().is_some_and(|calls| calls.bypass(layer))
+            };
+            let layers = self.layers.iter().filter(is_bypassed);
+            layers.map(|layer| layer.path.clone()).collect()
+        })
     }
 
     /// Tries on the capture device, which computes nothing, whether the forward pass follows when
@@ -278,7 +314,8 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
             let values = algorithm.rewrite(run).map_err(Error::met_by(name))?;
             self.model = crate::params::with_parameters(self.model, values)?;
         }
-        Compressed::new(self.model, self.progress.history)
+        let compressed = Compressed::new(self.model, self.progress.history)?;
+        Ok(compressed.with_skipped(self.skipped))
     }
 
     /// Writes everything that a run needs to go on bit for bit to one file.

@@ -163,6 +163,18 @@ pub enum Error {
         found: Vec<usize>,
     },
 
+    /// The forward pass uses the parameters of wrapped layers without a call of their wrapper.
+    #[error(
+        "the forward pass uses the parameters of {layers} but does not call `Wrapper::forward`, so \
+         that nothing would be simulated at their inputs and outputs: implement `Layer` for the type \
+         of a layer of your own, and call the wrapper rather than the layer inside",
+        layers = listed(layers)
+    )]
+    Bypassed {
+        /// The layers.
+        layers: Vec<String>,
+    },
+
     /// Training went wrong.
     #[error(
         "the loss of step {step} is {loss}: lower the learning rate, or check the data and the \
@@ -255,6 +267,12 @@ fn ports(target: &TargetId, count: usize) -> String {
         1 => format!("one {name}, `{}`", port(0)),
         _ => format!("{count} {name}s, `{}` to `{}`", port(0), port(count - 1)),
     }
+}
+
+/// Paths as a list: `conv1`, `conv2`.
+fn listed(paths: &[String]) -> String {
+    let quoted: Vec<String> = paths.iter().map(|path| format!("`{path}`")).collect();
+    quoted.join(", ")
 }
 
 impl Error {

@@ -139,6 +139,10 @@ impl TargetSpace {
         }
     }
 
+    pub(crate) fn unclaim(&self, mode: Mode) {
+        self.lock().modes.retain(|claimed| *claimed != mode);
+    }
+
     /// Lets compressors of another chain claim the target.
     pub(crate) fn release(&self) {
         let mut inner = self.lock();

@@ -1,6 +1,8 @@
 //! What can go wrong while a pruner is configured or generates its masks.
 
+use burn_compress_core::Obstacle;
 use burn_compress_core::config::ConfigError;
+use indexmap::IndexSet;
 use thiserror::Error;
 
 use crate::Pattern;
@@ -19,6 +21,13 @@ pub enum PruningError {
     /// The chain refused.
     #[error(transparent)]
     Core(#[from] burn_compress_core::Error),
+
+    /// Targets that are selected and cannot be pruned, all of them.
+    #[error("{}", unprunable(obstacles))]
+    Unprunable {
+        /// The targets in the order of the configuration, each with the reason and the remedy.
+        obstacles: Vec<Obstacle>,
+    },
 
     /// A channel cannot be removed without changing the function of the model.
     #[error("its channels cannot be removed: {reason}; exclude the layer from the configuration")]
@@ -401,6 +410,24 @@ pub enum PruningError {
 fn listed(names: &[String]) -> String {
     let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
     names.join(", ")
+}
+
+/// One line a target, then a line for the configuration.
+fn unprunable(obstacles: &[Obstacle]) -> String {
+    let count = match obstacles.len() {
+        1 => "1 selected target cannot be pruned".to_string(),
+        count => format!("{count} selected targets cannot be pruned"),
+    };
+    let lines: String = obstacles.iter().map(|o| format!("\n  {o}")).collect();
+    let layers: IndexSet<String> = (obstacles.iter())
+        .map(|obstacle| format!("\"{}\"", obstacle.target.layer))
+        .collect();
+    let layers: Vec<String> = layers.into_iter().collect();
+    format!(
+        "{count}:{lines}\nto prune the rest, exclude them with `\"exclude_op_names\": [{}]`, or set \
+         `\"on_unprunable\": \"skip\"` in their rules",
+        layers.join(", ")
+    )
 }
 
 impl PruningError {

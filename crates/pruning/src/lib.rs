@@ -64,5 +64,5 @@ pub use pattern::Pattern;
 pub use pruner::PrunerConfig;
 pub use registry::pruners;
 pub use schedule::{AgpConfig, AgpPruner, LinearConfig, LinearPruner, Schedule, ScheduleKind};
-pub use settings::{Align, Normalizer, PruningSettings};
+pub use settings::{Align, Normalizer, OnUnprunable, PruningSettings};
 pub use slim::{SlimConfig, SlimPruner};

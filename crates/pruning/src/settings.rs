@@ -21,6 +21,9 @@
 //!                                              for pruners that observe outputs
 //! normalizer             "mean" or "none"      how the scores of layers that a concatenation joins
 //!                                              are made comparable, see Normalizer
+//! on_unprunable          "error" or "skip"     what becomes of channels that cannot be removed: an
+//!                                              error that lists all of them, or they stay and the
+//!                                              rest is pruned (`Compressor::skipped` has the list)
 //! ```
 //!
 //! A target needs one goal: `sparse_ratio`, `sparse_threshold`, `pattern` or `align`.
@@ -105,6 +108,9 @@ pub struct PruningSettings {
     /// [`Normalizer::Mean`] if not set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub normalizer: Option<Normalizer>,
+    /// What becomes of channels that cannot be removed; an error by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_unprunable: Option<OnUnprunable>,
 }
 
 /// How the scores of layers are made comparable whose channels are ranked together because a
@@ -126,6 +132,18 @@ pub enum Normalizer {
     Mean,
     /// Scores are ranked as they are.
     None,
+}
+
+/// What becomes of a target whose channels cannot be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUnprunable {
+    /// The pruner is not made: one error lists all such targets.
+    #[default]
+    Error,
+    /// The target stays as it is. The chain [lists](burn_compress_core::Compressor::skipped) it, and
+    /// so does what the run returns.
+    Skip,
 }
 
 /// A mask that follows another target's.
@@ -294,6 +312,7 @@ impl Settings for PruningSettings {
             normalizer: over
                 .normalizer
                 .or(self.normalizer.filter(|_| blocks && ranked)),
+            on_unprunable: over.on_unprunable.or(self.on_unprunable),
         }
     }
 

@@ -128,10 +128,11 @@ impl Settings for QuantizationSettings {
 
     fn default_targets(layer: &LayerInfo) -> Vec<Target> {
         let weight = Target::param("weight");
-        if layer.wrapped {
-            vec![Target::Input(0), weight, Target::Output(0)]
-        } else {
-            vec![weight]
+        match (layer.wrapped, layer.kind.as_str()) {
+            (false, _) => vec![weight],
+            // What goes into an embedding are integers, which nothing rounds.
+            (true, "Embedding") => vec![weight, Target::Output(0)],
+            (true, _) => vec![Target::Input(0), weight, Target::Output(0)],
         }
     }
 

@@ -7,7 +7,7 @@
 //! - [`slice_module`]: cutting channels out of parameters and running statistics.
 //! - [`reindex`]: masks, scales and zero points follow the channels.
 //! - [`verify`]: the small model computes what the simulated one did.
-//! - [`SpeedupReport`]: what was saved.
+//! - [`SpeedupReport`]: what was saved, and what is masked and was not cut ([`UncutMask`]).
 //! - [`save_small`] and [`load_small`]: one file for the small model and what is left of its
 //!   compression, quantized parameters as integers of 1 to 8 bits; [`Storage`]: how large it is.
 //! - [`quantize_parameters`]: quantized parameters as integers in memory, as tensors of Burn's own
@@ -28,6 +28,7 @@ mod slice;
 mod speedup;
 mod state;
 mod tensors;
+mod uncut;
 pub mod verify;
 
 pub use burn_compress_core::graph::propagate;
@@ -39,3 +40,4 @@ pub use save::{SaveConfig, load_small, save_small, save_small_with};
 pub use slice::slice_module;
 pub use speedup::{ModelSpeedup, Speedup};
 pub use state::SmallState;
+pub use uncut::UncutMask;

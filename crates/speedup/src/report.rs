@@ -7,6 +7,7 @@ use burn_compress_core::layer::layers;
 use serde::{Deserialize, Serialize};
 
 use crate::slice::float_shapes;
+use crate::uncut::UncutMask;
 use crate::verify::RoundingBoundary;
 
 /// A count before and after.
@@ -96,6 +97,10 @@ pub struct SpeedupReport {
     /// [`PartialChannels::Lift`](crate::PartialChannels::Lift).
     #[serde(default)]
     pub lifted_channels: usize,
+    /// The targets that are masked in the small model as well, because the cut could not follow or
+    /// because only single values are masked.
+    #[serde(default)]
+    pub uncut: Vec<UncutMask>,
 }
 
 impl SpeedupReport {
@@ -145,6 +150,7 @@ impl SpeedupReport {
             max_relative_error,
             rounding_boundary,
             lifted_channels: 0,
+            uncut: Vec::new(),
         }
     }
 
@@ -159,6 +165,12 @@ impl SpeedupReport {
     pub fn compression_ratio(&self) -> Option<f64> {
         let storage = self.storage?;
         Some(ratio(self.bytes.dense, storage.file_bytes))
+    }
+
+    /// Sets what is masked in the small model.
+    pub fn with_uncut(mut self, uncut: Vec<UncutMask>) -> Self {
+        self.uncut = uncut;
+        self
     }
 
     /// Sets the number of channels whose masks were lifted.
@@ -244,7 +256,13 @@ impl fmt::Display for SpeedupReport {
             let channels = self.lifted_channels;
             write!(f, ", masks of {channels} remaining channels lifted")?;
         }
-        writeln!(f)
+        writeln!(f)?;
+        if !self.uncut.is_empty() {
+            writeln!(f, "masked and not cut")?;
+        }
+        self.uncut
+            .iter()
+            .try_for_each(|uncut| writeln!(f, "  {uncut}"))
     }
 }
 

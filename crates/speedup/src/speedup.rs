@@ -25,6 +25,7 @@ use crate::report::{Change, SpeedupReport};
 use crate::save::{self, SaveConfig};
 use crate::slice::{float_shapes, slice_module};
 use crate::state::{SmallState, reindex_state};
+use crate::uncut::uncut;
 use crate::verify::{self, RoundingBoundary, TOLERANCE};
 
 /// A small model.
@@ -203,6 +204,13 @@ impl<M: Module + 'static> ModelSpeedup<M> {
             dense: graph.macs(),
             small: graph.macs_after(&removed),
         };
+        let layers = layers(self.compressed.model());
+        let by_parameter = parameter_masks(&graph, &layers, &masks)?;
+        let shapes = float_shapes(&dense);
+        let uncut = uncut(&graph, &layers, &masks, &by_parameter, &plan, &shapes)?;
+        for mask in uncut.iter().filter(|mask| mask.channels > 0) {
+            log::warn!("masked and not cut: {mask}");
+        }
         let report = SpeedupReport::new(&dense, &plain, macs, error, boundary);
         let storage = match save::pack(&plain, &state, Path::new(""), &SaveConfig::new()) {
             Ok((_, storage)) => Some(storage),
@@ -215,7 +223,10 @@ impl<M: Module + 'static> ModelSpeedup<M> {
             model,
             state,
             plan,
-            report: report.with_lifted_channels(lifted).with_storage(storage),
+            report: report
+                .with_lifted_channels(lifted)
+                .with_uncut(uncut)
+                .with_storage(storage),
         })
     }
 

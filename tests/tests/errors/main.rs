@@ -8,3 +8,4 @@ mod masks_and_scales;
 mod model;
 mod sources;
 mod training;
+mod unprunable;

@@ -1,10 +1,10 @@
 //! Models whose forward pass, channels or layers do not allow what is asked, and teachers that
 //! cannot teach them.
 
-use burn::module::Module;
-use burn::nn::{Linear, LinearConfig};
+use burn::module::{Module, Param};
+use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::optim::{AdamConfig, SgdConfig};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use burn_compress::Error;
 use burn_compress::graph::GraphError;
 use burn_compress::prelude::*;
@@ -92,10 +92,8 @@ fn coupled_layers_of_which_only_one_is_selected() {
 fn the_last_layer_keeps_its_outputs() {
     let error = prune(r#"[{"op_names": ["head"], "sparse_ratio": 0.5}]"#).unwrap_err();
     let pruning = error.downcast_ref::<PruningError>();
-    let Some(PruningError::Target { source, .. }) = pruning else {
-        panic!("{error}")
-    };
-    assert!(matches!(**source, PruningError::Protected { .. }));
+    let unprunable = matches!(pruning, Some(PruningError::Unprunable { .. }));
+    assert!(unprunable, "{error}");
     assert_says(
         &error,
         &[
@@ -132,6 +130,82 @@ fn a_wrapper_that_the_model_does_not_call() {
     let error = chain.compress(Budget::steps(1)).unwrap_err();
     assert!(matches!(error, Error::Unreached { .. }), "{error}");
     assert_says(&error, &["`idle._input_0`", "through its `Wrapper`"]);
+}
+
+/// A layer whose forward pass has another name, so that calls go past a wrapper.
+#[derive(Module, Debug)]
+struct Scale {
+    weight: Param<Tensor<1>>,
+}
+
+impl Scale {
+    fn apply(&self, x: Tensor<2>) -> Tensor<2> {
+        x * self.weight.val().unsqueeze()
+    }
+}
+
+#[derive(Module, Debug)]
+struct Scaled {
+    fc: Wrapper<Linear>,
+    scale: Wrapper<Scale>,
+}
+
+#[test]
+fn a_wrapper_that_is_passed_by() {
+    let device = Device::flex();
+    let model = Scaled {
+        fc: LinearConfig::new(2, 2).init(&device).into(),
+        scale: Wrapper::new(Scale {
+            weight: Param::from_tensor(Tensor::ones([2], &device)),
+        }),
+    };
+    let x = Tensor::<2>::ones([1, 2], &device);
+    let dummy = DummyInput::new(x, |net: &Scaled, x| net.scale.apply(net.fc.forward(x)));
+    let fuse = |rules: &str| {
+        let evaluator = Evaluator::<Scaled, Tensor<2>>::new()
+            .with_dummy_input(dummy.clone())
+            .with_data(|_| [Tensor::<2>::ones([1, 2], &Device::flex())])
+            .with_optimizer(SgdConfig::new().init())
+            .with_learning_rate(0.1)
+            .with_loss(|net, x: &Tensor<2>| net.scale.apply(net.fc.forward(x.clone())).mean());
+        let config = ConfigList::from_json(rules).unwrap();
+        QatQuantizer::new(model.clone(), &config, evaluator, QatConfig::new())
+    };
+    let error = fuse(r#"[{"op_types": ["Linear", "Scale"]}]"#).unwrap_err();
+    assert_says(
+        &error,
+        &["parameters of `scale`", "`Layer`", "`Wrapper::forward`"],
+    );
+    // Its weight needs no wrapper.
+    let rules = r#"[{"op_types": ["Linear"]},
+        {"op_types": ["Scale"], "target_names": ["weight"]}]"#;
+    assert!(fuse(rules).is_ok());
+}
+
+/// The integers that go into an embedding are not rounded, and not asked for.
+#[test]
+fn an_embedding_has_no_input_to_quantize() {
+    #[derive(Module, Debug)]
+    struct Words {
+        table: Wrapper<Embedding>,
+    }
+
+    let device = Device::flex();
+    let words = Tensor::<2, Int>::from_ints([[0, 2, 1]], &device);
+    let evaluator = Evaluator::new()
+        .with_data(move |_| vec![words.clone()])
+        .with_optimizer(SgdConfig::new().init())
+        .with_learning_rate(0.1)
+        .with_loss(|net: &Words, x: &Tensor<2, Int>| net.table.forward(x.clone()).mean());
+    let config = ConfigList::from_json(r#"[{"op_types": ["Embedding"]}]"#).unwrap();
+    let model = Words {
+        table: EmbeddingConfig::new(4, 2).init(&device).into(),
+    };
+    let chain = QatQuantizer::new(model, &config, evaluator, QatConfig::new()).unwrap();
+    let compressed = chain.compress(Budget::steps(2)).unwrap();
+    let scales = compressed.calibration().unwrap();
+    let targets: Vec<String> = scales.keys().map(ToString::to_string).collect();
+    assert_eq!(targets, ["table.weight", "table._output_0"]);
 }
 
 #[test]

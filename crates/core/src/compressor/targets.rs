@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::module::Module;
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 
 use super::Compressor;
 use crate::Error;
@@ -51,11 +51,39 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
                 });
             }
         }
+        self.require_calls(targets)?;
         self.attach(targets, Some(mode))?;
         let spaces = targets.iter().map(|id| self.spaces[id].clone());
         let claimed: Vec<_> = spaces.collect();
         claimed.iter().for_each(|space| space.claim(mode));
         Ok(claimed)
+    }
+
+    /// Frees targets that a compressor of `mode` has claimed and does not act on after all.
+    pub fn release(&mut self, mode: Mode, targets: &[TargetId]) {
+        let spaces = targets.iter().filter_map(|id| self.spaces.get(id));
+        spaces.for_each(|space| space.unclaim(mode));
+    }
+
+    /// Refuses inputs and outputs of layers whose forward pass does not run in their wrapper.
+    fn require_calls(&self, targets: &[TargetId]) -> Result<(), Error> {
+        let is_port = |id: &&TargetId| !id.target.is_param();
+        let known = |id: &&TargetId| self.layers.iter().any(|layer| layer.path == id.layer);
+        let mut ports = targets.iter().filter(is_port).filter(known).peekable();
+        if ports.peek().is_none() {
+            return Ok(());
+        }
+        let bypassed = self.bypassed();
+        let layers: IndexSet<String> = ports
+            .map(|id| id.layer.clone())
+            .filter(|layer| bypassed.contains(layer))
+            .collect();
+        match layers.is_empty() {
+            true => Ok(()),
+            false => Err(Error::Bypassed {
+                layers: layers.into_iter().collect(),
+            }),
+        }
     }
 
     /// Attaches what targets lack as [`claim`](Self::claim) does, but leaves them free for any

@@ -278,7 +278,7 @@ impl fmt::Display for ChannelGraph {
 }
 
 /// The parameters and running statistics that an operation reads or that are put out.
-fn used(captured: &Captured) -> BTreeSet<String> {
+pub(super) fn used(captured: &Captured) -> BTreeSet<String> {
     let operations = captured.graph.operations.iter();
     let read: BTreeSet<TensorId> = operations
         .flat_map(|op| op.inputs().map(|tensor| tensor.id))

@@ -92,4 +92,5 @@ pub use observed::{Function, Observed};
 pub use plan::{DepthwiseSlice, GroupedRows, ParamSlice, PortSlice, SlicePlan};
 pub use sequence::Successor;
 pub use trial::CutFailure;
+pub(crate) use trial::calls;
 pub use view::CapturedView;

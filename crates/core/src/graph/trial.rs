@@ -30,9 +30,11 @@ use burn_ir::{IrVisitorMut, ModuleOperationIr as Op, OperationIr, TensorIr, Tens
 
 use super::analysis::layer_of;
 use super::capture::{Captured, record};
+use super::group::used;
 use super::{ChannelGraph, ChannelId, DummyInput, SlicePlan, rules};
-use crate::layer::{LayerInfo, layers};
+use crate::layer::{LayerInfo, ParamInfo, layers};
 use crate::rebuild::set_groups;
+use crate::target::{Target, TargetId};
 
 /// Why a forward pass does not follow a cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -308,6 +310,36 @@ impl<'a, M: Module> Trial<'a, M> {
             Some(layer_of(path).to_string())
         })
     }
+}
+
+/// Which parameters a forward pass uses, and which wrappers it calls.
+pub(crate) struct Calls {
+    used: BTreeSet<String>,
+    wrappers: BTreeSet<String>,
+}
+
+impl Calls {
+    /// Whether the pass uses parameters of the wrapped `layer` without a call of its wrapper.
+    pub fn bypass(&self, layer: &LayerInfo) -> bool {
+        let path = |param: &ParamInfo| TargetId::new(&layer.path, Target::param(&param.name));
+        let is_used = |param: &ParamInfo| self.used.contains(&path(param).to_string());
+        layer.params.iter().any(is_used) && !self.wrappers.contains(&layer.path)
+    }
+}
+
+/// What the forward pass of a plain model calls; `None` if it cannot be captured.
+pub(crate) fn calls<M: Module>(model: M, dummy: &DummyInput<M>) -> Option<Calls> {
+    let plan = SlicePlan::default();
+    let prepare = |device: &Device| model.map(&mut Shrink::new(&plan, device)).to_device(device);
+    let recorded = quietly(|| record(dummy, prepare)).ok()?;
+    if recorded.panic.is_some() {
+        return None;
+    }
+    let ports = recorded.captured.ports.iter();
+    Some(Calls {
+        used: used(&recorded.captured),
+        wrappers: ports.map(|(port, _)| port.layer.clone()).collect(),
+    })
 }
 
 /// The operations of a forward pass without those that make its parameters.

@@ -152,6 +152,7 @@ fn agreed(items: &[Selected<PruningSettings>]) -> Result<PruningSettings, Prunin
     let goals = |item: &Selected<PruningSettings>| PruningSettings {
         granularity: None,
         activation: None,
+        on_unprunable: None,
         ..item.settings.clone()
     };
     let first = goals(&items[0]);

@@ -3,6 +3,7 @@
 mod activations;
 mod coupled;
 mod member;
+mod prunable;
 mod single;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::mask::{MaskConfig, TargetMask, generate};
 use crate::metrics::Importance;
 use crate::{Blocks, Granularity, PruningError, PruningSettings};
 use coupled::{Coupled, couple};
+use prunable::Sorted;
 use single::{Single, claim_single};
 
 /// Everything that one pruner decides about.
@@ -45,22 +47,8 @@ pub(crate) fn build<M: Module + 'static, I: 'static>(
         sources: IndexSet::new(),
         device: device.unwrap_or_default(),
     };
-    let mut left = Vec::new();
-    let mut grouped: IndexMap<usize, Vec<Selected<PruningSettings>>> = IndexMap::new();
-    for item in selected.iter().cloned() {
-        match output_dim(&item, default, coupled)? {
-            Some(dim) => {
-                let graph = compressor.graph(pruner)?;
-                let group = graph.group_of(&item.layer.path, &item.target.to_string(), dim);
-                let group = group.ok_or_else(|| {
-                    let reason = "its output channels are not channels of the graph".to_string();
-                    PruningError::Protected { reason }.at(item.id())
-                })?;
-                grouped.entry(group).or_default().push(item);
-            }
-            None => left.push(item),
-        }
-    }
+    let Sorted { grouped, mut left } =
+        prunable::sort(compressor, pruner, selected, default, coupled)?;
     let mut covered = IndexSet::new();
     for (index, items) in grouped {
         let graph = compressor.graph(pruner)?;

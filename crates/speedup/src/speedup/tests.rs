@@ -493,3 +493,6 @@ fn double_precision_tells_rounding_from_another_function() {
     let speedup = ModelSpeedup::new(compressed(&net), closure);
     assert_eq!(speedup.error_f64(&net, &net, &none, &none), None);
 }
+
+mod dtypes;
+mod uncut;
