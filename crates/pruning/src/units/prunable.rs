@@ -139,7 +139,9 @@ fn whole<'a>(items: &'a [Item], default: &Granularity) -> Result<Vec<Whole<'a>>,
         let Some(param) = name.and_then(|name| item.layer.param(name)) else {
             continue;
         };
-        if !settings.is_active() || settings.pattern.is_some() {
+        // What follows another target promises what that one does.
+        let follows = settings.align.is_some();
+        if !settings.is_active() || settings.pattern.is_some() || follows {
             continue;
         }
         let granularity = granularity(settings);
