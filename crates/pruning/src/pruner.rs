@@ -33,7 +33,8 @@ use crate::{PruningError, PruningSettings, Schedule};
 #[derive(Config, Debug, Copy)]
 pub struct PrunerConfig {
     /// Find coupled channels in the model's graph and mask them together, batch norms and biases
-    /// included. Needs the evaluator's dummy input.
+    /// included, and refuse masks of whole channels that no cut can follow. Needs the evaluator's
+    /// dummy input.
     #[config(default = true)]
     pub coupled: bool,
     /// Keep the best block of every target whatever its goal.

@@ -108,6 +108,19 @@ pub enum SpeedupError {
         tolerance: f64,
     },
 
+    /// The outputs are too coarse to tell rounding from another function.
+    #[error(
+        "the small model differs from the simulated one by {error:.3e} relative to its largest \
+         output, which rounding alone can do to outputs of type {dtype}; it was not returned: give the \
+         inputs to `DummyInput::new`, so that both can be computed in f64"
+    )]
+    Coarse {
+        /// Largest relative error.
+        error: f64,
+        /// The type of the outputs.
+        dtype: String,
+    },
+
     /// The two models do not return the same tensors.
     #[error("output {index} of the small model cannot be compared: {reason}")]
     Incomparable {

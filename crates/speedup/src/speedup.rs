@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use burn_compress_core::graph::propagate::removal_order;
 use burn_compress_core::graph::{CapturedView, ChannelGraph, ChannelId, SlicePlan};
 use burn_compress_core::layer::layers;
@@ -180,6 +180,12 @@ impl<M: Module + 'static> ModelSpeedup<M> {
                 error, tolerance, ..
             }) => match self.error_f64(&baked, &plain, &left, &state.masks) {
                 Some(exact) if exact <= tolerance => exact,
+                None if error <= rounding(&simulated) => {
+                    let dtypes = simulated.iter().map(|data| data.dtype());
+                    let half = dtypes.filter(|dtype| is_half(*dtype)).last();
+                    let dtype = half.map_or_else(String::new, |dtype| format!("{dtype:?}"));
+                    return Err(SpeedupError::Coarse { error, dtype });
+                }
                 _ => {
                     let layer = self.locate(&graph, &view, &order, &baked, &left, &simulated);
                     return Err(SpeedupError::Differs {
@@ -321,6 +327,22 @@ fn with_state<M: Module + 'static>(
     calibration: &Calibration,
 ) -> Result<M, SpeedupError> {
     Ok(Compressed::from_parts(model, masks, calibration, History::default())?.into_model())
+}
+
+fn is_half(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16)
+}
+
+/// What a few roundings can move an output in half precision by, relative to the largest; 0 where
+/// no output is.
+fn rounding(outputs: &[TensorData]) -> f64 {
+    let step = |data: &TensorData| match data.dtype() {
+        DType::F16 => 2f64.powi(-10),
+        DType::BF16 => 2f64.powi(-7),
+        _ => 0.0,
+    };
+    let largest = outputs.iter().map(step).fold(0.0, f64::max);
+    8.0 * largest
 }
 
 fn named((target, mask): (&TargetId, &Mask)) -> (String, Mask) {

@@ -74,3 +74,27 @@ fn masked_and_quantized_models_are_cut_in_every_type() {
         assert_eq!(small.report.rounding_boundary.differing, 0, "{dtype:?}");
     }
 }
+
+#[test]
+fn halves_that_cannot_be_computed_in_double_precision_are_refused_as_such() {
+    let device = Device::flex();
+    let speed_up = |dtype: FloatDType| {
+        // The output grows by a thousandth with each channel that goes, as rounding might let it.
+        let dummy = DummyInput::from_fn(move |net: &Net, device| {
+            let x = (Tensor::<4>::ones([3, 2, 2, 2], device) * 0.3).cast(dtype);
+            let gone = 8 - net.stem.weight.dims()[0];
+            net.forward(x) * (1.0 + 1e-3 * gone as f64)
+        });
+        let net = Net::new(&device).map(&mut Cast(dtype));
+        let compressed =
+            Compressed::from_parts(net, &masks(), &Calibration::new(), History::default());
+        ModelSpeedup::new(compressed.unwrap(), dummy)
+            .speedup_model()
+            .unwrap_err()
+    };
+    let error = speed_up(FloatDType::F16);
+    assert!(matches!(&error, SpeedupError::Coarse { dtype, .. } if dtype == "F16"));
+    assert!(error.to_string().contains("`DummyInput::new`"), "{error}");
+    let error = speed_up(FloatDType::F32);
+    assert!(matches!(error, SpeedupError::Differs { .. }), "{error}");
+}
