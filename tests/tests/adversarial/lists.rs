@@ -693,12 +693,12 @@ fn links(cases: &mut Cases) {
         ),
         (
             r#"[{"op_names": ["head"], "sparse_ratio": 0.5}]"#,
-            "Protected",
+            "Unprunable",
             &["head.weight", "output", "exclude the layer"],
         ),
         (
             r#"[{"op_names": ["block.conv2"], "sparse_ratio": 0.5}]"#,
-            "CoupledLayer",
+            "Unprunable",
             &[
                 "block.conv2.weight",
                 "`block.project`",

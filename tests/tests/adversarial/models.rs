@@ -90,10 +90,10 @@ fn uncalled(cases: &mut Cases) {
             move || fuse(chain(Net::new(), PLAIN)),
         );
     }
-    let parts = ["third.weight"];
+    let parts = ["third.weight", "never calls its layer"];
     cases.refused(
         "L1NormPruner: a layer that is not called",
-        "Target",
+        "Unprunable",
         parts,
         || {
             let rules = r#"[{"op_names": ["third"], "sparse_ratio": 0.5}]"#;

@@ -47,8 +47,11 @@ pub(crate) fn build<M: Module + 'static, I: 'static>(
         sources: IndexSet::new(),
         device: device.unwrap_or_default(),
     };
-    let Sorted { grouped, mut left } =
-        prunable::sort(compressor, pruner, selected, default, coupled)?;
+    let Sorted {
+        grouped,
+        mut left,
+        refused,
+    } = prunable::sort(compressor, pruner, selected, default, coupled)?;
     let mut covered = IndexSet::new();
     for (index, items) in grouped {
         let graph = compressor.graph(pruner)?;
@@ -74,7 +77,10 @@ pub(crate) fn build<M: Module + 'static, I: 'static>(
     }
     units.mark_followers();
     units.rehearse()?;
-    Ok(units)
+    match refused {
+        Some(error) => Err(error),
+        None => Ok(units),
+    }
 }
 
 /// The dimension of the output channels if the item removes whole output channels of a parameter

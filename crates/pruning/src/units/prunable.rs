@@ -37,11 +37,16 @@ const NO_CUT: &str = "remove its channels one by one (`\"granularity\": \"out_ch
 pub(super) struct Sorted {
     pub(super) grouped: IndexMap<usize, Vec<Item>>,
     pub(super) left: Vec<Item>,
+    /// The refusal of items that stand outside of the groups, which says more once what they are
+    /// asked for is known to fit together.
+    pub(super) refused: Option<PruningError>,
 }
 
 /// Items that cannot be pruned, for one reason.
 struct Finding {
     items: Vec<Item>,
+    /// Whether they stand outside of the groups.
+    alone: bool,
     reason: String,
     remedy: String,
 }
@@ -57,6 +62,7 @@ pub(super) fn sort<M: Module + 'static, I: 'static>(
     let mut sorted = Sorted {
         grouped: IndexMap::new(),
         left: Vec::new(),
+        refused: None,
     };
     let mut findings = Vec::new();
     for item in selected {
@@ -118,6 +124,7 @@ fn no_channels(graph: &ChannelGraph, item: &Item, dim: usize) -> Finding {
     };
     Finding {
         items: vec![item.clone()],
+        alone: false,
         reason: reason.to_string(),
         remedy: remedy.to_string(),
     }
@@ -177,15 +184,16 @@ fn look<M: Module + 'static, I: 'static>(
 ) -> Result<Vec<Finding>, PruningError> {
     let mut findings = Vec::new();
     let (mut tried, mut sets) = (Vec::new(), Vec::new());
-    let mut add = |items: &[Item], found: Result<BTreeSet<ChannelId>, (String, String)>| {
+    let mut add = |items: &[Item], alone: bool, found: Result<_, (String, String)>| {
         let items = items.to_vec();
         match found {
             Ok(set) => {
-                tried.push(items);
+                tried.push((items, alone));
                 sets.push(set);
             }
             Err((reason, remedy)) => findings.push(Finding {
                 items,
+                alone,
                 reason,
                 remedy,
             }),
@@ -193,16 +201,21 @@ fn look<M: Module + 'static, I: 'static>(
     };
     let matrices = matrices(compressor);
     for (&index, items) in &sorted.grouped {
-        add(items, removable_of(graph, index, items, &matrices));
+        add(items, false, removable_of(graph, index, items, &matrices));
     }
     let trial = Trial::new(graph, &sorted.left, whole)?;
     for whole in whole {
-        add(std::slice::from_ref(whole.item), trial.followed(whole));
+        add(
+            std::slice::from_ref(whole.item),
+            true,
+            trial.followed(whole),
+        );
     }
     let failures = compressor.trial_cut(pruner, &sets)?;
-    for (items, failure) in tried.into_iter().zip(failures) {
+    for ((items, alone), failure) in tried.into_iter().zip(failures) {
         findings.extend(failure.map(|failure| Finding {
             items,
+            alone,
             reason: failure.to_string(),
             remedy: failure.remedy(),
         }));
@@ -439,18 +452,26 @@ fn settle<M: Module + 'static, I: 'static>(
     }
     let skips = |item: &Item| item.settings.on_unprunable == Some(OnUnprunable::Skip);
     let skipped = |finding: &Finding| finding.items.iter().all(skips);
-    let gone: IndexSet<TargetId> = (findings.iter())
-        .flat_map(|finding| finding.items.iter().map(Item::id))
-        .collect();
-    let is_left = |item: &&Item| item.settings.is_active() && !gone.contains(&item.id());
-    let nothing_left = !selected.iter().any(|item| is_left(&item));
+    let ids = |findings: &[Finding]| -> IndexSet<TargetId> {
+        let items = findings.iter().flat_map(|finding| &finding.items);
+        items.map(Item::id).collect()
+    };
+    let found = ids(&findings);
+    let mut active = selected.iter().filter(|item| item.settings.is_active());
+    let nothing_left = active.all(|item| found.contains(&item.id()));
     let (skip, refuse): (Vec<Finding>, Vec<Finding>) = findings
         .into_iter()
         .partition(|finding| skipped(finding) && !nothing_left);
     if !refuse.is_empty() {
+        let alone = refuse.iter().all(|finding| finding.alone);
         let obstacles = obstacles(selected, refuse);
-        return Err(PruningError::Unprunable { obstacles });
+        let error = PruningError::Unprunable { obstacles };
+        if !alone {
+            return Err(error);
+        }
+        sorted.refused = Some(error);
     }
+    let gone = ids(&skip);
     compressor.skip(pruner, obstacles(selected, skip));
     let stays = |item: &Item| !gone.contains(&item.id());
     sorted.grouped.retain(|_, items| items.iter().all(stays));

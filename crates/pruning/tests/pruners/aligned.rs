@@ -105,15 +105,13 @@ fn an_alignment_that_does_not_fit_is_refused_by_name() {
 /// Found when the pruner is made, not after the steps that a score takes.
 #[test]
 fn what_cannot_be_decided_is_refused_before_the_training() {
-    let refused = |text: &str, coupled: bool| {
-        let options = PrunerConfig::new().with_coupled(coupled);
-        let pruner = L1NormPruner::from_compressor(chain(), &rules(text), options);
+    let refused = |text: &str| {
+        let pruner = L1NormPruner::from_compressor(chain(), &rules(text), PrunerConfig::new());
         pruner.map(|_| ()).unwrap_err()
     };
     let found = refused(
         r#"[{"op_names": ["head"], "target_names": ["bias"], "target_settings": {"bias": {
             "align": {"module_name": "block", "target_name": "weight", "dims": [0]}}}}]"#,
-        true,
     );
     assert!(matches!(found, PruningError::Target { .. }));
     assert!(
@@ -125,7 +123,6 @@ fn what_cannot_be_decided_is_refused_before_the_training() {
     let found = refused(
         r#"[{"op_names": ["stem"], "sparse_ratio": 0.5, "dependency_group_id": 1},
             {"op_names": ["block"], "sparse_ratio": 0.25, "dependency_group_id": 1}]"#,
-        false,
     );
     assert!(
         found
