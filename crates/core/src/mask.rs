@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::Error;
 use crate::block::num_elements;
+use crate::layer::LayerInfo;
 use crate::target::TargetId;
 
 /// How a mask enters the target's value.
@@ -165,6 +166,23 @@ impl Mask {
             values: values.into(),
             shape: shape.to_vec(),
             ..self
+        }
+    }
+
+    /// Refuses a mask of an input or output whose layer takes another number of dimensions, as far as
+    /// the type of the layer tells it.
+    pub(crate) fn check_rank(&self, id: &TargetId, layers: &[LayerInfo]) -> Result<(), Error> {
+        let layer = layers.iter().find(|layer| layer.path == id.layer);
+        let rank = layer
+            .filter(|_| !id.target.is_param())
+            .and_then(LayerInfo::port_rank);
+        match rank.filter(|rank| *rank != self.shape.len()) {
+            None => Ok(()),
+            Some(expected) => Err(Error::MaskRank {
+                target: id.clone(),
+                expected,
+                found: self.shape.clone(),
+            }),
         }
     }
 

@@ -114,11 +114,13 @@ impl<M: Module + 'static> Compressed<M> {
             .devices()
             .first()
             .map_or_else(Device::default, |device| device.clone().without_autodiff());
-        let new = attach::new_spaces(&layers(&model), &missing, &Arc::new(Phase::default()))?;
+        let layers = layers(&model);
+        let new = attach::new_spaces(&layers, &missing, &Arc::new(Phase::default()))?;
         let model = attach::attach(model, &new)?;
         spaces.extend(new);
         for (id, mask) in masks {
             let space = &spaces[id];
+            mask.check_rank(id, &layers)?;
             space.claim(Mode::Pruning);
             space.set_transform(Stage::Mask, None);
             space.set_mask(Some(mask.clone()))?;

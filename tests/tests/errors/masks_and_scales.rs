@@ -4,10 +4,10 @@ use burn::module::Module;
 use burn::optim::AdamConfig;
 use burn_compress::prelude::*;
 use burn_compress::{
-    CalibrationEntry, Compressed, Error, Grid, History, Mask, Masks, RoundGradient,
+    Calibration, CalibrationEntry, Compressed, Error, Grid, History, Mask, Masks, RoundGradient,
 };
 use burn_compress_tests::chains::{assert_says, id};
-use burn_compress_tests::nets::{Batch, Net, batches};
+use burn_compress_tests::nets::{Batch, Net, batches, dummy_input};
 use rstest::rstest;
 
 use crate::fixtures::{chain, net};
@@ -76,7 +76,23 @@ fn a_mask_of_another_rank_than_its_convolution() {
         let error = chain.update_masks(&masks).unwrap_err();
         assert!(matches!(error, Error::MaskRank { expected: 4, .. }));
         assert_says(&error, &[target, "4 dimensions", "[6]"]);
+        let error = compressed(&masks).unwrap_err();
+        assert!(matches!(error, Error::MaskRank { .. }), "{error}");
     }
+    // The type of a layer that takes any rank tells nothing, a forward pass does.
+    let mask = Mask::new(vec![1.0; 6], [6]).unwrap();
+    let masks = Masks::from([(id("relu._output_0"), mask)]);
+    let compressed = compressed(&masks).unwrap();
+    let error = ModelSpeedup::new(compressed, dummy_input()).speedup_model();
+    let said = [
+        "`relu._output_0` has the shape [2, 6, 6, 6]",
+        "mask the shape [6]",
+    ];
+    assert_says(&error.unwrap_err(), &said);
+}
+
+fn compressed(masks: &Masks) -> Result<Compressed<Net>, Error> {
+    Compressed::from_parts(net(), masks, &Calibration::new(), History::default())
 }
 
 #[test]

@@ -10,7 +10,6 @@ use crate::Error;
 use crate::attach;
 use crate::compressed::{Calibration, Masks};
 use crate::folding;
-use crate::layer::LayerInfo;
 use crate::mask::Mask;
 use crate::space::TargetSpace;
 use crate::target::{Mode, TargetId};
@@ -151,16 +150,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     /// fit, as far as that can be told.
     fn check_port_masks(&self, masks: &[(&TargetId, &Mask)]) -> Result<(), Error> {
         for (id, mask) in masks {
-            let layer = self.layers.iter().find(|layer| layer.path == id.layer);
-            let expected = layer.and_then(LayerInfo::port_rank);
-            if let Some(expected) = expected.filter(|rank| *rank != mask.shape().len()) {
-                let (target, found) = ((*id).clone(), mask.shape().to_vec());
-                return Err(Error::MaskRank {
-                    target,
-                    expected,
-                    found,
-                });
-            }
+            mask.check_rank(id, &self.layers)?;
         }
         let Some(dummy) = self.evaluator.dummy_input().filter(|_| !masks.is_empty()) else {
             return Ok(());
