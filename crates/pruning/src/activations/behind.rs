@@ -71,14 +71,7 @@ impl<'a> Search<'a> {
             Place::Activation => match follow.activations.len() {
                 0 => follow.normalized,
                 1 => follow.activations,
-                _ => {
-                    let names: Vec<&str> = follow
-                        .activations
-                        .iter()
-                        .map(|stop| stop.name.as_str())
-                        .collect();
-                    return Err(format!("is followed by {}", names.join(", ")));
-                }
+                _ => return Err(format!("is followed by {}", listed(&follow.activations))),
             },
         };
         match stops.iter().find(|stop| stop.observed.is_none()) {
@@ -141,6 +134,21 @@ impl<'a> Search<'a> {
         );
         let operation = stop.operation.as_deref();
         function || kind == "Softplus" || matches!(operation, Some("sigmoid" | "log_sigmoid"))
+    }
+}
+
+/// The names of the first stops, and how many more there are.
+fn listed(stops: &[Stop]) -> String {
+    const SHOWN: usize = 4;
+    let names: Vec<&str> = stops
+        .iter()
+        .take(SHOWN)
+        .map(|stop| stop.name.as_str())
+        .collect();
+    let names = names.join(", ");
+    match stops.len().checked_sub(SHOWN) {
+        None | Some(0) => names,
+        Some(more) => format!("{names} and {more} more"),
     }
 }
 

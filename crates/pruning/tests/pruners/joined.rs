@@ -331,4 +331,15 @@ fn a_normalizer_without_effect_is_refused() {
         "{error}"
     );
     L1NormPruner::from_compressor(chain(joined), &config, PrunerConfig::new()).unwrap();
+    let threshold = r#"[{"op_names": ["one"], "sparse_threshold": 1.0, "normalizer": "mean"}]"#;
+    let error = ConfigList::from_json(threshold)
+        .map_err(PruningError::from)
+        .and_then(|config| {
+            L1NormPruner::from_compressor(chain(joined), &config, PrunerConfig::new()).map(|_| ())
+        });
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("`normalizer` has no effect without `sparse_ratio`"),
+        "{error}"
+    );
 }
