@@ -6,7 +6,7 @@
 //! - [`Compressor`] and [`Algorithm`]: the fused chain and what takes part in it.
 //! - [`Evaluator`]: the data, optimizer and loss that the chain trains with.
 //! - [`graph`]: the channels of a model and how they are coupled.
-//! - [`file`]: files that are written and read whole or not at all.
+//! - [`file`](mod@file): files that are written and read whole or not at all.
 //!
 //! No algorithm is named here; the algorithm crates depend on this one and not on each other.
 #![warn(missing_docs)]
