@@ -2,19 +2,24 @@
 
 use std::fs;
 
+use burn::module::Module;
 use burn::tensor::Tensor;
+use burn::tensor::activation::relu;
+use burn_compress::Compressor;
 use burn_compress::prelude::*;
 use burn_compress_tests::chains::{self, HALF};
 use burn_compress_tests::nets::{bits, dummy_input};
 use tempfile::TempDir;
 
-use crate::fixtures::{Mlp, NET, chain, mlp, prune, quantize, small};
+use crate::fixtures::{Mlp, NET, chain, mlp, mlp_evaluator, prune, quantize, rows, small};
 use crate::table::{Attempt, Cases, ensure};
 
 pub fn fill(cases: &mut Cases) {
     files(cases);
     caches(cases);
     settings(cases);
+    frozen(cases);
+    observed(cases);
 }
 
 /// What a file would hold of another model.
@@ -133,4 +138,60 @@ fn settings(cases: &mut Cases) {
         )?;
         Ok(())
     });
+}
+
+fn frozen(cases: &mut Cases) {
+    for name in ["TaylorPruner", "FisherPruner"] {
+        let parts = [name, "`fc1.weight`", "unfreeze"];
+        cases.refused(
+            format!("{name}: a frozen layer"),
+            "Frozen",
+            parts,
+            move || {
+                let mut net = Mlp::new();
+                net.fc1 = net.fc1.no_grad();
+                let chain = Compressor::from_model(net, mlp_evaluator(vec![rows(0.3)]));
+                let config =
+                    ConfigList::from_json(r#"[{"op_names": ["fc1"], "sparse_ratio": 0.5}]"#)?;
+                match name {
+                    "TaylorPruner" => {
+                        TaylorPruner::from_compressor(chain, &config, TaylorConfig::new(1))?
+                    }
+                    _ => FisherPruner::from_compressor(chain, &config, FisherConfig::new(1))?,
+                };
+                Ok(())
+            },
+        );
+    }
+}
+
+/// Activations that no wrapped layer sees.
+fn observed(cases: &mut Cases) {
+    type Fuse = fn(Compressor<Mlp, Tensor<2>>) -> Attempt;
+    const HIDDEN: &str = r#"[{"op_names": ["fc1"], "sparse_ratio": 0.5}]"#;
+    let pruners: [(&str, Fuse); 2] = [
+        ("ActivationPruner", |chain| {
+            let options =
+                ActivationConfig::new(1).with_pruner(PrunerConfig::new().with_coupled(false));
+            ActivationPruner::from_compressor(chain, &ConfigList::from_json(HIDDEN)?, options)?;
+            Ok(())
+        }),
+        ("ApozPruner", |chain| {
+            let options = ApozConfig::new(1).with_pruner(PrunerConfig::new().with_coupled(false));
+            ApozPruner::from_compressor(chain, &ConfigList::from_json(HIDDEN)?, options)?;
+            Ok(())
+        }),
+    ];
+    for (name, fuse) in pruners {
+        let parts = ["`fc1.weight`", "`Wrapper`", "set `activation`"];
+        let case = format!("{name}: an activation that no wrapped layer sees");
+        cases.refused(case, "UnknownActivation", parts, move || {
+            let forward = |net: &Mlp, x: Tensor<2>| relu(net.fc1.forward(x));
+            let dummy = DummyInput::new(rows(0.3), forward);
+            let evaluator = mlp_evaluator(vec![rows(0.3)])
+                .with_dummy_input(dummy)
+                .with_loss(move |net: &Mlp, x: &Tensor<2>| forward(net, x.clone()).mean());
+            fuse(Compressor::from_model(Mlp::new(), evaluator))
+        });
+    }
 }
