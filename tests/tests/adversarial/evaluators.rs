@@ -156,7 +156,7 @@ fn images(shape: [usize; 4]) -> DummyInput<Net> {
 /// Dummy inputs of the graph and of the speedup.
 fn dummy_inputs(cases: &mut Cases) {
     type Make = fn() -> DummyInput<Net>;
-    let inputs: [(&str, Make, &str, &[&str]); 5] = [
+    let inputs: [(&str, Make, &str, &[&str]); 6] = [
         (
             "another number of channels",
             || images([1, 3, SIDE, SIDE]),
@@ -196,6 +196,12 @@ fn dummy_inputs(cases: &mut Cases) {
             },
             "OutputDevice",
             &["output 0", "device of the model"],
+        ),
+        (
+            "no images",
+            || images([0, 1, SIDE, SIDE]),
+            "EmptyInput",
+            &["[0, 1, 6, 6]", "at least one sample"],
         ),
         (
             "images of no size",

@@ -2,9 +2,10 @@
 
 use std::fs;
 
-use burn::module::Module;
-use burn::tensor::Tensor;
-use burn::tensor::activation::relu;
+use burn::module::{Module, Param};
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::activation::softmax;
+use burn::tensor::{DType, Device, Tensor};
 use burn_compress::Compressor;
 use burn_compress::prelude::*;
 use burn_compress_tests::chains::{self, HALF};
@@ -19,7 +20,8 @@ pub fn fill(cases: &mut Cases) {
     caches(cases);
     settings(cases);
     frozen(cases);
-    observed(cases);
+    precision(cases);
+    heads(cases);
 }
 
 /// What a file would hold of another model.
@@ -165,33 +167,85 @@ fn frozen(cases: &mut Cases) {
     }
 }
 
-/// Activations that no wrapped layer sees.
-fn observed(cases: &mut Cases) {
-    type Fuse = fn(Compressor<Mlp, Tensor<2>>) -> Attempt;
-    const HIDDEN: &str = r#"[{"op_names": ["fc1"], "sparse_ratio": 0.5}]"#;
-    let pruners: [(&str, Fuse); 2] = [
-        ("ActivationPruner", |chain| {
-            let options =
-                ActivationConfig::new(1).with_pruner(PrunerConfig::new().with_coupled(false));
-            ActivationPruner::from_compressor(chain, &ConfigList::from_json(HIDDEN)?, options)?;
+/// Models of other precision are cut.
+fn precision(cases: &mut Cases) {
+    for dtype in [DType::F16, DType::BF16, DType::F64] {
+        cases.right(format!("a speedup of a model of {dtype:?}"), move || {
+            let cast = |mut net: Mlp| {
+                net.fc1.weight = Param::from_tensor(net.fc1.weight.val().cast(dtype));
+                net.fc2.weight = Param::from_tensor(net.fc2.weight.val().cast(dtype));
+                for bias in [&mut net.fc1.bias, &mut net.fc2.bias] {
+                    *bias = bias
+                        .clone()
+                        .map(|bias| Param::from_tensor(bias.val().cast(dtype)));
+                }
+                net
+            };
+            let net = cast(Mlp::new());
+            let x = rows(0.3).cast(dtype);
+            let dummy = DummyInput::new(x.clone(), |net: &Mlp, x| net.forward(x));
+            let evaluator = mlp_evaluator(vec![x]).with_dummy_input(dummy.clone());
+            let config = ConfigList::from_json(r#"[{"op_names": ["fc1"], "sparse_ratio": 0.5}]"#)?;
+            let chain = L1NormPruner::new(net, &config, evaluator, PrunerConfig::new())?;
+            let small =
+                ModelSpeedup::new(chain.compress(Budget::none())?, dummy).speedup_model()?;
+            let weight = small.model.fc1.weight.val();
+            ensure(
+                weight.dims() == [4, 3] && weight.dtype() == dtype,
+                "another size or type",
+            )
+        });
+    }
+}
+
+/// Attention of two heads of four features.
+#[derive(Module, Debug)]
+struct Attention {
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    out: Linear,
+}
+
+impl Attention {
+    fn new() -> Self {
+        let linear = || LinearConfig::new(8, 8).init(&Device::flex());
+        Self {
+            q: linear(),
+            k: linear(),
+            v: linear(),
+            out: linear(),
+        }
+    }
+
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let [batch, length, _] = x.dims();
+        let heads = |x: Tensor<3>| x.reshape([batch, length, 2, 4]).swap_dims(1, 2);
+        let (q, k, v) = (
+            heads(self.q.forward(x.clone())),
+            heads(self.k.forward(x.clone())),
+            heads(self.v.forward(x)),
+        );
+        let scores = softmax(q.matmul(k.swap_dims(2, 3)) / 2.0, 3);
+        self.out
+            .forward(scores.matmul(v).swap_dims(1, 2).reshape([batch, length, 8]))
+    }
+}
+
+/// Heads as blocks of channels, which no cut follows.
+fn heads(cases: &mut Cases) {
+    for group in ["", r#", "dependency_group_id": "heads""#] {
+        let rules = format!(
+            r#"[{{"op_names": ["q", "k", "v"], "granularity": [-1, 4], "sparse_ratio": 0.5{group}}}]"#
+        );
+        let parts = ["`q", "`k", "`v", "\"exclude_op_names\""];
+        cases.refused(format!("heads: {rules}"), "Unprunable", parts, move || {
+            let x = Tensor::<3>::ones([2, 3, 8], &Device::flex());
+            let dummy = DummyInput::new(x, |net: &Attention, x| net.forward(x));
+            let evaluator = Evaluator::<_, ()>::new().with_dummy_input(dummy);
+            let config = ConfigList::from_json(&rules)?;
+            L1NormPruner::new(Attention::new(), &config, evaluator, PrunerConfig::new())?;
             Ok(())
-        }),
-        ("ApozPruner", |chain| {
-            let options = ApozConfig::new(1).with_pruner(PrunerConfig::new().with_coupled(false));
-            ApozPruner::from_compressor(chain, &ConfigList::from_json(HIDDEN)?, options)?;
-            Ok(())
-        }),
-    ];
-    for (name, fuse) in pruners {
-        let parts = ["`fc1.weight`", "`Wrapper`", "set `activation`"];
-        let case = format!("{name}: an activation that no wrapped layer sees");
-        cases.refused(case, "UnknownActivation", parts, move || {
-            let forward = |net: &Mlp, x: Tensor<2>| relu(net.fc1.forward(x));
-            let dummy = DummyInput::new(rows(0.3), forward);
-            let evaluator = mlp_evaluator(vec![rows(0.3)])
-                .with_dummy_input(dummy)
-                .with_loss(move |net: &Mlp, x: &Tensor<2>| forward(net, x.clone()).mean());
-            fuse(Compressor::from_model(Mlp::new(), evaluator))
         });
     }
 }

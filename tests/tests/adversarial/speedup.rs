@@ -9,7 +9,7 @@ use burn_compress::{Calibration, Compressed, History, Mask, MaskMethod, Masks};
 use burn_compress_tests::chains::{HALF, id};
 use burn_compress_tests::nets::{Net, SIDE, dummy_input};
 
-use crate::fixtures::{Mlp, halved, mask, mlp_input, prune, rows};
+use crate::fixtures::{Mlp, halved, mask, mlp, mlp_input, prune, rows};
 use crate::table::{Attempt, Cases, ensure};
 
 /// A speedup of [`Mlp`] with these masks.
@@ -187,6 +187,19 @@ fn inputs(cases: &mut Cases) {
             },
         );
     }
+    cases.refused(
+        "a dummy input of no rows",
+        "EmptyInput",
+        ["[0, 4]", "at least one sample"],
+        || {
+            let mut chain = mlp();
+            chain.update_masks(&features([0.0, 1.0, 1.0, 1.0, 1.0, 1.0])?)?;
+            let none = Tensor::<2>::zeros([0, 4], &Device::flex());
+            let dummy = DummyInput::new(none, |net: &Mlp, x| net.forward(x));
+            ModelSpeedup::new(chain.compress(Budget::none())?, dummy).speedup_model()?;
+            Ok(())
+        },
+    );
 }
 
 /// A plain depthwise convolution: its number of groups cannot be changed.

@@ -120,6 +120,13 @@ pub(super) fn record<M: Module>(
         .enumerate()
         .map(|(index, id)| id.ok_or(GraphError::OutputDevice { index }))
         .collect::<Result<_, _>>()?;
+    // Nothing that is computed of it could be compared.
+    for (index, (_, shape)) in inputs.iter().enumerate() {
+        if shape.contains(&0) {
+            let shape = shape.clone();
+            return Err(GraphError::EmptyInput { index, shape });
+        }
+    }
     let first_output = || {
         let mut tensors = captured.graph.operations.iter().flat_map(|op| op.nodes());
         tensors.find(|tensor| Some(&tensor.id) == outputs.first())

@@ -13,6 +13,17 @@ pub enum GraphError {
         /// The panic's message.
         message: String,
     },
+    /// An input of the forward pass has no elements.
+    #[error(
+        "input {index} of the dummy input has the shape {shape:?}, which holds no value: give it at \
+         least one sample"
+    )]
+    EmptyInput {
+        /// Position of the input.
+        index: usize,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
     /// Burn refused the capture.
     #[error("the forward pass cannot be captured: {message}")]
     Capture {
