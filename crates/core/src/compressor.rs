@@ -21,10 +21,11 @@ use crate::folding::Folding;
 use crate::graph;
 use crate::graph::trial::Trial;
 use crate::graph::{Captured, ChannelGraph, ChannelId, CutFailure};
-use crate::history::{History, StepRecord};
+use crate::history::History;
 use crate::layer::{LayerInfo, layers};
 use crate::learnable::Learnable;
 use crate::obstacle::Obstacle;
+use crate::reads::Unread;
 use crate::space::Phase;
 
 /// Pruners, quantizers and distillers fused over one model.
@@ -62,8 +63,8 @@ pub(crate) struct Progress {
     /// Steps the learnables that have a learning rate of their own.
     pub(crate) adam: ModuleOptimizer,
     pub(crate) history: History,
-    /// The losses of the step whose backward pass is done and whose optimizer step is not.
-    pub(crate) record: Option<StepRecord>,
+    /// What the history does not have yet.
+    pub(crate) unread: Unread,
 }
 
 impl Progress {
@@ -116,7 +117,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
             schedule: evaluator.learning_rate(),
             adam: AdamConfig::new().with_epsilon(1e-8).init(),
             history: History::default(),
-            record: None,
+            unread: Unread::default(),
         };
         Self {
             layers: layers(&model),

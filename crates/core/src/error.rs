@@ -187,6 +187,17 @@ pub enum Error {
         loss: f64,
     },
 
+    /// A check failed in one of several steps that were read together.
+    #[error("in one of the steps {first} to {last}, which were read together: {error}")]
+    Steps {
+        /// The first of the steps, counted from 1.
+        first: usize,
+        /// The last of the steps.
+        last: usize,
+        /// What failed.
+        error: Box<Error>,
+    },
+
     /// A loss that is not one number.
     #[error(
         "the loss of a batch has the shape {found:?}, but must be one number: return its mean or \

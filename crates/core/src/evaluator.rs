@@ -46,6 +46,7 @@ pub struct Evaluator<M, I> {
     loss: Option<Loss<M, I>>,
     evaluation: Option<(usize, Evaluation<M>)>,
     seed: Option<u64>,
+    log_every: usize,
 }
 
 impl<M, I> Clone for Evaluator<M, I> {
@@ -58,6 +59,7 @@ impl<M, I> Clone for Evaluator<M, I> {
             loss: self.loss.clone(),
             evaluation: self.evaluation.clone(),
             seed: self.seed,
+            log_every: self.log_every,
         }
     }
 }
@@ -72,6 +74,7 @@ impl<M, I> fmt::Debug for Evaluator<M, I> {
             .field("loss", &self.loss.is_some())
             .field("evaluation", &self.evaluation.is_some())
             .field("seed", &self.seed)
+            .field("log_every", &self.log_every)
             .finish()
     }
 }
@@ -86,6 +89,7 @@ impl<M, I> Default for Evaluator<M, I> {
             loss: None,
             evaluation: None,
             seed: None,
+            log_every: 1,
         }
     }
 }
@@ -164,6 +168,19 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
     /// resumed.
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
+        self
+    }
+
+    /// Reads the losses and checks of every `steps` steps together, after the forward pass of the
+    /// last of them; 1 without this call.
+    ///
+    /// A read waits for the device. Between two reads nothing is waited for but what an algorithm
+    /// decides on the host, such as masks; see [`reads`](crate::reads). The price is that a run
+    /// that diverges goes on until the next read: its error names the step of a loss, and of other
+    /// values the steps that were read together. The [`History`](crate::History) has all steps, and
+    /// the last step of a run and one with a checkpoint are read in any case.
+    pub fn with_log_every(mut self, steps: usize) -> Self {
+        self.log_every = steps.max(1);
         self
     }
 
@@ -258,6 +275,11 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
 
     pub(crate) fn evaluation(&self) -> Option<&(usize, Evaluation<M>)> {
         self.evaluation.as_ref()
+    }
+
+    /// Whether losses and checks are read in this step, counted from 1.
+    pub(crate) fn reads(&self, step: usize) -> bool {
+        step.is_multiple_of(self.log_every)
     }
 
     /// The seed of one backward pass of a step.

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, FloatDType, Tensor};
 
-use crate::Error;
+use crate::{Error, reads};
 
 /// A tensor of any rank: its values in row-major order and its shape.
 ///
@@ -33,19 +33,8 @@ impl FlatTensor {
     ///
     /// The device failed to hand them over.
     pub fn to_vec(&self) -> Result<Vec<f32>, Error> {
-        read(self.values.clone())
+        reads::floats(self.values.clone())
     }
-}
-
-/// Reads a tensor back to the host as `f32`.
-pub(crate) fn read(tensor: Tensor<1>) -> Result<Vec<f32>, Error> {
-    tensor
-        .detach()
-        .without_autodiff()
-        .try_into_data()
-        .map_err(|error| Error::Device(error.to_string()))?
-        .try_into_vec_as::<f32>()
-        .map_err(|error| Error::Device(format!("{error:?}")))
 }
 
 /// The tensor with numbers of the float type `dtype`.

@@ -15,7 +15,8 @@ use parking_lot::Mutex;
 use crate::Error;
 use crate::algorithm::HostTensor;
 use crate::block::num_elements;
-use crate::flat::{in_dtype, read};
+use crate::flat::in_dtype;
+use crate::reads::floats;
 
 /// Which optimizer trains a [`Learnable`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -134,7 +135,7 @@ impl Learnable {
     ///
     /// The device failed to hand them over.
     pub fn values(&self) -> Result<Vec<f32>, Error> {
-        read(self.tensor())
+        floats(self.tensor())
     }
 
     /// Replaces the values; what the optimizer knows of the tensor stays.

@@ -33,6 +33,7 @@ mod mask;
 mod obstacle;
 mod params;
 mod quantization;
+pub mod reads;
 mod rebuild;
 mod simulation;
 mod space;

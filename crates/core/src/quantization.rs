@@ -6,13 +6,15 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::block::Grid;
 use crate::fake_quantize::RoundGradient;
-use crate::flat::{FlatTensor, read};
+use crate::flat::FlatTensor;
+use crate::reads::floats;
 use crate::target::TargetId;
 
 /// Follows the values of a quantized target during training and derives its scale and zero point.
 ///
 /// Called with the raw value, before quantization and masking, once for each forward pass of an
-/// input or output and once for each step of a parameter.
+/// input or output and once for each step of a parameter. An observer that only has to know that
+/// values are in order leaves them on the device with [`reads::check`](crate::reads::check).
 pub trait Observer: Send + Sync {
     /// Updates `quantization` from the values that the target takes.
     ///
@@ -104,7 +106,7 @@ impl Quantization {
     ///
     /// A device failed to hand over its values.
     pub fn to_calibration(&self) -> Result<CalibrationEntry, Error> {
-        let host = |tensor: &Option<Tensor<1>>| tensor.clone().map(read).transpose();
+        let host = |tensor: &Option<Tensor<1>>| tensor.clone().map(floats).transpose();
         Ok(CalibrationEntry {
             dtype: self.dtype.clone(),
             scheme: self.scheme.clone(),

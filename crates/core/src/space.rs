@@ -17,6 +17,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::flat::FlatTensor;
 use crate::mask::Mask;
 use crate::quantization::{Observer, Quantization};
+use crate::reads::{self, Concern};
 use crate::target::{Mode, TargetId};
 use crate::transform::{Stage, Transform};
 
@@ -299,7 +300,8 @@ impl TargetSpace {
         let (Some(observer), Some(mut quantization)) = (observer, self.quantization()) else {
             return Ok(());
         };
-        observer.observe(values, &mut quantization)?;
+        let before = Concern::Target(self.id.clone(), Box::new(quantization.clone()));
+        reads::concerning(before, || observer.observe(values, &mut quantization))?;
         self.lock().quantization = Some(quantization);
         Ok(())
     }

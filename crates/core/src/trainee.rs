@@ -31,8 +31,8 @@ use crate::training;
 impl<M: Module + 'static, I: Send + 'static> Compressor<M, I> {
     /// Turns the chain into a model that Burn's `Learner` trains.
     ///
-    /// Of the evaluator, only the loss, the seed and the evaluation are used here: data, optimizer
-    /// and learning rate are the `Learner`'s. `total_steps` is the number of optimizer steps that
+    /// Of the evaluator, only the loss, the seed, the evaluation and how often losses are read are
+    /// used here: data, optimizer and learning rate are the `Learner`'s. `total_steps` is the number of optimizer steps that
     /// it will make, epochs times batches; the schedules of the compressors are laid out on it.
     ///
     /// # Errors
@@ -172,6 +172,7 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
         }
         chain.model = attach::rejoin(self.model.train(), &chain.spaces);
         chain.model = attach::rejoin_foldings(chain.model, &chain.foldings);
+        training::read(&mut chain)?;
         let (step, total_steps) = (chain.progress.step, chain.progress.total_steps);
         if step != total_steps {
             log::warn!("the run ends after {step} steps, but was laid out for {total_steps}");

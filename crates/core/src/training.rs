@@ -13,8 +13,8 @@ use crate::algorithm::Algorithm;
 use crate::budget::{Budget, Length};
 use crate::compressor::Compressor;
 use crate::file::check_writable;
-use crate::history::StepRecord;
 use crate::learnable::{Learnable, Learnables, TrainedBy};
+use crate::reads::{self, Collector, Concern};
 use crate::target::Target;
 
 /// Runs the chain until `stop` completed steps or the end of the budget.
@@ -45,6 +45,20 @@ pub(crate) fn run<M: Module + 'static, I: 'static>(
     chain.evaluator.require_training("the training run")?;
     require_writable(budget)?;
     let bar = progress_bar(total);
+    let outcome = steps(chain, budget, last, &bar);
+    // What steps before have left on the device tells more than what came of it.
+    read(chain).and(outcome)?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Trains until `last` completed steps.
+fn steps<M: Module + 'static, I: 'static>(
+    chain: &mut Compressor<M, I>,
+    budget: &Budget,
+    last: usize,
+    bar: &ProgressBar,
+) -> Result<(), Error> {
     let evaluator = chain.evaluator.clone();
     while chain.progress.step < last {
         let (epoch, skip) = (chain.progress.epoch, chain.progress.position);
@@ -71,8 +85,15 @@ pub(crate) fn run<M: Module + 'static, I: 'static>(
             chain.progress.position = 0;
         }
     }
-    bar.finish_and_clear();
     Ok(())
+}
+
+/// Reads what the steps so far have left on the device.
+pub(crate) fn read<M: Module + 'static, I: 'static>(
+    chain: &mut Compressor<M, I>,
+) -> Result<(), Error> {
+    let progress = &mut chain.progress;
+    progress.unread.read(&mut progress.history, &chain.spaces)
 }
 
 fn total_steps<M: Module + 'static, I: 'static>(
@@ -193,29 +214,23 @@ pub(crate) fn backward<M: Module + 'static, I: 'static>(
 ) -> Result<(Tensor<1>, GradientsParams), Error> {
     let step = chain.progress.step;
     seed(chain);
-    let run = chain.progress.run(&chain.model);
-    for algorithm in &mut chain.algorithms {
-        let name = algorithm.name();
-        algorithm.observe(run).map_err(Error::met_by(name))?;
-    }
-    let loss = forward(chain, batch)?;
-    let task_value = value_of(&loss)?;
-    let loss = with_every_part(chain, loss, batch)?;
-    let value = value_of(&loss)?;
-    if !value.is_finite() {
-        return Err(Error::LossNotFinite { step, loss: value });
+    let collector = Collector::open();
+    let losses = losses(chain, batch);
+    chain.progress.unread.watch(step, collector.take());
+    drop(collector);
+    let [loss, task_loss] = match losses {
+        Ok(losses) => losses,
+        Err(error) => return read(chain).and(Err(error)),
+    };
+    let unread = &mut chain.progress.unread;
+    unread.begin(step, [loss.clone(), task_loss]);
+    if chain.evaluator.reads(step + 1) || step + 1 == chain.progress.total_steps {
+        read(chain)?;
     }
     require_reached(chain)?;
     if !loss.is_tracked() {
         return Err(Error::LossDetached);
     }
-    chain.progress.record = Some(StepRecord {
-        step: step + 1,
-        loss: value,
-        task_loss: task_value,
-        learning_rate: 0.0,
-        sparsity: 0.0,
-    });
     let mut gradients = loss.backward();
     for learnable in learnables(&chain.algorithms) {
         learnable.take_gradient(&mut gradients);
@@ -229,6 +244,24 @@ pub(crate) fn backward<M: Module + 'static, I: 'static>(
             .map_err(Error::met_by(name))?;
     }
     Ok((loss.detach(), gradients))
+}
+
+/// The loss that is minimised and that of the task, with what the compressors observe on the way.
+fn losses<M: Module + 'static, I: 'static>(
+    chain: &mut Compressor<M, I>,
+    batch: &I,
+) -> Result<[Tensor<1>; 2], Error> {
+    let run = chain.progress.run(&chain.model);
+    for algorithm in &mut chain.algorithms {
+        let name = algorithm.name();
+        reads::concerning(Concern::Algorithm(name), || algorithm.observe(run))
+            .map_err(Error::met_by(name))?;
+    }
+    let task_loss = forward(chain, batch)?;
+    require_number(&task_loss)?;
+    let loss = with_every_part(chain, task_loss.clone(), batch)?;
+    require_number(&loss)?;
+    Ok([loss, task_loss])
 }
 
 /// Seeds the devices for the backward pass at hand, if the evaluator has a seed.
@@ -264,21 +297,21 @@ fn with_every_part<M: Module + 'static, I: 'static>(
     let run = chain.progress.run(&chain.model);
     for algorithm in chain.algorithms.iter_mut().rev() {
         let name = algorithm.name();
-        loss = algorithm
-            .loss(loss, batch, run)
-            .map_err(Error::met_by(name))?;
+        loss = reads::concerning(Concern::Algorithm(name), || {
+            algorithm.loss(loss, batch, run)
+        })
+        .map_err(Error::met_by(name))?;
     }
     Ok(loss)
 }
 
-fn value_of(loss: &Tensor<1>) -> Result<f64, Error> {
-    if loss.dims() != [1] {
-        return Err(Error::LossShape {
-            found: loss.dims().to_vec(),
-        });
+fn require_number(loss: &Tensor<1>) -> Result<(), Error> {
+    match loss.dims() {
+        [1] => Ok(()),
+        found => Err(Error::LossShape {
+            found: found.to_vec(),
+        }),
     }
-    let value = loss.clone().detach().try_into_scalar();
-    value.map_err(|error| Error::Device(error.to_string()))
 }
 
 /// What follows the optimizer: parameters are projected, masks move, the step is counted and
@@ -303,13 +336,10 @@ pub(crate) fn after_step<M: Module + 'static, I: 'static>(
         algorithm.after_step(run).map_err(Error::met_by(name))?;
     }
     let sparsity = sparsity(chain);
-    if let Some(record) = chain.progress.record.take() {
-        chain.progress.history.steps.push(StepRecord {
-            learning_rate,
-            sparsity,
-            ..record
-        });
-    }
+    let progress = &mut chain.progress;
+    progress
+        .unread
+        .complete(&mut progress.history, learning_rate, sparsity);
     let (step, total_steps) = (chain.progress.step, chain.progress.total_steps);
     if let Some((every, evaluate)) = chain.evaluator.evaluation()
         && (step.is_multiple_of(*every) || step == total_steps)
@@ -348,11 +378,12 @@ fn sparsity<M: Module + 'static, I: 'static>(chain: &Compressor<M, I>) -> f64 {
 }
 
 fn leave_checkpoint<M: Module + 'static, I: 'static>(
-    chain: &Compressor<M, I>,
+    chain: &mut Compressor<M, I>,
     budget: &Budget,
 ) -> Result<(), Error> {
     match &budget.checkpoint {
         Some((path, every)) if chain.progress.step.is_multiple_of(*every) => {
+            read(chain)?;
             chain.save_checkpoint(path)
         }
         _ => Ok(()),

@@ -25,9 +25,9 @@
 use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{Bool, Int, Tensor, TensorData};
+use burn::tensor::{Bool, FloatDType, Int, Tensor};
 use burn_compress_core::config::ConfigList;
-use burn_compress_core::{Compressor, Error, Evaluator};
+use burn_compress_core::{Compressor, Error, Evaluator, reads};
 
 use crate::classes::{ClassLoss, check_temperature, fuse};
 use crate::link::check_lambda;
@@ -220,23 +220,34 @@ fn one_hot(
             "there are no other classes than the target".to_string(),
         ));
     }
-    let labels = labels
-        .try_into_data()
-        .map_err(|error| wrong(format!("the labels cannot be read ({error})")))?;
-    let labels: Vec<i64> = labels.iter::<i64>().collect();
-    if labels.len() != rows {
-        return Err(wrong(format!("there are {} labels", labels.len())));
+    let [found] = labels.dims();
+    if found != rows {
+        return Err(wrong(format!("there are {found} labels")));
     }
-    let mut targets = vec![false; rows * classes];
-    for (row, &label) in labels.iter().enumerate() {
-        match usize::try_from(label) {
-            Ok(class) if class < classes => targets[row * classes + class] = true,
-            _ => return Err(wrong(format!("the label of row {row} is {label}"))),
-        }
-    }
-    let targets = TensorData::new(targets, [rows, classes]);
     let device = like.device().without_autodiff();
-    Ok(Tensor::from_data(targets, &device))
+    let labels = labels.to_device(&device).cast(FloatDType::F32);
+    let largest = (classes - 1) as f32;
+    let checked = reads::check(labels.clone(), 0.0..=largest, move |labels| {
+        let mut labels = labels.iter().enumerate();
+        let wrong = labels.find(|(_, label)| !(0.0..=largest).contains(*label));
+        let (row, label) = wrong.unwrap_or((0, &largest));
+        DistillationError::Labels {
+            reason: format!("the label of row {row} is {label}"),
+            rows,
+            classes,
+        }
+    });
+    match checked {
+        Ok(None) => {}
+        Ok(Some(error)) => return Err(error),
+        Err(error) => return Err(wrong(format!("the labels cannot be read ({error})"))),
+    }
+    let every = Tensor::<1, Int>::arange(0..classes as i64, &device).cast(FloatDType::F32);
+    let every = every.reshape([1, classes]).expand([rows, classes]);
+    Ok(labels
+        .reshape([rows, 1])
+        .expand([rows, classes])
+        .equal(every))
 }
 
 /// The divergences of the target class and of the other classes, each times the squared
@@ -302,7 +313,7 @@ impl Parts {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
+    use burn::tensor::{Device, TensorData};
 
     use super::*;
     use crate::check::assert_gradient;

@@ -16,7 +16,7 @@ use burn::tensor::{FloatDType, Tensor};
 use burn_compress_core::config::Selected;
 use burn_compress_core::graph::Observed;
 use burn_compress_core::layer::channel_dims;
-use burn_compress_core::{BoxError, Compressor, Error, FlatTensor, TargetId, tap};
+use burn_compress_core::{BoxError, Compressor, Error, FlatTensor, TargetId, reads, tap};
 use indexmap::{IndexMap, IndexSet};
 
 use crate::granularity::channels_last;
@@ -166,13 +166,12 @@ impl<M: Module + 'static, I: 'static> Activations<M, I> {
         &self,
         sums: &IndexMap<String, FlatTensor>,
     ) -> Result<IndexMap<String, Vec<f32>>, BoxError> {
-        let mut data = IndexMap::new();
-        for (path, scored) in &self.scored {
-            if let Some(sum) = sums.get(path) {
-                data.insert(path.clone(), scored.spread(&sum.to_vec()?));
-            }
-        }
-        Ok(data)
+        let seen = self.scored.iter();
+        let seen = seen.filter_map(|(path, scored)| Some((path, scored, sums.get(path)?)));
+        let values = reads::all(seen.clone().map(|(_, _, sum)| sum.values.clone()))?;
+        let spread = seen.zip(values);
+        let spread = spread.map(|((path, scored, _), sum)| (path.clone(), scored.spread(&sum)));
+        Ok(spread.collect())
     }
 }
 

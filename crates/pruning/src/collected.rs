@@ -4,7 +4,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{FloatDType, Tensor};
 use burn_compress_core::{
-    AlgorithmState, BoxError, Error, FlatTensor, HostTensor, gradients, parameters,
+    AlgorithmState, BoxError, Error, FlatTensor, HostTensor, gradients, parameters, reads,
 };
 use indexmap::{IndexMap, IndexSet};
 
@@ -41,11 +41,10 @@ impl Collected {
 
     pub(crate) fn save(&self) -> Result<AlgorithmState, Error> {
         let mut state = AlgorithmState::default();
-        for (path, tensor) in &self.sums {
-            let host = HostTensor {
-                values: tensor.to_vec()?,
-                shape: tensor.shape.clone(),
-            };
+        let values = reads::all(self.sums.values().map(|sum| sum.values.clone()))?;
+        for ((path, tensor), values) in self.sums.iter().zip(values) {
+            let shape = tensor.shape.clone();
+            let host = HostTensor { values, shape };
             state.tensors.insert(path.clone(), host);
         }
         Ok(state)
@@ -144,18 +143,16 @@ pub(crate) fn weighted<M: Module>(
         GradientTerm::WeightedGradient => IndexMap::new(),
         GradientTerm::Gradient => parameters(model, &sums.keys().cloned().collect()),
     };
-    let host = sums.iter().map(|(path, sum)| {
-        let data = match weights.swap_remove(path) {
+    let values = sums
+        .iter()
+        .map(|(path, sum)| match weights.swap_remove(path) {
             Some(weight) => {
                 let values = weight.values.cast(FloatDType::F32);
                 let sum = sum.values.clone().to_device(&values.device());
-                let values = values.square() * sum;
-                let shape = weight.shape;
-                FlatTensor { values, shape }.to_vec()?
+                values.square() * sum
             }
-            None => sum.to_vec()?,
-        };
-        Ok((path.clone(), data))
-    });
-    host.collect()
+            None => sum.values.clone(),
+        });
+    let values = reads::all(values)?;
+    Ok(sums.keys().cloned().zip(values).collect())
 }

@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use burn_compress_core::{
     BoxError, Grid, Learnable, MaskMethod, Stage, TargetId, TargetSpace, TrainedBy, Transform,
-    parameters,
+    parameters, reads,
 };
 use indexmap::{IndexMap, IndexSet};
 
@@ -111,8 +111,9 @@ impl Learned {
         score: impl Fn(f32, &PruningSettings) -> f32,
     ) -> Result<IndexMap<String, Vec<f32>>, BoxError> {
         let mut data = IndexMap::new();
-        for target in &self.targets {
-            let values = target.values.values()?.into_iter();
+        let values = reads::all(self.targets.iter().map(|target| target.values.tensor()))?;
+        for (target, values) in self.targets.iter().zip(values) {
+            let values = values.into_iter();
             let scores: Vec<f32> = values.map(|value| score(value, &target.settings)).collect();
             data.insert(target.id().to_string(), target.spread.host(&scores));
         }

@@ -14,7 +14,7 @@ use burn::tensor::Tensor;
 use burn_compress_core::config::{ConfigList, Selected};
 use burn_compress_core::{
     Algorithm, AlgorithmState, BoxError, Compressor, FlatTensor, Learnable, Mode, Run, TargetId,
-    parameters,
+    parameters, reads,
 };
 use indexmap::IndexMap;
 
@@ -195,10 +195,10 @@ impl<M: Module + 'static, I: 'static> Pruner<M, I> {
             (Source::Activations(..), Some(activations), _) => activations.spread(sums),
             (Source::Factors(_), _, Some(factors)) => factors.data(),
             _ => {
-                let weights = parameters(model, self.units.sources()).into_iter();
-                weights
-                    .map(|(path, weight)| Ok((path, weight.to_vec()?)))
-                    .collect()
+                let weights = parameters(model, self.units.sources());
+                let (paths, weights): (Vec<_>, Vec<_>) = weights.into_iter().unzip();
+                let values = reads::all(weights.into_iter().map(|weight| weight.values))?;
+                Ok(paths.into_iter().zip(values).collect())
             }
         }
     }

@@ -83,7 +83,8 @@ const NAME: &str = "DoReFaQuantizer";
 #[derive(Config, Debug, Copy)]
 pub struct DoReFaConfig {
     /// Check in every forward pass that the values of inputs are finite, and name the target if they
-    /// are not. Reads numbers back from the device.
+    /// are not. The check rides on the read of the loss, see
+    /// [`reads`](burn_compress_core::reads).
     #[config(default = true)]
     pub check_finite: bool,
     /// The type that gradients are rounded to while the model trains, and how: see

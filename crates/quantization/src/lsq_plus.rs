@@ -175,8 +175,9 @@ fn begin(values: &FlatTensor, grid: &Grid, dtype: QuantDtype, scheme: QuantSchem
     match scheme {
         QuantScheme::Affine => {
             let (minimum, maximum) = blocks::range(values, grid)?;
-            let (minimum, maximum) = (host(minimum)?, host(maximum)?);
-            let starts = minimum.iter().zip(&maximum);
+            let ranges = host(Tensor::cat(vec![minimum, maximum], 0))?;
+            let (minimum, maximum) = ranges.split_at(grid.len());
+            let starts = minimum.iter().zip(maximum);
             let (scale, zero_point) = starts.map(|(&min, &max)| of_range(min, max, dtype)).unzip();
             Ok(Start { scale, zero_point })
         }

@@ -18,7 +18,7 @@
 //! Integer-Arithmetic-Only Inference*, arXiv 1712.05877. Deviations: ranges of weights are averaged
 //! like those of activations, once a training step; the range always contains 0; batch norms are
 //! folded where the settings say so ([`fuse`](QuantizationSettings::fuse)), with their running
-//! statistics from the first step on.
+//! statistics from the first step on and an output that is brought to those of the batch.
 
 use std::any::Any;
 
@@ -45,8 +45,8 @@ pub struct QatConfig {
     pub start_step: usize,
     /// Check at every observation that the values are finite, and name the target if they are not.
     ///
-    /// Reads numbers back from the device; on an accelerator, turning it off avoids waiting for the
-    /// computation.
+    /// The check rides on the read of the loss, see [`reads`](burn_compress_core::reads). An
+    /// observer with a histogram reads all values at each observation in any case.
     #[config(default = true)]
     pub check_finite: bool,
 }

@@ -16,7 +16,8 @@
 //! Jacob et al., *Quantization and Training of Neural Networks for Efficient
 //! Integer-Arithmetic-Only Inference*, arXiv 1712.05877, section 2.1 and 3.1.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
+use burn_compress_core::reads;
 
 use crate::{QuantDtype, QuantScheme, QuantizationError};
 
@@ -106,20 +107,50 @@ pub fn host_parameters(
 pub fn check_finite(minimum: Tensor<1>, maximum: Tensor<1>) -> Result<(), QuantizationError> {
     let blocks = minimum.dims()[0];
     // One transfer for both.
-    let values = host(Tensor::cat(vec![minimum, maximum], 0))?;
-    let (minimum, maximum) = values.split_at(blocks);
+    match first_not_finite(&host(Tensor::cat(vec![minimum, maximum], 0))?, blocks) {
+        None => Ok(()),
+        Some(error) => Err(error),
+    }
+}
+
+/// [`check_finite`], inside a step of a training run with the next read of the run.
+///
+/// # Shapes
+///
+/// - minimum, maximum: `[blocks]`
+///
+/// # Errors
+///
+/// Those of [`check_finite`], outside of a run.
+pub(crate) fn watch_finite(
+    minimum: Tensor<1>,
+    maximum: Tensor<1>,
+) -> Result<(), QuantizationError> {
+    let blocks = minimum.dims()[0];
+    let values = Tensor::cat(vec![minimum, maximum], 0);
+    let checked = reads::check(values, f32::MIN..=f32::MAX, move |values| {
+        first_not_finite(values, blocks).unwrap_or(QuantizationError::NonFiniteRange {
+            block: 0,
+            minimum: f32::NAN,
+            maximum: f32::NAN,
+        })
+    });
+    match checked.map_err(|error| QuantizationError::Device(error.to_string()))? {
+        None => Ok(()),
+        Some(error) => Err(error),
+    }
+}
+
+/// The first of the blocks whose range is not finite; the smallest values stand before the largest.
+fn first_not_finite(ranges: &[f32], blocks: usize) -> Option<QuantizationError> {
+    let (minimum, maximum) = ranges.split_at(blocks);
     let mut ranges = minimum.iter().zip(maximum).enumerate();
-    ranges.try_for_each(|(block, (&minimum, &maximum))| check_block(block, minimum, maximum))
+    ranges.find_map(|(block, (&minimum, &maximum))| check_block(block, minimum, maximum).err())
 }
 
 /// Reads a tensor back to the host.
 pub(crate) fn host(tensor: Tensor<1>) -> Result<Vec<f32>, QuantizationError> {
-    tensor
-        .try_into_data()
-        .map_err(|error| QuantizationError::Device(error.to_string()))
-        .map(TensorData::convert::<f32>)?
-        .try_into_vec()
-        .map_err(|error| QuantizationError::Device(format!("{error:?}")))
+    reads::floats(tensor).map_err(|error| QuantizationError::Device(error.to_string()))
 }
 
 fn check_block(block: usize, minimum: f32, maximum: f32) -> Result<(), QuantizationError> {
@@ -140,7 +171,7 @@ fn middle(dtype: QuantDtype) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
+    use burn::tensor::{Device, TensorData};
     use proptest::prelude::*;
     use rstest::rstest;
 

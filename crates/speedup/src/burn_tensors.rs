@@ -36,7 +36,7 @@ use burn::tensor::quantization::{
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_compress_core::{
     Calibration, CalibrationEntry, Compressed, Error, Grid, History, Mask, MaskMethod, Masks,
-    TargetId,
+    TargetId, reads,
 };
 use indexmap::IndexMap;
 
@@ -246,7 +246,7 @@ fn quantize_masked<const D: usize>(
             global: None,
         };
         let quantized = Tensor::<D>::from_data(data, &device).quantize(&plan.scheme, parameters);
-        let found = quantized.clone().dequantize().try_into_data();
+        let found = reads::data(quantized.clone().dequantize());
         (quantized, found)
     };
     let (quantized, found) = catch_unwind(AssertUnwindSafe(quantize)).map_err(|_| {

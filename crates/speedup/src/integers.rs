@@ -22,7 +22,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_compress_core::fake_quantize::binarize;
-use burn_compress_core::{CalibrationEntry, Quantization, fake_quantize};
+use burn_compress_core::{CalibrationEntry, Quantization, fake_quantize, reads};
 
 const MOST_BITS: u32 = 8;
 
@@ -281,7 +281,7 @@ fn simulate(quantization: &Quantization, values: Tensor<1>, shape: &[usize]) -> 
 }
 
 fn read(tensor: Tensor<1>) -> Option<Vec<f32>> {
-    tensor.try_into_data().ok()?.try_into_vec().ok()
+    reads::data(tensor).ok()?.try_into_vec().ok()
 }
 
 /// Values on a device.

@@ -21,6 +21,7 @@ use crate::compressor::Compressor;
 use crate::history::History;
 use crate::mask::Mask;
 use crate::quantization::Quantization;
+use crate::reads::Unread;
 use crate::target::TargetId;
 
 /// Restores what [`save`](super::save) wrote.
@@ -239,6 +240,6 @@ fn restore_progress<M: Module + 'static, I: 'static>(
     progress.position = header.position;
     progress.prepared = header.prepared;
     progress.history = history;
-    progress.record = None;
+    progress.unread = Unread::default();
     progress.pass = 0;
 }

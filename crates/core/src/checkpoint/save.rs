@@ -34,7 +34,8 @@ pub(crate) fn save<M: Module + 'static, I: 'static>(
     for (index, algorithm) in chain.algorithms.iter().enumerate() {
         algorithms.push(save_algorithm(index, algorithm.as_ref(), &mut tensors)?);
     }
-    tensors.extend(history::write(&progress.history));
+    let history = progress.unread.complete_history(&progress.history)?;
+    tensors.extend(history::write(&history));
     let header = Header {
         step: progress.step,
         total_steps: progress.total_steps,

@@ -8,6 +8,7 @@ use burn::module::Module;
 use super::Evaluator;
 use crate::Error;
 use crate::attach::{self, Spaces};
+use crate::reads::{self, Collector};
 use crate::space::{Phase, TargetSpace};
 
 impl<M: Module, I: 'static> Evaluator<M, I> {
@@ -68,10 +69,13 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
         let fork = |space: &Arc<TargetSpace>| (space.id().clone(), space.fork(phase.clone()));
         let copies: Spaces = spaces.iter().map(fork).collect();
         let model = attach::rejoin(model.valid(), &copies);
+        let collector = Collector::open();
         let seen = self.forward(&[&model], batches, || {
             let mut failures = copies.values().filter_map(|copy| copy.take_failure());
-            failures.next().map_or(Ok(()), Err)
+            failures.next().map_or(Ok(()), Err)?;
+            reads::judge(collector.take())
         })?;
+        drop(collector);
         let unreached = |copy: &&Arc<TargetSpace>| copy.shape().is_none();
         if let Some(copy) = copies.values().find(unreached) {
             return Err(Error::unreached(copy));

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use burn_compress_core::file::{Checksum, check_writable};
-use burn_compress_core::{Error, FlatTensor};
+use burn_compress_core::{Error, FlatTensor, reads};
 use indexmap::IndexMap;
 use indexmap::map::Entry;
 
@@ -191,7 +191,10 @@ impl<I> Bound<I> {
 
     fn learn(&mut self, keys: &[u64], states: &[FlatTensor]) -> Result<(), DistillationError> {
         let mut said: Vec<Vec<StateOf>> = vec![Vec::new(); keys.len()];
-        for (name, state) in self.content.states.iter().zip(states) {
+        let values = reads::all(states.iter().map(|state| state.values.clone()))
+            .map_err(|error| failed(&self.path, error.to_string()))?;
+        let states = states.iter().zip(values);
+        for (name, (state, values)) in self.content.states.iter().zip(states) {
             let misfit = || DistillationError::SampleKeys {
                 state: name.clone(),
                 shape: state.shape.clone(),
@@ -208,9 +211,6 @@ impl<I> Bound<I> {
                 let reason = format!("`{name}` holds {dtype:?}, which f32 cannot hold exactly");
                 return Err(failed(&self.path, reason));
             }
-            let values = state
-                .to_vec()
-                .map_err(|error| failed(&self.path, error.to_string()))?;
             let size = values.len() / keys.len();
             if size == 0 {
                 return Err(misfit());
@@ -338,22 +338,22 @@ impl ModuleVisitor for Fingerprint {
     }
 
     fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
-        match param.val().try_into_data() {
+        match reads::data(param.val()) {
             Ok(data) => self.add(
                 &data.shape().to_vec(),
                 data.iter::<i64>().map(i64::to_le_bytes),
             ),
-            Err(error) => self.failure = Some(Error::Device(error.to_string())),
+            Err(error) => self.failure = Some(error),
         }
     }
 
     fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
-        match param.val().try_into_data() {
+        match reads::data(param.val()) {
             Ok(data) => self.add(
                 &data.shape().to_vec(),
                 data.iter::<bool>().map(|value| [value.into()]),
             ),
-            Err(error) => self.failure = Some(Error::Device(error.to_string())),
+            Err(error) => self.failure = Some(error),
         }
     }
 }

@@ -63,7 +63,7 @@ impl BatchRange {
         let grid = Grid::per_tensor(values.shape.len());
         let (minimum, maximum) = blocks::range(values, &grid)?;
         if self.check {
-            range::check_finite(minimum.clone(), maximum.clone())?;
+            range::watch_finite(minimum.clone(), maximum.clone())?;
         }
         let (minimum, maximum) = (precision::single(minimum), precision::single(maximum));
         let (scale, zero_point) =

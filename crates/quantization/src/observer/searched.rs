@@ -36,7 +36,8 @@ pub trait Search: fmt::Debug + Send + Sync {
 /// Keeps a histogram of each block and the extremes of everything that was seen, and lets a
 /// [`Search`] choose the range.
 ///
-/// The values are read back to the host at each observation. A parameter has the histogram of its
+/// The values are read back to the host at each observation, which on an accelerator waits for the
+/// computation. A parameter has the histogram of its
 /// present values, inputs and outputs that of all values since the beginning.
 #[derive(Debug)]
 pub struct Searched<S> {
@@ -81,7 +82,7 @@ impl<S: Search> RangeMethod for Searched<S> {
         tracked: Option<Ranges>,
     ) -> Result<Ranges, QuantizationError> {
         range::check_finite(batch.minimum.clone(), batch.maximum.clone())?;
-        let host = host(values.values.clone().detach().without_autodiff())?;
+        let host = host(values.values.clone())?;
         let mut histograms = self.lock();
         if tracked.is_none() || self.latest {
             histograms.clear();
@@ -109,10 +110,8 @@ impl<S: Search> RangeMethod for Searched<S> {
         scheme: QuantScheme,
     ) -> Result<Ranges, QuantizationError> {
         let device = tracked.minimum.device();
-        let (minimum, maximum) = (
-            host(tracked.minimum.clone())?,
-            host(tracked.maximum.clone())?,
-        );
+        let mut maximum = host(Tensor::cat(vec![tracked.minimum, tracked.maximum], 0))?;
+        let minimum = maximum.drain(..maximum.len() / 2).collect::<Vec<f32>>();
         let histograms = self.lock();
         if histograms.len() != minimum.len() {
             return Err(QuantizationError::State(format!(

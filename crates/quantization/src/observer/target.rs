@@ -52,9 +52,10 @@ impl TargetObserver {
 
     /// Whether every observation checks that the range is finite, as it does unless told otherwise.
     ///
-    /// The check reads one pair of numbers per block back to the host, which on an accelerator
-    /// waits for the computation. Without it a NaN in the data ends in a NaN in the loss. Observers
-    /// with a histogram read the values back and check them in any case.
+    /// The check needs one pair of numbers per block on the host. A training run reads those of all
+    /// targets together with its loss, see [`reads`](burn_compress_core::reads); elsewhere they are
+    /// read at once. Without the check a NaN in the data ends in a NaN in the loss. Observers with a
+    /// histogram read the values back and check them in any case.
     pub fn with_check(mut self, check: bool) -> Self {
         self.check = check;
         self
@@ -65,7 +66,8 @@ impl TargetObserver {
     /// # Errors
     ///
     /// A granularity that does not fit the shape or gives other blocks than before, and values that
-    /// are not finite; the quantization is unchanged then.
+    /// are not finite; the quantization is unchanged then. In a training run, values that are not
+    /// finite are an error of the run, which brings the quantization back.
     pub fn update(
         &self,
         values: &FlatTensor,
@@ -75,7 +77,7 @@ impl TargetObserver {
         let grid = self.granularity.grid(&self.kind, &self.target, shape)?;
         let (minimum, maximum) = blocks::range(values, &grid)?;
         if self.check {
-            range::check_finite(minimum.clone(), maximum.clone())?;
+            range::watch_finite(minimum.clone(), maximum.clone())?;
         }
         let old = tracked(quantization);
         if old.is_some() {
