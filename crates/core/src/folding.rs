@@ -10,6 +10,28 @@
 //!    training. Then it runs the host again on the same input, with the folded parameters as they
 //!    are simulated, and returns that in the place of the norm's own output.
 //!
+//! What is folded are the running statistics, since they are those of the deployed network and do
+//! not jump from batch to batch. But a network that trains on them has lost its batch norms: they
+//! lag behind weights and masks that move, and no gradient sees that a norm cancels the scale of
+//! its host. In the steps of a training run the output is therefore brought to the statistics of
+//! the batch:
+//!
+//! ```text
+//! y' = beta + (y - beta) s_r / s_b + gamma (m_r - m_b) / s_b
+//! ```
+//!
+//! with the output `y` of the folded host, the running mean and deviation `m_r` and `s_r`, and those
+//! of the raw output of the batch, `m_b` and `s_b`, through which gradients flow. Without rounding
+//! `y'` is what the norm gives in training; the rounding is that of the folded weight. Outside of a
+//! run, and behind a norm that is frozen, nothing is brought to anything: `y' = y`.
+//!
+//! # References
+//!
+//! Krishnamoorthi, *Quantizing deep convolutional networks for efficient inference: A whitepaper*,
+//! arXiv 1806.08342, section 3.2.2, without the later freezing of the statistics. There the bias is
+//! that of the batch; here it is that of the running statistics, which may be rounded, and corrected.
+//! NNI and the first form of the paper's section train on the running statistics alone.
+//!
 //! How parameters are folded is a [`Fold`]; the state of one pair is a [`Folding`], started with
 //! [`Compressor::fold`](crate::Compressor::fold).
 
@@ -22,15 +44,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv1d, Conv2d, Conv3d};
 use burn::nn::{BatchNorm, Linear};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use indexmap::IndexMap;
 
 use crate::Error;
 use crate::compressor::Compressor;
-use crate::flat::FlatTensor;
+use crate::flat::{FlatTensor, in_dtype};
 use crate::graph::Successor;
 use crate::simulation::Simulation;
-use crate::space::TargetSpace;
+use crate::space::{Phase, TargetSpace};
 use crate::target::{Mode, Target, TargetId};
 use crate::walk::{self, Edited};
 use crate::wrapper::Part;
@@ -77,6 +99,7 @@ pub struct Folding {
     norm: String,
     epsilon: f64,
     fold: Arc<dyn Fold>,
+    phase: Arc<Phase>,
     active: AtomicBool,
 }
 
@@ -93,13 +116,20 @@ impl fmt::Debug for Folding {
 static NEXT_KEY: AtomicU64 = AtomicU64::new(0);
 
 impl Folding {
-    pub(crate) fn new(host: &str, norm: &str, epsilon: f64, fold: Arc<dyn Fold>) -> Self {
+    pub(crate) fn new(
+        host: &str,
+        norm: &str,
+        epsilon: f64,
+        fold: Arc<dyn Fold>,
+        phase: Arc<Phase>,
+    ) -> Self {
         Self {
             key: NEXT_KEY.fetch_add(1, Ordering::Relaxed),
             host: host.to_string(),
             norm: norm.to_string(),
             epsilon,
             fold,
+            phase,
             active: AtomicBool::new(true),
         }
     }
@@ -129,7 +159,12 @@ impl Folding {
         self.active.load(Ordering::Acquire)
     }
 
-    /// A copy that does not end with this one.
+    /// Whether the model is in a step of a training run.
+    pub(crate) fn trains(&self) -> bool {
+        self.phase.is_training()
+    }
+
+    /// A copy outside of any run, which does not end with this one.
     pub(crate) fn snapshot(&self) -> Arc<Self> {
         Arc::new(Self {
             key: self.key,
@@ -137,6 +172,7 @@ impl Folding {
             norm: self.norm.clone(),
             epsilon: self.epsilon,
             fold: self.fold.clone(),
+            phase: Arc::new(Phase::default()),
             active: AtomicBool::new(self.is_active()),
         })
     }
@@ -148,6 +184,16 @@ impl Folding {
             Target::Param(_) => id.layer == self.norm && mode != Some(Mode::Pruning),
             Target::Input(_) => id.layer == self.norm,
             Target::Output(_) => id.layer == self.host,
+        }
+    }
+
+    /// What of the folded model takes the place of a target that it does not have.
+    fn instead_of(&self, id: &TargetId) -> Option<TargetId> {
+        match id.target {
+            Target::Output(_) if id.layer == self.host => {
+                Some(TargetId::new(&self.norm, id.target.clone()))
+            }
+            _ => None,
         }
     }
 
@@ -185,6 +231,44 @@ impl Folding {
     }
 }
 
+/// The output of a folded host brought from the running statistics of `norm` to those of `raw`, the
+/// raw output of the host.
+///
+/// # Shapes
+///
+/// - folded, raw: `[batch, channels, ..]`
+pub(crate) fn of_the_batch(folded: FlatTensor, raw: FlatTensor, norm: &Norm) -> FlatTensor {
+    let FlatTensor { values, shape } = folded;
+    let positions: usize = shape[2..].iter().product();
+    // Squares overflow half precision.
+    let given = values.dtype();
+    let wide = match given {
+        DType::F64 => DType::F64,
+        _ => DType::F32,
+    };
+    let images =
+        |values: Tensor<1>| in_dtype(values, wide).reshape([shape[0], shape[1], positions]);
+    let channels = |values: &Tensor<1>| in_dtype(values.clone(), wide).reshape([1, shape[1], 1]);
+    let (y, raw) = (images(values), images(raw.values));
+    let mean = raw.clone().mean_dim(0).mean_dim(2);
+    let variance = (raw - mean.clone()).square().mean_dim(0).mean_dim(2);
+    let inverse = (variance + norm.epsilon).sqrt().recip();
+    let ratio = (channels(&norm.variance) + norm.epsilon).sqrt() * inverse.clone();
+    let shift = (channels(&norm.mean) - mean) * inverse;
+    let shift = match &norm.gamma {
+        Some(gamma) => shift * channels(gamma),
+        None => shift,
+    };
+    let y = match &norm.beta {
+        Some(beta) => (y - channels(beta)) * ratio + channels(beta) + shift,
+        None => y * ratio + shift,
+    };
+    FlatTensor {
+        shape,
+        ..FlatTensor::new(in_dtype(y, given))
+    }
+}
+
 /// A call of a host that waits for its norm.
 pub(crate) struct Call {
     host: Box<dyn Host>,
@@ -194,8 +278,9 @@ pub(crate) struct Call {
 /// How the parameters of a host are read.
 #[derive(Clone)]
 enum Reading {
-    /// As the running statistics see them: masked, neither folded nor quantized.
-    Raw,
+    /// As the statistics see them: masked, neither folded nor quantized. Gradients flow through in
+    /// the steps of a run alone.
+    Raw { tracked: bool },
     /// Folded, then simulated.
     Folded {
         fold: Arc<dyn Fold>,
@@ -228,9 +313,9 @@ impl Drop for Scope {
     }
 }
 
-/// Runs a host as the running statistics of its norm see it.
-pub(crate) fn raw<T>(run: impl FnOnce() -> T) -> T {
-    let _scope = Scope::enter(Reading::Raw);
+/// Runs a host as the statistics of its norm see it, with gradients if they are `tracked`.
+pub(crate) fn raw<T>(tracked: bool, run: impl FnOnce() -> T) -> T {
+    let _scope = Scope::enter(Reading::Raw { tracked });
     run()
 }
 
@@ -239,7 +324,8 @@ pub(crate) fn read<const D: usize>(space: &TargetSpace, base: Tensor<D>) -> Tens
     let dims = base.dims();
     match READING.with_borrow(Option::clone) {
         None => space.simulate_parameter(base),
-        Some(Reading::Raw) => space.simulate_mask(base.detach()),
+        Some(Reading::Raw { tracked: true }) => space.simulate_mask(base),
+        Some(Reading::Raw { tracked: false }) => space.simulate_mask(base.detach()),
         Some(Reading::Folded { fold, norm }) => {
             let folded = match space.id().target.param_name() {
                 Some("weight") => fold.weight(FlatTensor::new(base), &norm).values,
@@ -268,7 +354,15 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     /// [`Folding::end`].
     ///
     /// The simulation of the host's `weight` and `bias` then acts on the folded values, and their
-    /// observers follow these in the forward passes of the training run. Whether the norm directly
+    /// observers follow these in the forward passes of the training run. There the output is brought
+    /// from the running statistics, which are folded, to those of the batch, on which a batch norm
+    /// trains:
+    ///
+    /// ```text
+    /// y' = beta + (y - beta) s_r / s_b + gamma (m_r - m_b) / s_b
+    /// ```
+    ///
+    /// (Krishnamoorthi, arXiv 1806.08342, section 3.2.2.) Whether the norm directly
     /// follows its host is for the caller to find out, with [`successors`](Self::successors).
     ///
     /// # Errors
@@ -300,13 +394,13 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
                 "`{host}` is no wrapped convolution and no wrapped linear layer"
             ));
         }
-        let folding = Arc::new(Folding::new(host, norm, epsilon, fold));
+        let folding = Arc::new(Folding::new(host, norm, epsilon, fold, self.phase.clone()));
         let mut acting = self.spaces.values().filter(|space| !space.is_idle());
         let hidden = acting.find(|space| folding.hides(space.id(), space.acting_mode()));
         if let Some(id) = hidden.map(|space| space.id()) {
             return refuse(format!(
-                "a compressor of this chain has claimed `{id}`, which does not exist in the folded \
-                 model: leave it out, or leave the norm unfolded"
+                "a compressor of this chain has claimed `{id}`, which the folded model does not \
+                 have: leave it out, or leave the norm unfolded"
             ));
         }
         // The weight is read through its simulation, also where nothing else is simulated.
@@ -353,16 +447,33 @@ pub(crate) fn check_claims(
     targets: &[TargetId],
     mode: Option<Mode>,
 ) -> Result<(), Error> {
-    for folding in foldings {
-        if let Some(id) = targets.iter().find(|id| folding.hides(id, mode)) {
-            let reason = format!(
-                "`{id}` does not exist in the folded model, but a compressor claims it: leave it \
-                 out, or leave the norm unfolded"
-            );
-            return Err(refused(folding.host(), folding.norm(), reason));
-        }
-    }
-    Ok(())
+    let hidden = foldings.iter().flat_map(|folding| {
+        let hidden = targets.iter().filter(|id| folding.hides(id, mode));
+        hidden.map(move |id| (folding, id))
+    });
+    let hidden: Vec<_> = hidden.collect();
+    let Some((first, _)) = hidden.first() else {
+        return Ok(());
+    };
+    let ids: Vec<String> = hidden.iter().map(|(_, id)| format!("`{id}`")).collect();
+    let instead = hidden
+        .iter()
+        .filter_map(|(folding, id)| folding.instead_of(id));
+    let instead: Vec<String> = instead.map(|id| format!("`{id}`")).collect();
+    let advice = match instead.is_empty() {
+        true => String::new(),
+        false => format!(
+            "what leaves the folded layers are the outputs of their norms, select {} in their \
+             place; or ",
+            instead.join(", ")
+        ),
+    };
+    let reason = format!(
+        "a compressor claims {}, which the folded model does not have: {advice}leave out what is \
+         claimed, or leave the norms unfolded",
+        ids.join(", ")
+    );
+    Err(refused(first.host(), first.norm(), reason))
 }
 
 fn refused(host: &str, norm: &str, reason: String) -> Error {

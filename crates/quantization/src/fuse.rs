@@ -5,8 +5,9 @@
 //! the result leaves the operation only after the rectifier. So what is rounded is the folded
 //! weight, and the output at the end of the sequence. A norm that is folded nowhere can be fused with
 //! the rectifier behind it, where it is listed. While the model trains, every forward pass
-//! folds anew, with the running statistics. At the end of the run the folded values take the place
-//! of the raw ones for good.
+//! folds anew, with the running statistics, and the output is brought to the statistics of the
+//! batch, so that the norm goes on to work as one. At the end of the run the folded values take the
+//! place of the raw ones for good.
 
 mod search;
 

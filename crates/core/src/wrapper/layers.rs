@@ -152,6 +152,10 @@ impl<const D: usize> Layer<Tensor<D>> for BatchNorm {
             epsilon: self.epsilon,
         })
     }
+
+    fn takes_batch_statistics(&self) -> bool {
+        self.training.is_enabled()
+    }
 }
 
 impl Layer<Tensor<2, Int>> for Embedding {

@@ -60,6 +60,12 @@ pub trait Layer<I>: Module {
     fn norm(&self) -> Option<Norm> {
         None
     }
+
+    /// Whether the layer, if it is a batch norm, takes the statistics of the batch while it trains.
+    /// A frozen one does not.
+    fn takes_batch_statistics(&self) -> bool {
+        false
+    }
 }
 
 /// Stands around a layer and executes the simulated logic of its inputs and outputs in its place.
@@ -137,8 +143,9 @@ impl<L> Wrapper<L> {
         L::Output: Activation,
     {
         let kept = RefCell::new(None);
-        let input = input.pass(&Port::keep(&kept));
-        let output = folding::raw(|| self.layer.forward(input));
+        let tracked = folding.trains();
+        let input = input.pass(&Port::keep(&kept, tracked));
+        let output = folding::raw(tracked, || self.layer.forward(input));
         if let (Some(host), Some(input)) = (Layer::<I>::host(&self.layer), kept.take()) {
             folding.leave(host, input);
         }
@@ -155,9 +162,17 @@ impl<L> Wrapper<L> {
         let Some(call) = folding.take() else {
             return self.layer.forward(input);
         };
-        let output = self.layer.forward(input.pass(&Port::detach()));
+        let raw = RefCell::new(None);
+        let output = self.layer.forward(input.pass(&Port::keep(&raw, false)));
         // Asked only now that the running statistics have moved.
-        let folded = Layer::<I>::norm(&self.layer).map(|norm| folding.run(&call, norm));
+        let folded = Layer::<I>::norm(&self.layer).map(|norm| {
+            let folded = folding.run(&call, norm.clone());
+            let is_batch = folding.trains() && Layer::<I>::takes_batch_statistics(&self.layer);
+            match raw.take() {
+                Some(raw) if is_batch => folding::of_the_batch(folded, raw, &norm),
+                _ => folded,
+            }
+        });
         output.pass(&Port::replace(&RefCell::new(folded)))
     }
 }

@@ -116,21 +116,18 @@ enum Passage<'a> {
         ports: &'a Ports,
         side: fn(usize) -> Target,
     },
-    /// The first one is kept and goes on without its gradient.
-    Keep(&'a RefCell<Option<FlatTensor>>),
-    /// It goes on without its gradient.
-    Detach,
+    /// The first one is kept and goes on, with its gradient or without.
+    Keep {
+        kept: &'a RefCell<Option<FlatTensor>>,
+        tracked: bool,
+    },
     /// The first one is replaced.
     Replace(&'a RefCell<Option<FlatTensor>>),
 }
 
 impl<'a> Port<'a> {
-    pub(crate) fn keep(kept: &'a RefCell<Option<FlatTensor>>) -> Self {
-        Self(Passage::Keep(kept))
-    }
-
-    pub(crate) fn detach() -> Self {
-        Self(Passage::Detach)
+    pub(crate) fn keep(kept: &'a RefCell<Option<FlatTensor>>, tracked: bool) -> Self {
+        Self(Passage::Keep { kept, tracked })
     }
 
     pub(crate) fn replace(by: &'a RefCell<Option<FlatTensor>>) -> Self {
@@ -141,16 +138,20 @@ impl<'a> Port<'a> {
     pub fn tensor<const D: usize>(&self, index: usize, value: Tensor<D>) -> Tensor<D> {
         let (ports, side) = match &self.0 {
             Passage::Simulate { ports, side } => (ports, side),
-            Passage::Keep(kept) if index == 0 => {
-                kept.replace(Some(FlatTensor::new(value.clone())));
-                return value.detach();
+            Passage::Keep { kept, tracked } => {
+                if index == 0 {
+                    kept.replace(Some(FlatTensor::new(value.clone())));
+                }
+                return match tracked {
+                    true => value,
+                    false => value.detach(),
+                };
             }
             Passage::Replace(by) if index == 0 => {
                 let dims = value.dims();
                 let by = by.take();
                 return by.map_or(value, |by| by.values.reshape(dims));
             }
-            Passage::Keep(_) | Passage::Detach => return value.detach(),
             Passage::Replace(_) => return value,
         };
         let target = side(index);

@@ -12,6 +12,7 @@ use burn_compress_core::{
 };
 use rstest::rstest;
 
+mod batch;
 mod every;
 mod masks;
 mod refused;
@@ -306,6 +307,16 @@ fn a_fused_layer_cannot_be_claimed_any_more() {
         assert!(matches!(error, Error::Folding { .. }), "{error}");
         assert!(error.to_string().contains(target), "{error}");
     }
+    // All of them at once, with what to select in their place.
+    let outputs = ["conv", "fc"].map(|layer| TargetId::new(layer, Target::Output(0)));
+    let error = chain.claim(Mode::Distillation, &outputs).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("`conv._output_0`, `fc._output_0`"),
+        "{error}"
+    );
+    let instead = "select `bn._output_0`, `fc_bn._output_0` in their place";
+    assert!(error.contains(instead), "{error}");
     let output = TargetId::new("bn", Target::Output(0));
     assert!(chain.claim(Mode::Distillation, &[output]).is_ok());
 }
