@@ -188,12 +188,10 @@ pub enum Error {
     },
 
     /// A check failed in one of several steps that were read together.
-    #[error("in one of the steps {first} to {last}, which were read together: {error}")]
-    Steps {
-        /// The first of the steps, counted from 1.
-        first: usize,
-        /// The last of the steps.
-        last: usize,
+    #[error("in step {step}, which was read together with others: {error}")]
+    Step {
+        /// Completed optimizer steps before the failing one.
+        step: usize,
         /// What failed.
         error: Box<Error>,
     },

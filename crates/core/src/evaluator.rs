@@ -176,8 +176,7 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
     ///
     /// A read waits for the device. Between two reads nothing is waited for but what an algorithm
     /// decides on the host, such as masks; see [`reads`](crate::reads). The price is that a run
-    /// that diverges goes on until the next read: its error names the step of a loss, and of other
-    /// values the steps that were read together. The [`History`](crate::History) has all steps, and
+    /// that diverges goes on until the next read; its error names the step in which it did. The [`History`](crate::History) has all steps, and
     /// the last step of a run and one with a checkpoint are read in any case.
     pub fn with_log_every(mut self, steps: usize) -> Self {
         self.log_every = steps.max(1);

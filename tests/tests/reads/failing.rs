@@ -21,21 +21,21 @@ fn spoiled(log_every: usize) -> Chain {
 }
 
 #[test]
-fn a_target_s_error_names_the_steps_that_were_read_together() {
+fn a_target_s_error_names_the_step_among_those_that_were_read_together() {
     let chain = chains::quantize(spoiled(4), QUANTIZE, QatConfig::new()).unwrap();
     let error = chain.compress(Budget::steps(STEPS)).unwrap_err();
     assert_says(
         &error,
         &[
-            "steps 1 to 4",
+            "in step 2",
             "cannot quantize `stem._input_0`: block 0",
             "not finite",
         ],
     );
-    let Error::Steps { first, last, error } = error else {
+    let Error::Step { step, error } = error else {
         panic!("{error}");
     };
-    assert_eq!((first, last), (1, 4));
+    assert_eq!(step, 2);
     assert!(matches!(*error, Error::Observation { .. }), "{error}");
 }
 
@@ -84,8 +84,5 @@ fn labels_that_are_no_classes() {
     let chain =
         DkdDistiller::from_compressor(chain, &rules, &teacher, teach, labels, DkdConfig::new());
     let error = chain.unwrap().compress(Budget::steps(STEPS)).unwrap_err();
-    assert_says(
-        &error,
-        &["steps 1 to 3", "DkdDistiller", "the label of row"],
-    );
+    assert_says(&error, &["in step 1", "DkdDistiller", "the label of row"]);
 }

@@ -13,7 +13,7 @@ use crate::target::TargetId;
 /// The losses and checks of a run that were not read yet.
 ///
 /// The losses of all steps are kept. Of each checked value it is the first that fails its check, or
-/// else the latest, so that what is kept grows with the steps by two numbers each.
+/// else the latest, so that what is kept on the device grows with the steps by two numbers each.
 #[derive(Debug, Default)]
 pub(crate) struct Unread {
     /// Completed steps.
@@ -36,9 +36,20 @@ struct Step {
 struct Outcome {
     steps: Vec<StepRecord>,
     current: Option<Step>,
-    error: Option<Error>,
+    /// What failed first, and the step.
+    error: Option<(usize, Error)>,
     /// What the targets of failed checks had before.
     before: Vec<(TargetId, Quantization)>,
+}
+
+impl Outcome {
+    /// Of several errors in one step the one that was found first counts.
+    fn fails(&mut self, step: usize, error: Error) {
+        let earlier = self.error.as_ref().map(|(step, _)| *step);
+        if earlier.is_none_or(|earlier| step < earlier) {
+            self.error = Some((step, error));
+        }
+    }
 }
 
 impl Unread {
@@ -67,11 +78,11 @@ impl Unread {
             return;
         }
         match self.watched.iter_mut().find(|one| one.is_like(&checks)) {
-            Some(watched) => watched.add(step + 1, checks),
+            Some(watched) => watched.add(step, checks),
             None => self.watched.push(Watched {
                 checks,
                 kept: None,
-                steps: (step + 1, step + 1),
+                steps: vec![step],
             }),
         }
     }
@@ -108,7 +119,7 @@ impl Unread {
             }
         }
         match outcome.error {
-            Some(error) => Err(error),
+            Some((_, error)) => Err(error),
             None => {
                 self.current = outcome.current;
                 Ok(())
@@ -123,7 +134,7 @@ impl Unread {
     /// Those of [`read`](Self::read).
     pub(crate) fn complete_history(&self, history: &History) -> Result<History, Error> {
         let outcome = self.outcome()?;
-        if let Some(error) = outcome.error {
+        if let Some((_, error)) = outcome.error {
             return Err(error);
         }
         let mut whole = history.clone();
@@ -158,7 +169,7 @@ impl Unread {
             let (at, loss) = (step.record.step - 1, step.record.loss);
             match loss.is_finite() {
                 true => Ok(step),
-                false => Err(Error::LossNotFinite { step: at, loss }),
+                false => Err((at, Error::LossNotFinite { step: at, loss })),
             }
         };
         for step in steps {
@@ -167,8 +178,8 @@ impl Unread {
                     outcome.current = Some(step);
                 }
                 Ok(step) => outcome.steps.push(step.record),
-                Err(error) => {
-                    outcome.error.get_or_insert(error);
+                Err((at, error)) => {
+                    outcome.fails(at, error);
                     break;
                 }
             }
@@ -183,53 +194,66 @@ struct Watched {
     /// Those of the first step.
     checks: Vec<Check>,
     kept: Option<Kept>,
-    /// The first and the last step, counted from 1.
-    steps: (usize, usize),
+    /// Completed steps before each.
+    steps: Vec<usize>,
 }
 
-/// What is kept of the values of several steps, and their ranges, `[all values]` each.
+/// What is kept of the values of several steps, `[all values]` each.
 #[derive(Debug)]
 struct Kept {
     values: Tensor<1>,
+    /// The steps before that in which a value was in its range.
+    good: Tensor<1>,
     low: Tensor<1>,
     high: Tensor<1>,
 }
 
 impl Watched {
     fn is_like(&self, checks: &[Check]) -> bool {
-        let pairs = self.checks.iter().zip(checks);
-        self.checks.len() == checks.len() && pairs.into_iter().all(|(a, b)| a.is_like(b))
+        let mut pairs = self.checks.iter().zip(checks);
+        self.checks.len() == checks.len() && pairs.all(|(a, b)| a.is_like(b))
     }
 
     fn add(&mut self, step: usize, checks: Vec<Check>) {
-        let values = |checks: &[Check]| packed(checks.iter().map(|c| c.values.clone()).collect());
-        let new = values(&checks);
-        let kept = self.kept.take().unwrap_or_else(|| {
-            let bounds = |bound: fn(&Check) -> f32| {
-                let of = |check| std::iter::repeat_n(bound(check), check.len());
-                let bounds: Vec<f32> = self.checks.iter().flat_map(of).collect();
-                let bounds = Tensor::from_data(TensorData::from(&bounds[..]), &new.device());
-                in_dtype(bounds, new.dtype())
-            };
-            Kept {
-                values: values(&self.checks),
-                low: bounds(|check| *check.range.start()),
-                high: bounds(|check| *check.range.end()),
-            }
-        });
+        let new = packed(checks.into_iter().map(|check| check.values).collect());
+        let kept = self.kept.take().unwrap_or_else(|| self.begin());
         let above = kept.values.clone().greater_equal(kept.low.clone());
         let below = kept.values.clone().lower_equal(kept.high.clone());
         let fits = above.bool_and(below);
+        let good = kept.good + in_dtype(fits.clone().float(), new.dtype());
         self.kept = Some(Kept {
             values: kept.values.mask_where(fits, new),
+            good,
             ..kept
         });
-        self.steps.1 = step;
+        self.steps.push(step);
+    }
+
+    /// The values of the first step.
+    fn begin(&self) -> Kept {
+        let values = packed(
+            self.checks
+                .iter()
+                .map(|check| check.values.clone())
+                .collect(),
+        );
+        let bounds = |bound: fn(&Check) -> f32| {
+            let of = |check| std::iter::repeat_n(bound(check), check.len());
+            let bounds: Vec<f32> = self.checks.iter().flat_map(of).collect();
+            let bounds = Tensor::from_data(TensorData::from(&bounds[..]), &values.device());
+            in_dtype(bounds, values.dtype())
+        };
+        Kept {
+            good: values.zeros_like(),
+            low: bounds(|check| *check.range.start()),
+            high: bounds(|check| *check.range.end()),
+            values,
+        }
     }
 
     fn values(&self) -> Vec<Tensor<1>> {
         match &self.kept {
-            Some(kept) => vec![kept.values.clone()],
+            Some(kept) => vec![kept.values.clone(), kept.good.clone()],
             None => self
                 .checks
                 .iter()
@@ -239,23 +263,36 @@ impl Watched {
     }
 
     fn judge(&self, numbers: &mut &[f64], outcome: &mut Outcome) {
+        let all = self.checks.iter().map(Check::len).sum();
+        let mut values = next(numbers, all);
+        let mut good = match self.kept {
+            Some(_) => next(numbers, all),
+            None => &[],
+        };
         let mut before = Vec::new();
         for check in &self.checks {
-            let values = next(numbers, check.len());
+            let values = next(&mut values, check.len());
             let values: Vec<f32> = values.iter().map(|&value| value as f32).collect();
+            let good = match self.kept {
+                Some(_) => next(&mut good, check.len()),
+                None => &[],
+            };
             let Some(error) = check.judge(&values) else {
                 continue;
             };
             before.extend(check.before());
-            let (first, last) = self.steps;
-            outcome.error.get_or_insert_with(|| match first == last {
-                true => error,
-                false => Error::Steps {
-                    first,
-                    last,
+            let failing = values.iter().zip(good);
+            let failing = failing.filter(|(value, _)| !check.range.contains(value));
+            let first = failing.map(|(_, &good)| good as usize).min().unwrap_or(0);
+            let step = self.steps[first.min(self.steps.len() - 1)];
+            let error = match self.kept {
+                None => error,
+                Some(_) => Error::Step {
+                    step,
                     error: Box::new(error),
                 },
-            });
+            };
+            outcome.fails(step, error);
         }
         // Of a target that was observed several times, the oldest range is set last.
         outcome.before.extend(before.into_iter().rev());
