@@ -49,19 +49,23 @@ fn without_rounding_it_is_the_training_of_the_norm() {
 }
 
 #[test]
-fn the_rounding_is_that_of_the_folded_weight() {
-    // One step from the same state: what differs is the rounding of one weight, which is small.
-    let json = r#"[{"op_names": ["conv"], "target_names": ["weight"],
-        "fuse_names": [["conv", "bn"]]}]"#;
-    let loss = |json: &str| {
-        let mut chain = qat(json).unwrap();
+fn the_more_bits_the_closer_to_the_training_of_the_norm() {
+    // One step from the same state: what differs is the rounding of one folded weight.
+    let loss = |setting: &str| {
+        let json = format!(
+            r#"[{{"op_names": ["conv"], "target_names": ["weight"],
+            "fuse_names": [["conv", "bn"]], {setting}}}]"#
+        );
+        let mut chain = qat(&json).unwrap();
         chain.advance(&Budget::steps(1), None).unwrap();
         chain.history().steps[0].loss
     };
-    let bypass = json.replace("\"weight\"]", "\"weight\"], \"apply_method\": \"bypass\"");
-    let (rounded, exact) = (loss(json), loss(&bypass));
-    assert_ne!(rounded, exact);
-    assert!((rounded - exact).abs() <= 0.02 * exact, "{rounded} {exact}");
+    let exact = loss(r#""apply_method": "bypass""#);
+    let [eight, four] = ["int8", "int4"].map(|dtype| {
+        let rounded = loss(&format!(r#""quant_dtype": "{dtype}""#));
+        (rounded - exact).abs()
+    });
+    assert!(0.0 < eight && eight < four, "{eight} {four}");
 }
 
 #[test]
