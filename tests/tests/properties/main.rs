@@ -14,3 +14,4 @@ mod masks;
 mod pruned;
 mod small_models;
 mod strategy;
+mod unprunable;

@@ -14,6 +14,8 @@ use crate::nets::{Fill, Random};
 #[derive(Module, Debug)]
 struct Net {
     fc: Wrapper<Linear>,
+    /// Reads the channels of `fc`, so that a cut can follow.
+    head: Linear,
 }
 
 struct Half;
@@ -32,11 +34,14 @@ impl ModuleMapper for Half {
 
 fn chain(half: bool) -> Compressor<Net, ()> {
     let device = Device::flex();
-    let fc = LinearConfig::new(4, 6).init(&device);
-    let net = Net { fc: fc.into() }.map(&mut Fill(Random::new(3)));
+    let fc = LinearConfig::new(4, 6).with_bias(false).init(&device);
+    let head = LinearConfig::new(6, 2).init(&device);
+    let fc = fc.into();
+    let net = Net { fc, head }.map(&mut Fill(Random::new(3)));
     let net = if half { net.map(&mut Half) } else { net };
     let dummy = DummyInput::new(Tensor::ones([2, 4], &device), |net: &Net, x: Tensor<2>| {
-        net.fc.forward(x.cast(net.fc.weight.val().dtype()))
+        let x = net.fc.forward(x.cast(net.fc.weight.val().dtype()));
+        net.head.forward(x)
     });
     let evaluator = Evaluator::new()
         .with_dummy_input(dummy)
@@ -54,7 +59,7 @@ fn chain(half: bool) -> Compressor<Net, ()> {
 
 fn masks(pruner: &Entry<Net, ()>, half: bool) -> Vec<f32> {
     let config = ConfigList::from_json(
-        r#"[{"op_types": ["Linear"], "target_names": ["weight"], "sparse_ratio": 0.5,
+        r#"[{"op_names": ["fc"], "target_names": ["weight"], "sparse_ratio": 0.5,
             "granularity": "out_channel", "dependency_group_id": "by hand"}]"#,
     );
     let chain = (pruner.fuse)(chain(half), &config.unwrap(), 2).unwrap();
