@@ -24,7 +24,7 @@ pub struct Platform {
     pub architecture: String,
     /// Vector instructions of the processor that Burn makes use of.
     pub instructions: Vec<String>,
-    /// Threads that the processor runs at once.
+    /// Threads that Burn computes with on the CPU: those of the processor, or `RAYON_NUM_THREADS`.
     pub threads: usize,
 }
 
@@ -36,7 +36,7 @@ impl Platform {
             device: device.into(),
             architecture: std::env::consts::ARCH.to_string(),
             instructions: instructions().into_iter().map(str::to_string).collect(),
-            threads: available_parallelism().map_or(1, usize::from),
+            threads: threads(),
         }
     }
 }
@@ -56,6 +56,13 @@ impl fmt::Display for Platform {
             threads => write!(f, ", {threads} threads"),
         }
     }
+}
+
+fn threads() -> usize {
+    let set = std::env::var("RAYON_NUM_THREADS").ok();
+    let set = set.and_then(|number| number.parse().ok());
+    set.filter(|&number| number > 0)
+        .unwrap_or_else(|| available_parallelism().map_or(1, usize::from))
 }
 
 /// Lists those of the features that the processor has.
