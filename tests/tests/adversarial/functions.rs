@@ -286,7 +286,8 @@ fn plan(path: &str, dim: usize, keep: Vec<usize>, shape: Vec<usize>) -> SlicePla
 }
 
 fn cuts(cases: &mut Cases) {
-    let plans: [(&str, fn() -> SlicePlan, &str, &str); 5] = [
+    type Make = fn() -> SlicePlan;
+    let plans: [(&str, Make, &str, &str); 5] = [
         (
             "no parameter",
             || plan("fc3.bias", 0, vec![0], vec![1]),
