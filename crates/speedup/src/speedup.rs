@@ -181,8 +181,8 @@ impl<M: Module + 'static> ModelSpeedup<M> {
             }) => match self.error_f64(&baked, &plain, &left, &state.masks) {
                 Some(exact) if exact <= tolerance => exact,
                 None if error <= rounding(&simulated) => {
-                    let dtypes = simulated.iter().map(|data| data.dtype());
-                    let half = dtypes.filter(|dtype| is_half(*dtype)).last();
+                    let mut dtypes = simulated.iter().map(|data| data.dtype());
+                    let half = dtypes.find(|dtype| is_half(*dtype));
                     let dtype = half.map_or_else(String::new, |dtype| format!("{dtype:?}"));
                     return Err(SpeedupError::Coarse { error, dtype });
                 }
