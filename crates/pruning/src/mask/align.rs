@@ -18,6 +18,8 @@ pub(super) fn resolve<K: Clone + Eq + Hash + Display>(
     let mut waiting: Vec<usize> = (0..targets.len())
         .filter(|&i| targets[i].align.is_some())
         .collect();
+    let mut waits = vec![false; targets.len()];
+    waiting.iter().for_each(|&i| waits[i] = true);
     while !waiting.is_empty() {
         let mut later = Vec::new();
         for &i in &waiting {
@@ -30,7 +32,7 @@ pub(super) fn resolve<K: Clone + Eq + Hash + Display>(
                 let from = source.to_string();
                 at(PruningError::AlignSource { from })
             })?;
-            let ready = !waiting.contains(&from);
+            let ready = !waits[from];
             let Some(mask) = keeps[from].as_ref().filter(|_| ready) else {
                 later.push(i);
                 continue;
@@ -50,6 +52,8 @@ pub(super) fn resolve<K: Clone + Eq + Hash + Display>(
             let from = from.unwrap_or_default();
             return Err(PruningError::AlignCycle { from }.at(&target.key));
         }
+        waiting.iter().for_each(|&i| waits[i] = false);
+        later.iter().for_each(|&i| waits[i] = true);
         waiting = later;
     }
     targets
@@ -69,14 +73,7 @@ fn copy<K: Display>(
     to: &Blocks,
 ) -> Result<Vec<bool>, PruningError> {
     let shape = from.shape();
-    let unique = (1..dims.len()).all(|i| !dims[..i].contains(&dims[i]));
-    if !unique || dims.iter().any(|&d| d >= shape.len()) {
-        return Err(PruningError::AlignDims {
-            from: source.to_string(),
-            dims: dims.to_vec(),
-            shape: shape.to_vec(),
-        });
-    }
+    check_dims(source, dims, shape)?;
     let sizes: Vec<usize> = dims.iter().map(|&d| shape[d]).collect();
     let Some(places) = places(&sizes, to) else {
         return Err(PruningError::AlignShape {
@@ -113,6 +110,23 @@ fn copy<K: Display>(
         advance(&mut at, &sizes);
     }
     Ok(kept)
+}
+
+/// Refuses dims that a source of this shape does not have, or that are named twice.
+pub(crate) fn check_dims<K: Display>(
+    source: &K,
+    dims: &[usize],
+    shape: &[usize],
+) -> Result<(), PruningError> {
+    let unique = (1..dims.len()).all(|i| !dims[..i].contains(&dims[i]));
+    if !unique || dims.iter().any(|&d| d >= shape.len()) {
+        return Err(PruningError::AlignDims {
+            from: source.to_string(),
+            dims: dims.to_vec(),
+            shape: shape.to_vec(),
+        });
+    }
+    Ok(())
 }
 
 /// The dims of a target that take dims of the given sizes, in order; blocks span all other dims.

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::hash::Hash;
 
-use super::ranking::{Ranking, compare};
+use super::ranking::{self, Ranking};
 use super::{MaskConfig, MaskTarget, part, rounded};
 use crate::{PruningError, PruningSettings};
 
@@ -40,7 +40,7 @@ pub(super) fn dependency<K: Clone + Eq + Hash + Display>(
     };
     let rankings: Vec<Ranking> = (0..parts)
         .map(|p| p * size..(p + 1) * size)
-        .map(|range| Ranking::new(means[range.clone()].to_vec(), Some(&pruned(range))))
+        .map(|range| Ranking::new(&means[range.clone()], Some(&pruned(range))))
         .collect();
 
     let removed = match (ratio, threshold) {
@@ -142,16 +142,16 @@ pub(super) fn global<K: Clone + Eq + Hash + Display>(
         })
         .sum();
     if wanted > minima {
-        let mut candidates: Vec<(f32, bool, usize)> = Vec::new();
+        let mut candidates: Vec<(u64, usize)> = Vec::new();
         for (m, ranked) in ranked.iter().enumerate() {
-            let free = removed[m]..most[m].max(removed[m]);
-            candidates.extend(free.map(|n| (ranked.score(n), ranked.is_kept(n), m)));
+            let free = &ranked.keys[removed[m]..most[m].max(removed[m])];
+            candidates.extend(free.iter().map(|&key| (key, m)));
         }
-        // The sort is stable: within a member, and from member to member, the order stays.
-        candidates.sort_by(|a, b| compare(a.0, b.0).then(a.1.cmp(&b.1)));
+        // Equal keys in the order of the members; those of one member are worth the same.
+        candidates.sort_unstable();
         let weight = |m: usize| members[m].blocks.block_len() * ranked[m].parts.len();
         let mut elements: usize = removed.iter().enumerate().map(|(m, n)| n * weight(m)).sum();
-        for (_, _, m) in candidates {
+        for (_, m) in candidates {
             elements += weight(m);
             if elements > wanted {
                 break;
@@ -170,7 +170,9 @@ pub(super) fn global<K: Clone + Eq + Hash + Display>(
 /// A member of a global group: the rankings of its internal blocks, which lose equally many.
 struct Ranked {
     parts: Vec<Ranking>,
-    kept: Vec<Option<Vec<bool>>>,
+    /// The keys under which its blocks are ranked with those of others, least important first: of
+    /// the `n`-th ones of all parts together.
+    keys: Vec<u64>,
     size: usize,
 }
 
@@ -193,34 +195,25 @@ impl Ranked {
         let scores = member.scores.as_deref().unwrap_or_default();
         let pruned = |start: usize| member.pruned.as_ref().map(|p| &p[start..start + size]);
         let starts = || (0..parts).map(|part| part * size);
-        let ranking = |start| Ranking::new(scores[start..start + size].to_vec(), pruned(start));
-        let kept = |start| pruned(start).map(|pruned| pruned.iter().map(|p| !p).collect());
-        let ranked = Self {
-            parts: starts().map(ranking).collect(),
-            kept: starts().map(kept).collect(),
-            size,
+        let ranking = |start| Ranking::new(&scores[start..start + size], pruned(start));
+        let sorted: Vec<Vec<u64>> = starts().map(|start| ranking(start).sorted()).collect();
+        let keys = match &sorted[..] {
+            [keys] => keys.clone(),
+            _ => (0..size).map(|n| mean_key(&sorted, n)).collect(),
         };
         // Infinities of both signs have no mean.
-        if let Some(n) = (0..size).find(|&n| ranked.score(n).is_nan()) {
-            let block = ranked.parts[0].order()[n];
+        if let Some(n) = keys.iter().position(|&key| ranking::score(key).is_nan()) {
+            let first = scores[..size].iter().position(|&score| {
+                ranking::key(score, ranking::is_kept(sorted[0][n])) == sorted[0][n]
+            });
+            let block = first.unwrap_or_default();
             return Err(PruningError::NotANumber { block }.at(&member.key));
         }
-        Ok(ranked)
-    }
-
-    /// The mean of the `n`-th smallest scores of all parts.
-    fn score(&self, n: usize) -> f32 {
-        let scores = self.parts.iter().map(|part| part.score(part.order()[n]));
-        let sum: f64 = scores.map(f64::from).sum();
-        (sum / self.parts.len() as f64) as f32
-    }
-
-    /// Whether one of the `n`-th blocks of all parts is known to be kept at present.
-    fn is_kept(&self, n: usize) -> bool {
-        let blocks = self.parts.iter().zip(&self.kept);
-        blocks
-            .filter_map(|(part, kept)| Some(kept.as_ref()?[part.order()[n]]))
-            .any(|kept| kept)
+        Ok(Self {
+            parts: starts().map(ranking).collect(),
+            keys,
+            size,
+        })
     }
 
     fn without_smallest(&self, removed: usize) -> Vec<bool> {
@@ -229,6 +222,15 @@ impl Ranked {
             .flat_map(|part| part.without_smallest(removed))
             .collect()
     }
+}
+
+/// The mean of the `n`-th smallest scores of all parts, and whether one of these blocks is known to
+/// be kept at present.
+fn mean_key(parts: &[Vec<u64>], n: usize) -> u64 {
+    let scores = parts.iter().map(|keys| ranking::score(keys[n]));
+    let sum: f64 = scores.map(f64::from).sum();
+    let kept = parts.iter().any(|keys| ranking::is_kept(keys[n]));
+    ranking::key((sum / parts.len() as f64) as f32, kept)
 }
 
 /// The value of a setting on which all members agree.
@@ -302,7 +304,7 @@ pub(crate) fn lcm(a: usize, b: usize) -> usize {
     (a / gcd(a, b)).saturating_mul(b)
 }
 
-fn gcd(a: usize, b: usize) -> usize {
+pub(crate) fn gcd(a: usize, b: usize) -> usize {
     match b {
         0 => a,
         _ => gcd(b, a % b),

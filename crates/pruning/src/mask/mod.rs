@@ -52,7 +52,8 @@ use std::hash::Hash;
 use indexmap::IndexMap;
 
 use crate::{Axes, Blocks, PruningError, PruningSettings};
-pub(crate) use groups::lcm;
+pub(crate) use align::check_dims;
+pub(crate) use groups::{gcd, lcm};
 use ranking::Ranking;
 
 /// How masks are generated.
@@ -210,10 +211,8 @@ impl<K: Clone + Eq + Hash + Display> MaskTarget<K> {
     }
 
     fn ranking(&self) -> Ranking {
-        Ranking::new(
-            self.scores.clone().unwrap_or_default(),
-            self.pruned.as_deref(),
-        )
+        let scores = self.scores.as_deref().unwrap_or_default();
+        Ranking::new(scores, self.pruned.as_deref())
     }
 
     /// The ratio `wanted` within this target's minimum and maximum.
@@ -340,13 +339,13 @@ pub fn generate<K: Clone + Eq + Hash + Display>(
 }
 
 /// How many of `count` blocks are `ratio` of them: the integer part in double precision.
-fn part(count: usize, ratio: f64) -> usize {
+pub(crate) fn part(count: usize, ratio: f64) -> usize {
     (count as f64 * ratio) as usize
 }
 
 /// How many blocks are removed where `removed` were, of `count`, so that a multiple of `multiple`
 /// stays, or all do.
-fn rounded(removed: usize, count: usize, multiple: usize) -> usize {
+pub(crate) fn rounded(removed: usize, count: usize, multiple: usize) -> usize {
     let kept = (count - removed)
         .div_ceil(multiple)
         .saturating_mul(multiple);

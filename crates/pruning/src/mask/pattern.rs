@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::hash::Hash;
 
 use super::MaskTarget;
-use super::ranking::Ranking;
+use super::ranking;
 use crate::{Pattern, PruningError};
 
 /// The elements that stay: of every `pattern.of()` consecutive ones along the input dim, those of
@@ -21,22 +21,25 @@ pub(super) fn keep<K: Clone + Eq + Hash + Display>(
     let dim = pattern.dim(shape, target.axes)?;
     let scores = target.scores.as_deref().unwrap_or_default();
     let inner: usize = shape[dim + 1..].iter().product();
+    let (of, removed) = (pattern.of(), pattern.of() - pattern.kept());
     let mut keep = vec![true; scores.len()];
+    let Some(last) = removed.checked_sub(1) else {
+        return Ok(keep);
+    };
+    // Keys with the place in the group behind them, so that no two are equal.
+    let mut group: Vec<(u64, usize)> = Vec::with_capacity(of);
     // Elements at the same place in all other dims, one group of consecutive ones after another.
-    for start in 0..scores.len() {
-        if !(start / inner % shape[dim]).is_multiple_of(pattern.of()) {
-            continue;
-        }
-        let group: Vec<usize> = (0..pattern.of()).map(|i| start + i * inner).collect();
-        let of_group = group.iter().map(|&at| scores[at]).collect();
-        let pruned: Option<Vec<bool>> = target
-            .pruned
-            .as_ref()
-            .map(|pruned| group.iter().map(|&at| pruned[at]).collect());
-        let ranking = Ranking::new(of_group, pruned.as_deref());
-        let kept = ranking.without_smallest(pattern.of() - pattern.kept());
-        for (at, kept) in group.into_iter().zip(kept) {
-            keep[at] = kept;
+    for block in (0..scores.len()).step_by(of * inner) {
+        for first in block..block + inner {
+            let places = (0..of).map(|place| first + place * inner);
+            group.clear();
+            group.extend(places.map(|at| {
+                let kept = target.pruned.as_ref().is_some_and(|pruned| !pruned[at]);
+                (ranking::key(scores[at], kept), at)
+            }));
+            let (less, largest, _) = group.select_nth_unstable(last);
+            keep[largest.1] = false;
+            less.iter().for_each(|&(_, at)| keep[at] = false);
         }
     }
     Ok(keep)

@@ -38,11 +38,13 @@ impl Importance for Lamp {
             .map(|block| block.iter().map(|&w| f64::from(w).powi(2)).sum())
             .collect();
         // From the largest down, so that the sum holds all that are not smaller.
-        let mut order: Vec<usize> = (0..norms.len()).collect();
-        order.sort_by(|&a, &b| norms[b].total_cmp(&norms[a]).then(b.cmp(&a)));
+        // The bits of numbers that are not negative ascend as they do.
+        let keys = norms.iter().enumerate();
+        let mut order: Vec<(u64, usize)> = keys.map(|(at, norm)| (norm.to_bits(), at)).collect();
+        order.sort_unstable();
         let mut scores = vec![0.0; norms.len()];
         let mut sum = 0.0;
-        for block in order {
+        for (_, block) in order.into_iter().rev() {
             sum += norms[block];
             // A NaN passes on, for the generation of masks to find it.
             scores[block] = match sum == 0.0 {
