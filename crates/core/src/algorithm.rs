@@ -158,6 +158,19 @@ pub trait Algorithm<M: Module, I>: Any + Send {
         Ok(IndexMap::new())
     }
 
+    /// What a user should know of the result and what is no error, a sentence each: a goal that
+    /// depends on the values and changed nothing, for example.
+    ///
+    /// Asked once, after [`finish`](Self::finish). Each is logged and kept in
+    /// [`Compressed::warnings`](crate::Compressed::warnings).
+    ///
+    /// # Errors
+    ///
+    /// What the algorithm meets.
+    fn warnings(&self) -> Result<Vec<String>, BoxError> {
+        Ok(Vec::new())
+    }
+
     /// Everything that a resumed run needs beyond masks, scales and learnables, which the chain saves itself.
     ///
     /// # Errors

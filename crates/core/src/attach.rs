@@ -1,5 +1,6 @@
 //! Attaching simulations to a model, finding them again and taking them off.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn::module::Module;
@@ -81,10 +82,15 @@ pub(crate) fn new_spaces(
     targets: &[TargetId],
     phase: &Arc<Phase>,
 ) -> Result<Spaces, Error> {
+    let by_path: BTreeMap<&str, &LayerInfo> = layers
+        .iter()
+        .map(|layer| (layer.path.as_str(), layer))
+        .collect();
     targets
         .iter()
         .map(|id| {
-            let shape = shape_of(layers, id)?;
+            let layer = by_path.get(id.layer.as_str()).copied();
+            let shape = shape_in(layer, layers, id)?;
             Ok((
                 id.clone(),
                 Arc::new(TargetSpace::new(id.clone(), shape, phase.clone())),
@@ -95,18 +101,24 @@ pub(crate) fn new_spaces(
 
 /// The shape of a target as far as the layers tell it: none of an input or output.
 pub(crate) fn shape_of(layers: &[LayerInfo], id: &TargetId) -> Result<Option<Vec<usize>>, Error> {
+    let layer = layers.iter().find(|layer| layer.path == id.layer);
+    shape_in(layer, layers, id)
+}
+
+/// The shape of a target in `layer`, which is the one among `layers` that the target names.
+fn shape_in(
+    layer: Option<&LayerInfo>,
+    layers: &[LayerInfo],
+    id: &TargetId,
+) -> Result<Option<Vec<usize>>, Error> {
     let unknown = |reason: String| Error::UnknownTarget {
         target: id.clone(),
         reason,
     };
-    let layer = layers
-        .iter()
-        .find(|layer| layer.path == id.layer)
-        .ok_or_else(|| {
-            let near =
-                crate::config::did_you_mean(&id.layer, layers.iter().map(|l| l.path.as_str()));
-            unknown(format!("there is no layer `{}`{near}", id.layer))
-        })?;
+    let layer = layer.ok_or_else(|| {
+        let near = crate::config::did_you_mean(&id.layer, layers.iter().map(|l| l.path.as_str()));
+        unknown(format!("there is no layer `{}`{near}", id.layer))
+    })?;
     match &id.target {
         Target::Param(name) => match layer.param(name) {
             Some(param) => Ok(Some(param.shape.clone())),
@@ -133,7 +145,7 @@ pub(crate) fn attach<M: Module>(model: M, spaces: &Spaces) -> Result<M, Error> {
     for (id, space) in spaces {
         match id.target {
             Target::Param(_) => {
-                params.insert(id.to_string(), space.clone());
+                params.insert(id.to_string(), Some(space.clone()));
             }
             Target::Input(_) | Target::Output(_) => {
                 ports
@@ -145,7 +157,7 @@ pub(crate) fn attach<M: Module>(model: M, spaces: &Spaces) -> Result<M, Error> {
     }
     let mut attach = Attach { spaces: params };
     let model = model.apply_reparameterization(&mut attach);
-    if let Some(space) = attach.spaces.values().next() {
+    if let Some(space) = attach.spaces.values().flatten().next() {
         return Err(Error::UnknownTarget {
             target: space.id().clone(),
             reason: "the model does not visit such a parameter".to_string(),
@@ -169,7 +181,7 @@ pub(crate) fn attach<M: Module>(model: M, spaces: &Spaces) -> Result<M, Error> {
         } = found
         {
             wrapper.set_path(path);
-            for space in ports.shift_remove(path).into_iter().flatten() {
+            for space in ports.get_mut(path).map(std::mem::take).unwrap_or_default() {
                 wrapper.attach(space.id().target.clone(), space);
             }
         }

@@ -26,6 +26,7 @@ pub struct Compressed<M> {
     spaces: Spaces,
     history: History,
     skipped: Vec<Obstacle>,
+    warnings: Vec<String>,
 }
 
 impl<M: Module + 'static> Compressed<M> {
@@ -38,11 +39,17 @@ impl<M: Module + 'static> Compressed<M> {
             spaces,
             history,
             skipped: Vec::new(),
+            warnings: Vec::new(),
         })
     }
 
     pub(crate) fn with_skipped(mut self, skipped: Vec<Obstacle>) -> Self {
         self.skipped = skipped;
+        self
+    }
+
+    pub(crate) fn with_warnings(mut self, warnings: Vec<String>) -> Self {
+        self.warnings = warnings;
         self
     }
 
@@ -79,6 +86,14 @@ impl<M: Module + 'static> Compressed<M> {
     /// [`Compressor::skipped`](crate::Compressor::skipped).
     pub fn skipped(&self) -> &[Obstacle] {
         &self.skipped
+    }
+
+    /// What the algorithms report of the run beside their results, a sentence each with the name of
+    /// the algorithm: a threshold below which nothing was, for example. They are logged as well.
+    ///
+    /// None of a model that was put together [from parts](Self::from_parts).
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The plain model with its raw parameters: neither masked nor quantized.

@@ -309,14 +309,27 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
             let name = algorithm.name();
             algorithm.finish(run).map_err(Error::met_by(name))?;
         }
+        let mut warnings = Vec::new();
+        for algorithm in &self.algorithms {
+            let name = algorithm.name();
+            let found = algorithm.warnings().map_err(Error::met_by(name))?;
+            warnings.extend(
+                found
+                    .into_iter()
+                    .map(|warning| format!("{name}: {warning}")),
+            );
+        }
         for algorithm in self.algorithms.iter_mut().rev() {
             let run = self.progress.run(&self.model);
             let name = algorithm.name();
             let values = algorithm.rewrite(run).map_err(Error::met_by(name))?;
             self.model = crate::params::with_parameters(self.model, values)?;
         }
+        warnings.iter().for_each(|warning| log::warn!("{warning}"));
         let compressed = Compressed::new(self.model, self.progress.history)?;
-        Ok(compressed.with_skipped(self.skipped))
+        Ok(compressed
+            .with_skipped(self.skipped)
+            .with_warnings(warnings))
     }
 
     /// Writes everything that a run needs to go on bit for bit to one file.

@@ -77,9 +77,10 @@ impl Reparameterization for Simulation {
     }
 }
 
-/// Attaches a simulation to each parameter named in `spaces`, by path.
+/// Attaches a simulation to each parameter named in `spaces`, by path; none is left at those that
+/// the model visits.
 pub(crate) struct Attach {
-    pub(crate) spaces: IndexMap<String, Arc<TargetSpace>>,
+    pub(crate) spaces: IndexMap<String, Option<Arc<TargetSpace>>>,
 }
 
 impl Reparameterizer for &mut Attach {
@@ -90,7 +91,7 @@ impl Reparameterizer for &mut Attach {
         path: &str,
         param: Param<Tensor<D>>,
     ) -> (Param<Tensor<D>>, Option<Simulation>) {
-        let space = self.spaces.shift_remove(path);
+        let space = self.spaces.get_mut(path).and_then(Option::take);
         (param, space.map(|space| Simulation { space }))
     }
 }

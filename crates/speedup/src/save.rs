@@ -195,7 +195,7 @@ pub(crate) fn pack<M: Module>(
     {
         storage.f32_bytes += 4 * data.num_elements() as u64;
         let id = Some(id.val());
-        if let Some(integers) = quantized.shift_remove(&name) {
+        if let Some(integers) = quantized.swap_remove(&name) {
             storage.integers += integers.values.len() as u64;
             packed_integers.extend(integers.pack());
             json.integers.insert(name, Described { shape, id });

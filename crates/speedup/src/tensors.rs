@@ -240,7 +240,7 @@ macro_rules! load {
             &mut self,
             param: Param<Tensor<D, $kind>>,
         ) -> Param<Tensor<D, $kind>> {
-            let Some(saved) = self.saved.shift_remove(&self.path.join(".")) else {
+            let Some(saved) = self.saved.swap_remove(&self.path.join(".")) else {
                 return param;
             };
             let id = saved.id.map_or(param.id, ParamId::from);

@@ -1,6 +1,6 @@
 //! Applying a configuration list to the layers of a model.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use indexmap::IndexMap;
 use regex::Regex;
@@ -123,8 +123,13 @@ impl<S: Settings> Selection<'_, S> {
     }
 
     fn by_name(&self, key: &'static str, names: &[String]) -> Result<BTreeSet<usize>, ConfigError> {
+        if names.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let paths = self.layers.iter().map(|layer| layer.path.as_str());
+        let positions: BTreeMap<&str, usize> = paths.zip(0..).collect();
         let find = |name: &String| {
-            let position = self.layers.iter().position(|layer| layer.path == *name);
+            let position = positions.get(name.as_str()).copied();
             position.ok_or_else(|| ConfigError::UnknownName {
                 rule: self.index,
                 key,
@@ -215,9 +220,10 @@ impl<S: Settings> Selection<'_, S> {
                 });
             }
         }
+        let with_targets: BTreeSet<usize> = targets.iter().map(|(found, _)| *found).collect();
         for &position in chosen {
             let layer = &self.layers[position];
-            let lacks = !targets.iter().any(|(found, _)| *found == position);
+            let lacks = !with_targets.contains(&position);
             // A pattern or a type may well pass over layers that have nothing to act on, unless
             // nothing else is left.
             if lacks && (targets.is_empty() || self.rule.op_names.contains(&layer.path)) {

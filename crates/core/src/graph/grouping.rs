@@ -63,8 +63,9 @@ pub(super) fn find(analysis: &Analysis) -> (Vec<Found>, BTreeMap<(usize, usize),
 
     // Groups are joined through a second, smaller union-find over the dimensions.
     let mut parent: Vec<usize> = (0..made.len()).collect();
-    fn root(parent: &[usize], mut i: usize) -> usize {
+    fn root(parent: &mut [usize], mut i: usize) -> usize {
         while parent[i] != i {
+            parent[i] = parent[parent[i]];
             i = parent[i];
         }
         i
@@ -73,7 +74,7 @@ pub(super) fn find(analysis: &Analysis) -> (Vec<Found>, BTreeMap<(usize, usize),
     for (index, (_, channels)) in made.iter().enumerate() {
         for &channel in channels {
             let other = *first.entry(channel).or_insert(index);
-            let (x, y) = (root(&parent, index), root(&parent, other));
+            let (x, y) = (root(&mut parent, index), root(&mut parent, other));
             parent[x.max(y)] = x.min(y);
         }
     }
@@ -82,7 +83,7 @@ pub(super) fn find(analysis: &Analysis) -> (Vec<Found>, BTreeMap<(usize, usize),
     let mut group_of: BTreeMap<ChannelId, usize> = BTreeMap::new();
     let mut producers = BTreeMap::new();
     for (index, (at, channels)) in made.iter().enumerate() {
-        let group = *index_of.entry(root(&parent, index)).or_insert_with(|| {
+        let group = *index_of.entry(root(&mut parent, index)).or_insert_with(|| {
             groups.push(Found {
                 channels: Vec::new(),
                 members: Vec::new(),
@@ -116,6 +117,11 @@ pub(super) fn find(analysis: &Analysis) -> (Vec<Found>, BTreeMap<(usize, usize),
 /// holds the same channels anyway it asks for nothing; any other split protects its channels.
 pub(super) fn fit_blocks(analysis: &mut Analysis, groups: &[Found]) -> Vec<usize> {
     let mut blocks = vec![1; groups.len()];
+    let starts: BTreeMap<ChannelId, usize> = groups
+        .iter()
+        .enumerate()
+        .filter_map(|(index, group)| Some((*group.channels.first()?, index)))
+        .collect();
     for rule in std::mem::take(&mut analysis.blocks) {
         let channels: Option<Vec<ChannelId>> = rule
             .labels
@@ -124,7 +130,7 @@ pub(super) fn fit_blocks(analysis: &mut Analysis, groups: &[Found]) -> Vec<usize
             .collect();
         let fit = channels
             .as_deref()
-            .map_or(Fit::None, |c| fit(c, rule.blocks, groups));
+            .map_or(Fit::None, |c| fit(c, rule.blocks, groups, &starts));
         match fit {
             Fit::Always => {}
             Fit::Group(group) => blocks[group] = lcm(blocks[group], rule.blocks),
@@ -146,7 +152,13 @@ enum Fit {
     None,
 }
 
-fn fit(channels: &[ChannelId], blocks: usize, groups: &[Found]) -> Fit {
+/// How a split of `channels` fits; `starts` has the group that each first channel belongs to.
+fn fit(
+    channels: &[ChannelId],
+    blocks: usize,
+    groups: &[Found],
+    starts: &BTreeMap<ChannelId, usize>,
+) -> Fit {
     let counts: Vec<BTreeMap<ChannelId, usize>> = channels
         .chunks(channels.len() / blocks)
         .map(|block| {
@@ -169,7 +181,8 @@ fn fit(channels: &[ChannelId], blocks: usize, groups: &[Found]) -> Fit {
         .collect();
     let disjoint = counts.iter().map(BTreeMap::len).sum::<usize>() == order.len();
     let equal = all.windows(2).all(|pair| pair[0] == pair[1]);
-    let group = groups.iter().position(|group| group.channels == order);
+    let group = order.first().and_then(|first| starts.get(first).copied());
+    let group = group.filter(|&group| groups[group].channels == order);
     match group {
         Some(group) if disjoint && equal => Fit::Group(group),
         _ => Fit::None,

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use indexmap::IndexSet;
+
 /// One unit of a model that can only be removed as a whole: an output channel of a convolution
 /// with its bias, the entry of every normalization after it and whatever is added to it.
 ///
@@ -29,7 +31,7 @@ pub(super) struct Labels {
     parent: Vec<usize>,
     reason: Vec<Option<usize>>,
     hidden: Vec<bool>,
-    reasons: Vec<String>,
+    reasons: IndexSet<String>,
 }
 
 impl Labels {
@@ -55,9 +57,18 @@ impl Labels {
         ChannelId(self.find(atom))
     }
 
+    /// As [`find`](Self::find), and halves the path on the way, so that long chains stay short.
+    fn find_halving(&mut self, mut atom: usize) -> usize {
+        while self.parent[atom] != atom {
+            self.parent[atom] = self.parent[self.parent[atom]];
+            atom = self.parent[atom];
+        }
+        atom
+    }
+
     /// Makes one class of two.
     pub fn join(&mut self, a: usize, b: usize) {
-        let (a, b) = (self.find(a), self.find(b));
+        let (a, b) = (self.find_halving(a), self.find_halving(b));
         if a == b {
             return;
         }
@@ -79,24 +90,18 @@ impl Labels {
 
     /// Notes a reason, to be given to [`Labels::protect`].
     pub fn reason(&mut self, text: String) -> usize {
-        match self.reasons.iter().position(|known| *known == text) {
-            Some(index) => index,
-            None => {
-                self.reasons.push(text);
-                self.reasons.len() - 1
-            }
-        }
+        self.reasons.insert_full(text).0
     }
 
     /// Forbids the removal of a channel. The first reason stays.
     pub fn protect(&mut self, atom: usize, reason: usize) {
-        let root = self.find(atom);
+        let root = self.find_halving(atom);
         self.reason[root].get_or_insert(reason);
     }
 
     /// Marks a label as no channel at all, a kernel's column for example.
     pub fn hide(&mut self, atom: usize) {
-        let root = self.find(atom);
+        let root = self.find_halving(atom);
         self.hidden[root] = true;
     }
 
