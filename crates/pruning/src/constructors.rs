@@ -8,8 +8,9 @@ macro_rules! constructors {
             ///
             /// # Errors
             ///
-            /// A configuration that does not fit the model, a missing part of the evaluator, or
-            /// channels that cannot be removed.
+            /// A configuration that does not fit the model, a goal that can remove nothing, values
+            /// that are not finite, a missing part of the evaluator, or channels that cannot be
+            /// removed.
             #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
             pub fn new<M: burn::module::Module + 'static, I: 'static>(
                 model: M,

@@ -67,6 +67,53 @@ pub enum PruningError {
         path: String,
     },
 
+    /// What is set for a target is not what the channels that it is coupled with ask for.
+    #[error(
+        "its mask is that of {channels}, so that what is set for it cannot be: {reason}; remove it, \
+         or give all of them the same"
+    )]
+    CoupledFollower {
+        /// The coupled channels.
+        channels: String,
+        /// What is set.
+        reason: String,
+    },
+
+    /// A positive goal that can remove nothing.
+    #[error("`{key}` {value} removes none of its {blocks} {what}: {reason}; {advice}")]
+    RemovesNothing {
+        /// The setting that decides how much goes.
+        key: &'static str,
+        /// Its value.
+        value: f64,
+        /// The number of blocks, channels or elements.
+        blocks: usize,
+        /// What they are.
+        what: String,
+        /// Why none of them goes, and how many the goal would keep.
+        reason: String,
+        /// What to do.
+        advice: String,
+    },
+
+    /// A value or a score that cannot be ranked.
+    #[error(
+        "{what} {at} is {value}; check that the model was loaded whole and that its training has not \
+         diverged"
+    )]
+    NotFinite {
+        /// What it is: a value of the target, or the score of one of its blocks.
+        what: &'static str,
+        /// The index of the value or of the block, row-major.
+        at: usize,
+        /// The value found.
+        value: f32,
+    },
+
+    /// Several errors, all of them found before the training.
+    #[error("{} targets cannot be pruned as they are configured:{}", .0.len(), lines(.0))]
+    Several(Vec<PruningError>),
+
     /// Inputs and outputs have no score.
     #[error(
         "inputs and outputs cannot be scored; give the target an `align` to a parameter's mask"
@@ -430,7 +477,21 @@ fn unprunable(obstacles: &[Obstacle]) -> String {
     )
 }
 
+/// One line an error.
+fn lines(errors: &[PruningError]) -> String {
+    errors.iter().map(|error| format!("\n- {error}")).collect()
+}
+
 impl PruningError {
+    /// No error, one, or all of them as one.
+    pub(crate) fn all(mut errors: Vec<Self>) -> Result<(), Self> {
+        match errors.len() {
+            0 => Ok(()),
+            1 => Err(errors.remove(0)),
+            _ => Err(Self::Several(errors)),
+        }
+    }
+
     /// This error, at a target.
     #[must_use]
     pub fn at(self, target: impl ToString) -> Self {

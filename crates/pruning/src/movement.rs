@@ -34,8 +34,8 @@
 //! # A layer in front of a batch norm
 //!
 //! The batch norm cancels the scale of the channels, and with it the gradients of their scores. As
-//! with [`SlimPruner`](crate::SlimPruner), select the `gamma` of the batch norm, alone or together
-//! with the layer; the layer is then masked with it.
+//! with [`SlimPruner`](crate::SlimPruner), select the `gamma` of the batch norm together with the
+//! layer, which is then masked with it; alone only where the graph does not couple the two.
 //!
 //! # References
 //!
@@ -159,8 +159,9 @@ impl MovementPruner {
     ///
     /// # Errors
     ///
-    /// A setting out of range, a configuration that does not fit the model, an evaluator that cannot
-    /// train, or channels that cannot be removed.
+    /// A setting out of range, a configuration that does not fit the model, a goal that can remove
+    /// nothing, values that are not finite, an evaluator that cannot train, or channels that cannot
+    /// be removed.
     #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
     pub fn new<M: Module + 'static, I: 'static>(
         model: M,
@@ -187,8 +188,8 @@ impl MovementPruner {
         compressor.evaluator().require_training(NAME)?;
         let selected = PruningSettings::select(config, compressor.layers())?;
         refuse_idle(&selected, NAME, false, false)?;
-        let coupled = pruner.pruner.coupled;
-        let units = build(&mut compressor, NAME, &selected, &SharedScore, coupled)?;
+        let options = pruner.pruner;
+        let units = build(&mut compressor, NAME, &selected, &SharedScore, options)?;
         let device = compressor.model().devices().first().cloned();
         let device = device.unwrap_or_default();
         let cancelled = norms::cancelled(&compressor, NAME, &units);
@@ -296,6 +297,10 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for Movement {
     fn finish(&mut self, _run: Run<'_, M>) -> Result<(), BoxError> {
         self.scores.detach();
         Ok(())
+    }
+
+    fn warnings(&self) -> Result<Vec<String>, BoxError> {
+        Ok(self.units.unchanged()?)
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

@@ -22,16 +22,29 @@ pub(crate) fn cancelled<M: Module + 'static, I: 'static>(
     let mut cancelled = IndexSet::new();
     for (target, gamma) in behind(compressor, pruner, units.sources()) {
         if !units.sources().contains(&gamma.to_string()) {
-            log::warn!(
-                "{pruner}: the batch norm behind `{}` cancels the scale of its channels, so that \
-                 what is trained for them tells nothing; select `{gamma}` as well, or in its place",
-                target.layer
-            );
+            log::warn!("{pruner}: {}", advice(units, &target, &gamma));
         } else if units.are_coupled(&target, &gamma) {
             cancelled.insert(target);
         }
     }
     cancelled
+}
+
+/// What to do about a target whose scale the norm of `gamma` cancels.
+pub(crate) fn advice(units: &Units, target: &TargetId, gamma: &TargetId) -> String {
+    let (layer, norm) = (&target.layer, &gamma.layer);
+    let remedy = match units.are_by_graph() {
+        // The graph does not let either go without the other.
+        true => format!(
+            "select `{norm}` as well, with the same goal and groups as `{layer}`, so that its \
+             `gamma` decides for both"
+        ),
+        false => format!("select `{norm}` in place of `{layer}`"),
+    };
+    format!(
+        "the batch norm `{norm}` behind `{layer}` cancels the scale of its channels, so that what is \
+         trained for them tells nothing; {remedy}"
+    )
 }
 
 /// The layers with a score whose channels a batch norm reads next, and its `gamma`.

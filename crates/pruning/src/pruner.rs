@@ -92,16 +92,10 @@ impl<M: Module + 'static, I: 'static> Pruner<M, I> {
             compressor.evaluator().require_training(name)?;
         }
         let selected = PruningSettings::select(config, compressor.layers())?;
-        let coupled = options.coupled;
-        let normalizes = coupled && signal.importance().scale() == Scale::Layer;
+        let importance = signal.importance();
+        let normalizes = options.coupled && importance.scale() == Scale::Layer;
         refuse_idle(&selected, name, signal.observes(), normalizes)?;
-        let units = build(
-            &mut compressor,
-            name,
-            &selected,
-            signal.importance(),
-            coupled,
-        )?;
+        let units = build(&mut compressor, name, &selected, importance, options)?;
         let activations = match signal.source() {
             Source::Activations(_, statistic, place) => {
                 let sources = units.sources();
@@ -313,6 +307,10 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for Pruner<M, I> {
             Some(factors) => factors.fold(run),
             None => Ok(IndexMap::new()),
         }
+    }
+
+    fn warnings(&self) -> Result<Vec<String>, BoxError> {
+        Ok(self.units.unchanged()?)
     }
 
     fn state(&self) -> Result<AlgorithmState, BoxError> {

@@ -26,7 +26,11 @@
 //!                                              rest is pruned (`Compressor::skipped` has the list)
 //! ```
 //!
-//! A target needs one goal: `sparse_ratio`, `sparse_threshold`, `pattern` or `align`.
+//! A target needs one goal: `sparse_ratio`, `sparse_threshold`, `pattern` or `align`. A ratio is cut to
+//! whole blocks. A positive goal that can remove nothing whatever the scores are is refused when the
+//! pruner is made: `round_to` beyond the target, a target of one block. One that is less than one block
+//! is warned of, as is a threshold below which no score turned out to be, in the log and in
+//! [`Compressed::warnings`](burn_compress_core::Compressed::warnings).
 
 mod check;
 

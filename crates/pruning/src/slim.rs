@@ -25,8 +25,10 @@
 //! A batch norm divides by the standard deviation of what it reads, so the scale of the channels of
 //! the layer in front cancels: the penalty shrinks all their factors alike, and which channels go
 //! says nothing. The target to choose is the `gamma` of the batch norm. Where the graph couples the
-//! two, select both: the factors are those of `gamma` alone, and the layer is masked with it. A
-//! configuration that selects the layer without the `gamma` logs a warning.
+//! two, which is the default, select both with the same goal: the factors are those of `gamma` alone,
+//! and the layer is masked with it. Alone, `gamma` is refused there, as the layer would be masked
+//! without having been selected. A configuration that selects the layer without the `gamma` logs a
+//! warning.
 //!
 //! # References
 //!

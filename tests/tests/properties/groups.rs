@@ -89,13 +89,21 @@ pub fn groups(graph: &ChannelGraph, net: &Net, with_linear: bool, ratios: &[f64]
                 .collect::<Vec<_>>()
         });
         let partial = |branch: &Vec<usize>| (1..group.channels.len()).contains(&branch.len());
+        let branches: BTreeSet<Vec<usize>> = branches.filter(partial).collect();
+        // A goal is refused where every channel must stay: the only one of its block, or the last of
+        // its branch.
+        let staying = protected.iter().filter(|protected| **protected).count();
+        let all_stay = !branches.is_empty() && per_block <= staying + branches.len();
         groups.push(Group {
             layers,
-            branches: branches.filter(partial).collect(),
+            branches,
             members: group.members.clone(),
             protected,
             blocks: group.blocks,
-            ratio: ratio.min(most),
+            ratio: match per_block == 1 || all_stay {
+                true => 0.0,
+                false => ratio.min(most),
+            },
         });
     }
     groups

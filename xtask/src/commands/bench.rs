@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: the main job on several backends, compared in one table.
+//! `cargo xtask bench`: the main job on several backends, compared in one table; `cargo xtask bench
+//! scaling`: how the time of what is done once grows with the model.
 //!
 //! The job is built once with the features of all chosen backends and run on one after the other,
 //! round by round, so that a drift of the machine meets them all. Round `r` uses seed `r` on every
@@ -12,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use serde::{Deserialize, Serialize};
 
@@ -20,10 +21,15 @@ use super::Cargo;
 
 const PACKAGE: &str = "burn-compress-examples";
 const JOB: &str = "prune_quantize_distill";
+const SCALING: &str = "scaling";
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct BenchArgs {
+    #[command(subcommand)]
+    other: Option<Bench>,
+
     /// Backends to compare; times are relative to the first.
     #[arg(long, value_delimiter = ',', default_value = "flex")]
     devices: Vec<Device>,
@@ -39,6 +45,38 @@ pub struct BenchArgs {
     /// Writes the rows to this file as well.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+/// What is measured in place of the main job.
+#[derive(Subcommand, Debug)]
+enum Bench {
+    /// Building pruners, generating masks, cutting and loading, by layers and by channels.
+    Scaling(ScalingArgs),
+}
+
+/// Arguments of `cargo xtask bench scaling`.
+#[derive(Args, Debug)]
+struct ScalingArgs {
+    /// How the program is built; exponents are those of a release in `dev` too.
+    #[arg(long, default_value = "release")]
+    profile: String,
+
+    /// Options of the program, behind `--`.
+    #[arg(last = true)]
+    options: Vec<String>,
+}
+
+impl ScalingArgs {
+    fn run(&self) -> Result<()> {
+        let program = build(SCALING, &[Device::Flex], &self.profile)?;
+        let status = Command::new(&program)
+            .args(&self.options)
+            .stdin(Stdio::null())
+            .status()
+            .with_context(|| format!("{} could not be started", program.display()))?;
+        ensure!(status.success(), "{SCALING} failed ({status})");
+        Ok(())
+    }
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,11 +163,14 @@ struct Row {
 impl BenchArgs {
     /// Builds the job, runs it, prints the table and writes the rows.
     pub fn run(self) -> Result<()> {
+        if let Some(Bench::Scaling(scaling)) = &self.other {
+            return scaling.run();
+        }
         if let Some(file) = &self.json {
             check_writable(file)
                 .with_context(|| format!("{} cannot be written", file.display()))?;
         }
-        let job = build(&self.devices)?;
+        let job = build(JOB, &self.devices, "release")?;
         let mut measured: Vec<Measured> = self
             .devices
             .iter()
@@ -204,9 +245,9 @@ fn check_writable(file: &Path) -> io::Result<()> {
     }
 }
 
-/// Builds the job and returns the path of its executable, as cargo reports it.
-fn build(devices: &[Device]) -> Result<PathBuf> {
-    let build = build_command(devices);
+/// Builds a program and returns the path of its executable, as cargo reports it.
+fn build(program: &str, devices: &[Device], profile: &str) -> Result<PathBuf> {
+    let build = build_command(program, devices, profile);
     eprintln!("==> {build}");
     let output = build
         .command()
@@ -218,29 +259,31 @@ fn build(devices: &[Device]) -> Result<PathBuf> {
         "`{build}` failed ({})",
         output.status
     );
-    executable(&String::from_utf8_lossy(&output.stdout))
+    executable(program, &String::from_utf8_lossy(&output.stdout))
         .with_context(|| format!("`{build}` named no executable"))
 }
 
-fn build_command(devices: &[Device]) -> Cargo {
+fn build_command(program: &str, devices: &[Device], profile: &str) -> Cargo {
     let mut features: Vec<_> = devices.iter().map(|device| device.feature()).collect();
     features.sort_unstable();
     features.dedup();
-    Cargo::new("build --release --no-default-features --message-format json-render-diagnostics")
+    Cargo::new("build --no-default-features --message-format json-render-diagnostics")
+        .arg("--profile")
+        .arg(profile)
         .arg("--package")
         .arg(PACKAGE)
         .arg("--bin")
-        .arg(JOB)
+        .arg(program)
         .arg("--features")
         .arg(features.join(","))
 }
 
-/// The executable in cargo's messages, one JSON object a line.
-fn executable(messages: &str) -> Option<PathBuf> {
+/// The executable of a program in cargo's messages, one JSON object a line.
+fn executable(program: &str, messages: &str) -> Option<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == JOB)
+        .filter(|message| message["target"]["name"] == program)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
 }
 
@@ -391,11 +434,35 @@ mod tests {
     }
 
     #[test]
+    fn scaling_takes_the_options_of_its_program_behind_dashes() {
+        let args = parse(&[
+            "bench",
+            "scaling",
+            "--profile",
+            "dev",
+            "--",
+            "--repeats",
+            "3",
+        ]);
+        let Some(Bench::Scaling(scaling)) = args.other else {
+            panic!("scaling is a bench of its own");
+        };
+        assert_eq!(scaling.profile, "dev");
+        assert_eq!(scaling.options, ["--repeats", "3"]);
+        assert!(Line::try_parse_from(["bench", "--steps", "3", "scaling"]).is_err());
+    }
+
+    #[test]
     fn the_job_is_built_once_with_the_features_of_all_devices() {
         assert_eq!(
-            build_command(&[Device::Wgpu, Device::Tch, Device::TchCuda]).to_string(),
-            "cargo build --release --no-default-features \
-             --message-format json-render-diagnostics --package burn-compress-examples \
+            build_command(
+                JOB,
+                &[Device::Wgpu, Device::Tch, Device::TchCuda],
+                "release"
+            )
+            .to_string(),
+            "cargo build --no-default-features --message-format json-render-diagnostics \
+             --profile release --package burn-compress-examples \
              --bin prune_quantize_distill --features tch,wgpu"
         );
     }
@@ -425,8 +492,9 @@ mod tests {
             "\nnot a message\n",
             r#"{"target":{"name":"prune_quantize_distill"},"executable":"dir/job"}"#,
         );
-        assert_eq!(executable(messages), Some(PathBuf::from("dir/job")));
-        assert_eq!(executable(""), None);
+        assert_eq!(executable(JOB, messages), Some(PathBuf::from("dir/job")));
+        assert_eq!(executable(SCALING, messages), None);
+        assert_eq!(executable(JOB, ""), None);
     }
 
     #[test]

@@ -116,20 +116,20 @@ pub(super) fn global<K: Clone + Eq + Hash + Display>(
     let ratio = agreed(group, members, "sparse_ratio", |s| s.sparse_ratio)?.unwrap_or(0.0);
     let total: usize = members.iter().map(|m| m.blocks.elements_count()).sum();
     let wanted = part(total, ratio);
-    let ranked = members
+    let mut ranked = members
         .iter()
         .map(|member| Ranked::new(group, member))
         .collect::<Result<Vec<_>, _>>()?;
     let limit = |ranked: &Ranked, ratio: Option<f64>, without: f64| {
         part(ranked.size, ratio.unwrap_or(without)).min(config.removable(ranked.size))
     };
-    let both = || members.iter().zip(&ranked);
-    let mut removed: Vec<usize> = both()
-        .map(|(m, ranked)| limit(ranked, m.settings.min_sparse_ratio, 0.0))
-        .collect();
-    let most: Vec<usize> = both()
-        .map(|(m, ranked)| limit(ranked, m.settings.max_sparse_ratio, 1.0))
-        .collect();
+    let limits = |ratio: fn(&PruningSettings) -> Option<f64>, without: f64| -> Vec<usize> {
+        let both = members.iter().zip(&ranked);
+        both.map(|(m, ranked)| limit(ranked, ratio(&m.settings), without))
+            .collect()
+    };
+    let mut removed = limits(|settings| settings.min_sparse_ratio, 0.0);
+    let most = limits(|settings| settings.max_sparse_ratio, 1.0);
 
     // The minima in elements, before they are rounded to whole blocks.
     let minima: usize = members
@@ -143,23 +143,25 @@ pub(super) fn global<K: Clone + Eq + Hash + Display>(
         .sum();
     if wanted > minima {
         let mut candidates: Vec<(u64, usize)> = Vec::new();
-        for (m, ranked) in ranked.iter().enumerate() {
-            let free = &ranked.keys[removed[m]..most[m].max(removed[m])];
+        for (m, ranked) in ranked.iter_mut().enumerate() {
+            let free = ranked.keys_between(removed[m], most[m].max(removed[m]));
             candidates.extend(free.iter().map(|&key| (key, m)));
         }
-        // Equal keys in the order of the members; those of one member are worth the same.
-        candidates.sort_unstable();
-        let weight = |m: usize| members[m].blocks.block_len() * ranked[m].parts.len();
-        let mut elements: usize = removed.iter().enumerate().map(|(m, n)| n * weight(m)).sum();
-        for (_, m) in candidates {
-            elements += weight(m);
-            if elements > wanted {
-                break;
-            }
+        let weights = members.iter().zip(&ranked);
+        let weights =
+            weights.map(|(member, ranked)| member.blocks.block_len() * ranked.parts.len());
+        let weights: Vec<usize> = weights.collect();
+        let taken: usize = removed
+            .iter()
+            .zip(&weights)
+            .map(|(n, weight)| n * weight)
+            .sum();
+        for m in smallest(&mut candidates, &weights, wanted.saturating_sub(taken)) {
             removed[m] += 1;
         }
     }
-    let masks = both().zip(removed).map(|((member, ranked), removed)| {
+    let both = members.iter().zip(&ranked);
+    let masks = both.zip(removed).map(|((member, ranked), removed)| {
         let multiple = member.settings.round_to.unwrap_or(1);
         let multiple = multiple / gcd(multiple, ranked.parts.len());
         ranked.without_smallest(rounded(removed, ranked.size, multiple))
@@ -167,11 +169,35 @@ pub(super) fn global<K: Clone + Eq + Hash + Display>(
     Ok(masks.collect())
 }
 
+/// The members of the smallest candidates that weigh at most `budget` together, up to the first that
+/// does not fit, in any order. Of equal keys those of the earlier member come first.
+///
+/// Halves the candidates in which the last one lies until it is found, in linear time.
+fn smallest(candidates: &mut [(u64, usize)], weights: &[usize], budget: usize) -> Vec<usize> {
+    let (mut taken, mut left, mut rest) = (Vec::new(), budget, candidates);
+    while let Some(last) = rest.len().checked_sub(1) {
+        let middle = last / 2;
+        rest.select_nth_unstable(middle);
+        let (lower, upper) = rest.split_at_mut(middle + 1);
+        let weight: usize = lower.iter().map(|&(_, m)| weights[m]).sum();
+        if weight <= left {
+            left -= weight;
+            taken.extend(lower.iter().map(|&(_, m)| m));
+            rest = upper;
+        } else if lower.len() > 1 {
+            rest = lower;
+        } else {
+            break;
+        }
+    }
+    taken
+}
+
 /// A member of a global group: the rankings of its internal blocks, which lose equally many.
 struct Ranked {
     parts: Vec<Ranking>,
-    /// The keys under which its blocks are ranked with those of others, least important first: of
-    /// the `n`-th ones of all parts together.
+    /// The keys under which its blocks are ranked with those of others: of the `n`-th ones of all parts
+    /// together.
     keys: Vec<u64>,
     size: usize,
 }
@@ -196,24 +222,38 @@ impl Ranked {
         let pruned = |start: usize| member.pruned.as_ref().map(|p| &p[start..start + size]);
         let starts = || (0..parts).map(|part| part * size);
         let ranking = |start| Ranking::new(&scores[start..start + size], pruned(start));
-        let sorted: Vec<Vec<u64>> = starts().map(|start| ranking(start).sorted()).collect();
-        let keys = match &sorted[..] {
-            [keys] => keys.clone(),
-            _ => (0..size).map(|n| mean_key(&sorted, n)).collect(),
+        let keys = match parts {
+            1 => ranking(0).keys().to_vec(),
+            _ => {
+                let keys = mean_keys(
+                    starts().map(|start| ranking(start).sorted()).collect(),
+                    size,
+                );
+                // Infinities of both signs have no mean.
+                let infinite = || scores.iter().position(|score| score.is_infinite());
+                keys.ok_or_else(|| {
+                    let block = infinite().unwrap_or_default();
+                    PruningError::NotANumber { block }.at(&member.key)
+                })?
+            }
         };
-        // Infinities of both signs have no mean.
-        if let Some(n) = keys.iter().position(|&key| ranking::score(key).is_nan()) {
-            let first = scores[..size].iter().position(|&score| {
-                ranking::key(score, ranking::is_kept(sorted[0][n])) == sorted[0][n]
-            });
-            let block = first.unwrap_or_default();
-            return Err(PruningError::NotANumber { block }.at(&member.key));
-        }
         Ok(Self {
             parts: starts().map(ranking).collect(),
             keys,
             size,
         })
+    }
+
+    /// The keys from the `low`-th smallest to before the `high`-th, in any order.
+    fn keys_between(&mut self, low: usize, high: usize) -> &[u64] {
+        if high < self.keys.len() {
+            self.keys.select_nth_unstable(high);
+        }
+        let lower = &mut self.keys[..high];
+        if low > 0 && low < high {
+            lower.select_nth_unstable(low);
+        }
+        &lower[low..]
     }
 
     fn without_smallest(&self, removed: usize) -> Vec<bool> {
@@ -224,13 +264,16 @@ impl Ranked {
     }
 }
 
-/// The mean of the `n`-th smallest scores of all parts, and whether one of these blocks is known to
-/// be kept at present.
-fn mean_key(parts: &[Vec<u64>], n: usize) -> u64 {
-    let scores = parts.iter().map(|keys| ranking::score(keys[n]));
-    let sum: f64 = scores.map(f64::from).sum();
-    let kept = parts.iter().any(|keys| ranking::is_kept(keys[n]));
-    ranking::key((sum / parts.len() as f64) as f32, kept)
+/// The mean of the `n`-th smallest scores of all parts for each `n`, and whether one of these blocks is
+/// known to be kept at present; none if there is no mean.
+fn mean_keys(parts: Vec<Vec<u64>>, size: usize) -> Option<Vec<u64>> {
+    let mean = |n: usize| {
+        let scores = parts.iter().map(|keys| ranking::score(keys[n]));
+        let mean = scores.map(f64::from).sum::<f64>() / parts.len() as f64;
+        let kept = parts.iter().any(|keys| ranking::is_kept(keys[n]));
+        (!mean.is_nan()).then(|| ranking::key(mean as f32, kept))
+    };
+    (0..size).map(mean).collect()
 }
 
 /// The value of a setting on which all members agree.

@@ -46,6 +46,11 @@ impl Ranking {
         keep.collect()
     }
 
+    /// The key of each block.
+    pub(super) fn keys(&self) -> &[u64] {
+        &self.keys
+    }
+
     /// The keys, least important first.
     pub(super) fn sorted(mut self) -> Vec<u64> {
         self.keys.sort_unstable();

@@ -16,6 +16,17 @@ impl PruningSettings {
         if !self.is_active() && self.align.is_none() {
             return Err(PruningError::NoGoal);
         }
+        if self
+            .align
+            .as_ref()
+            .is_some_and(|align| align.dims.is_empty())
+        {
+            return Err(PruningError::Setting {
+                key: "align",
+                value: "without `dims`".to_string(),
+                expected: "the dims of the source that correspond to those of the target",
+            });
+        }
         let active = self.is_active();
         let group = self.dependency_group_id.is_some() || self.global_group_id.is_some();
         let goal = "sparse_ratio` or `sparse_threshold";

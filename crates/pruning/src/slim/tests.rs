@@ -6,10 +6,12 @@ use indexmap::IndexSet;
 use rstest::rstest;
 
 use super::*;
+use crate::learned::SharedScore;
 use crate::learned::tests::{
     Normed, alone, chain, close, columns, difference, effective, raw, removed, rules,
 };
-use crate::{LinearConfig, LinearPruner, PruningSettings};
+use crate::units::build;
+use crate::{LinearConfig, LinearPruner, MovementConfig, MovementPruner, PruningSettings};
 
 type Chain = Compressor<Wrapper<Linear>, ()>;
 
@@ -138,6 +140,55 @@ fn a_batch_norm_behind_a_layer_is_found(
         removed(&compressed, "bn.gamma"),
         removed(&compressed, "conv.weight")
     );
+}
+
+/// The advice about `conv` in front of `bn`, and what comes of following it.
+#[rstest]
+#[case::coupled(r#""sparse_ratio": 0.5"#, true)]
+#[case::channels(r#""sparse_ratio": 0.5, "granularity": "out_channel""#, true)]
+#[case::ranked(r#""sparse_ratio": 0.5, "global_group_id": 1"#, true)]
+#[case::by_hand(r#""sparse_ratio": 0.5, "dependency_group_id": 1"#, true)]
+#[case::alone(r#""sparse_ratio": 0.5"#, false)]
+fn the_advice_about_a_batch_norm_can_be_followed(#[case] goal: &str, #[case] coupled: bool) {
+    let options = PrunerConfig::new().with_coupled(coupled);
+    let config = |layers: &str| rules(&format!(r#"[{{"op_names": [{layers}], {goal}}}]"#));
+    let mut chain = Normed::chain();
+    let selected = PruningSettings::select(&config(r#""conv""#), chain.layers()).unwrap();
+    let units = build(&mut chain, "SlimPruner", &selected, &SharedScore, options).unwrap();
+    let (conv, gamma) = ("conv.weight".parse().unwrap(), "bn.gamma".parse().unwrap());
+    let advice = norms::advice(&units, &conv, &gamma);
+    let followed = match coupled {
+        true => {
+            assert!(
+                advice.ends_with(
+                    "select `bn` as well, with the same goal and groups as `conv`, so that its \
+                     `gamma` decides for both"
+                ),
+                "{advice}"
+            );
+            config(r#""conv", "bn""#)
+        }
+        false => {
+            assert!(
+                advice.ends_with("select `bn` in place of `conv`"),
+                "{advice}"
+            );
+            config(r#""bn""#)
+        }
+    };
+    let slim = SlimConfig::new(1).with_pruner(options);
+    let chain = SlimPruner::from_compressor(Normed::chain(), &followed, slim).unwrap();
+    let compressed = chain.compress(Budget::steps(1)).unwrap();
+    assert_eq!(
+        removed(&compressed, "bn.gamma")
+            .iter()
+            .filter(|r| **r)
+            .count(),
+        2
+    );
+    let movement = MovementConfig::new(0, 1).with_pruner(options);
+    let chain = MovementPruner::from_compressor(Normed::chain(), &followed, movement).unwrap();
+    assert!(chain.compress(Budget::steps(1)).is_ok());
 }
 
 #[test]

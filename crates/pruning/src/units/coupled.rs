@@ -1,45 +1,54 @@
 //! Groups of coupled channels: what has to lose the same channels for them to be exactly zero.
 
-use burn::module::Module;
-use burn_compress_core::Compressor;
+use std::sync::Arc;
+
 use burn_compress_core::config::Selected;
 use burn_compress_core::graph::{ChannelGraph, ChannelGroup};
 use burn_compress_core::layer::channel_dims;
+use burn_compress_core::{TargetId, TargetSpace};
 use indexmap::IndexMap;
 
-use crate::mask::{MaskTarget, TargetMask, lcm};
+use crate::mask::{MaskTarget, TargetMask, check_dims, lcm};
 use crate::metrics::{Importance, Scale};
 use crate::{Blocks, Normalizer, PruningError, PruningSettings};
 
-use super::member::{Member, claim_members};
+use super::member::{Found, Member, Parameters, find_members};
 
 /// A group of channels that parameters share.
 pub(super) struct Coupled {
     pub(super) key: String,
     pub(super) settings: PruningSettings,
-    channels: usize,
+    pub(super) channels: usize,
     /// The elements that one channel takes in the members with a score, for global ranking.
-    elements: usize,
+    pub(super) elements: usize,
     pub(super) scored: Vec<Member>,
     pub(super) written: Vec<Member>,
     /// Why a channel must stay.
-    protected: Vec<Option<String>>,
+    pub(super) protected: Vec<Option<String>>,
     /// Channels that are all that some parameter has of the group, as a branch of a concatenation;
     /// fewest first. Not all of them can go.
-    branches: Vec<Vec<usize>>,
+    pub(super) branches: Vec<Vec<usize>>,
     /// The channels by the scored members that carry them, where not all carry all: the layers that
     /// a concatenation joins.
     producers: Vec<Vec<usize>>,
 }
 
-/// Makes a unit of a group of the graph and claims its members.
-pub(super) fn couple<M: Module + 'static, I: 'static>(
-    compressor: &mut Compressor<M, I>,
+/// A unit whose members are not claimed yet.
+pub(super) struct Planned {
+    group: Coupled,
+    members: Vec<Found>,
+    /// Whether each member has a score.
+    scored: Vec<bool>,
+}
+
+/// Makes a unit of a group of the graph.
+pub(super) fn couple(
+    parameters: &Parameters<'_>,
     graph: &ChannelGraph,
     index: usize,
     items: &[Selected<PruningSettings>],
     importance: &dyn Importance,
-) -> Result<Coupled, PruningError> {
+) -> Result<Planned, PruningError> {
     let group = &graph.groups()[index];
     let first = &items[0];
     let key = format!("the channels of `{}`", first.id());
@@ -57,10 +66,13 @@ pub(super) fn couple<M: Module + 'static, I: 'static>(
         }
         .at(first.id()));
     }
-    let members = claim_members(compressor, group, items)?;
-    let (mut scored, mut written) = (Vec::new(), Vec::new());
-    for member in members {
-        if let Some(item) = items.iter().find(|item| item.id() == member.id) {
+    let by_id: IndexMap<TargetId, &Selected<PruningSettings>> =
+        items.iter().map(|item| (item.id(), item)).collect();
+    let members = find_members(parameters, group, &by_id)?;
+    let (mut scored, mut elements) = (Vec::new(), 0);
+    for member in &members {
+        let item = by_id.get(&member.id);
+        if let Some(item) = item {
             let dims = channel_dims(
                 &item.layer.kind,
                 &item.target.to_string(),
@@ -68,26 +80,78 @@ pub(super) fn couple<M: Module + 'static, I: 'static>(
             );
             let checked = importance.check(&member.blocks()?, dims.into());
             checked.map_err(|error| error.at(&member.id))?;
-            scored.push(member.clone());
+            elements += member.shape.iter().product::<usize>() / group.channels.len();
         }
-        written.push(member);
+        scored.push(item.is_some());
     }
-    let elements = scored
-        .iter()
-        .map(|member| member.shape.iter().product::<usize>() / group.channels.len())
-        .sum::<usize>()
-        .max(1);
-    Ok(Coupled {
+    let group = Coupled {
         key,
         settings,
         channels: group.channels.len(),
-        elements,
-        producers: producers(&scored, group.channels.len()),
-        scored,
-        written,
+        elements: elements.max(1),
+        producers: Vec::new(),
+        scored: Vec::new(),
+        written: Vec::new(),
         protected,
         branches: branches(group),
+    };
+    Ok(Planned {
+        group,
+        members,
+        scored,
     })
+}
+
+impl Planned {
+    /// Refuses what is set for a target whose mask is that of the group, if it is another.
+    pub(super) fn check_follower(
+        &self,
+        item: &Selected<PruningSettings>,
+    ) -> Result<(), PruningError> {
+        let method = |settings: &PruningSettings| settings.apply_method.unwrap_or_default();
+        let refuse = |reason: String| {
+            let channels = self.group.key.clone();
+            Err(PruningError::CoupledFollower { channels, reason }.at(item.id()))
+        };
+        if method(&item.settings) != method(&self.group.settings) {
+            return refuse("`apply_method` is not that of these channels".to_string());
+        }
+        let Some((source, dims)) = super::alignment(item) else {
+            return Ok(());
+        };
+        let Some(member) = self.members.iter().find(|member| member.id == source) else {
+            return refuse(format!(
+                "`align` follows `{source}`, which has other channels"
+            ));
+        };
+        check_dims(&source, &dims, &member.shape).map_err(|error| error.at(item.id()))?;
+        match dims[..] == [member.dim] {
+            true => Ok(()),
+            false => refuse(format!(
+                "`align` follows dims {dims:?} of `{source}`, whose channels lie along dim {}",
+                member.dim
+            )),
+        }
+    }
+
+    /// The targets to claim.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &TargetId> {
+        self.members.iter().map(|member| &member.id)
+    }
+
+    /// The unit, whose targets have the next of `spaces`.
+    pub(super) fn claimed(self, spaces: &mut impl Iterator<Item = Arc<TargetSpace>>) -> Coupled {
+        let mut group = self.group;
+        for ((member, scored), space) in self.members.into_iter().zip(self.scored).zip(spaces) {
+            let member = member.claimed(space);
+            if scored {
+                group.scored.push(member.clone());
+            }
+            group.written.push(member);
+        }
+        group.producers = producers(&group.scored, group.channels);
+        group
+    }
 }
 
 /// The settings of a group with the parts that the graph and the configuration ask for together.
@@ -308,7 +372,8 @@ impl Coupled {
         )
     }
 
-    pub(super) fn write(&self, mask: &TargetMask) -> Result<(), PruningError> {
+    /// Refuses a mask that removes a channel that must stay.
+    pub(super) fn check(&self, mask: &TargetMask) -> Result<(), PruningError> {
         let keep = mask.keep();
         let violated = keep.iter().zip(&self.protected).find(|(keep, _)| !**keep);
         if let Some((_, Some(reason))) = violated.filter(|(_, protected)| protected.is_some()) {
@@ -317,6 +382,12 @@ impl Coupled {
             }
             .at(&self.key));
         }
+        Ok(())
+    }
+
+    pub(super) fn write(&self, mask: &TargetMask) -> Result<(), PruningError> {
+        self.check(mask)?;
+        let keep = mask.keep();
         self.written
             .iter()
             .try_for_each(|member| member.write(keep, &self.settings))

@@ -1,12 +1,13 @@
 //! The parameters of a group of coupled channels.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use burn::module::Module;
 use burn_compress_core::config::Selected;
 use burn_compress_core::graph::ChannelGroup;
 use burn_compress_core::layer::{LayerInfo, ParamInfo};
-use burn_compress_core::{Compressor, Mask, Mode, Target, TargetId, TargetSpace};
+use burn_compress_core::{Mask, Target, TargetId, TargetSpace};
+use indexmap::IndexMap;
 
 use crate::mask::MaskTarget;
 use crate::metrics::Importance;
@@ -23,63 +24,97 @@ pub(super) struct Member {
     pub(super) positions: Vec<Vec<usize>>,
 }
 
-/// Claims all members of a group; a weight among them that nobody selected must not be masked.
-pub(super) fn claim_members<M: Module + 'static, I: 'static>(
-    compressor: &mut Compressor<M, I>,
-    group: &ChannelGroup,
-    items: &[Selected<PruningSettings>],
-) -> Result<Vec<Member>, PruningError> {
-    let mut found = Vec::new();
-    for member in &group.members {
-        let (layer, param) = find(compressor.layers(), &member.param)?;
-        let id = TargetId::new(layer.path.clone(), Target::param(param.name.clone()));
-        let selected = items.iter().any(|item| item.id() == id);
-        if param.shape.len() > 1 && !selected {
-            let coupled = id.layer.clone();
-            return Err(PruningError::CoupledLayer { coupled }.at(items[0].id()));
-        }
-        found.push((id, param.shape.clone(), member));
-    }
-    let ids: Vec<TargetId> = found.iter().map(|(id, ..)| id.clone()).collect();
-    let spaces = compressor.claim(Mode::Pruning, &ids)?;
-    Ok(found
-        .into_iter()
-        .zip(spaces)
-        .map(|((id, shape, member), space)| Member {
+/// A member that is not claimed yet.
+pub(super) struct Found {
+    pub(super) id: TargetId,
+    pub(super) shape: Vec<usize>,
+    pub(super) dim: usize,
+    positions: Vec<Vec<usize>>,
+}
+
+impl Found {
+    /// The member once its target is claimed.
+    pub(super) fn claimed(self, space: Arc<TargetSpace>) -> Member {
+        let Self {
+            id,
+            shape,
+            dim,
+            positions,
+        } = self;
+        Member {
             id,
             space,
             shape,
-            dim: member.dim,
-            positions: member.positions.clone(),
-        })
-        .collect())
+            dim,
+            positions,
+        }
+    }
+
+    /// One block for each index along the dimension.
+    pub(super) fn blocks(&self) -> Result<Blocks, PruningError> {
+        blocks_along(&self.id, &self.shape, self.dim)
+    }
 }
 
-fn find<'a>(
-    layers: &'a [LayerInfo],
-    path: &str,
-) -> Result<(&'a LayerInfo, &'a ParamInfo), PruningError> {
-    layers
-        .iter()
-        .find_map(|layer| {
-            let name = match layer.path.as_str() {
-                "" => path,
-                prefix => path.strip_prefix(prefix)?.strip_prefix('.')?,
-            };
-            Some((layer, layer.param(name)?))
-        })
-        .ok_or_else(|| PruningError::UnknownParameter {
+/// The parameters of a model by path, each with its layer.
+pub(super) struct Parameters<'a>(BTreeMap<String, (&'a LayerInfo, &'a ParamInfo)>);
+
+impl<'a> Parameters<'a> {
+    pub(super) fn new(layers: &'a [LayerInfo]) -> Self {
+        let mut found = BTreeMap::new();
+        for layer in layers {
+            for param in &layer.params {
+                let id = TargetId::new(&layer.path, Target::param(&param.name));
+                found.insert(id.to_string(), (layer, param));
+            }
+        }
+        Self(found)
+    }
+
+    fn at(&self, path: &str) -> Result<(&'a LayerInfo, &'a ParamInfo), PruningError> {
+        let found = self.0.get(path).copied();
+        found.ok_or_else(|| PruningError::UnknownParameter {
             path: path.to_string(),
         })
+    }
+}
+
+/// All members of a group; a weight among them that nobody selected must not be masked.
+pub(super) fn find_members(
+    parameters: &Parameters<'_>,
+    group: &ChannelGroup,
+    items: &IndexMap<TargetId, &Selected<PruningSettings>>,
+) -> Result<Vec<Found>, PruningError> {
+    let mut found = Vec::new();
+    for member in &group.members {
+        let (layer, param) = parameters.at(&member.param)?;
+        let id = TargetId::new(layer.path.clone(), Target::param(param.name.clone()));
+        if param.shape.len() > 1 && !items.contains_key(&id) {
+            let coupled = id.layer.clone();
+            return Err(PruningError::CoupledLayer { coupled }.at(&items[0].id()));
+        }
+        found.push(Found {
+            id,
+            shape: param.shape.clone(),
+            dim: member.dim,
+            positions: member.positions.clone(),
+        });
+    }
+    Ok(found)
+}
+
+/// One block of a parameter for each index along `dim`.
+fn blocks_along(id: &TargetId, shape: &[usize], dim: usize) -> Result<Blocks, PruningError> {
+    let block: Vec<i64> = (0..shape.len())
+        .map(|at| if at == dim { 1 } else { -1 })
+        .collect();
+    Blocks::new(shape, &block).map_err(|error| error.at(id))
 }
 
 impl Member {
     /// One block for each index along the dimension.
     pub(super) fn blocks(&self) -> Result<Blocks, PruningError> {
-        let block: Vec<i64> = (0..self.shape.len())
-            .map(|dim| if dim == self.dim { 1 } else { -1 })
-            .collect();
-        Blocks::new(&self.shape, &block).map_err(|error| error.at(&self.id))
+        blocks_along(&self.id, &self.shape, self.dim)
     }
 
     /// The score of each index along the dimension, summed over the indices of each channel;
@@ -89,7 +124,7 @@ impl Member {
         data: &[f32],
         importance: &dyn Importance,
     ) -> Result<Vec<Option<f32>>, PruningError> {
-        let scores = importance.score(data, &self.blocks()?);
+        let scores = super::scores(importance, data, &self.blocks()?, &self.id)?;
         let sum = |indices: &Vec<usize>| match indices.is_empty() {
             true => None,
             false => Some(indices.iter().map(|&index| scores[index]).sum()),

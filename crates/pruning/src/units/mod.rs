@@ -2,8 +2,11 @@
 
 mod activations;
 mod coupled;
+mod decision;
+mod goals;
 mod member;
 mod prunable;
+mod rehearsal;
 mod single;
 
 use std::sync::Arc;
@@ -12,75 +15,123 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_compress_core::config::Selected;
 use burn_compress_core::layer::channel_dims;
-use burn_compress_core::{Compressor, FlatTensor, HostTensor, TargetId, TargetSpace};
+use burn_compress_core::{Compressor, Error, FlatTensor, HostTensor, Mode, TargetId, TargetSpace};
 use indexmap::{IndexMap, IndexSet};
 
-use crate::learned::SharedScore;
 use crate::mask::{MaskConfig, TargetMask, generate};
 use crate::metrics::Importance;
-use crate::{Blocks, Granularity, PruningError, PruningSettings};
-use coupled::{Coupled, couple};
+use crate::{Blocks, Granularity, PrunerConfig, PruningError, PruningSettings};
+use coupled::{Coupled, Planned, couple};
+use member::Parameters;
 use prunable::Sorted;
-use single::{Single, claim_single};
+use single::{Single, claimed_single};
 
 /// Everything that one pruner decides about.
 pub(crate) struct Units {
     single: Vec<Single>,
     coupled: Vec<Coupled>,
+    /// The position of the group that each coupled parameter belongs to.
+    groups: IndexMap<TargetId, usize>,
     sources: IndexSet<String>,
+    options: PrunerConfig,
     device: Device,
 }
 
 /// Sorts what a configuration selects into units and claims their targets.
+///
+/// What cannot work is refused here: values that are not finite, settings that contradict each
+/// other, goals that can remove nothing.
 pub(crate) fn build<M: Module + 'static, I: 'static>(
     compressor: &mut Compressor<M, I>,
     pruner: &'static str,
     selected: &[Selected<PruningSettings>],
     importance: &dyn Importance,
-    coupled: bool,
+    options: PrunerConfig,
 ) -> Result<Units, PruningError> {
     let default = &importance.default_granularity();
     let device = compressor.model().devices().first().cloned();
-    let mut units = Units {
-        single: Vec::new(),
-        coupled: Vec::new(),
-        sources: IndexSet::new(),
-        device: device.unwrap_or_default(),
-    };
     let Sorted {
         grouped,
         mut left,
         refused,
-    } = prunable::sort(compressor, pruner, selected, default, coupled)?;
-    let mut covered = IndexSet::new();
-    for (index, items) in grouped {
+    } = prunable::sort(compressor, pruner, selected, default, options.coupled)?;
+    let mut plans = Vec::new();
+    let mut covered = IndexMap::new();
+    if !grouped.is_empty() {
         let graph = compressor.graph(pruner)?;
-        let group = couple(compressor, &graph, index, &items, importance)?;
-        covered.extend(group.written.iter().map(|member| member.id.clone()));
-        let scored = group.scored.iter().map(|member| member.id.to_string());
-        units.sources.extend(scored);
-        units.coupled.push(group);
-    }
-    left.retain(|item| !covered.contains(&item.id()));
-    let shapes = activations::shapes(compressor, &left)?;
-    for item in left {
-        let shape = shapes.get(&item.id()).cloned();
-        let single = claim_single(compressor, item, shape, default)?;
-        if single.settings.is_active() {
-            if !single.id.target.is_param() {
-                return Err(PruningError::NotScored.at(&single.id));
-            }
-            single.check(importance)?;
-            units.sources.insert(single.id.to_string());
+        let parameters = Parameters::new(compressor.layers());
+        for (index, items) in grouped {
+            let plan = couple(&parameters, &graph, index, &items, importance)?;
+            covered.extend(plan.ids().map(|id| (id.clone(), plans.len())));
+            plans.push(plan);
         }
-        units.single.push(single);
     }
-    units.mark_followers();
-    units.rehearse()?;
+    for item in &left {
+        if let Some(&plan) = covered.get(&item.id()) {
+            plans[plan].check_follower(item)?;
+        }
+    }
+    left.retain(|item| !covered.contains_key(&item.id()));
+    let shapes = activations::shapes(compressor, &left)?;
+    let mut spaces = claim(compressor, &plans, &left)?.into_iter();
+    let plans = plans.into_iter();
+    let units = Units {
+        coupled: plans.map(|plan| plan.claimed(&mut spaces)).collect(),
+        single: left
+            .into_iter()
+            .zip(spaces)
+            .map(|(item, space)| {
+                let shape = shapes.get(&item.id()).cloned();
+                claimed_single(item, space, shape, default)
+            })
+            .collect(),
+        device: device.unwrap_or_default(),
+        sources: IndexSet::new(),
+        groups: IndexMap::new(),
+        options,
+    };
+    let units = units.indexed(compressor.model(), pruner, importance)?;
     match refused {
         Some(error) => Err(error),
         None => Ok(units),
     }
+}
+
+/// The states of the members of `plans` and then of `singles`, all claimed at once: each claim walks
+/// the whole model.
+fn claim<M: Module + 'static, I: 'static>(
+    compressor: &mut Compressor<M, I>,
+    plans: &[Planned],
+    singles: &[Selected<PruningSettings>],
+) -> Result<Vec<Arc<TargetSpace>>, PruningError> {
+    let members = plans.iter().flat_map(|plan| plan.ids().cloned());
+    let ids: Vec<TargetId> = members.chain(singles.iter().map(Selected::id)).collect();
+    let mut seen = IndexSet::new();
+    if let Some(twice) = ids.iter().find(|&id| !seen.insert(id)) {
+        let (target, mode) = (twice.clone(), Mode::Pruning);
+        return Err(Error::TargetTaken { target, mode }.into());
+    }
+    Ok(compressor.claim(Mode::Pruning, &ids)?)
+}
+
+/// The scores of a target's blocks, which are all finite.
+fn scores(
+    importance: &dyn Importance,
+    data: &[f32],
+    blocks: &Blocks,
+    id: &TargetId,
+) -> Result<Vec<f32>, PruningError> {
+    let check = |what, values: &[f32]| match values.iter().position(|value| !value.is_finite()) {
+        Some(at) => {
+            let value = values[at];
+            Err(PruningError::NotFinite { what, at, value }.at(id))
+        }
+        None => Ok(()),
+    };
+    check("value", data)?;
+    let scores = importance.score(data, blocks);
+    check("score", &scores)?;
+    Ok(scores)
 }
 
 /// The dimension of the output channels if the item removes whole output channels of a parameter
@@ -125,11 +176,46 @@ fn output_dim(
     Ok(whole_channels.then_some(dim))
 }
 
+/// The source and the dims of an alignment.
+fn alignment(item: &Selected<PruningSettings>) -> Option<(TargetId, Vec<usize>)> {
+    let align = item.settings.align.as_ref()?;
+    let layer = align.module_name.as_ref().unwrap_or(&item.layer.path);
+    let source = TargetId::new(layer, align.target_name.clone());
+    Some((source, align.dims.clone()))
+}
+
 fn granularity(settings: &PruningSettings) -> Granularity {
     settings.granularity.clone().unwrap_or(Granularity::Default)
 }
 
 impl Units {
+    /// These units with what is known of them together, after the checks of all of them.
+    fn indexed<M: Module>(
+        mut self,
+        model: &M,
+        pruner: &'static str,
+        importance: &dyn Importance,
+    ) -> Result<Self, PruningError> {
+        for (index, group) in self.coupled.iter().enumerate() {
+            let ids = group.written.iter().map(|member| member.id.clone());
+            self.groups.extend(ids.map(|id| (id, index)));
+            let scored = group.scored.iter().map(|member| member.id.to_string());
+            self.sources.extend(scored);
+        }
+        for single in self.single.iter().filter(|s| s.settings.is_active()) {
+            if !single.id.target.is_param() {
+                return Err(PruningError::NotScored.at(&single.id));
+            }
+            single.check(importance)?;
+            self.sources.insert(single.id.to_string());
+        }
+        self.mark_followers();
+        self.rehearse()?;
+        self.check_goals(pruner)?;
+        self.check_values(model)?;
+        Ok(self)
+    }
+
     /// The parameters that have a score.
     pub(crate) fn sources(&self) -> &IndexSet<String> {
         &self.sources
@@ -153,12 +239,20 @@ impl Units {
         Ok(scored)
     }
 
-    /// Whether the channels of two parameters with scores are decided together.
+    /// Whether the channels of two parameters are decided together.
     pub(crate) fn are_coupled(&self, one: &TargetId, other: &TargetId) -> bool {
-        self.coupled.iter().any(|group| {
-            let has = |id: &TargetId| group.scored.iter().any(|member| member.id == *id);
-            has(one) && has(other)
-        })
+        let group = self.groups.get(one);
+        group.is_some() && group == self.groups.get(other)
+    }
+
+    /// Whether the graph couples channels that nobody has grouped by hand.
+    pub(crate) const fn are_by_graph(&self) -> bool {
+        self.options.coupled
+    }
+
+    /// Whether the channels of a parameter are those of a group.
+    fn is_coupled(&self, id: &TargetId) -> bool {
+        self.groups.contains_key(id)
     }
 
     /// Generates the masks for goals scaled by `factor` and writes them to their targets.
@@ -187,9 +281,22 @@ impl Units {
         factor: f64,
         keep_at_least_one: bool,
     ) -> Result<IndexMap<String, TargetMask>, PruningError> {
+        let singles: Vec<&Single> = self.single.iter().collect();
+        self.masks_of(&singles, data, importance, factor, keep_at_least_one)
+    }
+
+    /// The masks of coupled groups and of these among the single targets.
+    fn masks_of(
+        &self,
+        singles: &[&Single],
+        data: &IndexMap<String, Vec<f32>>,
+        importance: &dyn Importance,
+        factor: f64,
+        keep_at_least_one: bool,
+    ) -> Result<IndexMap<String, TargetMask>, PruningError> {
         let config = MaskConfig::new().with_keep_at_least_one(keep_at_least_one);
         let (followers, others): (Vec<&Single>, Vec<_>) =
-            self.single.iter().partition(|single| single.follows);
+            singles.iter().partition(|single| single.follows);
         let mut targets = Vec::new();
         for group in &self.coupled {
             targets.push(group.target(data, importance, factor, keep_at_least_one)?);
@@ -199,9 +306,11 @@ impl Units {
         }
         let mut masks = generate(&targets, config)?;
 
+        let sources = followers.iter().filter_map(|single| single.source());
+        let followed: IndexSet<&TargetId> = sources.collect();
         let mut targets = Vec::new();
         for group in &self.coupled {
-            for member in group.written.iter().filter(|m| self.is_followed(&m.id)) {
+            for member in group.written.iter().filter(|m| followed.contains(&m.id)) {
                 targets.push(member.decided(masks[&group.key].keep())?);
             }
         }
@@ -214,43 +323,29 @@ impl Units {
 
     /// Marks the targets that wait for the masks of coupled channels, directly or by others.
     fn mark_followers(&mut self) {
-        loop {
-            let waits = |single: &Single| {
-                let source = single.align.as_ref().map(|(source, _)| source);
-                let of_follower =
-                    |id: &TargetId| self.single.iter().any(|s| s.follows && s.id == *id);
-                source.is_some_and(|id| self.is_coupled(id) || of_follower(id))
+        let ids = self.single.iter().enumerate();
+        let at: IndexMap<TargetId, usize> = ids.map(|(at, s)| (s.id.clone(), at)).collect();
+        let mut known: Vec<Option<bool>> = vec![None; self.single.len()];
+        for start in 0..self.single.len() {
+            let (mut chain, mut next) = (Vec::new(), Some(start));
+            let follows = loop {
+                let Some(single) = next else { break false };
+                if let Some(known) = known[single] {
+                    break known;
+                }
+                // Until more is known, which also ends a circle.
+                known[single] = Some(false);
+                chain.push(single);
+                match self.single[single].source() {
+                    Some(source) if self.is_coupled(source) => break true,
+                    source => next = source.and_then(|source| at.get(source).copied()),
+                }
             };
-            let next = self.single.iter().position(|s| !s.follows && waits(s));
-            match next {
-                Some(next) => self.single[next].follows = true,
-                None => return,
+            for single in chain {
+                known[single] = Some(follows);
+                self.single[single].follows = follows;
             }
         }
-    }
-
-    /// Generates masks of zeros as scores, to find settings that contradict each other before the
-    /// training. Nothing is written.
-    fn rehearse(&self) -> Result<(), PruningError> {
-        if self.single.iter().any(|single| single.shape().is_none()) {
-            return Ok(());
-        }
-        let zeros = self.scored()?.into_iter().map(|(space, blocks, _)| {
-            let zeros = vec![0.0; blocks.elements_count()];
-            (space.id().to_string(), zeros)
-        });
-        self.masks(&zeros.collect(), &SharedScore, 1.0, true)?;
-        Ok(())
-    }
-
-    fn is_coupled(&self, id: &TargetId) -> bool {
-        let mut members = self.coupled.iter().flat_map(|group| &group.written);
-        members.any(|member| member.id == *id)
-    }
-
-    fn is_followed(&self, id: &TargetId) -> bool {
-        let sources = self.single.iter().filter_map(|s| s.align.as_ref());
-        sources.into_iter().any(|(source, _)| source == id)
     }
 
     /// A saved tensor on the device of the model.

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use burn::module::Module;
 use burn_compress_core::config::Selected;
 use burn_compress_core::layer::channel_dims;
-use burn_compress_core::{Compressor, Mask, Mode, Target, TargetId, TargetSpace};
+use burn_compress_core::{Mask, Target, TargetId, TargetSpace};
 use indexmap::IndexMap;
 
 use crate::granularity::channels_last;
@@ -27,24 +26,15 @@ pub(super) struct Single {
     traced: Option<Vec<usize>>,
 }
 
-/// Claims a target that is decided about on its own.
-pub(super) fn claim_single<M: Module + 'static, I: 'static>(
-    compressor: &mut Compressor<M, I>,
+/// A target that is decided about on its own, once it is claimed.
+pub(super) fn claimed_single(
     item: Selected<PruningSettings>,
+    space: Arc<TargetSpace>,
     traced: Option<Vec<usize>>,
     default: &Granularity,
-) -> Result<Single, PruningError> {
+) -> Single {
     let id = item.id();
-    let align = item.settings.align.as_ref().map(|align| {
-        let layer = align
-            .module_name
-            .clone()
-            .unwrap_or_else(|| id.layer.clone());
-        (
-            TargetId::new(layer, align.target_name.clone()),
-            align.dims.clone(),
-        )
-    });
+    let align = super::alignment(&item);
     let granularity = match (&item.target, super::granularity(&item.settings)) {
         (Target::Input(_) | Target::Output(_), Granularity::Default) => Granularity::PerChannel,
         // A pattern is about elements, whatever the score prunes by default.
@@ -54,10 +44,7 @@ pub(super) fn claim_single<M: Module + 'static, I: 'static>(
         (Target::Param(_), Granularity::Default) => default.clone(),
         (_, set) => set,
     };
-    let space = compressor
-        .claim(Mode::Pruning, std::slice::from_ref(&id))?
-        .remove(0);
-    Ok(Single {
+    Single {
         id,
         space,
         settings: item.settings,
@@ -66,10 +53,15 @@ pub(super) fn claim_single<M: Module + 'static, I: 'static>(
         granularity,
         kind: item.layer.kind,
         traced,
-    })
+    }
 }
 
 impl Single {
+    /// The target whose mask this one follows.
+    pub(super) fn source(&self) -> Option<&TargetId> {
+        self.align.as_ref().map(|(source, _)| source)
+    }
+
     /// The shape of the target; of an input or output, that of its last pass.
     pub(super) fn shape(&self) -> Option<Vec<usize>> {
         self.space.shape().or_else(|| self.traced.clone())
@@ -106,7 +98,9 @@ impl Single {
         let (key, blocks) = (self.id.to_string(), self.blocks()?);
         let axes = self.axes(blocks.shape().len());
         let values = data.get(&key).filter(|_| self.settings.is_active());
-        let scores = values.map(|values| importance.score(values, &blocks));
+        let scores = values
+            .map(|values| super::scores(importance, values, &blocks, &self.id))
+            .transpose()?;
         let current = self.current(&blocks);
         let settings = self.settings.scaled(factor);
         let mut target = MaskTarget::new(key, blocks, settings).with_axes(axes);

@@ -140,13 +140,25 @@ fn kept_channels_are_rounded_in_coupled_groups() {
         // 4 and 6 stay: 4 and 8 are multiples of 4, 8 and 12 of 6 and of 8.
         (r#", "round_to": 4"#, [4, 4]),
         (r#", "round_to": 6"#, [2, 6]),
-        (r#", "round_to": 8"#, [0, 4]),
-        (r#", "round_to": 5"#, [0, 2]),
     ] {
         let pruner =
             L1NormPruner::from_compressor(chain(), &rules(&text(more)), PrunerConfig::new());
         let masks = pruner.unwrap().compress(Budget::none()).unwrap().masks();
         assert_eq!(lost(&masks), expected, "{more}");
+    }
+    // `stem` has no multiple of 8 or 5 below 8 that its two parts can share; the others have.
+    for (multiple, expected) in [(8, 4), (5, 2)] {
+        let more = format!(r#", "round_to": {multiple}"#);
+        let prune =
+            |text: &str| L1NormPruner::from_compressor(chain(), &rules(text), PrunerConfig::new());
+        let error = prune(&text(&more)).unwrap_err().to_string();
+        assert!(
+            error.starts_with("stem.weight: `sparse_ratio` 0.5 removes none of its 8 channels"),
+            "{error}"
+        );
+        let pruner = prune(&text(&format!(r#"{more}, "exclude_op_names": ["stem"]"#)));
+        let masks = pruner.unwrap().compress(Budget::none()).unwrap().masks();
+        assert_eq!(count(&masks, "grouped.weight"), expected, "{multiple}");
     }
     let [stem, shared] = lost(&pruned(r#""sparse_ratio": 0.5, "round_to": 4"#));
     assert!((8 - stem).is_multiple_of(4) && (12 - shared).is_multiple_of(4));

@@ -1,11 +1,12 @@
 //! Pruners on whole models: every registered one, groups over a model, alignments, schedules,
-//! observed outputs, half precision, random models and settings.
+//! observed outputs, half precision, goals and values that cannot be, random models and settings.
 
 mod aligned;
 mod batches;
 mod behind;
 mod frozen;
 mod global;
+mod goals;
 mod half;
 mod joined;
 mod nets;
@@ -14,3 +15,4 @@ mod properties;
 mod registered;
 mod schedules;
 mod scores;
+mod values;

@@ -43,16 +43,44 @@ fn chain(shapes: &[[usize; 2]], seed: u64, learning_rate: f64) -> Chain {
 }
 
 /// Fuses one of the pruners that need no data.
-fn fuse(pruner: usize, chain: Chain, config: &ConfigList<PruningSettings>) -> Chain {
+fn fuse(
+    pruner: usize,
+    chain: Chain,
+    config: &ConfigList<PruningSettings>,
+) -> Result<Chain, PruningError> {
     let options = PrunerConfig::new().with_coupled(false);
-    let fused = match pruner {
+    match pruner {
         0 => LevelPruner::from_compressor(chain, config, options),
         1 => L1NormPruner::from_compressor(chain, config, options),
         2 => L2NormPruner::from_compressor(chain, config, options),
         3 => LampPruner::from_compressor(chain, config, options),
         _ => FpgmPruner::from_compressor(chain, config, options),
-    };
-    fused.unwrap()
+    }
+}
+
+/// The chain, or none where the goals are refused: where `possible` is false.
+fn unless_refused(
+    fused: Result<Chain, PruningError>,
+    possible: bool,
+) -> Result<Option<Chain>, TestCaseError> {
+    fn removes_nothing(error: &PruningError) -> bool {
+        match error {
+            PruningError::RemovesNothing { .. } => true,
+            PruningError::Target { source, .. } => removes_nothing(source),
+            PruningError::Several(errors) => errors.iter().all(removes_nothing),
+            _ => false,
+        }
+    }
+    match fused {
+        Ok(chain) => {
+            prop_assert!(possible, "accepted, though nothing can be removed");
+            Ok(Some(chain))
+        }
+        Err(error) => {
+            prop_assert!(removes_nothing(&error) && !possible, "{error}");
+            Ok(None)
+        }
+    }
 }
 
 fn rules(text: &str) -> ConfigList<PruningSettings> {
@@ -118,13 +146,20 @@ proptest! {
             r#"[{{"op_types": ["Linear"], "sparse_ratio": {ratio}, "granularity": {name},
                 "round_to": {round_to}}}]"#
         ));
-        let chain = fuse(pruner, chain(&[shape], seed, 0.0), &config);
-        let masks = chain.compress(Budget::none()).unwrap().masks();
-        let removed = removed_blocks(mask_of(&masks, 0), block)?;
         let count = shape[0] * shape[1] / (block[0] * block[1]);
         let wanted = ((count as f64 * ratio) as usize).min(count - 1);
         let kept = (count - wanted).div_ceil(round_to) * round_to;
-        prop_assert_eq!(removed, count.saturating_sub(kept));
+        let expected = count.saturating_sub(kept);
+        // Refused where the only block stays, and where what goes is rounded away.
+        let possible = ratio == 0.0 || (count > 1 && (expected > 0 || wanted == 0));
+        let fused = fuse(pruner, chain(&[shape], seed, 0.0), &config);
+        let Some(chain) = unless_refused(fused, possible)? else {
+            return Ok(());
+        };
+        let compressed = chain.compress(Budget::none()).unwrap();
+        prop_assert_eq!(removed_blocks(mask_of(&compressed.masks(), 0), block)?, expected);
+        let silent = expected > 0 || ratio == 0.0;
+        prop_assert_eq!(compressed.warnings().is_empty(), silent);
     }
 
     #[test]
@@ -143,7 +178,14 @@ proptest! {
                 "global_group_id": "model", "min_sparse_ratio": {min},
                 "max_sparse_ratio": {max}}}]"#
         ));
-        let chain = fuse(pruner, chain(&shapes, seed, 0.0), &config);
+        let several = shapes.iter().all(|&shape| {
+            let block = granularity(shape)[kind].1;
+            shape[0] * shape[1] > block[0] * block[1]
+        });
+        let fused = fuse(pruner, chain(&shapes, seed, 0.0), &config);
+        let Some(chain) = unless_refused(fused, several)? else {
+            return Ok(());
+        };
         let masks = chain.compress(Budget::none()).unwrap().masks();
         let (mut elements, mut total, mut largest) = (0, 0, 0);
         let (mut least, mut most) = (0, 0);
@@ -180,10 +222,13 @@ proptest! {
             r#"[{{"op_types": ["Linear"], "sparse_ratio": {ratio}, "granularity": "out_channel",
                 "dependency_group_id": "add", "internal_metric_block": {parts}}}]"#
         ));
-        let chain = fuse(pruner, chain(&vec![shape; layers], seed, 0.0), &config);
+        let size = shape[1] / parts;
+        let fused = fuse(pruner, chain(&vec![shape; layers], seed, 0.0), &config);
+        let Some(chain) = unless_refused(fused, size > 1 || ratio == 0.0)? else {
+            return Ok(());
+        };
         let masks = chain.compress(Budget::none()).unwrap().masks();
         let first = mask_of(&masks, 0).removed_along(1);
-        let size = shape[1] / parts;
         let wanted = ((size as f64 * ratio) as usize).min(size - 1);
         for part in first.chunks(size) {
             prop_assert_eq!(part.iter().filter(|removed| **removed).count(), wanted);
@@ -204,7 +249,7 @@ proptest! {
         let config = rules(&format!(
             r#"[{{"op_types": ["Linear"], "pattern": "{kept}:{of}"}}]"#
         ));
-        let chain = fuse(pruner, chain(&[shape], seed, 0.0), &config);
+        let chain = fuse(pruner, chain(&[shape], seed, 0.0), &config).unwrap();
         let weight = chain.model().layers[0].weight.val().into_data();
         let weight = weight.try_to_vec::<f32>().unwrap();
         let masks = chain.compress(Budget::none()).unwrap().masks();
@@ -247,7 +292,7 @@ proptest! {
                     TaylorConfig::new(1).with_pruner(PrunerConfig::new().with_coupled(false));
                 TaylorPruner::from_compressor(chain(&shapes, seed, 1e-4), &config, options).unwrap()
             }
-            _ => fuse(pruner, chain(&shapes, seed, 0.0), &config),
+            _ => fuse(pruner, chain(&shapes, seed, 0.0), &config).unwrap(),
         };
         let mut chain = AgpPruner::new(chain, AgpConfig::new(2, 4)).unwrap();
         let mut before: Masks = Masks::new();
