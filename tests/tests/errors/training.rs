@@ -63,7 +63,7 @@ fn chain_with_nan_weight() -> Chain {
 fn weights_that_are_not_numbers() {
     let pruner = chains::prune(chain_with_nan_weight(), HALF, PrunerConfig::new());
     let error = pruner.unwrap_err();
-    assert_says(&*error, &["stem.weight", "value 0 is NaN", "diverged"]);
+    assert_says(&error, &["stem.weight", "value 0 is NaN", "diverged"]);
 
     let chain = chains::quantize(chain_with_nan_weight(), QUANTIZE, QatConfig::new()).unwrap();
     let error = chain.compress(Budget::steps(STEPS)).unwrap_err();

@@ -61,7 +61,8 @@ impl Units {
             }
         }
         for (group, members) in global {
-            if members.iter().all(Decision::is_unchanged) && unknown(&group) {
+            let reported = !unknown(&group) || members.iter().any(|m| !unknown(&m.target));
+            if members.iter().all(Decision::is_unchanged) && !reported {
                 let (key, value) = members[0].key();
                 sentences.push(format!(
                     "global group `{group}`: `{key}` {value} removed nothing of its {} targets: the \
