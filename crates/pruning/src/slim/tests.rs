@@ -147,7 +147,6 @@ fn a_batch_norm_behind_a_layer_is_found(
 #[case::coupled(r#""sparse_ratio": 0.5"#, true)]
 #[case::channels(r#""sparse_ratio": 0.5, "granularity": "out_channel""#, true)]
 #[case::ranked(r#""sparse_ratio": 0.5, "global_group_id": 1"#, true)]
-#[case::by_hand(r#""sparse_ratio": 0.5, "dependency_group_id": 1"#, true)]
 #[case::alone(r#""sparse_ratio": 0.5"#, false)]
 fn the_advice_about_a_batch_norm_can_be_followed(#[case] goal: &str, #[case] coupled: bool) {
     let options = PrunerConfig::new().with_coupled(coupled);
