@@ -248,10 +248,10 @@ fn weights(cases: &mut Cases) {
         }),
     ];
     for (name, fuse) in pruners {
-        let parts = [name, "fc1.weight", "NaN"];
+        let parts = ["fc1.weight", "value 0 is NaN", "loaded whole"];
         cases.refused(
             format!("{name}: a weight of NaN"),
-            "Algorithm",
+            "NotFinite",
             parts,
             move || {
                 let chain = Compressor::from_model(spoiled(f32::NAN), evaluator());

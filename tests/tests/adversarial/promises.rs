@@ -22,6 +22,8 @@ pub fn fill(cases: &mut Cases) {
     frozen(cases);
     precision(cases);
     heads(cases);
+    goals(cases);
+    values(cases);
 }
 
 /// What a file would hold of another model.
@@ -247,5 +249,94 @@ fn heads(cases: &mut Cases) {
             L1NormPruner::new(Attention::new(), &config, evaluator, PrunerConfig::new())?;
             Ok(())
         });
+    }
+}
+
+/// Goals that would remove nothing.
+fn goals(cases: &mut Cases) {
+    for (settings, part) in [
+        (r#""sparse_ratio": 0.5, "round_to": 16"#, "round_to"),
+        (r#""sparse_ratio": 0.5, "round_to": 4"#, "round_to"),
+        (
+            r#""sparse_ratio": 0.5, "granularity": [-1, -1, -1, -1]"#,
+            "granularity",
+        ),
+    ] {
+        let rules = format!(r#"[{{"op_types": ["Conv2d"], {settings}}}]"#);
+        let parts = ["stem", "removes none", part];
+        cases.refused(
+            format!("nothing removed: {settings}"),
+            "RemovesNothing",
+            parts,
+            move || {
+                prune(&rules)?.compress(Budget::none())?;
+                Ok(())
+            },
+        );
+    }
+    let parts = ["stem", "dims [7]"];
+    cases.refused(
+        "align: a dim that the source lacks",
+        "AlignDims",
+        parts,
+        || {
+            let rules = r#"[{"op_names": ["stem"], "sparse_ratio": 0.5},
+            {"op_names": ["bn"], "target_names": ["gamma"],
+             "align": {"module_name": "stem", "target_name": "weight", "dims": [7]}}]"#;
+            chains::prune(chain(), rules, PrunerConfig::new().with_coupled(false))?;
+            Ok(())
+        },
+    );
+}
+
+/// Weights that are infinite.
+fn values(cases: &mut Cases) {
+    type Fuse = fn(
+        Compressor<Mlp, Tensor<2>>,
+    ) -> Result<Compressor<Mlp, Tensor<2>>, Box<dyn std::error::Error>>;
+    const HIDDEN: &str = r#"[{"op_names": ["fc1"], "sparse_ratio": 0.5}]"#;
+    let pruners: [(&str, Fuse); 3] = [
+        ("L1NormPruner", |chain| {
+            let config = ConfigList::from_json(HIDDEN)?;
+            Ok(L1NormPruner::from_compressor(
+                chain,
+                &config,
+                PrunerConfig::new(),
+            )?)
+        }),
+        ("L2NormPruner", |chain| {
+            let config = ConfigList::from_json(HIDDEN)?;
+            Ok(L2NormPruner::from_compressor(
+                chain,
+                &config,
+                PrunerConfig::new(),
+            )?)
+        }),
+        ("FpgmPruner", |chain| {
+            let config = ConfigList::from_json(HIDDEN)?;
+            Ok(FpgmPruner::from_compressor(
+                chain,
+                &config,
+                PrunerConfig::new(),
+            )?)
+        }),
+    ];
+    for (name, fuse) in pruners {
+        for value in [f32::INFINITY, f32::NEG_INFINITY] {
+            let parts = ["fc1.weight".to_owned(), format!("value 0 is {value}")];
+            cases.refused(
+                format!("{name}: a weight of {value}"),
+                "NotFinite",
+                parts,
+                move || {
+                    let mut net = Mlp::new();
+                    let weight = net.fc1.weight.val().slice_fill([0..1, 0..1], value);
+                    net.fc1.weight = Param::from_tensor(weight);
+                    let chain = Compressor::from_model(net, mlp_evaluator(vec![rows(0.3)]));
+                    fuse(chain)?.compress(Budget::none())?;
+                    Ok(())
+                },
+            );
+        }
     }
 }
