@@ -61,11 +61,14 @@ fn lie_in(range: &RangeInclusive<f32>, values: &[f32]) -> bool {
     values.iter().all(|value| range.contains(value))
 }
 
+/// Makes the error of values that do not lie in the range.
+type Otherwise = Box<dyn Fn(&[f32]) -> BoxError + Send + Sync>;
+
 /// Values on a device that must lie in a range.
 pub(crate) struct Check {
     pub(super) values: Tensor<1>,
     pub(super) range: RangeInclusive<f32>,
-    otherwise: Box<dyn Fn(&[f32]) -> BoxError + Send + Sync>,
+    otherwise: Otherwise,
     concerns: Vec<Concern>,
 }
 
