@@ -9,6 +9,7 @@ use burn::tensor::Tensor;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use crate::configuration::Configuration;
 use crate::error::BoxError;
 use crate::flat::FlatTensor;
 use crate::learnable::Learnable;
@@ -187,6 +188,19 @@ pub trait Algorithm<M: Module, I>: Any + Send {
     /// The state belongs to another algorithm or configuration.
     fn load_state(&mut self, _state: &AlgorithmState) -> Result<(), BoxError> {
         Ok(())
+    }
+
+    /// What the algorithm was made with: its settings, and those of each of its targets.
+    ///
+    /// A checkpoint holds it, and [`Compressor::resume`](crate::Compressor::resume) refuses a chain
+    /// whose algorithms were made with another one. Settings without influence on the result are
+    /// left out. An algorithm that gives none is resumed whatever it was made with.
+    ///
+    /// # Errors
+    ///
+    /// A device failed to hand over its values.
+    fn configuration(&self) -> Result<Configuration, BoxError> {
+        Ok(Configuration::default())
     }
 
     /// The algorithm as `Any`, for schedules that take over the algorithm below them.

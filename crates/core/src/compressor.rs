@@ -10,11 +10,13 @@ use std::sync::{Arc, OnceLock};
 use burn::module::Module;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::optim::{AdamConfig, ModuleOptimizer};
+use parking_lot::Mutex;
 
 use crate::Error;
 use crate::algorithm::{Algorithm, Run};
 use crate::attach::{self, Spaces};
 use crate::budget::Budget;
+use crate::checkpoint::Profile;
 use crate::compressed::Compressed;
 use crate::evaluator::Evaluator;
 use crate::folding::Folding;
@@ -65,6 +67,8 @@ pub(crate) struct Progress {
     pub(crate) history: History,
     /// What the history does not have yet.
     pub(crate) unread: Unread,
+    /// What checkpoints of a run of this length hold of the evaluator.
+    pub(crate) profile: Mutex<Option<Profile>>,
 }
 
 impl Progress {
@@ -118,6 +122,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
             adam: AdamConfig::new().with_epsilon(1e-8).init(),
             history: History::default(),
             unread: Unread::default(),
+            profile: Mutex::default(),
         };
         Self {
             layers: layers(&model),
@@ -141,6 +146,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         if self.evaluator.is_empty() {
             self.progress.optimizer = evaluator.optimizer();
             self.progress.schedule = evaluator.learning_rate();
+            self.progress.profile = Mutex::default();
             self.evaluator = evaluator;
         } else {
             log::warn!("the chain already has an evaluator; the one passed now is ignored");
@@ -282,8 +288,9 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     ///
     /// # Errors
     ///
-    /// A missing evaluator, a budget that is too short for a schedule, a loss that is not finite,
-    /// a simulated layer that the model never calls, or the error of an algorithm.
+    /// A missing evaluator, a budget that is too short for a schedule, a loss, parameter or running
+    /// statistic that is not finite, a simulated layer that the model never calls, or the error of
+    /// an algorithm.
     pub fn compress(mut self, budget: Budget) -> Result<Compressed<M>, Error> {
         self.advance(&budget, None)?;
         self.finish()
@@ -302,8 +309,29 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     ///
     /// # Errors
     ///
-    /// The error of an algorithm.
-    pub fn finish(mut self) -> Result<Compressed<M>, Error> {
+    /// [`Error::NotBegun`] and [`Error::Unfinished`] for a run that is not at its end,
+    /// [`Error::NotFinite`] for a model with values that are not finite, and the error of an
+    /// algorithm.
+    pub fn finish(self) -> Result<Compressed<M>, Error> {
+        let (done, total) = (self.progress.step, self.progress.total_steps);
+        match done < total {
+            true => Err(Error::Unfinished { done, total }),
+            false => self.finish_early(),
+        }
+    }
+
+    /// Finishes a run wherever it is.
+    ///
+    /// What the compressors would have done in the remaining steps is not done: masks that a
+    /// schedule has not generated yet are missing, and goals are those of the last update.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`finish`](Self::finish), but for [`Error::Unfinished`].
+    pub fn finish_early(mut self) -> Result<Compressed<M>, Error> {
+        if !self.progress.prepared {
+            return Err(Error::NotBegun);
+        }
         let run = self.progress.run(&self.model);
         for algorithm in self.algorithms.iter_mut().rev() {
             let name = algorithm.name();
@@ -325,6 +353,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
             let values = algorithm.rewrite(run).map_err(Error::met_by(name))?;
             self.model = crate::params::with_parameters(self.model, values)?;
         }
+        crate::finite::require(&self.model, &self.spaces, self.progress.step)?;
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
         let compressed = Compressed::new(self.model, self.progress.history)?;
         Ok(compressed
@@ -336,7 +365,8 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     ///
     /// # Errors
     ///
-    /// The file could not be written; a file that was there before is intact then.
+    /// The file could not be written, or the model holds values that are not finite; a file that was
+    /// there before is intact then.
     pub fn save_checkpoint(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         crate::checkpoint::save(self, path.as_ref())
     }
@@ -344,10 +374,37 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     /// Continues the run that [`save_checkpoint`](Self::save_checkpoint) wrote, in a chain that was
     /// built with the same configuration.
     ///
+    /// What is compared: the settings of each algorithm and of each of its targets (see
+    /// [`Algorithm::configuration`]), the weights of teachers, and of the evaluator the seed, the
+    /// learning rates and the optimizer. Burn does not show what an optimizer was made with, so both
+    /// are compared by the state that they keep and by the steps that they make of test parameters:
+    /// the kind, its numbers, parameter groups and gradient clipping. A clipping at more than
+    /// 30,000, and any difference that moves those steps by less than a hundred-thousandth, are not
+    /// seen. What no data can describe is not compared: the batches, the loss function, the
+    /// evaluation, the functions that run teachers, and the code of the model.
+    ///
+    /// The length of the run is no part of the configuration: the budget given next counts.
+    ///
     /// # Errors
     ///
-    /// A file that is missing, damaged, or written by a chain of other algorithms or targets.
+    /// A file that is missing, damaged, or written by a chain of other algorithms or targets;
+    /// [`Error::Changed`] with every setting that is another one.
     pub fn resume(self, path: impl AsRef<Path>) -> Result<Self, Error> {
-        crate::checkpoint::load(self, path.as_ref())
+        crate::checkpoint::load(self, path.as_ref(), false)
+    }
+
+    /// Continues the run that [`save_checkpoint`](Self::save_checkpoint) wrote, with the
+    /// configuration of this chain where it is another one.
+    ///
+    /// Position, model, masks and history are those of the checkpoint. The settings of this chain
+    /// count from the next step on: a schedule goes on from the same step on its own curve, a target
+    /// that is quantized otherwise begins with a new range, and an optimizer that keeps another state
+    /// begins with none.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`resume`](Self::resume), but for [`Error::Changed`].
+    pub fn resume_with_changes(self, path: impl AsRef<Path>) -> Result<Self, Error> {
+        crate::checkpoint::load(self, path.as_ref(), true)
     }
 }

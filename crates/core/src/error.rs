@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::ConfigError;
+use crate::configuration::{Difference, lines};
 use crate::graph::GraphError;
 use crate::space::TargetSpace;
 use crate::target::{Mode, Target, TargetId};
@@ -196,6 +197,19 @@ pub enum Error {
         error: Box<Error>,
     },
 
+    /// A model that holds values which are not finite.
+    #[error(
+        "after {step} steps these hold values that are not finite: `{names}`. Check the data for \
+         huge values, lower the learning rate, or go on from an earlier checkpoint",
+        names = names.join("`, `")
+    )]
+    NotFinite {
+        /// Completed optimizer steps.
+        step: usize,
+        /// Parameters and running statistics by path, scales and zero points by target.
+        names: Vec<String>,
+    },
+
     /// A loss that is not one number.
     #[error(
         "the loss of a batch has the shape {found:?}, but must be one number: return its mean or \
@@ -236,6 +250,26 @@ pub enum Error {
         reason: String,
     },
 
+    /// A run that is finished before its end.
+    #[error(
+        "{done} of the {total} steps of the run are done, and what its compressors do in the \
+         others is missing: take the run to its end, or end it here with `finish_early` if the \
+         model shall be what it is by now"
+    )]
+    Unfinished {
+        /// Completed optimizer steps.
+        done: usize,
+        /// Optimizer steps of the run.
+        total: usize,
+    },
+
+    /// A chain that is finished before its run has begun.
+    #[error(
+        "the run has not begun, so that no compressor has done anything: call `compress`, or \
+         `advance` before `finish`"
+    )]
+    NotBegun,
+
     /// An algorithm failed.
     #[error("{algorithm}: {source}")]
     Algorithm {
@@ -258,6 +292,28 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// Why.
+        reason: String,
+    },
+
+    /// A run would go on with another configuration than it began with.
+    #[error(
+        "{origin} was made with another configuration:{}\nBuild the chain as it was, or, if you \
+         mean it, resume with `{call}`",
+        lines(differences)
+    )]
+    Changed {
+        /// What was to be resumed.
+        origin: String,
+        /// Every setting that is another one.
+        differences: Vec<Difference>,
+        /// The call that accepts the differences.
+        call: &'static str,
+    },
+
+    /// The record of a trainee cannot be restored.
+    #[error("the record does not belong to this trainee: {reason}")]
+    Record {
+        /// Why, and what to do.
         reason: String,
     },
 

@@ -267,6 +267,15 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
         self.learning_rate.clone()
     }
 
+    /// Optimizer and learning rate, if both were given.
+    pub(crate) fn trains_with(&self) -> Option<(ModuleOptimizer, ModuleLrScheduler)> {
+        self.optimizer.clone().zip(self.learning_rate.clone())
+    }
+
+    pub(crate) fn seed(&self) -> Option<u64> {
+        self.seed
+    }
+
     /// The loss of a batch, if one was given: for algorithms that look at a batch themselves.
     pub fn loss(&self) -> Option<Loss<M, I>> {
         self.loss.clone()

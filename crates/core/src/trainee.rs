@@ -7,24 +7,29 @@
 mod engine;
 mod module;
 mod output;
+mod record;
 
 use std::sync::Arc;
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::Module;
 use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
+use burn::store::ModuleRecord;
 use burn::tensor::Tensor;
 use burn::train::{InferenceStep, Interrupter, TrainOutput, TrainStep};
 use parking_lot::Mutex;
 
 use engine::{Engine, FINISHED};
 pub use output::TraineeOutput;
+use record::Recorded;
 
 use crate::Error;
 use crate::attach;
+use crate::checkpoint;
 use crate::compressed::{Compressed, Masks};
 use crate::compressor::Compressor;
 use crate::evaluator::Loss;
+use crate::finite;
 use crate::learnable::Learnable;
 use crate::training;
 
@@ -52,6 +57,7 @@ impl<M: Module + 'static, I: Send + 'static> Compressor<M, I> {
             chain: Some(self),
             error: None,
             interrupter: None,
+            accepts_changes: false,
         };
         Ok(Trainee {
             model,
@@ -77,9 +83,16 @@ impl<M: Module + 'static, I: Send + 'static> Compressor<M, I> {
 /// changes the model, its loss is NaN, and [`finish`](Self::finish) returns the error. With
 /// [`with_interrupter`](Self::with_interrupter) the `Learner` stops there too.
 ///
-/// Records hold the raw parameters alone, so checkpoints of the `Learner` do not restore masks,
-/// scales and schedules. On several devices, the steps run one after another; distributed training,
-/// where each device optimizes a model of its own, is not supported.
+/// The record of a trainee holds the run beside the raw parameters: its step, masks, scales, what
+/// the compressors know, and the history. So a training that is resumed from the `Learner`'s own
+/// checkpoint (`SupervisedTraining::checkpoint`) goes on bit for bit, if the trainee is built with the
+/// same configuration and the data loader gives an epoch the same batches; one that shuffles begins
+/// its order anew, as in every resumed training of Burn. A record of another configuration, and one
+/// without a run, end the run at once; see [`accept_changes`](Self::accept_changes). A plain model
+/// loads such a record with `ModuleRecord::allow_unused`.
+///
+/// On several devices, the steps run one after another; distributed training, where each device
+/// optimizes a model of its own, is not supported.
 ///
 /// ```
 /// use burn::module::Module;
@@ -128,6 +141,15 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
         self
     }
 
+    /// Lets the trainee load a record that was made with another configuration.
+    ///
+    /// The settings of this trainee count from the next step on, as in
+    /// [`Compressor::resume_with_changes`].
+    pub fn accept_changes(self) -> Self {
+        self.engine.lock().accepts_changes = true;
+        self
+    }
+
     /// The model with its simulations.
     pub fn model(&self) -> &M {
         &self.model
@@ -150,9 +172,27 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
     ///
     /// # Errors
     ///
-    /// The first error of the run, the error of an algorithm, or a run that another handle has
-    /// finished.
+    /// The first error of the run, [`Error::Unfinished`] for a run that is not at its end,
+    /// [`Error::NotFinite`] for a model with values that are not finite, the error of an algorithm,
+    /// or a run that another handle has finished.
     pub fn finish(self) -> Result<Compressed<M>, Error> {
+        self.finished()?.finish()
+    }
+
+    /// Ends the run wherever it is, for instance where the `Learner` stopped early.
+    ///
+    /// What the compressors would have done in the remaining steps is not done, see
+    /// [`Compressor::finish_early`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`finish`](Self::finish), but for [`Error::Unfinished`].
+    pub fn finish_early(self) -> Result<Compressed<M>, Error> {
+        self.finished()?.finish_early()
+    }
+
+    /// The chain with what this handle holds.
+    fn finished(self) -> Result<Compressor<M, I>, Error> {
         let (chain, error) = {
             let mut engine = self.engine.lock();
             (engine.chain.take(), engine.error.take())
@@ -174,10 +214,58 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
         chain.model = attach::rejoin_foldings(chain.model, &chain.foldings);
         training::read(&mut chain)?;
         let (step, total_steps) = (chain.progress.step, chain.progress.total_steps);
-        if step != total_steps {
+        if step > total_steps {
             log::warn!("the run ends after {step} steps, but was laid out for {total_steps}");
         }
-        chain.finish()
+        Ok(chain)
+    }
+
+    /// The model with the run, as a record holds them; none of a snapshot, and where the state of
+    /// the run cannot be told.
+    fn recorded(&self) -> Option<Recorded<M>> {
+        attach::settle_statistics(&self.model);
+        if !self.training {
+            return None;
+        }
+        let mut engine = self.engine.lock();
+        if engine.error.is_some() {
+            return None;
+        }
+        let chain = engine.chain.as_ref()?;
+        let finite = finite::require(&self.model, &chain.spaces, chain.progress.step);
+        let state = finite.and_then(|()| checkpoint::to_bytes(chain));
+        let recorded = state.and_then(|state| {
+            let model = self.model.clone();
+            Recorded::new(model, &state).ok_or_else(|| Error::Record {
+                reason: "the state of the run is too large for a record".to_string(),
+            })
+        });
+        recorded.map_err(|error| engine.fail(error)).ok()
+    }
+
+    /// The trainee with the parameters of `record`, whose run goes on.
+    fn restore(self, record: ModuleRecord) -> Result<Self, Error> {
+        let unfit = |error: burn::store::RecordError| Error::Record {
+            reason: format!(
+                "{error}; of a model without a run, load the record before the chain is built"
+            ),
+        };
+        attach::settle_statistics(&self.model);
+        if !self.training {
+            let model = self.model.try_load_record(record).map_err(unfit)?;
+            return Ok(Self { model, ..self });
+        }
+        let recorded = Recorded::empty(self.model).try_load_record(record);
+        let (model, state) = recorded.map_err(unfit)?.into_parts()?;
+        // None where the caller allows a partial record.
+        if let Some(state) = state {
+            let mut engine = self.engine.lock();
+            let accept = engine.accepts_changes;
+            let chain = engine.chain.as_mut().ok_or(FINISHED)?;
+            checkpoint::restore(chain, state, accept)?;
+            chain.model = model.clone();
+        }
+        Ok(Self { model, ..self })
     }
 
     fn fail(&self, error: Error) {

@@ -139,6 +139,7 @@ pub(crate) fn prepare<M: Module + 'static, I: 'static>(
     if chain.progress.prepared {
         return Ok(());
     }
+    crate::finite::require(&chain.model, &chain.spaces, chain.progress.step)?;
     let run = chain.progress.run(&chain.model);
     for algorithm in chain.algorithms.iter_mut().rev() {
         let name = algorithm.name();

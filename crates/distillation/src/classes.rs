@@ -7,11 +7,13 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use burn_compress_core::config::{ConfigList, Selected};
 use burn_compress_core::{
-    Algorithm, AlgorithmState, BoxError, Compressor, Error, FlatTensor, Mode, Run, TargetSpace,
+    Algorithm, AlgorithmState, BoxError, Compressor, Configuration, Error, FlatTensor, Mode, Run,
+    TargetSpace,
 };
 
 use crate::combine::total;
 use crate::fusion::{TeacherFusion, mean_loss, mean_output};
+use crate::layerwise::of_targets;
 use crate::link::{check_lambda, own_loss};
 use crate::teacher::{Tapped, brought, hidden, widened};
 use crate::teachers::{Staff, Teachers};
@@ -49,6 +51,7 @@ struct Classes<I> {
     student: Arc<TargetSpace>,
     staff: Staff<I>,
     class_loss: Box<dyn ClassLoss<I>>,
+    configuration: Configuration,
 }
 
 /// Adds a distiller of class probabilities to a chain.
@@ -59,6 +62,7 @@ pub(crate) fn fuse<M: Module + 'static, I: 'static>(
     name: &'static str,
     origin_loss_lambda: f64,
     class_loss: Box<dyn ClassLoss<I>>,
+    configuration: Configuration,
 ) -> Result<Compressor<M, I>, Error> {
     compressor.evaluator().require_training(name)?;
     check_lambda("origin_loss_lambda", origin_loss_lambda).map_err(|error| error.of(name))?;
@@ -85,6 +89,7 @@ pub(crate) fn fuse<M: Module + 'static, I: 'static>(
         student,
         staff,
         class_loss,
+        configuration: of_targets(configuration, &selected),
     });
     Ok(compressor)
 }
@@ -186,6 +191,10 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for Classes<I> {
     fn state(&self) -> Result<AlgorithmState, BoxError> {
         self.staff.save()?;
         Ok(AlgorithmState::default())
+    }
+
+    fn configuration(&self) -> Result<Configuration, BoxError> {
+        Ok(self.staff.configuration(self.configuration.clone())?)
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

@@ -27,7 +27,7 @@ use burn::module::Module;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Bool, FloatDType, Int, Tensor};
 use burn_compress_core::config::ConfigList;
-use burn_compress_core::{Compressor, Error, Evaluator, reads};
+use burn_compress_core::{Compressor, Configuration, Error, Evaluator, reads};
 
 use crate::classes::{ClassLoss, check_temperature, fuse};
 use crate::link::check_lambda;
@@ -172,6 +172,7 @@ impl DkdDistiller {
             NAME,
             distiller.origin_loss_lambda,
             Box::new(decoupled),
+            Configuration::of(&distiller),
         )
     }
 }

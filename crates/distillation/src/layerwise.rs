@@ -7,8 +7,8 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use burn_compress_core::config::{ConfigList, Selected};
 use burn_compress_core::{
-    Algorithm, AlgorithmState, BoxError, Compressor, Error, FlatTensor, Learnable, Mode, Run,
-    TargetId, TargetSpace,
+    Algorithm, AlgorithmState, BoxError, Compressor, Configuration, Error, FlatTensor, Learnable,
+    Mode, Run, TargetId, TargetSpace,
 };
 use indexmap::IndexSet;
 
@@ -27,6 +27,7 @@ pub(crate) struct Layerwise<I> {
     students: Vec<Student>,
     staff: Staff<I>,
     link_loss: Box<dyn LinkLoss>,
+    configuration: Configuration,
 }
 
 /// A target of the student and the teacher states that it may learn from, by position.
@@ -46,6 +47,7 @@ pub(crate) fn fuse<M: Module + 'static, I: 'static>(
     name: &'static str,
     origin_loss_lambda: f64,
     mut link_loss: Box<dyn LinkLoss>,
+    configuration: Configuration,
 ) -> Result<Compressor<M, I>, Error> {
     compressor.evaluator().require_training(name)?;
     check_lambda("origin_loss_lambda", origin_loss_lambda).map_err(|error| error.of(name))?;
@@ -65,6 +67,7 @@ pub(crate) fn fuse<M: Module + 'static, I: 'static>(
     let linked: Vec<TargetId> = linked.into_iter().collect();
     let staff = teachers.tap(name, &linked)?;
     let ids: Vec<TargetId> = selected.iter().map(Selected::id).collect();
+    let configuration = of_targets(configuration, &selected);
     let spaces = compressor.claim(Mode::Distillation, &ids)?;
     let mut students = Vec::new();
     for ((item, space), links) in selected.into_iter().zip(spaces).zip(links) {
@@ -89,8 +92,19 @@ pub(crate) fn fuse<M: Module + 'static, I: 'static>(
         students,
         staff,
         link_loss,
+        configuration,
     });
     Ok(compressor)
+}
+
+/// The configuration of a distiller with the settings of what it selects.
+pub(crate) fn of_targets(
+    configuration: Configuration,
+    selected: &[Selected<DistillationSettings>],
+) -> Configuration {
+    selected.iter().fold(configuration, |configuration, item| {
+        configuration.with_target(&item.id(), &item.settings.with_defaults(&item.layer.path))
+    })
 }
 
 /// The states that each teacher gives, in the order of the teachers.
@@ -278,6 +292,10 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for Layerwise<I> {
         self.link_loss.load_state(state)
     }
 
+    fn configuration(&self) -> Result<Configuration, BoxError> {
+        Ok(self.staff.configuration(self.configuration.clone())?)
+    }
+
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
     }
@@ -370,6 +388,7 @@ macro_rules! constructors {
                     name,
                     origin,
                     link_loss,
+                    burn_compress_core::Configuration::of(&distiller),
                 )
             }
         }

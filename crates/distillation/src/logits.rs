@@ -25,7 +25,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::activation::log_softmax;
 use burn_compress_core::config::ConfigList;
-use burn_compress_core::{Compressor, Error, Evaluator};
+use burn_compress_core::{Compressor, Configuration, Error, Evaluator};
 
 use crate::classes::{ClassLoss, check_temperature, fuse};
 use crate::link::check_lambda;
@@ -145,6 +145,7 @@ impl LogitsDistiller {
             NAME,
             distiller.origin_loss_lambda,
             Box::new(distiller),
+            Configuration::of(&distiller),
         )
     }
 }

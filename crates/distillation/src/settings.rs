@@ -77,6 +77,20 @@ impl DistillationSettings {
     }
 }
 
+impl DistillationSettings {
+    /// These settings with what holds where they say nothing, for the layer at `path`.
+    pub(crate) fn with_defaults(&self, path: &str) -> Self {
+        let layers = self.links(path).into_iter().map(String::from);
+        Self {
+            lambda: Some(self.lambda()),
+            link: Some(Link::Layers(layers.collect())),
+            apply_method: Some(self.loss()),
+            channels: Some(self.channels()),
+            ..self.clone()
+        }
+    }
+}
+
 impl Settings for DistillationSettings {
     const MODE: Mode = Mode::Distillation;
 

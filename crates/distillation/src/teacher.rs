@@ -1,6 +1,6 @@
 //! What a student learns from: a teacher, run on each batch or read from a cache.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::fmt;
 use std::sync::Arc;
 
@@ -167,6 +167,7 @@ impl<I> Teacher<I> {
             weight: self.weight,
             states,
             cache,
+            fingerprint: OnceCell::new(),
         })
     }
 }
@@ -179,6 +180,7 @@ pub(crate) struct Tapped<I> {
     pub(crate) weight: f64,
     pub(crate) states: Vec<State>,
     cache: Option<RefCell<cache::Bound<I>>>,
+    fingerprint: OnceCell<u64>,
 }
 
 /// A hidden state of a teacher.
@@ -199,6 +201,17 @@ pub(crate) struct Lesson {
 impl<I> Tapped<I> {
     pub(crate) fn gives_logits(&self) -> bool {
         self.source.gives_logits()
+    }
+
+    /// A number that tells teachers apart; read from the device once.
+    pub(crate) fn fingerprint(&self) -> Result<u64, Error> {
+        match self.fingerprint.get() {
+            Some(known) => Ok(*known),
+            None => {
+                let found = self.source.fingerprint()?;
+                Ok(*self.fingerprint.get_or_init(|| found))
+            }
+        }
     }
 
     pub(crate) fn teach(&self, batch: &I) -> Result<Lesson, DistillationError> {

@@ -1,6 +1,6 @@
 //! Several teachers of one student.
 
-use burn_compress_core::{Error, TargetId};
+use burn_compress_core::{Configuration, Error, TargetId};
 
 use crate::DistillationError;
 use crate::fusion::TeacherFusion;
@@ -83,6 +83,20 @@ impl<I> Staff<I> {
 
     pub(crate) fn weights(&self) -> Vec<f64> {
         self.teachers.iter().map(|teacher| teacher.weight).collect()
+    }
+
+    /// What a distiller with these teachers and its `own` settings was made with.
+    pub(crate) fn configuration(&self, own: Configuration) -> Result<Configuration, Error> {
+        let own = own.with("teachers.fusion", &self.fusion);
+        let mut teachers = self.teachers.iter().enumerate();
+        teachers.try_fold(own, |configuration, (at, teacher)| {
+            let layers = teacher.states.iter().map(|state| state.space.id());
+            let name = |what: &str| format!("teachers.{at}.{what}");
+            Ok(configuration
+                .with(&name("weight"), &teacher.weight)
+                .with(&name("layers"), &layers.collect::<Vec<_>>())
+                .with(&name("values"), &format!("{:016x}", teacher.fingerprint()?)))
+        })
     }
 
     pub(crate) fn save(&self) -> Result<(), DistillationError> {

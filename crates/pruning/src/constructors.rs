@@ -45,6 +45,7 @@ macro_rules! constructors {
                     stringify!($pruner),
                     signal,
                     options,
+                    burn_compress_core::Configuration::of(&pruner),
                 )
             }
         }

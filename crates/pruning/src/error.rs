@@ -60,6 +60,15 @@ pub enum PruningError {
         expected: String,
     },
 
+    /// A saved score that is none of this pruner.
+    #[error("the saved score of `{path}` has the shape {found:?}, which does not fit this pruner")]
+    State {
+        /// The parameter.
+        path: String,
+        /// The shape of what was saved.
+        found: Vec<usize>,
+    },
+
     /// The graph names a parameter that is no parameter of a layer.
     #[error("the graph holds the parameter `{path}`, which belongs to no layer of the model")]
     UnknownParameter {

@@ -58,12 +58,12 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, activation};
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
-    Algorithm, BoxError, Compressor, Evaluator, FlatTensor, Learnable, Mode, Run, Transform,
+    Algorithm, BoxError, Compressor, Configuration, Evaluator, FlatTensor, Learnable, Mode, Run, Transform,
 };
 
 use crate::learned::{Learned, SharedScore, Spread, check_numbers, in_precision_of};
 use crate::norms;
-use crate::pruner::{PrunerConfig, refuse_idle};
+use crate::pruner::{PrunerConfig, of_targets, refuse_idle};
 use crate::units::{Units, build};
 use crate::{PruningError, PruningSettings, ScheduleKind};
 
@@ -200,8 +200,10 @@ impl MovementPruner {
                 spread: target.spread.clone(),
             });
         }
+        let configuration = of_targets(Configuration::of(&pruner), &selected);
         compressor.push(Movement {
             config: pruner,
+            configuration,
             units,
             scores,
         });
@@ -212,6 +214,7 @@ impl MovementPruner {
 /// A movement pruner in a chain.
 struct Movement {
     config: MovementConfig,
+    configuration: Configuration,
     units: Units,
     scores: Learned,
 }
@@ -301,6 +304,10 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for Movement {
 
     fn warnings(&self) -> Result<Vec<String>, BoxError> {
         Ok(self.units.unchanged()?)
+    }
+
+    fn configuration(&self) -> Result<Configuration, BoxError> {
+        Ok(self.configuration.clone())
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

@@ -13,8 +13,8 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn_compress_core::config::{ConfigList, Selected};
 use burn_compress_core::{
-    Algorithm, AlgorithmState, BoxError, Compressor, FlatTensor, Learnable, Mode, Run, TargetId,
-    parameters, reads,
+    Algorithm, AlgorithmState, BoxError, Compressor, Configuration, FlatTensor, Learnable, Mode,
+    Run, TargetId, parameters, reads,
 };
 use indexmap::IndexMap;
 
@@ -72,6 +72,7 @@ pub(crate) struct Pruner<M, I> {
     name: &'static str,
     signal: Signal,
     config: PrunerConfig,
+    configuration: Configuration,
     units: Units,
     schedule: Option<Schedule>,
     collected: Collected,
@@ -87,6 +88,7 @@ impl<M: Module + 'static, I: 'static> Pruner<M, I> {
         name: &'static str,
         signal: Signal,
         options: PrunerConfig,
+        configuration: Configuration,
     ) -> Result<Compressor<M, I>, PruningError> {
         if signal.steps().is_some() {
             compressor.evaluator().require_training(name)?;
@@ -121,6 +123,7 @@ impl<M: Module + 'static, I: 'static> Pruner<M, I> {
             name,
             signal,
             config: options,
+            configuration: of_targets(configuration, &selected),
             units,
             schedule: None,
             collected: Collected::default(),
@@ -162,6 +165,10 @@ impl<M: Module + 'static, I: 'static> Pruner<M, I> {
                 expected: "at least the training steps of the pruner that it schedules",
             });
         }
+        pruner.configuration = pruner
+            .configuration
+            .with("pruner", &pruner.name)
+            .with("schedule", &schedule);
         pruner.name = name;
         pruner.schedule = Some(schedule);
         compressor.push(pruner);
@@ -318,11 +325,26 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for Pruner<M, I> {
     }
 
     fn load_state(&mut self, state: &AlgorithmState) -> Result<(), BoxError> {
+        self.units.check_state(state, self.signal.observes())?;
         self.collected = Collected::load(state, |host| self.units.load(host));
         Ok(())
+    }
+
+    fn configuration(&self) -> Result<Configuration, BoxError> {
+        Ok(self.configuration.clone())
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
     }
+}
+
+/// The configuration of a pruner with the settings of what it selects.
+pub(crate) fn of_targets(
+    configuration: Configuration,
+    selected: &[Selected<PruningSettings>],
+) -> Configuration {
+    selected.iter().fold(configuration, |configuration, item| {
+        configuration.with_target(&item.id(), &item.settings.without_defaults())
+    })
 }

@@ -191,6 +191,18 @@ impl PruningSettings {
         }
     }
 
+    /// These settings without those that say what holds anyway, so that equal ones do the same.
+    pub(crate) fn without_defaults(&self) -> Self {
+        let settings = self.clone();
+        Self {
+            internal_metric_block: settings.internal_metric_block.filter(|&parts| parts != 1),
+            round_to: settings.round_to.filter(|&multiple| multiple != 1),
+            granularity: settings.granularity.filter(|g| *g != Granularity::Default),
+            apply_method: settings.apply_method.filter(|m| *m != MaskMethod::Mul),
+            ..settings
+        }
+    }
+
     /// The settings that a target has before the configuration says anything: a bias follows the
     /// output channels of its weight, the `beta` of a norm follows its `gamma`.
     pub fn template(layer: &LayerInfo, target: &Target) -> Self {

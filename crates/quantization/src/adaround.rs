@@ -43,8 +43,8 @@ use burn::module::Module;
 use burn::tensor::{Tensor, activation};
 use burn_compress_core::config::{ConfigList, Selected};
 use burn_compress_core::{
-    Algorithm, AlgorithmState, BoxError, Compressor, Error, Evaluator, FlatTensor, Mode, Run,
-    TargetId, TargetSpace, with_parameters,
+    Algorithm, AlgorithmState, BoxError, Compressor, Configuration, Error, Evaluator, FlatTensor,
+    Mode, Run, TargetId, TargetSpace, with_parameters,
 };
 use indexmap::IndexMap;
 
@@ -242,6 +242,12 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for AdaRoundQuantizer<M, I
 
     fn load_state(&mut self, state: &AlgorithmState) -> Result<(), BoxError> {
         self.calibration.load_state(state)
+    }
+
+    fn configuration(&self) -> Result<Configuration, BoxError> {
+        Ok(self.calibration
+            .observed()
+            .configuration(Configuration::of(&self.config)))
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

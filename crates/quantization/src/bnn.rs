@@ -31,12 +31,12 @@ use burn::config::Config;
 use burn::module::Module;
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
-    Algorithm, BoxError, Compressor, Error, FlatTensor, Mode, Quantization, RoundGradient, Run,
-    TargetId,
+    Algorithm, BoxError, Compressor, Configuration, Error, FlatTensor, Mode, Quantization,
+    RoundGradient, Run, TargetId,
 };
 use indexmap::IndexMap;
 
-use crate::claim::{Claimed, claim, error_of};
+use crate::claim::{Claimed, claim, configuration, error_of};
 use crate::constructors::constructors;
 use crate::fixed::FixedGrid;
 use crate::fuse::Fusions;
@@ -98,6 +98,7 @@ pub struct BnnQuantizer {
     parameters: Vec<TargetId>,
     fusions: Fusions,
     clamp_parameters: bool,
+    configuration: Configuration,
 }
 
 constructors!(BnnQuantizer, BnnConfig);
@@ -134,8 +135,13 @@ impl BnnQuantizer {
             };
             grid.set(target, &device);
         }
+        let targets = claimed.iter().map(|(claimed, ())| claimed);
+        // Every type is read as one bit.
+        let own = Configuration::of(&quantizer).without("any_dtype");
+        let configuration = configuration(own, &fusions, targets, None);
         let ids = claimed.iter().map(|(claimed, ())| claimed.id());
         Ok(Self {
+            configuration,
             parameters: ids.filter(|id| id.target.is_param()).cloned().collect(),
             fusions,
             clamp_parameters: quantizer.clamp_parameters,
@@ -214,6 +220,10 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for BnnQuantizer {
             }
         }
         Ok(values)
+    }
+
+    fn configuration(&self) -> Result<Configuration, BoxError> {
+        Ok(self.configuration.clone())
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn_compress_core::config::{ConfigList, Selected};
 use burn_compress_core::layer::LayerInfo;
-use burn_compress_core::{Compressor, Error, Mode, Quantization, Target, TargetId, TargetSpace};
+use burn_compress_core::{
+    Compressor, Configuration, Error, Mode, Quantization, Target, TargetId, TargetSpace,
+};
+use serde::Serialize;
 
 use crate::fuse::{self, Fusions};
-use crate::{ApplyMethod, QuantizationError, QuantizationSettings};
+use crate::{ApplyMethod, ObserverKind, QuantizationError, QuantizationSettings};
 
 /// A target of a quantizer.
 #[derive(Debug)]
@@ -107,6 +110,45 @@ pub(crate) fn claim<M: Module + 'static, I: 'static, T>(
         .zip(spaces)
         .map(|(selected, space)| Claimed::new(selected, space, method));
     Ok((claimed.zip(inspected).collect(), fusions))
+}
+
+/// What a quantizer was made with: its `own` settings, the layers that it fuses, and the settings
+/// of its targets, which are observed by `observer` where they do not say it.
+pub(crate) fn configuration<'a>(
+    own: Configuration,
+    fusions: &Fusions,
+    targets: impl Iterator<Item = &'a Claimed>,
+    observer: Option<ObserverKind>,
+) -> Configuration {
+    /// What a quantizer makes of settings that are left out.
+    #[derive(Serialize)]
+    struct Resolved {
+        quant_dtype: Option<String>,
+        quant_scheme: Option<String>,
+        apply_method: ApplyMethod,
+    }
+    let own = own.with("fused", &fusions.names());
+    targets.fold(own, |configuration, claimed| {
+        let settings = claimed.settings.clone();
+        let granularity = Some(settings.granularity());
+        let written = QuantizationSettings {
+            granularity,
+            observer: settings.observer.or(observer),
+            // What they find is known of the whole quantizer.
+            fuse_names: None,
+            fuse: None,
+            ..settings
+        };
+        let state = claimed.space.quantization();
+        let resolved = Resolved {
+            quant_dtype: state.as_ref().map(|state| state.dtype.clone()),
+            quant_scheme: state.map(|state| state.scheme),
+            apply_method: claimed.method,
+        };
+        configuration
+            .with_target(claimed.id(), &written)
+            .with_target(claimed.id(), &resolved)
+    })
 }
 
 /// An error of this crate as the error of the quantizer called `name`.

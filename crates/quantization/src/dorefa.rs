@@ -58,12 +58,12 @@ use burn::module::Module;
 use burn::tensor::Device;
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
-    Algorithm, BoxError, Compressor, Error, FlatTensor, Mode, Quantization, Run, Stage, Target,
-    TargetId, TargetSpace,
+    Algorithm, BoxError, Compressor, Configuration, Error, FlatTensor, Mode, Quantization, Run,
+    Stage, Target, TargetId, TargetSpace,
 };
 use indexmap::{IndexMap, IndexSet};
 
-use crate::claim::{Claimed, claim, error_of};
+use crate::claim::{Claimed, claim, configuration, error_of};
 use crate::constructors::constructors;
 use crate::fuse::Fusions;
 use crate::range::host;
@@ -302,6 +302,15 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for DoReFaQuantizer {
             claimed.space.set_transform(Stage::Quantize, None);
         }
         Ok(values)
+    }
+
+    fn configuration(&self) -> Result<Configuration, BoxError> {
+        Ok(configuration(
+            Configuration::of(&self.config).without("check_finite"),
+            &self.fusions,
+            self.targets.iter(),
+            None,
+        ))
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

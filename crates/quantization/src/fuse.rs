@@ -131,6 +131,14 @@ impl Fusions {
         Ok(())
     }
 
+    /// The layers of each sequence, by path.
+    pub(crate) fn names(&self) -> Vec<Vec<String>> {
+        let sequences = self.sequences.iter();
+        sequences
+            .map(|sequence| sequence.names().cloned().collect())
+            .collect()
+    }
+
     /// The layer whose output is that of the sequence which `layer` begins, or of `layer` alone.
     pub(crate) fn last<'a>(&'a self, layer: &'a str) -> &'a str {
         let mut sequences = self.sequences.iter();

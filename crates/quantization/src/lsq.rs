@@ -35,8 +35,8 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use burn_compress_core::config::{ConfigList, Selected};
 use burn_compress_core::{
-    Algorithm, AlgorithmState, BoxError, Compressor, Error, FlatTensor, Grid, Learnable, Mode, Run,
-    TargetId,
+    Algorithm, AlgorithmState, BoxError, Compressor, Configuration, Error, FlatTensor, Grid,
+    Learnable, Mode, Run, TargetId,
 };
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
@@ -120,6 +120,7 @@ pub struct LsqConfig {
 #[derive(Debug)]
 pub struct LsqQuantizer {
     targets: LearnedTargets,
+    config: LsqConfig,
 }
 
 constructors!(LsqQuantizer, LsqConfig);
@@ -138,7 +139,10 @@ impl LsqQuantizer {
             learning_rate: quantizer.learning_rate,
         };
         let targets = LearnedTargets::claim(compressor, config, &rules)?;
-        Ok(Self { targets })
+        Ok(Self {
+            targets,
+            config: quantizer,
+        })
     }
 }
 
@@ -230,6 +234,10 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for LsqQuantizer {
 
     fn load_state(&mut self, _state: &AlgorithmState) -> Result<(), BoxError> {
         self.targets.restore()
+    }
+
+    fn configuration(&self) -> Result<Configuration, BoxError> {
+        Ok(self.targets.configuration(Configuration::of(&self.config)))
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

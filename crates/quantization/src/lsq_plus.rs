@@ -50,8 +50,8 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use burn_compress_core::config::{ConfigList, Selected};
 use burn_compress_core::{
-    Algorithm, AlgorithmState, BoxError, Compressor, Error, FlatTensor, Grid, Learnable, Mode, Run,
-    TargetId,
+    Algorithm, AlgorithmState, BoxError, Compressor, Configuration, Error, FlatTensor, Grid,
+    Learnable, Mode, Run, TargetId,
 };
 use indexmap::IndexMap;
 
@@ -114,7 +114,7 @@ pub struct LsqPlusConfig {
 #[derive(Debug)]
 pub struct LsqPlusQuantizer {
     targets: LearnedTargets,
-    round_zero_points: bool,
+    config: LsqPlusConfig,
 }
 
 constructors!(LsqPlusQuantizer, LsqPlusConfig);
@@ -134,7 +134,7 @@ impl LsqPlusQuantizer {
         };
         Ok(Self {
             targets: LearnedTargets::claim(compressor, config, &rules)?,
-            round_zero_points: quantizer.round_zero_points,
+            config: quantizer,
         })
     }
 }
@@ -238,7 +238,7 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for LsqPlusQuantizer {
     }
 
     fn finish(&mut self, _run: Run<'_, M>) -> Result<(), BoxError> {
-        Ok(self.targets.finish(self.round_zero_points)?)
+        Ok(self.targets.finish(self.config.round_zero_points)?)
     }
 
     fn rewrite(&mut self, run: Run<'_, M>) -> Result<IndexMap<TargetId, FlatTensor>, BoxError> {
@@ -247,6 +247,10 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for LsqPlusQuantizer {
 
     fn load_state(&mut self, _state: &AlgorithmState) -> Result<(), BoxError> {
         self.targets.restore()
+    }
+
+    fn configuration(&self) -> Result<Configuration, BoxError> {
+        Ok(self.targets.configuration(Configuration::of(&self.config)))
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
-    AlgorithmState, BoxError, Compressor, Error, FlatTensor, Quantization, TargetId, TargetSpace,
-    parameters,
+    AlgorithmState, BoxError, Compressor, Configuration, Error, FlatTensor, Quantization, TargetId,
+    TargetSpace, parameters,
 };
 use indexmap::{IndexMap, IndexSet};
 
-use crate::claim::{Claimed, claim};
+use crate::claim::{Claimed, claim, configuration};
 use crate::fuse::Fusions;
 use crate::refuse::refuse_binary;
 use crate::{ApplyMethod, ObserverKind, QuantizationSettings, TargetObserver};
@@ -32,6 +32,8 @@ pub(crate) struct Observed {
     /// Those that are observed once a step, not where the forward pass folds them.
     parameters: IndexSet<String>,
     fusions: Fusions,
+    /// What observes where the configuration does not say it.
+    observer: ObserverKind,
 }
 
 impl Observed {
@@ -66,7 +68,16 @@ impl Observed {
             parameters: params.map(|claimed| claimed.id().to_string()).collect(),
             fusions,
             targets,
+            observer: defaults.observer,
         })
+    }
+
+    /// What a quantizer with these targets and its `own` settings was made with.
+    pub(crate) fn configuration(&self, own: Configuration) -> Configuration {
+        let targets = self.targets.iter().map(|(claimed, _)| claimed);
+        // A check changes no result.
+        let own = own.without("check_finite");
+        configuration(own, &self.fusions, targets, Some(self.observer))
     }
 
     /// Lets the observers follow the training run.

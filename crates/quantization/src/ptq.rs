@@ -33,8 +33,8 @@ use burn::config::Config;
 use burn::module::Module;
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
-    Algorithm, AlgorithmState, BoxError, Compressor, Error, Evaluator, FlatTensor, Mode, Run,
-    TargetId,
+    Algorithm, AlgorithmState, BoxError, Compressor, Configuration, Error, Evaluator, FlatTensor,
+    Mode, Run, TargetId,
 };
 use indexmap::IndexMap;
 
@@ -222,6 +222,10 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for PtqQuantizer<M, I> {
 
     fn load_state(&mut self, state: &AlgorithmState) -> Result<(), BoxError> {
         self.observed.load_state(state)
+    }
+
+    fn configuration(&self) -> Result<Configuration, BoxError> {
+        Ok(self.observed.configuration(Configuration::of(&self.config)))
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

@@ -26,7 +26,8 @@ use burn::config::Config;
 use burn::module::Module;
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
-    Algorithm, AlgorithmState, BoxError, Compressor, Error, FlatTensor, Mode, Run, TargetId,
+    Algorithm, AlgorithmState, BoxError, Compressor, Configuration, Error, FlatTensor, Mode, Run,
+    TargetId,
 };
 use indexmap::IndexMap;
 
@@ -86,7 +87,7 @@ pub struct QatConfig {
 #[derive(Debug)]
 pub struct QatQuantizer {
     observed: Observed,
-    start_step: usize,
+    config: QatConfig,
     enabled: bool,
 }
 
@@ -110,7 +111,7 @@ impl QatQuantizer {
         observed.follow();
         Ok(Self {
             observed,
-            start_step: quantizer.start_step,
+            config: quantizer,
             enabled: false,
         })
     }
@@ -126,11 +127,11 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for QatQuantizer {
     }
 
     fn check(&self, total_steps: usize) -> Result<(), BoxError> {
-        if total_steps <= self.start_step {
+        if total_steps <= self.config.start_step {
             let reason = format!(
                 "nothing is quantized before step {}, the run has {total_steps} steps: give it \
                  more, or start earlier with `QatConfig::with_start_step`",
-                self.start_step
+                self.config.start_step
             );
             return Err(reason.into());
         }
@@ -138,7 +139,7 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for QatQuantizer {
     }
 
     fn observe(&mut self, run: Run<'_, M>) -> Result<(), BoxError> {
-        if !self.enabled && run.step >= self.start_step {
+        if !self.enabled && run.step >= self.config.start_step {
             self.observed.enable();
             self.enabled = true;
         }
@@ -156,6 +157,10 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for QatQuantizer {
 
     fn load_state(&mut self, state: &AlgorithmState) -> Result<(), BoxError> {
         self.observed.load_state(state)
+    }
+
+    fn configuration(&self) -> Result<Configuration, BoxError> {
+        Ok(self.observed.configuration(Configuration::of(&self.config)))
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

@@ -8,4 +8,5 @@ mod masks_and_scales;
 mod model;
 mod sources;
 mod training;
+mod unfinished;
 mod unprunable;

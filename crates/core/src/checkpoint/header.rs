@@ -4,7 +4,10 @@ use burn::module::Module;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use super::profile::Profile;
+use crate::Error;
 use crate::compressor::Compressor;
+use crate::configuration::{Configuration, Difference};
 use crate::mask::MaskMethod;
 use crate::quantization::CalibrationEntry;
 use crate::target::{Mode, TargetId};
@@ -20,6 +23,9 @@ pub(super) struct Header {
     pub epoch: usize,
     pub position: usize,
     pub prepared: bool,
+    pub seed: Option<u64>,
+    /// None where a `Learner` trains, and in a chain that cannot train.
+    pub profile: Option<Profile>,
     pub algorithms: Vec<SavedAlgorithm>,
     pub spaces: IndexMap<TargetId, SavedSpace>,
 }
@@ -28,6 +34,7 @@ pub(super) struct Header {
 #[serde(deny_unknown_fields)]
 pub(super) struct SavedAlgorithm {
     pub name: String,
+    pub configuration: Configuration,
     /// The bits of each number.
     pub values: IndexMap<String, u64>,
     /// The parameter id of each learnable tensor.
@@ -73,5 +80,29 @@ impl Header {
             Some(id) => Err(format!("it lacks `{id}`, which is a target of this chain")),
             None => Ok(()),
         }
+    }
+    /// Every setting of the algorithms and of the evaluator's seed that the chain has otherwise, by
+    /// the position of the algorithm; that of the seed comes last.
+    pub fn differences<M: Module + 'static, I: 'static>(
+        &self,
+        chain: &Compressor<M, I>,
+    ) -> Result<Vec<Vec<Difference>>, Error> {
+        let names = chain.algorithms();
+        let mut found = Vec::new();
+        for (index, saved) in self.algorithms.iter().enumerate() {
+            let algorithm = &chain.algorithms[index];
+            let name = algorithm.name();
+            let same = |other: &&&str| **other == name;
+            let label = match names.iter().filter(same).count() {
+                1 => name.to_string(),
+                _ => format!("{name} at position {index}"),
+            };
+            let now = algorithm.configuration().map_err(Error::met_by(name))?;
+            found.push(now.differences(&saved.configuration, &label));
+        }
+        let seed = |seed: Option<u64>| Configuration::default().with("seed", &seed);
+        let now = seed(chain.evaluator.seed());
+        found.push(now.differences(&seed(self.seed), "evaluator"));
+        Ok(found)
     }
 }

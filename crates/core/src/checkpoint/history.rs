@@ -35,12 +35,8 @@ pub(super) fn write(history: &History) -> [PackTensor; 2] {
 }
 
 pub(super) fn read(tensors: &mut Tensors) -> Result<History, Error> {
-    let doubles = |content: &[u8]| -> Vec<f64> {
-        let (numbers, _) = content.as_chunks::<8>();
-        numbers.iter().map(|&raw| f64::from_le_bytes(raw)).collect()
-    };
-    let steps = doubles(&tensors.bytes(STEPS)?);
-    let evaluations = doubles(&tensors.bytes(EVALUATIONS)?);
+    let steps = tensors.doubles(STEPS)?;
+    let evaluations = tensors.doubles(EVALUATIONS)?;
     let record = |&[step, loss, task_loss, learning_rate, sparsity]: &[f64; 5]| StepRecord {
         step: step as usize,
         loss,

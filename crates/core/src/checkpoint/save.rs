@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use burn::module::Module;
-use burn_pack::{Tensor as PackTensor, Writer};
+use burn_pack::{Bytes, Tensor as PackTensor, Writer};
 use indexmap::IndexMap;
 
 use super::header::{Header, KEY, SavedAlgorithm, SavedSpace};
+use super::profile::{Profile, trained};
 use super::tensors::{
-    ADAM, MODEL, OPTIMIZER, bytes, calibration_fields, floats, learnable_name, mask_name,
+    ADAM, MODEL, OPTIMIZER, bits, bytes, calibration_fields, floats, learnable_name, mask_name,
     state_name,
 };
 use super::{At, SEAL, history};
@@ -16,6 +17,7 @@ use crate::Error;
 use crate::algorithm::Algorithm;
 use crate::attach::settle_statistics;
 use crate::compressor::Compressor;
+use crate::finite;
 use crate::space::TargetSpace;
 
 /// Writes the chain to `path`; the file is replaced only when the new one is complete.
@@ -23,9 +25,30 @@ pub(crate) fn save<M: Module + 'static, I: 'static>(
     chain: &Compressor<M, I>,
     path: &Path,
 ) -> Result<(), Error> {
-    let at = At(path);
+    let at = At::File(path);
+    // A checkpoint that cannot be used must not replace one that can.
+    finite::require(&chain.model, &chain.spaces, chain.progress.step)?;
+    let tensors = records(chain, at)?;
+    let content = pack(chain, profile_of(chain)?, tensors, at)?;
+    SEAL.write(path, &content).map_err(|error| at.failed(error))
+}
+
+/// The chain without its model and the evaluator's optimizer.
+pub(crate) fn to_bytes<M: Module + 'static, I: 'static>(
+    chain: &Compressor<M, I>,
+) -> Result<Bytes, Error> {
+    pack(chain, None, vec![adam(chain, At::Record)?], At::Record)
+}
+
+/// The header and all tensors, behind those that are `given`.
+fn pack<M: Module + 'static, I: 'static>(
+    chain: &Compressor<M, I>,
+    profile: Option<Profile>,
+    given: Vec<PackTensor>,
+    at: At<'_>,
+) -> Result<Bytes, Error> {
     let progress = &chain.progress;
-    let mut tensors = records(chain, at)?;
+    let mut tensors = given;
     let mut spaces = IndexMap::new();
     for (id, space) in &chain.spaces {
         spaces.insert(id.clone(), save_space(space, &mut tensors)?);
@@ -42,15 +65,33 @@ pub(crate) fn save<M: Module + 'static, I: 'static>(
         epoch: progress.epoch,
         position: progress.position,
         prepared: progress.prepared,
+        seed: chain.evaluator.seed(),
+        profile,
         algorithms,
         spaces,
     };
     let header = serde_json::to_string(&header).map_err(|error| at.failed(error))?;
-    let content = Writer::new(tensors)
+    Writer::new(tensors)
         .with_metadata(KEY, &header)
         .into_bytes()
-        .map_err(|error| at.failed(error))?;
-    SEAL.write(path, &content).map_err(|error| at.failed(error))
+        .map_err(|error| at.failed(error))
+}
+
+/// How the evaluator trains; found out once for a length of the run.
+fn profile_of<M: Module + 'static, I: 'static>(
+    chain: &Compressor<M, I>,
+) -> Result<Option<Profile>, Error> {
+    let Some(parts) = chain.evaluator.trains_with() else {
+        return Ok(None);
+    };
+    let steps = Profile::sampled(chain.progress.total_steps);
+    let mut known = chain.progress.profile.lock();
+    let profile = match known.take() {
+        Some(profile) if profile.steps() == steps => profile,
+        _ => Profile::of(parts, &chain.model, &trained(&chain.model), steps)?,
+    };
+    *known = Some(profile.clone());
+    Ok(Some(profile))
 }
 
 /// The model and the optimizers as Burn's own records.
@@ -65,16 +106,23 @@ fn records<M: Module + 'static, I: 'static>(
         let record = optimizer.to_record().into_bytes();
         tensors.push(bytes(OPTIMIZER, record.map_err(|error| at.failed(error))?));
     }
-    let adam = chain.progress.adam.to_record().into_bytes();
-    tensors.push(bytes(ADAM, adam.map_err(|error| at.failed(error))?));
+    tensors.push(adam(chain, at)?);
     Ok(tensors)
+}
+
+fn adam<M: Module + 'static, I: 'static>(
+    chain: &Compressor<M, I>,
+    at: At<'_>,
+) -> Result<PackTensor, Error> {
+    let record = chain.progress.adam.to_record().into_bytes();
+    Ok(bytes(ADAM, record.map_err(|error| at.failed(error))?))
 }
 
 fn save_space(space: &TargetSpace, tensors: &mut Vec<PackTensor>) -> Result<SavedSpace, Error> {
     let id = space.id();
     let mask = space.mask();
     if let Some(mask) = &mask {
-        tensors.push(floats(mask_name(id), mask.values(), mask.shape()));
+        tensors.push(bits(mask_name(id), mask.values(), mask.shape()));
     }
     let mut quantization = space
         .quantization()
@@ -122,6 +170,7 @@ fn save_algorithm<M: Module + 'static, I: 'static>(
     }
     Ok(SavedAlgorithm {
         name: name.to_string(),
+        configuration: algorithm.configuration().map_err(Error::met_by(name))?,
         values: values.collect(),
         learnables,
     })

@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use super::At;
 use crate::Error;
 use crate::algorithm::HostTensor;
+use crate::block::num_elements;
 use crate::quantization::CalibrationEntry;
 use crate::target::TargetId;
 
@@ -53,6 +54,13 @@ pub(super) fn floats(name: String, values: &[f32], shape: &[usize]) -> PackTenso
     PackTensor::new(name, DType::F32, shape.to_vec(), None, raw)
 }
 
+/// Zeros and ones, a byte each.
+pub(super) fn bits(name: String, values: &[f32], shape: &[usize]) -> PackTensor {
+    let raw = values.iter().map(|&value| u8::from(value != 0.0));
+    let raw = Bytes::from_bytes_vec(raw.collect());
+    PackTensor::new(name, DType::U8, shape.to_vec(), None, raw)
+}
+
 pub(super) fn doubles(name: &str, values: &[f64], shape: [usize; 2]) -> PackTensor {
     let raw = values.iter().flat_map(|value| value.to_le_bytes());
     let raw = Bytes::from_bytes_vec(raw.collect());
@@ -62,60 +70,105 @@ pub(super) fn doubles(name: &str, values: &[f64], shape: [usize; 2]) -> PackTens
 /// The tensors of a file, each taken once.
 pub(super) struct Tensors<'a> {
     at: At<'a>,
-    found: IndexMap<String, (Vec<usize>, Bytes)>,
+    found: IndexMap<String, Content>,
+}
+
+struct Content {
+    dtype: DType,
+    shape: Vec<usize>,
+    bytes: Bytes,
 }
 
 impl<'a> Tensors<'a> {
     pub fn read(reader: Reader, at: At<'a>) -> Result<Self, Error> {
         let mut found = IndexMap::new();
         for tensor in reader.into_tensors().map_err(|error| at.failed(error))? {
-            let (name, _, shape, _, content) =
+            let (name, dtype, shape, _, bytes) =
                 tensor.into_parts().map_err(|error| at.failed(error))?;
-            found.insert(name, (shape.to_vec(), content));
+            let shape = shape.to_vec();
+            let size = num_elements(&shape).and_then(|count| count.checked_mul(dtype.size()));
+            if size != Some(bytes.len()) {
+                return Err(at.failed(format!("the tensor `{name}` is damaged")));
+            }
+            let content = Content {
+                dtype,
+                shape,
+                bytes,
+            };
+            found.insert(name, content);
         }
         Ok(Self { at, found })
     }
 
-    /// Shape and content of the tensor, if it is there.
-    pub fn find(&mut self, name: &str) -> Option<(Vec<usize>, Bytes)> {
-        self.found.swap_remove(name)
+    fn take(&mut self, name: &str, dtype: DType) -> Result<Option<Content>, Error> {
+        let Some(content) = self.found.swap_remove(name) else {
+            return Ok(None);
+        };
+        match content.dtype == dtype {
+            true => Ok(Some(content)),
+            false => {
+                let found = content.dtype;
+                let reason = format!("the tensor `{name}` holds {found:?}, not {dtype:?}");
+                Err(self.at.failed(reason))
+            }
+        }
+    }
+
+    fn require(&mut self, name: &str, dtype: DType) -> Result<Content, Error> {
+        let content = self.take(name, dtype)?;
+        content.ok_or_else(|| self.at.failed(format!("the tensor `{name}` is missing")))
     }
 
     pub fn bytes(&mut self, name: &str) -> Result<Bytes, Error> {
-        match self.find(name) {
-            Some((_, content)) => Ok(content),
-            None => Err(self.at.failed(format!("the tensor `{name}` is missing"))),
-        }
+        Ok(self.require(name, DType::U8)?.bytes)
+    }
+
+    pub fn doubles(&mut self, name: &str) -> Result<Vec<f64>, Error> {
+        let content = self.require(name, DType::F64)?;
+        let (numbers, _) = content.bytes.as_chunks::<8>();
+        Ok(numbers.iter().map(|&raw| f64::from_le_bytes(raw)).collect())
+    }
+
+    /// Zeros and ones.
+    pub fn bits(&mut self, name: &str) -> Result<HostTensor, Error> {
+        let content = self.require(name, DType::U8)?;
+        Ok(HostTensor {
+            values: content.bytes.iter().map(|&bit| f32::from(bit)).collect(),
+            shape: content.shape,
+        })
     }
 
     pub fn floats(&mut self, name: &str) -> Result<HostTensor, Error> {
-        match self.find(name) {
-            Some((shape, content)) => Ok(HostTensor {
-                values: numbers(&content),
-                shape,
-            }),
-            None => Err(self.at.failed(format!("the tensor `{name}` is missing"))),
-        }
+        Ok(host(self.require(name, DType::F32)?))
+    }
+
+    /// The floats of this name, if they are there.
+    pub fn find_floats(&mut self, name: &str) -> Result<Option<HostTensor>, Error> {
+        Ok(self.take(name, DType::F32)?.map(host))
     }
 
     /// All tensors whose names begin with `prefix`, by what follows it.
-    pub fn under(&mut self, prefix: &str) -> IndexMap<String, HostTensor> {
+    pub fn under(&mut self, prefix: &str) -> Result<IndexMap<String, HostTensor>, Error> {
         let names = self.found.keys().filter(|name| name.starts_with(prefix));
         let names: Vec<String> = names.cloned().collect();
         let mut tensors = IndexMap::new();
         for name in names {
-            if let Some((shape, content)) = self.find(&name) {
-                let values = numbers(&content);
-                let tensor = HostTensor { values, shape };
-                tensors.insert(name[prefix.len()..].to_string(), tensor);
-            }
+            let tensor = self.floats(&name)?;
+            tensors.insert(name[prefix.len()..].to_string(), tensor);
         }
-        tensors
+        Ok(tensors)
+    }
+}
+
+fn host(content: Content) -> HostTensor {
+    HostTensor {
+        values: numbers(&content.bytes),
+        shape: content.shape,
     }
 }
 
 /// Little-endian `f32`.
-pub(super) fn numbers(content: &[u8]) -> Vec<f32> {
+fn numbers(content: &[u8]) -> Vec<f32> {
     let (numbers, _) = content.as_chunks::<4>();
     numbers.iter().map(|&raw| f32::from_le_bytes(raw)).collect()
 }

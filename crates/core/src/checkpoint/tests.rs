@@ -1,3 +1,5 @@
+mod forged;
+
 use std::sync::Arc;
 
 use burn::data::dataloader::batcher::Batcher;
@@ -5,7 +7,7 @@ use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
 use burn::data::dataset::InMemDataset;
 use burn::module::Param;
 use burn::nn::{Linear, LinearConfig};
-use burn::optim::AdamConfig;
+use burn::optim::{AdamConfig, SgdConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::{
@@ -178,4 +180,61 @@ fn a_file_of_another_chain_is_refused() {
     more.watch(&[TargetId::new("", Target::param("bias"))])
         .unwrap();
     assert!(reason(more).contains("lacks `bias`"));
+}
+
+/// Why a checkpoint of [`chain`] is not resumed with this evaluator.
+fn refused(path: &std::path::Path, evaluator: impl Fn(Evaluator<Linear, Tensor<2>>) -> Evaluator<Linear, Tensor<2>>) -> Vec<String> {
+    let mut other = chain();
+    other.evaluator = evaluator(other.evaluator.clone());
+    match other.resume(path) {
+        Err(Error::Changed { differences, .. }) => {
+            differences.iter().map(ToString::to_string).collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn another_evaluator_is_refused_with_every_difference() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let mut first = chain();
+    first.advance(&Budget::steps(8), Some(3)).unwrap();
+    first.save_checkpoint(&path).unwrap();
+
+    let found = refused(&path, |e| e.with_optimizer(SgdConfig::new().init()));
+    assert!(found[0].contains("state of the optimizer"), "{found:?}");
+    let other = AdamConfig::new().with_epsilon(1e-3).init();
+    assert_eq!(refused(&path, |e| e.with_optimizer(other.clone())).len(), 1);
+    let found = refused(&path, |e| e.with_learning_rate(0.01).with_seed(5));
+    let expected = [
+        "evaluator: `seed` was not set, is 5",
+        "evaluator: `learning rate of step 1` was 0.05, is 0.01",
+    ];
+    assert_eq!(found, expected);
+    let none = |_| Evaluator::new();
+    let expected = ["evaluator: `optimizer and learning rate` was set, is not set"];
+    assert_eq!(refused(&path, none), expected);
+}
+
+#[test]
+fn accepted_changes_count_from_the_next_step_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let mut first = chain();
+    first.advance(&Budget::steps(8), Some(3)).unwrap();
+    first.save_checkpoint(&path).unwrap();
+    let mut other = chain();
+    other.evaluator = other
+        .evaluator
+        .clone()
+        .with_optimizer(SgdConfig::new().init())
+        .with_learning_rate(0.01);
+    let mut resumed = other.resume_with_changes(&path).unwrap();
+    assert_eq!(bits(&resumed), bits(&first));
+    resumed.advance(&Budget::steps(8), Some(4)).unwrap();
+    let rates = resumed.history().steps.iter().map(|step| step.learning_rate);
+    assert_eq!(rates.collect::<Vec<_>>(), [0.05, 0.05, 0.05, 0.01]);
+    resumed.save_checkpoint(&path).unwrap();
+    assert!(chain().resume(&path).is_err());
 }

@@ -176,7 +176,7 @@ fn an_old_snapshot_finishes_with_what_was_learned_by_then() {
         let stopped = |stop| {
             let mut chain = chain(by);
             chain.advance(&Budget::steps(3), Some(stop)).unwrap();
-            raw(chain.finish().unwrap().model())
+            raw(chain.finish_early().unwrap().model())
         };
         for through in [0, 1, 2] {
             let trainee = chain(by).into_trainee(3).unwrap();

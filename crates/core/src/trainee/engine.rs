@@ -16,6 +16,8 @@ pub(super) struct Engine<M, I> {
     pub chain: Option<Compressor<M, I>>,
     pub error: Option<Error>,
     pub interrupter: Option<Interrupter>,
+    /// Whether a record of another configuration is loaded.
+    pub accepts_changes: bool,
 }
 
 impl<M: Module + 'static, I: 'static> Engine<M, I> {

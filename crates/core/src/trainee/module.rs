@@ -1,8 +1,9 @@
-//! A trainee as a module: its paths and records are those of its model.
+//! A trainee as a module: its paths are those of its model, its record holds the run as well.
 
 use std::fmt;
 
 use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor};
+use burn::store::{ModuleRecord, RecordError};
 use burn::tensor::Device;
 
 use super::Trainee;
@@ -35,7 +36,8 @@ impl<M: fmt::Display, I> fmt::Display for Trainee<M, I> {
     }
 }
 
-/// The paths and records are those of the model.
+/// The paths are those of the model. While it trains, its record holds the state of the run beside the
+/// parameters; that of a snapshot holds the parameters alone.
 impl<M: Module + 'static, I: Send + 'static> Module for Trainee<M, I> {
     fn collect_devices(&self, devices: Devices) -> Devices {
         self.model.collect_devices(devices)
@@ -104,6 +106,29 @@ impl<M: Module + 'static, I: Send + 'static> Module for Trainee<M, I> {
         Self {
             model: self.model.map(mapper),
             ..self
+        }
+    }
+    fn into_record(self) -> ModuleRecord {
+        match self.recorded() {
+            // A plain model may take the parameters of the record alone.
+            Some(recorded) => recorded.into_record().allow_unused(true),
+            None => self.model.into_record(),
+        }
+    }
+
+    fn try_load_record(self, record: ModuleRecord) -> Result<Self, RecordError> {
+        let loaded = self.restore(record);
+        loaded.map_err(|error| RecordError::Validation(error.to_string()))
+    }
+
+    /// A record that does not fit ends the run: [`finish`](Self::finish) returns why.
+    fn load_record(self, record: ModuleRecord) -> Self {
+        match self.clone().restore(record) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                self.fail(error);
+                self
+            }
         }
     }
 }

@@ -1,3 +1,5 @@
+mod resumed;
+
 use std::any::Any;
 use std::sync::Arc;
 
@@ -17,7 +19,7 @@ use parking_lot::Mutex;
 use super::Trainee;
 use crate::error::BoxError;
 use crate::{
-    Algorithm, Budget, Compressed, Compressor, Error, Evaluator, Mask, Mode, Run, Target, TargetId,
+    Algorithm, Budget, Compressed, Compressor, Configuration, Error, Evaluator, Mask, Mode, Run, Target, TargetId,
     TargetSpace,
 };
 
@@ -100,6 +102,10 @@ impl Algorithm<Net, Tensor<2>> for Toy {
 
     fn finish(&mut self, run: Run<'_, Net>) -> Result<(), BoxError> {
         self.log("finish", run.step)
+    }
+
+    fn configuration(&self) -> Result<Configuration, BoxError> {
+        Ok(Configuration::default().with("at", &self.at))
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
@@ -217,9 +223,10 @@ fn loader() -> Arc<dyn DataLoader<Tensor<2>>> {
         .build(InMemDataset::new(rows()))
 }
 
-/// Two epochs of two batches with Burn's own loop.
+/// Two epochs of two batches with Burn's own loop, in a run of `steps`.
 fn launch(
     chain: Compressor<Net, Tensor<2>>,
+    steps: usize,
     setup: impl FnOnce(
         SupervisedTraining<Trainee<Net, Tensor<2>>>,
     ) -> SupervisedTraining<Trainee<Net, Tensor<2>>>,
@@ -237,7 +244,7 @@ fn launch(
     .metric_train_numeric(LossMetric::new())
     .metric_valid_numeric(LossMetric::new());
     let trainee = chain
-        .into_trainee(4)
+        .into_trainee(steps)
         .unwrap()
         .with_interrupter(training.interrupter());
     training.launch(Learner::new(trainee, adam(), 0.1))
@@ -307,7 +314,7 @@ fn steps_and_optimize_equal_compress_bit_for_bit() {
 fn supervised_training_equals_compress_bit_for_bit() {
     let net = net();
     let expected = chain(&net, 3, None).compress(Budget::epochs(2)).unwrap();
-    let result = launch(chain(&net, 3, None), |training| training);
+    let result = launch(chain(&net, 3, None), 4, |training| training);
     assert!(result.error.is_none() && result.interrupted.is_none());
     let found = result.model.finish().unwrap();
     assert_eq!(raw(&found), raw(&expected));
@@ -356,7 +363,7 @@ fn an_error_ends_the_run_and_finish_returns_it() {
 
 #[test]
 fn the_learner_stops_at_the_first_error() {
-    let result = launch(chain(&net(), 1, Some(2)), |training| training);
+    let result = launch(chain(&net(), 1, Some(2)), 4, |training| training);
     let interruption = result.interrupted.expect("the run was interrupted");
     assert_eq!(
         interruption.reason.as_deref(),
@@ -415,7 +422,7 @@ fn a_snapshot_trains_only_after_train() {
 
 #[test]
 fn accumulated_batches_are_one_step() {
-    let result = launch(chain(&net(), 2, None), |training| {
+    let result = launch(chain(&net(), 2, None), 2, |training| {
         training.grads_accumulation(2)
     });
     let compressed = result.model.finish().unwrap();

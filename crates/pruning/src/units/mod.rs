@@ -15,7 +15,9 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_compress_core::config::Selected;
 use burn_compress_core::layer::channel_dims;
-use burn_compress_core::{Compressor, Error, FlatTensor, HostTensor, Mode, TargetId, TargetSpace};
+use burn_compress_core::{
+    AlgorithmState, Compressor, Error, FlatTensor, HostTensor, Mode, TargetId, TargetSpace,
+};
 use indexmap::{IndexMap, IndexSet};
 
 use crate::mask::{MaskConfig, TargetMask, generate};
@@ -346,6 +348,33 @@ impl Units {
                 self.single[single].follows = follows;
             }
         }
+    }
+
+    /// Refuses saved sums that are not those of the scored parameters: one number an element or, of
+    /// a score `by_channel`, one an output channel.
+    pub(crate) fn check_state(
+        &self,
+        state: &AlgorithmState,
+        by_channel: bool,
+    ) -> Result<(), PruningError> {
+        let scored = self.scored()?;
+        for (path, tensor) in &state.tensors {
+            let mut scored = scored.iter().map(|(space, ..)| space);
+            let space = scored.find(|space| space.id().to_string() == *path);
+            let shape = space.and_then(|space| space.shape()).unwrap_or_default();
+            let fits = match (by_channel, &tensor.shape[..]) {
+                (true, [channels]) => shape.contains(channels),
+                (true, _) => false,
+                (false, found) => found == shape,
+            };
+            if !fits {
+                return Err(PruningError::State {
+                    path: path.clone(),
+                    found: tensor.shape.clone(),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// A saved tensor on the device of the model.

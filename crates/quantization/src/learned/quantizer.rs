@@ -5,12 +5,12 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn_compress_core::config::{ConfigList, Selected};
 use burn_compress_core::{
-    BoxError, Compressor, Error, FlatTensor, Learnable, Stage, TargetId, parameters,
+    BoxError, Compressor, Configuration, Error, FlatTensor, Learnable, Stage, TargetId, parameters,
 };
 use indexmap::{IndexMap, IndexSet};
 
 use super::target::{Begin, Learned};
-use crate::claim::{Claimed, claim, error_of};
+use crate::claim::{Claimed, claim, configuration, error_of};
 use crate::fuse::Fusions;
 use crate::range::host;
 use crate::refuse::{refuse_binary, refuse_method, refuse_observer};
@@ -75,6 +75,12 @@ impl LearnedTargets {
             fusions,
             targets,
         })
+    }
+
+    /// What a quantizer with these targets and its `own` settings was made with.
+    pub(crate) fn configuration(&self, own: Configuration) -> Configuration {
+        let targets = self.targets.iter().map(|(claimed, _)| claimed);
+        configuration(own, &self.fusions, targets, None)
     }
 
     /// Refuses a run that trains nothing.
