@@ -313,10 +313,16 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     /// [`Error::NotFinite`] for a model with values that are not finite, and the error of an
     /// algorithm.
     pub fn finish(self) -> Result<Compressed<M>, Error> {
+        self.require_end()?;
+        self.finish_early()
+    }
+
+    /// Refuses a run that has steps left.
+    pub(crate) fn require_end(&self) -> Result<(), Error> {
         let (done, total) = (self.progress.step, self.progress.total_steps);
         match done < total {
             true => Err(Error::Unfinished { done, total }),
-            false => self.finish_early(),
+            false => Ok(()),
         }
     }
 

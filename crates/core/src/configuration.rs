@@ -224,10 +224,7 @@ mod tests {
     fn it_survives_json_to_the_last_bit() {
         let third = Configuration::of(&json!({"x": 0.1 + 0.2, "y": 1.0 / 3.0}));
         let text = serde_json::to_string(&third).unwrap();
-        assert_eq!(
-            serde_json::from_str::<Configuration>(&text).unwrap(),
-            third
-        );
+        assert_eq!(serde_json::from_str::<Configuration>(&text).unwrap(), third);
         let without = third.clone().without("x");
         assert_eq!(third.differences(&without, "Toy").len(), 1);
         assert!(without.without("y").is_empty());

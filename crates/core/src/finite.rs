@@ -19,10 +19,7 @@ pub(crate) fn require<M: Module>(model: &M, spaces: &Spaces, step: usize) -> Res
         let Some(state) = space.quantization() else {
             continue;
         };
-        let parts = [
-            ("scale", state.scale),
-            ("zero point", state.zero_point),
-        ];
+        let parts = [("scale", state.scale), ("zero point", state.zero_point)];
         for (what, values) in parts {
             if let Some(values) = values {
                 found.add(format!("{id} ({what})"), values, false);

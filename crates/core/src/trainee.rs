@@ -176,6 +176,13 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
     /// [`Error::NotFinite`] for a model with values that are not finite, the error of an algorithm,
     /// or a run that another handle has finished.
     pub fn finish(self) -> Result<Compressed<M>, Error> {
+        {
+            // A run that goes on is left to the other handles.
+            let engine = self.engine.lock();
+            if let (None, Some(chain)) = (&engine.error, &engine.chain) {
+                chain.require_end()?;
+            }
+        }
         self.finished()?.finish()
     }
 

@@ -139,12 +139,13 @@ pub(crate) fn prepare<M: Module + 'static, I: 'static>(
     if chain.progress.prepared {
         return Ok(());
     }
-    crate::finite::require(&chain.model, &chain.spaces, chain.progress.step)?;
     let run = chain.progress.run(&chain.model);
     for algorithm in chain.algorithms.iter_mut().rev() {
         let name = algorithm.name();
         algorithm.prepare(run).map_err(Error::met_by(name))?;
     }
+    // An algorithm that looks at the values tells more about them.
+    crate::finite::require(&chain.model, &chain.spaces, chain.progress.step)?;
     chain.progress.prepared = true;
     Ok(())
 }

@@ -58,7 +58,8 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, activation};
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
-    Algorithm, BoxError, Compressor, Configuration, Evaluator, FlatTensor, Learnable, Mode, Run, Transform,
+    Algorithm, BoxError, Compressor, Configuration, Evaluator, FlatTensor, Learnable, Mode, Run,
+    Transform,
 };
 
 use crate::learned::{Learned, SharedScore, Spread, check_numbers, in_precision_of};

@@ -245,7 +245,8 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for AdaRoundQuantizer<M, I
     }
 
     fn configuration(&self) -> Result<Configuration, BoxError> {
-        Ok(self.calibration
+        Ok(self
+            .calibration
             .observed()
             .configuration(Configuration::of(&self.config)))
     }

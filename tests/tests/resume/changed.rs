@@ -33,7 +33,10 @@ fn leave(chain: Built, path: &Path) {
 fn differences(chain: Built, path: &Path) -> Vec<Difference> {
     match chain.unwrap().resume(path) {
         Err(error @ Error::Changed { .. }) => {
-            assert_says(&error, &[&path.display().to_string(), "resume_with_changes"]);
+            assert_says(
+                &error,
+                &[&path.display().to_string(), "resume_with_changes"],
+            );
             let Error::Changed { differences, .. } = error else {
                 unreachable!()
             };
@@ -73,7 +76,11 @@ fn another_goal_is_named_for_each_target() {
     let stem = "L1NormPruner, `stem.weight`: `sparse_ratio` was 0.5, is 0.25";
     assert!(found.contains(&stem.to_string()), "{found:?}");
     assert!(found.len() > 1);
-    assert!(found.iter().all(|one| one.contains("`sparse_ratio` was 0.5, is 0.25")));
+    assert!(
+        found
+            .iter()
+            .all(|one| one.contains("`sparse_ratio` was 0.5, is 0.25"))
+    );
     // What holds anyway may be written or not.
     let written = r#"[{"op_types": ["Conv2d"], "sparse_ratio": 0.5, "round_to": 1}]"#;
     assert!(prune(written).unwrap().resume(&place.path).is_ok());
@@ -91,7 +98,11 @@ fn another_type_is_named_and_acts_where_it_is_meant() {
     let accepted = accepted.resume_with_changes(&place.path).unwrap();
     let compressed = accepted.compress(Budget::steps(BUDGET)).unwrap();
     let calibration = compressed.calibration().unwrap();
-    assert!(calibration.values().all(|entry| entry.dtype == "int8" && entry.enabled));
+    assert!(
+        calibration
+            .values()
+            .all(|entry| entry.dtype == "int8" && entry.enabled)
+    );
     assert_eq!(compressed.history().steps.len(), BUDGET);
 }
 
@@ -131,7 +142,10 @@ fn another_schedule_is_named_and_acts_where_it_is_meant() {
     let removes = |chain: &Chain| chain.masks().values().any(|mask| mask.removed() > 0);
     assert!(!removes(&accepted));
     accepted.advance(&Budget::steps(BUDGET), Some(4)).unwrap();
-    assert!(removes(&accepted), "after the second update of the new schedule");
+    assert!(
+        removes(&accepted),
+        "after the second update of the new schedule"
+    );
 
     // The name of the schedule does not hide the pruner below it.
     let config = ConfigList::from_json(HALF).unwrap();
@@ -153,7 +167,12 @@ fn another_optimizer_and_another_teacher_are_named_with_all_the_rest() {
         chains::distill(chain, rules, &NET.init(teacher), origin)
     };
     leave(build(chain(), HALF, 100, 1.0), &place.path);
-    assert!(build(chain(), HALF, 100, 1.0).unwrap().resume(&place.path).is_ok());
+    assert!(
+        build(chain(), HALF, 100, 1.0)
+            .unwrap()
+            .resume(&place.path)
+            .is_ok()
+    );
 
     let other = evaluator(STEPS)
         .with_optimizer(SgdConfig::new().init())
@@ -167,7 +186,10 @@ fn another_optimizer_and_another_teacher_are_named_with_all_the_rest() {
         "evaluator: `seed` was 3, is 9",
         "evaluator: `state of the optimizer` was momentum.moment_1",
     ] {
-        assert!(found.iter().any(|one| one.starts_with(part)), "{part}: {found:?}");
+        assert!(
+            found.iter().any(|one| one.starts_with(part)),
+            "{part}: {found:?}"
+        );
     }
 }
 
@@ -188,11 +210,17 @@ fn other_pruner(name: &str, chain: Chain, rules: &ConfigList<PruningSettings>) -
         "TaylorPruner" => of!(TaylorPruner, TaylorConfig::new(SCORED).with_pruner(all)),
         "FisherPruner" => of!(FisherPruner, FisherConfig::new(SCORED).with_pruner(all)),
         "ActivationPruner" => {
-            of!(ActivationPruner, ActivationConfig::new(SCORED).with_pruner(all))
+            of!(
+                ActivationPruner,
+                ActivationConfig::new(SCORED).with_pruner(all)
+            )
         }
         "ApozPruner" => of!(ApozPruner, ApozConfig::new(SCORED).with_pruner(all)),
         "SlimPruner" => of!(SlimPruner, SlimConfig::new(SCORED).with_pruner(all)),
-        "MovementPruner" => of!(MovementPruner, MovementConfig::new(0, SCORED).with_pruner(all)),
+        "MovementPruner" => of!(
+            MovementPruner,
+            MovementConfig::new(0, SCORED).with_pruner(all)
+        ),
         other => panic!("add a case for `{other}`"),
     }
 }
@@ -202,16 +230,18 @@ fn no_pruner_forgets_its_configuration() {
     let place = Place::new();
     let rules = |text: &str| ConfigList::from_json(text).unwrap();
     for entry in pruners::<Net, Batch>() {
-        let fuse = |text: &str, steps: usize| -> Built {
-            Ok((entry.fuse)(chain(), &rules(text), steps)?)
-        };
+        let fuse =
+            |text: &str, steps: usize| -> Built { Ok((entry.fuse)(chain(), &rules(text), steps)?) };
         leave(fuse(HALF, SCORED), &place.path);
         assert!(fuse(HALF, SCORED).unwrap().resume(&place.path).is_ok());
         let of = |found: Vec<Difference>, setting: &str| {
             let right = |one: &Difference| one.algorithm == entry.name && one.setting == setting;
             assert!(!found.is_empty() && found.iter().all(right), "{found:?}");
         };
-        of(differences(fuse(QUARTER, SCORED), &place.path), "sparse_ratio");
+        of(
+            differences(fuse(QUARTER, SCORED), &place.path),
+            "sparse_ratio",
+        );
         if entry.needs.data() {
             let setting = match entry.needs {
                 pruning::Needs::Movement => "cooldown_begin_step",
@@ -243,10 +273,18 @@ fn other_quantizer(
         };
     }
     match name {
-        "QatQuantizer" => of!("start_step", QatQuantizer, QatConfig::new().with_start_step(2)),
+        "QatQuantizer" => of!(
+            "start_step",
+            QatQuantizer,
+            QatConfig::new().with_start_step(2)
+        ),
         "PtqQuantizer" => of!("batches", PtqQuantizer, PtqConfig::new().with_batches(3)),
         "AdaRoundQuantizer" => {
-            of!("steps", AdaRoundQuantizer, AdaRoundConfig::new().with_steps(7))
+            of!(
+                "steps",
+                AdaRoundQuantizer,
+                AdaRoundConfig::new().with_steps(7)
+            )
         }
         "LsqQuantizer" => of!(
             "learning_rate",
@@ -262,7 +300,9 @@ fn other_quantizer(
         "BnnQuantizer" => of!(
             "clamp_parameters",
             BnnQuantizer,
-            BnnConfig::new().with_any_dtype(true).with_clamp_parameters(false)
+            BnnConfig::new()
+                .with_any_dtype(true)
+                .with_clamp_parameters(false)
         ),
         other => panic!("add a case for `{other}`"),
     }
@@ -279,9 +319,8 @@ fn no_quantizer_forgets_its_configuration() {
         ConfigList::from_json(&text).unwrap()
     };
     for entry in quantizers::<Net, Batch>() {
-        let fuse = |dtype: &str, fuse: bool| -> Built {
-            Ok((entry.fuse)(chain(), &rules(dtype, fuse))?)
-        };
+        let fuse =
+            |dtype: &str, fuse: bool| -> Built { Ok((entry.fuse)(chain(), &rules(dtype, fuse))?) };
         leave(fuse("int8", false), &place.path);
         assert!(fuse("int8", false).unwrap().resume(&place.path).is_ok());
         let has = |found: &[Difference], setting: &str| {
@@ -291,7 +330,10 @@ fn no_quantizer_forgets_its_configuration() {
         match entry.name {
             // Every type is read as one bit.
             "BnnQuantizer" => assert!(fuse("int4", false).unwrap().resume(&place.path).is_ok()),
-            _ => has(&differences(fuse("int4", false), &place.path), "quant_dtype"),
+            _ => has(
+                &differences(fuse("int4", false), &place.path),
+                "quant_dtype",
+            ),
         }
         has(&differences(fuse("int8", true), &place.path), "fused");
         let (setting, other) = other_quantizer(entry.name, chain(), &rules("int8", false));
@@ -363,12 +405,15 @@ fn no_distiller_forgets_its_configuration() {
         };
         ConfigList::from_json(&format!(r#"[{{{layers}, "lambda": {lambda}}}]"#)).unwrap()
     };
-    let lesson = |seed: u64| {
-        Lesson::new(&NET.init(seed), teach, |batch: &Batch| batch.labels.clone())
-    };
+    let lesson =
+        |seed: u64| Lesson::new(&NET.init(seed), teach, |batch: &Batch| batch.labels.clone());
     for entry in distillers::<Net, Net, Batch>() {
         let fuse = |lambda: f64, teacher: u64| -> Built {
-            Ok((entry.fuse)(chain(), &rules(entry.needs, lambda), &lesson(teacher))?)
+            Ok((entry.fuse)(
+                chain(),
+                &rules(entry.needs, lambda),
+                &lesson(teacher),
+            )?)
         };
         leave(fuse(0.1, 100), &place.path);
         assert!(fuse(0.1, 100).unwrap().resume(&place.path).is_ok());
@@ -377,7 +422,10 @@ fn no_distiller_forgets_its_configuration() {
             assert!(!found.is_empty() && found.iter().all(right), "{found:?}");
         };
         of(differences(fuse(0.2, 100), &place.path), "lambda");
-        of(differences(fuse(0.1, 101), &place.path), "teachers.0.values");
+        of(
+            differences(fuse(0.1, 101), &place.path),
+            "teachers.0.values",
+        );
         let (setting, other) = other_distiller(entry.name, chain(), &rules(entry.needs, 0.1));
         of(differences(other, &place.path), setting);
     }

@@ -52,7 +52,9 @@ impl Training {
         let other = Self::of(chain);
         let optimizer = OptimizerRecord::from_bytes(optimizer).unwrap();
         Self {
-            trainee: other.trainee.load_record(ModuleRecord::from_bytes(model).unwrap()),
+            trainee: other
+                .trainee
+                .load_record(ModuleRecord::from_bytes(model).unwrap()),
             optimizer: other.optimizer.load_record(optimizer),
             schedule: other.schedule.load_record(self.schedule.to_record()),
         }
@@ -77,7 +79,13 @@ fn a_run_that_is_not_at_its_end_is_finished_only_on_request() {
     let training = Training::of(fused(1)).train(0, 1);
     let error = training.trainee.finish().unwrap_err();
     assert!(
-        matches!(error, Error::Unfinished { done: 1, total: STEPS }),
+        matches!(
+            error,
+            Error::Unfinished {
+                done: 1,
+                total: STEPS
+            }
+        ),
         "{error}"
     );
     let training = Training::of(fused(1)).train(0, 9);

@@ -215,15 +215,25 @@ impl<const D: usize> Module for Alone<D> {
     }
 
     fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
-        self.path.iter().for_each(|name| visitor.enter_module(name, ""));
+        self.path
+            .iter()
+            .for_each(|name| visitor.enter_module(name, ""));
         visitor.visit_float(&self.param);
-        self.path.iter().rev().for_each(|name| visitor.exit_module(name, ""));
+        self.path
+            .iter()
+            .rev()
+            .for_each(|name| visitor.exit_module(name, ""));
     }
 
     fn map<T: ModuleMapper>(self, mapper: &mut T) -> Self {
-        self.path.iter().for_each(|name| mapper.enter_module(name, ""));
+        self.path
+            .iter()
+            .for_each(|name| mapper.enter_module(name, ""));
         let param = mapper.map_float(self.param);
-        self.path.iter().rev().for_each(|name| mapper.exit_module(name, ""));
+        self.path
+            .iter()
+            .rev()
+            .for_each(|name| mapper.exit_module(name, ""));
         Self { param, ..self }
     }
 }

@@ -22,8 +22,8 @@ impl Params {
     ///
     /// # Errors
     ///
-    /// A record that cannot be read, and values that are no floats of their shape, which Burn would
-    /// take as they are.
+    /// A record that cannot be read, parameters of another shape, and values that are no floats,
+    /// which Burn would take as they are.
     pub fn of<M: Module>(model: &M, record: Bytes) -> Result<Self, String> {
         let reader = Reader::from_bytes(record).map_err(|error| error.to_string())?;
         let tensors = reader.into_tensors().map_err(|error| error.to_string())?;
@@ -37,7 +37,10 @@ impl Params {
         model.visit(&mut visitor);
         match visitor.wrong.is_empty() {
             true => Ok(visitor.params),
-            false => Err(format!("the model is damaged: {}", visitor.wrong.join("; "))),
+            false => Err(format!(
+                "the model is damaged: {}",
+                visitor.wrong.join("; ")
+            )),
         }
     }
 }
@@ -63,6 +66,12 @@ impl ModuleVisitor for Visitor {
         let Some(recorded) = self.recorded.get(&path) else {
             return;
         };
+        let (found, expected) = (recorded.shape.to_vec(), param.lazy_shape().to_vec());
+        if found != expected {
+            let shapes = format!("`{path}` has the shape {found:?}, not {expected:?}");
+            self.wrong.push(shapes);
+            return;
+        }
         let (base, dtype) = (param.base(), recorded.dtype);
         let size = recorded.shape.num_elements().checked_mul(dtype.size());
         let is_whole = matches!(dtype, DType::QFloat(_)) || size == Some(recorded.byte_len());

@@ -94,7 +94,12 @@ impl Profile {
     /// The steps of a run of `total` whose learning rates are kept.
     pub(super) fn sampled(total: usize) -> Vec<usize> {
         let steps = (1..=RATES.min(total)).map(|at| (at * total).div_ceil(RATES.min(total)));
-        let sampled: IndexSet<usize> = total.checked_sub(1).map(|_| 1).into_iter().chain(steps).collect();
+        let sampled: IndexSet<usize> = total
+            .checked_sub(1)
+            .map(|_| 1)
+            .into_iter()
+            .chain(steps)
+            .collect();
         sampled.into_iter().collect()
     }
 
@@ -107,7 +112,12 @@ impl Profile {
         let mut found = Vec::new();
         if self.clipping != saved.clipping {
             let setting = "gradient clipping".to_string();
-            found.push(difference(None, setting, saved.clipping.clone(), self.clipping.clone()));
+            found.push(difference(
+                None,
+                setting,
+                saved.clipping.clone(),
+                self.clipping.clone(),
+            ));
         }
         let (there, here) = (saved.by_parameter(), self.by_parameter());
         let paths: IndexSet<&String> = there.keys().chain(here.keys()).copied().collect();
@@ -168,14 +178,16 @@ impl Group {
         }
         let moves = self.moves.iter().zip(&now.moves);
         let moves = moves.map(|(&saved, &now)| (f32::from_bits(saved), f32::from_bits(now)));
-        let other = moves.into_iter().find(|&(saved, now)| !is_close(saved, now));
+        let other = moves
+            .into_iter()
+            .find(|&(saved, now)| !is_close(saved, now));
         if let Some((saved, now)) = other {
             let setting = "step that the optimizer makes of a test parameter".to_string();
             found.push((setting, saved.to_string(), now.to_string()));
         }
         let rates = steps.iter().zip(self.rates.iter().zip(&now.rates));
-        let mut rates =
-            rates.map(|(step, (&there, &here))| (step, f64::from_bits(there), f64::from_bits(here)));
+        let mut rates = rates
+            .map(|(step, (&there, &here))| (step, f64::from_bits(there), f64::from_bits(here)));
         // The functions behind a schedule may round otherwise on another machine.
         let other = rates.find(|(_, there, here)| {
             let larger = there.abs().max(here.abs());
@@ -294,7 +306,11 @@ impl ModuleMapper for StandIn<'_> {
             shape[D - 2] = rows;
         }
         let tensor = |number: &dyn Fn(&(f32, f32)) -> f32| {
-            let row = |row: usize| NUMBERS.iter().map(move |n| number(n) * (1.0 + 0.1 * row as f32));
+            let row = |row: usize| {
+                NUMBERS
+                    .iter()
+                    .map(move |n| number(n) * (1.0 + 0.1 * row as f32))
+            };
             let values: Vec<f32> = (0..rows).flat_map(row).collect();
             Tensor::<D>::from_data(TensorData::new(values, shape), (&device, DType::F32))
         };

@@ -183,7 +183,10 @@ fn a_file_of_another_chain_is_refused() {
 }
 
 /// Why a checkpoint of [`chain`] is not resumed with this evaluator.
-fn refused(path: &std::path::Path, evaluator: impl Fn(Evaluator<Linear, Tensor<2>>) -> Evaluator<Linear, Tensor<2>>) -> Vec<String> {
+fn refused(
+    path: &std::path::Path,
+    evaluator: impl Fn(Evaluator<Linear, Tensor<2>>) -> Evaluator<Linear, Tensor<2>>,
+) -> Vec<String> {
     let mut other = chain();
     other.evaluator = evaluator(other.evaluator.clone());
     match other.resume(path) {
@@ -233,7 +236,11 @@ fn accepted_changes_count_from_the_next_step_on() {
     let mut resumed = other.resume_with_changes(&path).unwrap();
     assert_eq!(bits(&resumed), bits(&first));
     resumed.advance(&Budget::steps(8), Some(4)).unwrap();
-    let rates = resumed.history().steps.iter().map(|step| step.learning_rate);
+    let rates = resumed
+        .history()
+        .steps
+        .iter()
+        .map(|step| step.learning_rate);
     assert_eq!(rates.collect::<Vec<_>>(), [0.05, 0.05, 0.05, 0.01]);
     resumed.save_checkpoint(&path).unwrap();
     assert!(chain().resume(&path).is_err());

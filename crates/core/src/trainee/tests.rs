@@ -19,8 +19,8 @@ use parking_lot::Mutex;
 use super::Trainee;
 use crate::error::BoxError;
 use crate::{
-    Algorithm, Budget, Compressed, Compressor, Configuration, Error, Evaluator, Mask, Mode, Run, Target, TargetId,
-    TargetSpace,
+    Algorithm, Budget, Compressed, Compressor, Configuration, Error, Evaluator, Mask, Mode, Run,
+    Target, TargetId, TargetSpace,
 };
 
 #[derive(Module, Debug)]

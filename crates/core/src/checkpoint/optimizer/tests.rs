@@ -95,7 +95,10 @@ fn what_it_would_not_have_written_is_refused() {
             "in place of F32 [3, 2]",
             Box::new(|(tensors, _)| tensors[1].dtype = DType::I32),
         ),
-        ("damaged", Box::new(|(tensors, _)| tensors[0].param_id = None)),
+        (
+            "damaged",
+            Box::new(|(tensors, _)| tensors[0].param_id = None),
+        ),
         (
             "is missing",
             Box::new(|(tensors, _)| {

@@ -59,7 +59,11 @@ fn every_kind_of_optimizer_and_every_number_is_told_apart() {
     for (at, one) in all.iter().enumerate() {
         for (other_at, other) in all.iter().enumerate() {
             let found = one.differences(other);
-            assert_eq!(found.is_empty(), at == other_at, "{at} and {other_at}: {found:?}");
+            assert_eq!(
+                found.is_empty(),
+                at == other_at,
+                "{at} and {other_at}: {found:?}"
+            );
         }
     }
 }
@@ -94,7 +98,10 @@ fn differences_name_what_burn_shows() {
     let state = "evaluator: `state of the optimizer` was momentum.moment_1 momentum.moment_2 \
                  momentum.time, is none";
     assert_eq!(found[0], state);
-    assert!(found[1].contains("step that the optimizer makes"), "{found:?}");
+    assert!(
+        found[1].contains("step that the optimizer makes"),
+        "{found:?}"
+    );
 
     let faster = of(AdamConfig::new().init(), 0.2);
     assert!(!faster.is_other_kind(&adam));
@@ -103,7 +110,10 @@ fn differences_name_what_burn_shows() {
     // Equal at first.
     let falling = LinearLrSchedulerConfig::new(0.1, 0.05, 10).init().unwrap();
     let found = texts(&of(AdamConfig::new().init(), falling), &adam);
-    assert!(found[0].contains("learning rate of step 2` was 0.1"), "{found:?}");
+    assert!(
+        found[0].contains("learning rate of step 2` was 0.1"),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -114,7 +124,11 @@ fn a_group_of_parameters_is_named() {
         .with_group(bias.clone(), SgdConfig::new().build(), None);
     let adam = of(AdamConfig::new().init(), 0.1);
     let found = of(grouped, 0.1).differences(&adam);
-    assert!(found.iter().all(|one| one.target.as_deref() == Some("bias")));
+    assert!(
+        found
+            .iter()
+            .all(|one| one.target.as_deref() == Some("bias"))
+    );
     assert!(!found.is_empty());
     let rates = ModuleLrScheduler::new(0.1).with_group(bias, 0.05);
     let found = of(AdamConfig::new().init(), rates).differences(&adam);

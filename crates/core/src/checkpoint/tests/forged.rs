@@ -57,9 +57,15 @@ fn record(mut optimizer: ModuleOptimizer, shape: [usize; 2]) -> Bytes {
 fn records_of_other_optimizers_are_refused() {
     for name in ["optimizer", "adam"] {
         let adam = AdamConfig::new().init();
-        for wrong in [record(adam, [5, 4]), record(SgdConfig::new().init(), [2, 3])] {
+        for wrong in [
+            record(adam, [5, 4]),
+            record(SgdConfig::new().init(), [2, 3]),
+        ] {
             let text = refusal(name, |tensor| content(tensor, wrong));
-            assert!(text.contains("no parameter of this chain"), "{name}: {text}");
+            assert!(
+                text.contains("no parameter of this chain"),
+                "{name}: {text}"
+            );
         }
         let garbage = Bytes::from_bytes_vec(vec![3; 50]);
         refusal(name, |tensor| content(tensor, garbage));
@@ -99,7 +105,9 @@ fn entries_that_do_not_fit_their_parameter_are_refused() {
     let text = refusal("optimizer", |tensor| within(tensor, cut));
     assert!(text.contains("is missing"), "{text}");
     let integers = |tensors: &mut Vec<PackTensor>| {
-        tensors.iter_mut().for_each(|tensor| tensor.dtype = DType::I32);
+        tensors
+            .iter_mut()
+            .for_each(|tensor| tensor.dtype = DType::I32);
     };
     let text = refusal("model", |tensor| within(tensor, integers));
     assert!(text.contains("`weight` holds I32"), "{text}");

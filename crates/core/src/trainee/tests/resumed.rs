@@ -119,10 +119,7 @@ fn a_snapshot_has_the_record_of_its_model() {
     let trainee = trained(2, 3);
     let record = trainee.valid().into_record();
     assert_eq!(record.len(), net().into_record().len());
-    assert_eq!(
-        values(&net().load_record(record)),
-        values(trainee.model())
-    );
+    assert_eq!(values(&net().load_record(record)), values(trainee.model()));
 }
 
 #[test]
@@ -138,4 +135,8 @@ fn a_run_is_finished_at_its_end_or_early() {
         assert_eq!(early.masks().is_empty(), steps < 6);
     }
     assert!(trained(6, 8).finish().is_ok());
+    // What is refused can still be finished early, or go on.
+    let trainee = trained(6, 1);
+    assert!(trainee.clone().finish().is_err());
+    assert!(trainee.finish_early().is_ok());
 }
