@@ -38,7 +38,7 @@ impl Params {
         match visitor.wrong.is_empty() {
             true => Ok(visitor.params),
             false => Err(format!(
-                "the model is damaged: {}",
+                "the model is another one: {}",
                 visitor.wrong.join("; ")
             )),
         }
