@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::optimizer::entries;
 use crate::Error;
 use crate::configuration::Difference;
-use crate::flat::read;
+use crate::reads::floats;
 
 /// How the evaluator trains the parameters of a model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -336,7 +336,7 @@ fn values<M: Module>(model: &M, ids: &Ids) -> Result<IndexMap<String, Vec<f32>>,
     let (paths, tensors): (Vec<String>, Vec<Tensor<1>>) = collector.found.into_iter().unzip();
     let sizes: Vec<usize> = tensors.iter().map(|tensor| tensor.dims()[0]).collect();
     let tensors = tensors.into_iter().map(|tensor| tensor.to_device(&device));
-    let mut numbers = read(Tensor::cat(tensors.collect(), 0))?.into_iter();
+    let mut numbers = floats(Tensor::cat(tensors.collect(), 0))?.into_iter();
     let by_path = paths.into_iter().zip(sizes);
     Ok(by_path
         .map(|(path, size)| (path, numbers.by_ref().take(size).collect()))
