@@ -4,15 +4,18 @@ use std::fs;
 
 use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig};
+use burn::optim::SgdConfig;
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Device, Tensor};
 use burn_compress::Compressor;
 use burn_compress::prelude::*;
-use burn_compress_tests::chains::{self, HALF};
-use burn_compress_tests::nets::{bits, dummy_input};
+use burn_compress_tests::chains::{self, Chain, HALF, id};
+use burn_compress_tests::nets::{bits, dummy_input, evaluator};
 use tempfile::TempDir;
 
-use crate::fixtures::{Mlp, NET, chain, mlp, mlp_evaluator, prune, quantize, rows, small};
+use crate::fixtures::{
+    Mlp, NET, QUANTIZE, STEPS, chain, mlp, mlp_evaluator, prune, quantize, rows, small,
+};
 use crate::table::{Attempt, Cases, ensure};
 
 pub fn fill(cases: &mut Cases) {
@@ -24,6 +27,8 @@ pub fn fill(cases: &mut Cases) {
     heads(cases);
     goals(cases);
     values(cases);
+    early(cases);
+    resumed(cases);
 }
 
 /// What a file would hold of another model.
@@ -338,5 +343,170 @@ fn values(cases: &mut Cases) {
                 },
             );
         }
+    }
+}
+
+/// Runs that are finished before their end.
+fn early(cases: &mut Cases) {
+    let agp = || -> Result<Chain, Box<dyn std::error::Error>> {
+        Ok(AgpPruner::new(prune(HALF)?, AgpConfig::new(2, 2))?)
+    };
+    cases.refused(
+        "finished before the run",
+        "NotBegun",
+        ["`compress`", "`advance`"],
+        move || {
+            agp()?.finish()?;
+            Ok(())
+        },
+    );
+    for done in [1, 3] {
+        let parts = [
+            format!("{done} of the 4 steps"),
+            "`finish_early`".to_owned(),
+        ];
+        cases.refused(
+            format!("finished after {done} of 4 steps"),
+            "Unfinished",
+            parts,
+            move || {
+                let mut chain = agp()?;
+                chain.advance(&Budget::steps(4), Some(done))?;
+                chain.finish()?;
+                Ok(())
+            },
+        );
+    }
+    cases.right("finished early on request", move || {
+        let mut chain = agp()?;
+        chain.advance(&Budget::steps(4), Some(2))?;
+        let masks = chain.finish_early()?.masks();
+        ensure(masks[&id("stem.weight")].removed() > 0, "no mask")
+    });
+    for done in [0, 1] {
+        let parts = [format!("{done} of the 2 steps")];
+        cases.refused(
+            format!("a trainee finished after {done} of 2 steps"),
+            "Unfinished",
+            parts,
+            move || {
+                let trainee = mlp().into_trainee(2)?;
+                crate::trainees::trained(trainee, vec![rows(0.3); done]).finish()?;
+                Ok(())
+            },
+        );
+    }
+    cases.right("a trainee finished early on request", || {
+        let trainee = mlp().into_trainee(2)?;
+        let steps = crate::trainees::trained(trainee, [rows(0.3)])
+            .finish_early()?
+            .history()
+            .steps
+            .len();
+        ensure(steps == 1, format!("{steps} steps"))
+    });
+}
+
+type Make = fn() -> Result<Chain, Box<dyn std::error::Error>>;
+
+/// Runs that go on with another configuration.
+fn resumed(cases: &mut Cases) {
+    let chains: [(&str, Make, Make, &[&str]); 7] = [
+        (
+            "another ratio",
+            || prune(r#"[{"op_names": ["stem"], "sparse_ratio": 0.25}]"#),
+            || prune(r#"[{"op_names": ["stem"], "sparse_ratio": 0.5}]"#),
+            &["sparse_ratio", "0.25", "0.5"],
+        ),
+        (
+            "another integer type",
+            || quantize(r#"[{"op_names": ["stem"], "quant_dtype": "int4"}]"#),
+            || quantize(r#"[{"op_names": ["stem"], "quant_dtype": "int8"}]"#),
+            &["int4", "int8"],
+        ),
+        (
+            "another start step",
+            || chains::quantize(chain(), QUANTIZE, QatConfig::new()),
+            || chains::quantize(chain(), QUANTIZE, QatConfig::new().with_start_step(2)),
+            &["start_step", "2"],
+        ),
+        (
+            "another schedule",
+            || Ok(AgpPruner::new(prune(HALF)?, AgpConfig::new(1, 3))?),
+            || Ok(AgpPruner::new(prune(HALF)?, AgpConfig::new(3, 1))?),
+            &["interval", "times"],
+        ),
+        (
+            "other weights of a distiller",
+            || {
+                chains::distill(
+                    chain(),
+                    r#"[{"op_names": ["stem"], "lambda": 1}]"#,
+                    &NET.init(2),
+                    1.0,
+                )
+            },
+            || {
+                chains::distill(
+                    chain(),
+                    r#"[{"op_names": ["stem"], "lambda": 2}]"#,
+                    &NET.init(2),
+                    1.0,
+                )
+            },
+            &["lambda"],
+        ),
+        (
+            "another optimizer",
+            || {
+                Ok(Compressor::from_model(
+                    crate::fixtures::net(),
+                    evaluator(STEPS),
+                ))
+            },
+            || {
+                let evaluator = evaluator(STEPS).with_optimizer(SgdConfig::new().init());
+                Ok(Compressor::from_model(crate::fixtures::net(), evaluator))
+            },
+            &["optimizer"],
+        ),
+        (
+            "another seed",
+            || {
+                Ok(Compressor::from_model(
+                    crate::fixtures::net(),
+                    evaluator(STEPS),
+                ))
+            },
+            || {
+                let evaluator = evaluator(STEPS).with_seed(99);
+                Ok(Compressor::from_model(crate::fixtures::net(), evaluator))
+            },
+            &["seed"],
+        ),
+    ];
+    for (name, first, second, parts) in chains {
+        let resume = move |second: Make| -> Result<Chain, Box<dyn std::error::Error>> {
+            let folder = TempDir::new()?;
+            let path = folder.path().join("run.checkpoint");
+            let mut chain = first()?;
+            chain.advance(&Budget::steps(3), Some(1))?;
+            chain.save_checkpoint(&path)?;
+            Ok(second()?.resume(&path)?)
+        };
+        let parts: Vec<&str> = ["run.checkpoint"].iter().chain(parts).copied().collect();
+        cases.refused(
+            format!("resumed with {name}"),
+            "Changed",
+            parts,
+            move || {
+                resume(second)?;
+                Ok(())
+            },
+        );
+        cases.right(format!("resumed as it was, beside {name}"), move || {
+            resume(first)?.compress(Budget::steps(3))?;
+            Ok(())
+        });
     }
 }
