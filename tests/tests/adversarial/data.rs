@@ -93,12 +93,14 @@ fn run(chain: Chain) -> Attempt {
 pub fn fill(cases: &mut Cases) {
     for (name, fuse) in FUSE {
         for value in [f32::NAN, f32::INFINITY] {
-            // What looks at inputs sees it first, all others the loss. Learned scales clip infinities.
-            let looks = ["QatQuantizer", "DoReFaQuantizer"];
+            // What looks at inputs finds it first, all others the loss.
+            let looks = [
+                "QatQuantizer",
+                "DoReFaQuantizer",
+                "LsqQuantizer",
+                "LsqPlusQuantizer",
+            ];
             let quantizes = looks.contains(&name);
-            if name.starts_with("Lsq") && value.is_infinite() {
-                continue;
-            }
             let variant = if quantizes {
                 "Observation"
             } else {

@@ -91,7 +91,7 @@ pub(super) fn find_members(
         let id = TargetId::new(layer.path.clone(), Target::param(param.name.clone()));
         if param.shape.len() > 1 && !items.contains_key(&id) {
             let coupled = id.layer.clone();
-            return Err(PruningError::CoupledLayer { coupled }.at(&items[0].id()));
+            return Err(PruningError::CoupledLayer { coupled }.at(items[0].id()));
         }
         found.push(Found {
             id,

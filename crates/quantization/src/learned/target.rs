@@ -199,12 +199,28 @@ impl Learned {
         let grid = self.granularity.grid(kind, target, &values.shape)?;
         let known = self.tensors().as_ref().map(|tensors| tensors.grid.clone());
         match known {
-            Some(known) => Ok(blocks::check_same(&known, &grid)?),
+            Some(known) => {
+                blocks::check_same(&known, &grid)?;
+                self.watch(values, &grid)
+            }
             None => {
                 let start = self.start(values, &grid)?;
                 Ok(self.set(grid, start)?)
             }
         }
+    }
+
+    /// Refuses activations that are not finite, which the ends of the grid would hide.
+    fn watch(&self, values: &FlatTensor, grid: &Grid) -> Result<(), BoxError> {
+        if self.id.target.is_param() {
+            return Ok(());
+        }
+        let values = FlatTensor {
+            values: values.values.clone().detach().without_autodiff(),
+            shape: values.shape.clone(),
+        };
+        let (minimum, maximum) = blocks::range(&values, grid)?;
+        Ok(range::watch_finite(minimum, maximum)?)
     }
 
     /// Writes scale and zero point to the state of the target.

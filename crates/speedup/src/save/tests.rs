@@ -45,6 +45,7 @@ fn state() -> SmallState {
         Quantization::new("int8", "symmetric", -127.0, 127.0).with_grid(Grid::per_channel(4, 0, 3));
     let mut entry = quantization.to_calibration().unwrap();
     entry.scale = Some(vec![0.1, 1.0 / 3.0, f32::MIN_POSITIVE]);
+    entry.zero_point = Some(vec![0.0; 3]);
     let target: TargetId = "conv.weight".parse().unwrap();
     let mask = Mask::new(vec![1.0, 0.0, 1.0], [1, 3, 1, 1]).unwrap();
     SmallState {
@@ -116,6 +117,7 @@ fn what_is_simulated_on_the_full_size_model_does_not_go_on() {
     let wide = CalibrationEntry {
         grid: Grid::per_channel(4, 0, 5),
         scale: Some(vec![0.5; 5]),
+        zero_point: Some(vec![0.0; 5]),
         ..calibration[0].clone()
     };
     let before = SmallState {
