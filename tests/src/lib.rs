@@ -6,3 +6,4 @@ pub mod nets;
 pub mod random;
 pub mod random_net;
 pub mod reference;
+pub mod zoo;

@@ -1,7 +1,7 @@
 //! What can go wrong while a pruner is configured or generates its masks.
 
-use burn_compress_core::Obstacle;
 use burn_compress_core::config::ConfigError;
+use burn_compress_core::{Obstacle, TargetId};
 use indexmap::IndexSet;
 use thiserror::Error;
 
@@ -89,8 +89,12 @@ pub enum PruningError {
     },
 
     /// A positive goal that can remove nothing.
-    #[error("`{key}` {value} removes none of its {blocks} {what}: {reason}; {advice}")]
+    ///
+    /// Part of [`Unprunable`](Self::Unprunable) where other targets cannot be pruned at all.
+    #[error("{}; {advice}", removes_nothing(key, *value, *blocks, what, reason))]
     RemovesNothing {
+        /// All targets that would lose nothing: the one named and those coupled with it.
+        targets: Vec<TargetId>,
         /// The setting that decides how much goes.
         key: &'static str,
         /// Its value.
@@ -486,6 +490,11 @@ fn unprunable(obstacles: &[Obstacle]) -> String {
     )
 }
 
+/// What a goal that removes nothing is, without what to do about it.
+fn removes_nothing(key: &str, value: f64, blocks: usize, what: &str, reason: &str) -> String {
+    format!("`{key}` {value} removes none of its {blocks} {what}: {reason}")
+}
+
 /// One line an error.
 fn lines(errors: &[PruningError]) -> String {
     errors.iter().map(|error| format!("\n- {error}")).collect()
@@ -498,6 +507,38 @@ impl PruningError {
             0 => Ok(()),
             1 => Err(errors.remove(0)),
             _ => Err(Self::Several(errors)),
+        }
+    }
+
+    /// Adds the targets of goals that remove nothing to `obstacles`; any other error is returned.
+    pub(crate) fn into_obstacles(self, obstacles: &mut Vec<Obstacle>) -> Vec<Self> {
+        match self {
+            Self::Several(errors) => {
+                let left = errors.into_iter().flat_map(|e| e.into_obstacles(obstacles));
+                left.collect()
+            }
+            Self::Target { target, source } => match *source {
+                Self::RemovesNothing {
+                    targets,
+                    key,
+                    value,
+                    blocks,
+                    what,
+                    reason,
+                    advice,
+                } => {
+                    let reason = removes_nothing(key, value, blocks, &what, &reason);
+                    obstacles.extend(targets.into_iter().map(|target| Obstacle {
+                        target,
+                        kind: String::new(),
+                        reason: reason.clone(),
+                        remedy: advice.clone(),
+                    }));
+                    Vec::new()
+                }
+                source => vec![source.at(target)],
+            },
+            error => vec![error],
         }
     }
 

@@ -236,6 +236,10 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for AdaRoundQuantizer<M, I
         Ok(values)
     }
 
+    fn warnings(&self) -> Result<Vec<String>, BoxError> {
+        Ok(self.calibration.observed().warnings())
+    }
+
     fn state(&self) -> Result<AlgorithmState, BoxError> {
         self.calibration.state()
     }

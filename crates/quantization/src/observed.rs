@@ -168,17 +168,17 @@ impl Observed {
             })?;
             claimed.space.set_quantization(Some(state));
         }
-        self.warn();
         Ok(())
     }
 
-    /// Logs what is wrong with the ranges of the targets.
-    pub(crate) fn warn(&self) {
-        for (claimed, observer) in &self.targets {
-            if let Some(warning) = observer.warning() {
-                log::warn!("`{}`: {warning}", claimed.id());
-            }
-        }
+    /// The targets whose ranges are worse than those that their observers were asked for, a sentence
+    /// each.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let warning = |(claimed, observer): &(Claimed, Arc<TargetObserver>)| {
+            let warning = observer.warning()?;
+            Some(format!("`{}`: {warning}", claimed.id()))
+        };
+        self.targets.iter().filter_map(warning).collect()
     }
 
     /// Derives scale and zero point of one parameter anew, if it is a target, from values that

@@ -216,6 +216,10 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for PtqQuantizer<M, I> {
         })
     }
 
+    fn warnings(&self) -> Result<Vec<String>, BoxError> {
+        Ok(self.observed.warnings())
+    }
+
     fn state(&self) -> Result<AlgorithmState, BoxError> {
         Ok(self.observed.state())
     }

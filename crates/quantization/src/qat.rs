@@ -147,8 +147,11 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for QatQuantizer {
     }
 
     fn rewrite(&mut self, run: Run<'_, M>) -> Result<IndexMap<TargetId, FlatTensor>, BoxError> {
-        self.observed.warn();
         Ok(self.observed.finish_fusions(run.model)?)
+    }
+
+    fn warnings(&self) -> Result<Vec<String>, BoxError> {
+        Ok(self.observed.warnings())
     }
 
     fn state(&self) -> Result<AlgorithmState, BoxError> {

@@ -30,11 +30,9 @@ pub(crate) fn check_finite(
     action: &'static str,
 ) -> Result<(), SpeedupError> {
     let is_finite = match data.dtype() {
-        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => data
-            .clone()
-            .convert::<f64>()
-            .iter::<f64>()
-            .all(f64::is_finite),
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => {
+            data.iter::<f64>().all(f64::is_finite)
+        }
         _ => true,
     };
     match is_finite {
@@ -101,6 +99,54 @@ impl ModuleVisitor for Collector {
     }
 
     for_each_kind!(collect);
+}
+
+/// What an ordinary load checks of a tensor of a model.
+struct Layout {
+    name: String,
+    dtype: DType,
+    /// As records hold it.
+    saved: Shape,
+    in_memory: Shape,
+}
+
+/// The layouts of all tensors of a model; no value is read.
+fn layouts<M: Module>(model: &M) -> Vec<Layout> {
+    let mut layouts = Layouts::default();
+    model.visit(&mut layouts);
+    layouts.found
+}
+
+#[derive(Default)]
+struct Layouts {
+    path: Vec<String>,
+    found: Vec<Layout>,
+}
+
+macro_rules! layout {
+    ($visit:ident, $map:ident, $kind:ty) => {
+        fn $visit<const D: usize>(&mut self, param: &Param<Tensor<D, $kind>>) {
+            let saved = param.transform_for_save().val();
+            self.found.push(Layout {
+                name: self.path.join("."),
+                dtype: saved.dtype(),
+                saved: saved.shape(),
+                in_memory: param.base().shape(),
+            });
+        }
+    };
+}
+
+impl ModuleVisitor for Layouts {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    for_each_kind!(layout);
 }
 
 /// The integers of the parameters that `calibration` quantizes, as far as they can be had.
@@ -182,17 +228,21 @@ pub(crate) fn check_architecture<M: Module>(
         path: path.to_path_buf(),
         reason,
     };
-    let found = collect(model);
-    for Collected {
-        name, data, shape, ..
+    let found = layouts(model);
+    for Layout {
+        name,
+        dtype,
+        saved: in_record,
+        in_memory,
     } in &found
     {
         let saved = saved
             .get(name)
             .ok_or_else(|| error(format!("it has no `{name}`")))?;
-        let full = match saved.in_memory {
-            true => &Shape::from(shape.clone()),
-            false => data.shape(),
+        let full = if saved.in_memory {
+            in_memory
+        } else {
+            in_record
         };
         let small = saved.data.shape();
         let fits = full.len() == small.len()
@@ -207,8 +257,8 @@ pub(crate) fn check_architecture<M: Module>(
             )));
         }
         let kind = |dtype: DType| (dtype.is_float(), dtype.is_bool());
-        if kind(data.dtype()) != kind(saved.data.dtype()) {
-            let (full, small) = (data.dtype(), saved.data.dtype());
+        if kind(*dtype) != kind(saved.data.dtype()) {
+            let (full, small) = (dtype, saved.data.dtype());
             return Err(error(format!(
                 "`{name}` holds {small:?}, the model's {full:?}"
             )));

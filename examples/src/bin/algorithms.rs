@@ -41,6 +41,10 @@ struct Args {
     #[arg(long, default_value = "")]
     only: String,
 
+    /// Only widths whose name contains this, as `W4A4`
+    #[arg(long, default_value = "")]
+    width: String,
+
     /// Where to compute
     #[arg(long, value_enum, default_value_t = DeviceName::Flex)]
     device: DeviceName,
@@ -118,14 +122,17 @@ fn run(args: &Args) -> anyhow::Result<()> {
         })?;
     }
 
-    let heads = WIDTHS.map(Width::name).join(" | ");
+    let mut widths = WIDTHS.to_vec();
+    widths.retain(|width| width.name().contains(&args.width));
+    let heads: Vec<String> = widths.iter().map(|width| width.name()).collect();
     println!(
-        "\n| quantizer | {heads} |\n|---{}|",
-        "|---".repeat(WIDTHS.len())
+        "\n| quantizer | {} |\n|---{}|",
+        heads.join(" | "),
+        "|---".repeat(widths.len())
     );
     for quantizer in quantizers::<DigitsResNet, DigitsBatch>() {
         let steps = if quantizer.trains { args.steps } else { 0 };
-        row(args, quantizer.name, &setups, &WIDTHS, |setup, &width| {
+        row(args, quantizer.name, &setups, &widths, |setup, &width| {
             let config = quantization(quantizer.name, width);
             quantized(setup, &config, steps, quantizer.fuse)
         })?;
@@ -141,7 +148,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         ),
     ];
     for (name, gradients) in rounded {
-        row(args, name, &setups, &WIDTHS, |setup, &width| {
+        row(args, name, &setups, &widths, |setup, &width| {
             let config = quantization("DoReFaQuantizer", width);
             quantized(setup, &config, args.steps, |chain, config| {
                 let options = DoReFaConfig::new().with_gradients(gradients);

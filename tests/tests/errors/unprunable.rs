@@ -142,6 +142,29 @@ fn one_error_lists_every_layer_with_type_reason_and_remedy() {
 }
 
 #[test]
+fn goals_that_remove_nothing_are_listed_with_the_layers_that_cannot_be_pruned() {
+    let (model, evaluator, _) = mixed();
+    let error = prune(
+        model,
+        evaluator,
+        &format!("[{{{WEIGHTS}, \"round_to\": 16}}]"),
+    )
+    .unwrap_err();
+    let found = obstacles(&error);
+    let layers: Vec<&str> = found.iter().map(|o| o.target.layer.as_str()).collect();
+    let mut all = STUCK.to_vec();
+    all.insert(1, "free");
+    assert_eq!(layers, all);
+    assert_eq!(found[1].kind, "Conv2d");
+    assert_eq!(
+        found[1].reason,
+        "`sparse_ratio` 0.5 removes none of its 6 channels: it keeps 3, which `round_to` 16 rounds \
+         up to all of them"
+    );
+    assert_says(&found[1].remedy, &["set `round_to` to", "exclude it"]);
+}
+
+#[test]
 fn what_is_listed_is_all_that_has_to_be_excluded() {
     let (model, evaluator, dummy) = mixed();
     let rules = format!("[{{{WEIGHTS}, \"exclude_op_names\": {STUCK:?}}}]");

@@ -7,7 +7,8 @@
 //! root of a width. A trial gives every parameter the shape that a [`SlicePlan`] leaves of it and
 //! captures the forward pass again, which computes nothing. The pass follows the cut when it ends,
 //! puts out the shapes that it put out before, and consists of the same operations with the same
-//! constants.
+//! constants. Reshapes do not count: Burn's linear layer merges the leading dimensions of its input
+//! or keeps them, whichever is faster for the number of channels.
 //!
 //! ```text
 //! all sets together --passes--> done
@@ -26,7 +27,9 @@ use std::sync::Once;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Slice, Tensor};
 use burn_capture::TensorId;
-use burn_ir::{IrVisitorMut, ModuleOperationIr as Op, OperationIr, TensorIr, TensorStatus};
+use burn_ir::{
+    BaseOperationIr, IrVisitorMut, ModuleOperationIr as Op, OperationIr, TensorIr, TensorStatus,
+};
 
 use super::analysis::layer_of;
 use super::capture::{Captured, record};
@@ -142,17 +145,19 @@ pub(crate) struct Trial<'a, M> {
     dummy: &'a DummyInput<M>,
     graph: &'a ChannelGraph,
     layers: Vec<LayerInfo>,
-    /// The operations of the uncut model, without names and sizes.
-    steps: Vec<u64>,
+    /// The operations of the uncut model but reshapes, without names and sizes, each with its
+    /// position.
+    steps: Vec<(usize, u64)>,
 }
 
 impl<'a, M: Module> Trial<'a, M> {
     /// Tries cuts of the plain `model` that `graph` is of.
     pub fn new(model: M, dummy: &'a DummyInput<M>, graph: &'a ChannelGraph) -> Self {
-        let steps = graph.operations.iter().map(fingerprint);
+        let operations = graph.operations.iter().enumerate();
+        let operations = operations.filter(|(_, op)| !is_reshape(op));
         Self {
             layers: layers(&model),
-            steps: steps.collect(),
+            steps: operations.map(|(at, op)| (at, fingerprint(op))).collect(),
             model,
             dummy,
             graph,
@@ -257,10 +262,9 @@ impl<'a, M: Module> Trial<'a, M> {
             after: None,
             message: error.to_string(),
         })?;
-        let forward = forward_operations(&recorded.captured);
-        let same = (forward.iter().zip(&self.steps))
-            .take_while(|(op, step)| fingerprint(op) == **step)
-            .count();
+        let mut forward = forward_operations(&recorded.captured);
+        forward.retain(|op| !is_reshape(op));
+        let same = self.common(forward.iter().copied());
         if let Some(message) = recorded.panic {
             // Parameters of a pass that did not end are not known apart from its operations.
             let same = self.begun(&recorded.captured.graph.operations);
@@ -271,11 +275,12 @@ impl<'a, M: Module> Trial<'a, M> {
             });
         }
         if same < forward.len() || same < self.steps.len() {
+            let at = self.position(same);
             let found = forward.get(same).copied();
-            let operation = found.or(self.graph.operations.get(same)).map(rules::name);
+            let operation = found.or(self.graph.operations.get(at)).map(rules::name);
             return Err(CutFailure::Operation {
                 operation: operation.unwrap_or_default(),
-                after: self.layer_before(same),
+                after: self.layer_before(at),
             });
         }
         let outputs = output_shapes(&recorded.captured);
@@ -290,14 +295,33 @@ impl<'a, M: Module> Trial<'a, M> {
         }
     }
 
-    /// How many operations a pass that did not end has in common with the whole one.
+    /// How many operations but reshapes a pass has in common with the whole one.
+    fn common<'b>(&self, pass: impl Iterator<Item = &'b OperationIr>) -> usize {
+        let pairs = pass.zip(&self.steps);
+        let equal = |(op, (_, step)): &(&OperationIr, &(usize, u64))| fingerprint(op) == *step;
+        pairs.take_while(equal).count()
+    }
+
+    /// The position of an operation among all of the whole pass.
+    fn position(&self, step: usize) -> usize {
+        let end = self.graph.operations.len();
+        self.steps.get(step).map_or(end, |(at, _)| *at)
+    }
+
+    /// The position in the whole pass at which a pass ended that recorded these operations.
     fn begun(&self, recorded: &[OperationIr]) -> usize {
         let params = self.graph.params().count();
-        let forward = recorded.iter().skip(params);
-        forward
-            .zip(&self.steps)
-            .take_while(|(op, step)| fingerprint(op) == **step)
-            .count()
+        let recorded = &recorded[params.min(recorded.len())..];
+        let same = self.common(recorded.iter().filter(|op| !is_reshape(op)));
+        let reshapes = recorded
+            .iter()
+            .rev()
+            .take_while(|op| is_reshape(op))
+            .count();
+        let begin = same
+            .checked_sub(1)
+            .map_or(0, |last| self.position(last) + 1);
+        self.position(same).min(begin + reshapes)
     }
 
     /// The last layer whose parameters are read by the first `count` operations.
@@ -348,6 +372,16 @@ pub(super) fn forward_operations(captured: &Captured) -> Vec<&OperationIr> {
     let makes_param = |op: &OperationIr| op.outputs().any(|out| params.contains(&out.id));
     let operations = captured.graph.operations.iter();
     operations.filter(|op| !makes_param(op)).collect()
+}
+
+fn is_reshape(op: &OperationIr) -> bool {
+    use BaseOperationIr::Reshape;
+    matches!(
+        op,
+        OperationIr::BaseFloat(Reshape(_))
+            | OperationIr::BaseInt(Reshape(_))
+            | OperationIr::BaseBool(Reshape(_))
+    )
 }
 
 /// The shapes of the outputs of a forward pass.

@@ -12,7 +12,9 @@ use crate::mask::{MaskTarget, TargetMask, check_dims, lcm};
 use crate::metrics::{Importance, Scale};
 use crate::{Blocks, Normalizer, PruningError, PruningSettings};
 
+use super::decision::Decision;
 use super::member::{Found, Member, Parameters, find_members};
+use super::prunable::skips;
 
 /// A group of channels that parameters share.
 pub(super) struct Coupled {
@@ -39,6 +41,8 @@ pub(super) struct Planned {
     members: Vec<Found>,
     /// Whether each member has a score.
     scored: Vec<bool>,
+    /// Whether all rules ask to leave it out where it cannot be pruned.
+    skips: bool,
 }
 
 /// Makes a unit of a group of the graph.
@@ -99,6 +103,7 @@ pub(super) fn couple(
         group,
         members,
         scored,
+        skips: items.iter().all(skips),
     })
 }
 
@@ -132,6 +137,19 @@ impl Planned {
                 member.dim
             )),
         }
+    }
+
+    /// Whether all rules ask to leave it out where it cannot be pruned.
+    pub(super) fn skips(&self) -> bool {
+        self.skips
+    }
+
+    /// What the group is to lose, before any mask is.
+    pub(super) fn decision(&self, keep_at_least_one: bool) -> Decision {
+        let members = self.members.iter().zip(&self.scored);
+        let scored = members.filter(|(_, scored)| **scored);
+        let targets = scored.map(|(member, _)| member.id.clone());
+        (self.group).decision(targets.collect(), Vec::new(), keep_at_least_one)
     }
 
     /// The targets to claim.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn_compress_core::TargetSpace;
+use burn_compress_core::{TargetId, TargetSpace};
 use indexmap::IndexMap;
 
 use super::{Coupled, Single, Units};
@@ -11,8 +11,8 @@ use crate::{PruningError, PruningSettings};
 
 /// What one decision is about: a target, coupled channels, or a dependency group.
 pub(super) struct Decision {
-    /// The target that an error names.
-    pub(super) target: String,
+    /// The targets that have a score, of which an error names the first.
+    pub(super) targets: Vec<TargetId>,
     pub(super) settings: PruningSettings,
     /// The number of equal parts, each of which loses equally many blocks.
     pub(super) parts: usize,
@@ -35,7 +35,9 @@ impl Units {
         let keep = self.options.keep_at_least_one;
         let mut decisions = Vec::new();
         for group in &self.coupled {
-            decisions.push(group.decision(keep));
+            let targets = group.scored.iter().map(|member| member.id.clone());
+            let spaces = vec![group.written[0].space.clone()];
+            decisions.push(group.decision(targets.collect(), spaces, keep));
         }
         let mut dependent: IndexMap<&str, Vec<&Single>> = IndexMap::new();
         for single in &self.single {
@@ -49,6 +51,7 @@ impl Units {
         for members in dependent.into_values() {
             let mut together = members[0].decision(keep)?;
             let (mut parts, mut multiple) = (1, 1);
+            together.targets = members.iter().map(|member| member.id.clone()).collect();
             for member in members {
                 let settings = &member.settings;
                 parts = lcm(parts, settings.internal_metric_block.unwrap_or(1));
@@ -85,7 +88,7 @@ impl Single {
         let parts = self.settings.internal_metric_block.unwrap_or(1);
         let size = blocks.count() / parts;
         Ok(Decision {
-            target: self.id.to_string(),
+            targets: vec![self.id.clone()],
             settings: self.settings.clone(),
             parts,
             size,
@@ -99,11 +102,17 @@ impl Single {
 }
 
 impl Coupled {
-    fn decision(&self, keep_at_least_one: bool) -> Decision {
+    /// What is decided about the group, whose `targets` have a score.
+    pub(super) fn decision(
+        &self,
+        targets: Vec<TargetId>,
+        spaces: Vec<Arc<TargetSpace>>,
+        keep_at_least_one: bool,
+    ) -> Decision {
         let parts = self.settings.internal_metric_block.unwrap_or(1);
         let size = self.channels / parts;
         Decision {
-            target: self.scored[0].id.to_string(),
+            targets,
             settings: self.settings.clone(),
             parts,
             size,
@@ -111,7 +120,7 @@ impl Coupled {
             reason: self.protected.iter().flatten().next().cloned(),
             weight: self.elements,
             coupled: true,
-            spaces: vec![self.written[0].space.clone()],
+            spaces,
         }
     }
 
@@ -141,6 +150,14 @@ impl Coupled {
 }
 
 impl Decision {
+    /// The target that an error names.
+    pub(super) fn target(&self) -> String {
+        self.targets
+            .first()
+            .map(TargetId::to_string)
+            .unwrap_or_default()
+    }
+
     pub(super) fn blocks(&self) -> usize {
         self.parts * self.size
     }

@@ -27,17 +27,18 @@ struct Nothing {
 }
 
 impl Units {
-    /// Refuses positive goals that can remove nothing, all of them at once, and warns of those that
-    /// are less than one block.
-    pub(super) fn check_goals(&self, pruner: &'static str) -> Result<(), PruningError> {
-        let mut errors = Vec::new();
-        for nothing in self.nothing()? {
-            match nothing.too_small {
-                true => log::warn!("{pruner}: {}", nothing.error),
-                false => errors.push(nothing.error),
-            }
+    /// Refuses positive goals that can remove nothing, all of them at once.
+    pub(super) fn check_goals(&self) -> Result<(), PruningError> {
+        let impossible = self.nothing()?.into_iter().filter(|goal| !goal.too_small);
+        PruningError::all(impossible.map(|goal| goal.error).collect())
+    }
+
+    /// Warns of positive goals that are less than one block.
+    pub(super) fn warn_of_goals(&self, pruner: &'static str) -> Result<(), PruningError> {
+        for goal in self.nothing()?.iter().filter(|goal| goal.too_small) {
+            log::warn!("{pruner}: {}", goal.error);
         }
-        PruningError::all(errors)
+        Ok(())
     }
 
     /// What has a positive goal and lost nothing to it, a sentence each.
@@ -49,8 +50,8 @@ impl Units {
         for decision in self.decisions()? {
             match &decision.settings.global_group_id {
                 Some(group) => global.entry(group.clone()).or_default().push(decision),
-                None if decision.is_unchanged() && unknown(&decision.target) => {
-                    let (target, (key, value)) = (&decision.target, decision.key());
+                None if decision.is_unchanged() && unknown(&decision.target()) => {
+                    let (target, (key, value)) = (decision.target(), decision.key());
                     let (blocks, what) = (decision.blocks(), decision.what());
                     sentences.push(format!(
                         "{target}: `{key}` {value} removed none of its {blocks} {what}: too few \
@@ -61,7 +62,7 @@ impl Units {
             }
         }
         for (group, members) in global {
-            let reported = !unknown(&group) || members.iter().any(|m| !unknown(&m.target));
+            let reported = !unknown(&group) || members.iter().any(|m| !unknown(&m.target()));
             if members.iter().all(Decision::is_unchanged) && !reported {
                 let (key, value) = members[0].key();
                 sentences.push(format!(
@@ -104,6 +105,12 @@ impl Decision {
         positive && !self.spaces.iter().any(removes)
     }
 
+    /// The error of a positive goal where all blocks must stay.
+    pub(super) fn stuck(&self) -> Option<PruningError> {
+        let nothing = (self.free == 0).then(|| self.of_count(self.size, self.key()));
+        nothing.flatten().map(|nothing| nothing.error)
+    }
+
     /// Whether the goal of what is decided alone removes nothing.
     fn of_goal(&self) -> Option<Nothing> {
         let Some(threshold) = self.settings.sparse_threshold else {
@@ -136,7 +143,7 @@ impl Decision {
         if !positive || self.rounded(wanted) > 0 {
             return None;
         }
-        const EXCLUDE: &str = "exclude it from the configuration";
+        let exclude = self.exclude();
         let (blocks, parts) = (self.blocks(), self.parts);
         let least = (1..=self.free).find(|&removed| self.rounded(removed) > 0);
         let enough = least.map(|removed| effective_ratio(removed, self.size));
@@ -144,12 +151,12 @@ impl Decision {
             match (blocks, self.coupled) {
                 (1, false) => (
                     "one always stays".to_string(),
-                    format!("give a `granularity` of smaller blocks, or {EXCLUDE}"),
+                    format!("give a `granularity` of smaller blocks, or {exclude}"),
                 ),
                 (1, true) => (
                     "the graph joins all of its output channels to one, which can only go as a whole"
                         .to_string(),
-                    EXCLUDE.to_string(),
+                    exclude.clone(),
                 ),
                 _ => {
                     let why = self.reason.as_deref();
@@ -162,7 +169,7 @@ impl Decision {
                         ),
                         _ => format!("all of them must stay{why}"),
                     };
-                    (reason, EXCLUDE.to_string())
+                    (reason, exclude.clone())
                 }
             }
         } else if wanted == 0 {
@@ -171,8 +178,8 @@ impl Decision {
                 _ => format!("the {} in each of {parts} parts", self.size),
             };
             let advice = match enough {
-                Some(enough) => format!("set `{name}` to at least {enough}, or {EXCLUDE}"),
-                None => EXCLUDE.to_string(),
+                Some(enough) => format!("set `{name}` to at least {enough}, or {exclude}"),
+                None => exclude.clone(),
             };
             (format!("{value} of {of} is less than one"), advice)
         } else {
@@ -191,11 +198,22 @@ impl Decision {
             );
             let or = enough.map(|enough| format!(" or `{name}` to at least {enough}"));
             let or = or.unwrap_or_default();
-            let advice = format!("set `round_to` to {fitting}{or}, or {EXCLUDE}");
+            let advice = format!("set `round_to` to {fitting}{or}, or {exclude}");
             (reason, advice)
         };
         let too_small = self.free > 0 && wanted == 0;
         Some(self.nothing(key, reason, advice, too_small))
+    }
+
+    /// The advice to leave out the targets, by name where there are several.
+    fn exclude(&self) -> String {
+        match &self.targets[..] {
+            [] | [_] => "exclude it from the configuration".to_string(),
+            targets => {
+                let names: Vec<String> = targets.iter().map(|id| format!("`{id}`")).collect();
+                format!("exclude {} from the configuration", names.join(", "))
+            }
+        }
     }
 
     fn nothing(
@@ -206,6 +224,7 @@ impl Decision {
         too_small: bool,
     ) -> Nothing {
         let error = PruningError::RemovesNothing {
+            targets: self.targets.clone(),
             key: key.0,
             value: key.1,
             blocks: self.blocks(),
@@ -214,8 +233,8 @@ impl Decision {
             advice,
         };
         Nothing {
-            of: self.target.clone(),
-            error: error.at(&self.target),
+            of: self.target(),
+            error: error.at(self.target()),
             too_small,
         }
     }
@@ -242,6 +261,7 @@ fn of_group(group: &str, members: &[Decision]) -> Option<Nothing> {
     }
     let smallest = members.iter().filter_map(least).min()?;
     let error = PruningError::RemovesNothing {
+        targets: members.iter().flat_map(|m| m.targets.clone()).collect(),
         key: "sparse_ratio",
         value: ratio,
         blocks: total,
@@ -251,7 +271,7 @@ fn of_group(group: &str, members: &[Decision]) -> Option<Nothing> {
     };
     Some(Nothing {
         of: group.to_string(),
-        error: error.at(&first.target),
+        error: error.at(first.target()),
         too_small: true,
     })
 }

@@ -25,7 +25,7 @@ use crate::metrics::Importance;
 use crate::{Blocks, Granularity, PrunerConfig, PruningError, PruningSettings};
 use coupled::{Coupled, Planned, couple};
 use member::Parameters;
-use prunable::Sorted;
+use prunable::{Sorted, sort_by_selection};
 use single::{Single, claimed_single};
 
 /// Everything that one pruner decides about.
@@ -41,8 +41,8 @@ pub(crate) struct Units {
 
 /// Sorts what a configuration selects into units and claims their targets.
 ///
-/// What cannot work is refused here: values that are not finite, settings that contradict each
-/// other, goals that can remove nothing.
+/// What cannot work is refused here: targets that cannot be pruned, values that are not finite,
+/// settings that contradict each other, goals that can remove nothing.
 pub(crate) fn build<M: Module + 'static, I: 'static>(
     compressor: &mut Compressor<M, I>,
     pruner: &'static str,
@@ -51,22 +51,44 @@ pub(crate) fn build<M: Module + 'static, I: 'static>(
     options: PrunerConfig,
 ) -> Result<Units, PruningError> {
     let default = &importance.default_granularity();
+    let mut sorted = prunable::sort(compressor, pruner, selected, default, options.coupled)?;
+    let refused = sorted.refused.take();
+    let units = checked(compressor, pruner, &mut sorted, importance, options);
+    if let Some(refused) = refused {
+        return Err(refused.with(units.err(), selected));
+    }
+    let units = units?;
+    sort_by_selection(&mut sorted.skipped, selected);
+    compressor.skip(pruner, sorted.skipped);
+    units.warn_of_goals(pruner)?;
+    Ok(units)
+}
+
+/// The units of what can be pruned, after all checks.
+fn checked<M: Module + 'static, I: 'static>(
+    compressor: &mut Compressor<M, I>,
+    pruner: &'static str,
+    sorted: &mut Sorted,
+    importance: &dyn Importance,
+    options: PrunerConfig,
+) -> Result<Units, PruningError> {
+    let grouped = std::mem::take(&mut sorted.grouped);
+    let mut left = std::mem::take(&mut sorted.left);
+    let default = &importance.default_granularity();
     let device = compressor.model().devices().first().cloned();
-    let Sorted {
-        grouped,
-        mut left,
-        refused,
-    } = prunable::sort(compressor, pruner, selected, default, options.coupled)?;
     let mut plans = Vec::new();
-    let mut covered = IndexMap::new();
     if !grouped.is_empty() {
         let graph = compressor.graph(pruner)?;
         let parameters = Parameters::new(compressor.layers());
         for (index, items) in grouped {
-            let plan = couple(&parameters, &graph, index, &items, importance)?;
-            covered.extend(plan.ids().map(|id| (id.clone(), plans.len())));
-            plans.push(plan);
+            plans.push(couple(&parameters, &graph, index, &items, importance)?);
         }
+    }
+    let keep = options.keep_at_least_one;
+    prunable::skip_stuck(&mut plans, &mut left, &mut sorted.skipped, keep);
+    let mut covered = IndexMap::new();
+    for (index, plan) in plans.iter().enumerate() {
+        covered.extend(plan.ids().map(|id| (id.clone(), index)));
     }
     for item in &left {
         if let Some(&plan) = covered.get(&item.id()) {
@@ -92,11 +114,7 @@ pub(crate) fn build<M: Module + 'static, I: 'static>(
         groups: IndexMap::new(),
         options,
     };
-    let units = units.indexed(compressor.model(), pruner, importance)?;
-    match refused {
-        Some(error) => Err(error),
-        None => Ok(units),
-    }
+    units.indexed(compressor.model(), importance)
 }
 
 /// The states of the members of `plans` and then of `singles`, all claimed at once: each claim walks
@@ -195,7 +213,6 @@ impl Units {
     fn indexed<M: Module>(
         mut self,
         model: &M,
-        pruner: &'static str,
         importance: &dyn Importance,
     ) -> Result<Self, PruningError> {
         for (index, group) in self.coupled.iter().enumerate() {
@@ -213,7 +230,7 @@ impl Units {
         }
         self.mark_followers();
         self.rehearse()?;
-        self.check_goals(pruner)?;
+        self.check_goals()?;
         self.check_values(model)?;
         Ok(self)
     }

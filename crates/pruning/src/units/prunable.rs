@@ -22,6 +22,7 @@ use burn_compress_core::layer::channel_dims;
 use burn_compress_core::{Compressor, Mask, MaskMethod, Obstacle, TargetId};
 use indexmap::{IndexMap, IndexSet};
 
+use super::coupled::Planned;
 use super::{granularity, output_dim};
 use crate::settings::OnUnprunable;
 use crate::{Granularity, PruningError, PruningSettings};
@@ -37,9 +38,37 @@ const NO_CUT: &str = "remove its channels one by one (`\"granularity\": \"out_ch
 pub(super) struct Sorted {
     pub(super) grouped: IndexMap<usize, Vec<Item>>,
     pub(super) left: Vec<Item>,
-    /// The refusal of items that stand outside of the groups, which says more once what they are
-    /// asked for is known to fit together.
-    pub(super) refused: Option<PruningError>,
+    /// What is left out on request.
+    pub(super) skipped: Vec<Obstacle>,
+    /// What of the selection cannot be pruned and is in none of the above.
+    pub(super) refused: Option<Refused>,
+}
+
+/// The selected targets that cannot be pruned.
+pub(super) struct Refused {
+    obstacles: Vec<Obstacle>,
+    /// Whether all of them stand outside of the groups. A contradiction of their settings explains
+    /// the refusal then.
+    alone: bool,
+}
+
+impl Refused {
+    /// One error of all that cannot be pruned and of `other`, which was found in the rest.
+    pub(super) fn with(self, other: Option<PruningError>, selected: &[Item]) -> PruningError {
+        let mut obstacles = self.obstacles;
+        let others = other.map(|error| error.into_obstacles(&mut obstacles));
+        let mut others = others.unwrap_or_default();
+        if self.alone && !others.is_empty() {
+            return others.remove(0);
+        }
+        sort_by_selection(&mut obstacles, selected);
+        let error = PruningError::Unprunable { obstacles };
+        if others.is_empty() {
+            return error;
+        }
+        others.insert(0, error);
+        PruningError::Several(others)
+    }
 }
 
 /// Items that cannot be pruned, for one reason.
@@ -62,6 +91,7 @@ pub(super) fn sort<M: Module + 'static, I: 'static>(
     let mut sorted = Sorted {
         grouped: IndexMap::new(),
         left: Vec::new(),
+        skipped: Vec::new(),
         refused: None,
     };
     let mut findings = Vec::new();
@@ -92,7 +122,7 @@ pub(super) fn sort<M: Module + 'static, I: 'static>(
         let graph = compressor.graph(pruner)?;
         findings.extend(look(compressor, pruner, &graph, &sorted, &whole)?);
     }
-    settle(compressor, pruner, selected, sorted, findings)
+    Ok(settle(selected, sorted, findings))
 }
 
 /// An added mask takes 1000 from a parameter, which makes nothing of it zero.
@@ -440,17 +470,10 @@ impl<'a> Trial<'a> {
 }
 
 /// Refuses what was found, or leaves it out where every rule concerned asks for that.
-fn settle<M: Module + 'static, I: 'static>(
-    compressor: &mut Compressor<M, I>,
-    pruner: &'static str,
-    selected: &[Item],
-    mut sorted: Sorted,
-    findings: Vec<Finding>,
-) -> Result<Sorted, PruningError> {
+fn settle(selected: &[Item], mut sorted: Sorted, findings: Vec<Finding>) -> Sorted {
     if findings.is_empty() {
-        return Ok(sorted);
+        return sorted;
     }
-    let skips = |item: &Item| item.settings.on_unprunable == Some(OnUnprunable::Skip);
     let skipped = |finding: &Finding| finding.items.iter().all(skips);
     let ids = |findings: &[Finding]| -> IndexSet<TargetId> {
         let items = findings.iter().flat_map(|finding| &finding.items);
@@ -462,22 +485,57 @@ fn settle<M: Module + 'static, I: 'static>(
     let (skip, refuse): (Vec<Finding>, Vec<Finding>) = findings
         .into_iter()
         .partition(|finding| skipped(finding) && !nothing_left);
+    let mut gone = ids(&skip);
     if !refuse.is_empty() {
+        // Those that stand alone stay, so that a contradiction in what is asked of them is found.
         let alone = refuse.iter().all(|finding| finding.alone);
-        let obstacles = obstacles(selected, refuse);
-        let error = PruningError::Unprunable { obstacles };
         if !alone {
-            return Err(error);
+            gone.extend(ids(&refuse));
         }
-        sorted.refused = Some(error);
+        let obstacles = obstacles(selected, refuse);
+        sorted.refused = Some(Refused { obstacles, alone });
     }
-    let gone = ids(&skip);
-    compressor.skip(pruner, obstacles(selected, skip));
+    sorted.skipped = obstacles(selected, skip);
     let stays = |item: &Item| !gone.contains(&item.id());
     sorted.grouped.retain(|_, items| items.iter().all(stays));
     sorted.left.retain(stays);
     drop_followers(&mut sorted.left, gone);
-    Ok(sorted)
+    sorted
+}
+
+/// Whether the rule of an item asks to leave it out where it cannot be pruned.
+pub(super) fn skips(item: &Item) -> bool {
+    item.settings.on_unprunable == Some(OnUnprunable::Skip)
+}
+
+/// Leaves out the groups of which every channel must stay, where their rules ask for that and
+/// something else is left to prune.
+pub(super) fn skip_stuck(
+    plans: &mut Vec<Planned>,
+    left: &mut Vec<Item>,
+    skipped: &mut Vec<Obstacle>,
+    keep_at_least_one: bool,
+) {
+    let stuck = |plan: &Planned| match plan.skips() {
+        true => plan.decision(keep_at_least_one).stuck(),
+        false => None,
+    };
+    let found: Vec<Option<PruningError>> = plans.iter().map(stuck).collect();
+    let active = left.iter().any(|item| item.settings.is_active());
+    if !active && found.iter().all(Option::is_some) {
+        return;
+    }
+    let mut gone = IndexSet::new();
+    let mut found = found.into_iter();
+    plans.retain(|plan| match found.next().flatten() {
+        Some(error) => {
+            error.into_obstacles(skipped);
+            gone.extend(plan.ids().cloned());
+            false
+        }
+        None => true,
+    });
+    drop_followers(left, gone);
 }
 
 /// Takes out what would follow the masks of targets that are gone: the bias of a skipped layer.
@@ -501,9 +559,6 @@ fn drop_followers(left: &mut Vec<Item>, mut gone: IndexSet<TargetId>) {
 
 /// The findings as obstacles, one a target, in the order of the selection.
 fn obstacles(selected: &[Item], findings: Vec<Finding>) -> Vec<Obstacle> {
-    let order: IndexMap<TargetId, usize> = (selected.iter().enumerate())
-        .map(|(at, item)| (item.id(), at))
-        .collect();
     let mut found: IndexMap<TargetId, Obstacle> = IndexMap::new();
     for finding in findings {
         for item in finding.items {
@@ -516,6 +571,20 @@ fn obstacles(selected: &[Item], findings: Vec<Finding>) -> Vec<Obstacle> {
             });
         }
     }
-    found.sort_by_cached_key(|target, _| order.get(target).copied());
-    found.into_values().collect()
+    let mut found: Vec<Obstacle> = found.into_values().collect();
+    sort_by_selection(&mut found, selected);
+    found
+}
+
+/// Brings obstacles into the order of the selection and names the types of their layers.
+pub(super) fn sort_by_selection(obstacles: &mut [Obstacle], selected: &[Item]) {
+    let order: IndexMap<TargetId, usize> = (selected.iter().enumerate())
+        .map(|(at, item)| (item.id(), at))
+        .collect();
+    for obstacle in &mut *obstacles {
+        if let Some(&at) = order.get(&obstacle.target) {
+            obstacle.kind.clone_from(&selected[at].layer.kind);
+        }
+    }
+    obstacles.sort_by_cached_key(|obstacle| order.get(&obstacle.target).copied());
 }

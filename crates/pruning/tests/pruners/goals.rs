@@ -48,7 +48,7 @@ fn refused(text: &str, options: PrunerConfig) -> String {
     r#"{"op_names": ["grouped", "block"], "sparse_ratio": 0.2, "round_to": 8}"#,
     "grouped.weight: `sparse_ratio` 0.2 removes none of its 12 channels: it keeps 10, which \
      `round_to` 8 rounds up to all of them; set `round_to` to 5 or `sparse_ratio` to at \
-     least 0.334, or exclude it from the configuration"
+     least 0.334, or exclude `grouped.weight`, `block.weight` from the configuration"
 )]
 #[case::round_to_of_a_threshold(
     r#"{"op_names": ["stem"], "sparse_threshold": 9.0, "round_to": 16}"#,
@@ -97,8 +97,7 @@ fn single_targets_are_refused(#[case] rule: &str, #[case] expected: &str) {
 #[case::ratio(
     r#"{"op_names": ["grouped", "block"], "sparse_ratio": 0.05}"#,
     "grouped.weight: `sparse_ratio` 0.05 removes none of its 12 channels: 0.05 of the 6 in each of 2 \
-     parts is less than one; set `sparse_ratio` to at least 0.167, or exclude it from the \
-     configuration"
+     parts is less than one; set `sparse_ratio` to at least 0.167, or exclude `grouped.weight`, `block.weight` from the configuration"
 )]
 #[case::minimum(
     r#"{"op_names": ["stem"], "sparse_ratio": 0.0, "min_sparse_ratio": 0.2}"#,
@@ -139,8 +138,7 @@ fn less_than_one_coupled_channel_is_reported(#[case] rule: &str, #[case] expecte
     r#"{"op_names": ["grouped", "block"], "sparse_ratio": 0.2, "dependency_group_id": 1,
         "internal_metric_block": 3}"#,
     "grouped.weight: `sparse_ratio` 0.2 removes none of its 12 blocks: 0.2 of the 4 in each of 3 \
-     parts is less than one; set `sparse_ratio` to at least 0.25, or exclude it from the \
-     configuration"
+     parts is less than one; set `sparse_ratio` to at least 0.25, or exclude `grouped.weight`, `block.weight` from the configuration"
 )]
 // 72 + 48 + 144 elements, 72 / 8 = 9, 48 / 12 = 4 and 144 / 12 = 12 in a channel.
 #[case::ratio_of_a_global_group(

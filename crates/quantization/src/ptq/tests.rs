@@ -363,3 +363,24 @@ fn running_statistics_are_not_touched() {
     let mean = compressed.unwrap_model().norm.running_mean.value_sync();
     assert_eq!(host(mean), [0.0; 3]);
 }
+
+#[test]
+fn a_search_over_too_few_values_is_a_warning_of_the_result() {
+    // 5 samples of 2 outputs in each of 3 batches.
+    let rules =
+        rules(r#"[{"op_names": ["fc"], "target_names": ["_output_"], "observer": "histogram"}]"#);
+    let expected = |name: &str| format!("{name}: `fc._output_0`: 1 of 1 blocks keep the range");
+    for quantizer in ["PtqQuantizer", "QatQuantizer", "AdaRoundQuantizer"] {
+        let mut all = quantizers::<Net, Tensor<4>>().into_iter();
+        let quantizer = all.find(|q| q.name == quantizer).unwrap();
+        let chain = Compressor::from_model(net(), evaluator(0.0));
+        let chain = (quantizer.fuse)(chain, &rules).unwrap();
+        let compressed = chain.compress(Budget::steps(3)).unwrap();
+        let warnings = compressed.warnings();
+        assert_eq!(warnings.len(), 1, "{}: {warnings:?}", quantizer.name);
+        assert!(
+            warnings[0].starts_with(&expected(quantizer.name)),
+            "{warnings:?}"
+        );
+    }
+}
