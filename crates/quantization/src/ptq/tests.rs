@@ -367,8 +367,12 @@ fn running_statistics_are_not_touched() {
 #[test]
 fn a_search_over_too_few_values_is_a_warning_of_the_result() {
     // 5 samples of 2 outputs in each of 3 batches.
-    let rules =
-        rules(r#"[{"op_names": ["fc"], "target_names": ["_output_"], "observer": "histogram"}]"#);
+    let rules = rules(
+        r#"[
+            {"op_names": ["conv"], "target_names": ["weight"]},
+            {"op_names": ["fc"], "target_names": ["_output_"], "observer": "histogram"}
+        ]"#,
+    );
     let expected = |name: &str| format!("{name}: `fc._output_0`: 1 of 1 blocks keep the range");
     for quantizer in ["PtqQuantizer", "QatQuantizer", "AdaRoundQuantizer"] {
         let mut all = quantizers::<Net, Tensor<4>>().into_iter();
