@@ -58,15 +58,9 @@ fn one_round_of_exclusions_is_enough() {
         }
         let rest = json!({"op_names": names, "sparse_ratio": ratio});
         let rest = prune(&spec, &dense, rest, &device)?;
-        // Skipping leaves out what cannot be pruned, and not goals that remove nothing.
         let removes_nothing = |obstacle: &Obstacle| obstacle.reason.contains("removes none of");
         let goals = obstacles.iter().filter(|&o| removes_nothing(o)).count();
         tally.add("layers of which nothing could be removed", goals as u64);
-        if goals > 0 {
-            prop_assert!(skipped.is_err());
-            rest?;
-            return Ok(());
-        }
         let skipped = skipped?;
         prop_assert_eq!(skipped.skipped(), &obstacles[..]);
         let rest = rest?.compress(Budget::none())?;
