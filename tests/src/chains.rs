@@ -3,8 +3,9 @@
 
 use std::error::Error as StdError;
 
-use burn::tensor::Tensor;
 use burn_compress::prelude::*;
+
+pub use burn_compress_testkit::nets::teach;
 
 use crate::nets::{Batch, Net, Outcome};
 
@@ -58,11 +59,6 @@ pub fn distill(chain: Chain, rules: &str, teacher: &Net, origin: f64) -> Built {
     Ok(DynamicLayerwiseDistiller::from_compressor(
         chain, &config, teacher, teach, distiller,
     )?)
-}
-
-/// A teacher's logits of a batch.
-pub fn teach(teacher: &Net, batch: &Batch) -> Tensor<2> {
-    teacher.forward(batch.images.clone())
 }
 
 /// The target that is written like this.

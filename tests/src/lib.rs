@@ -1,9 +1,9 @@
 //! Shared code of the integration tests.
 
+pub use burn_compress_testkit::{nets, random};
+
 pub mod beyond;
 pub mod chains;
-pub mod nets;
-pub mod random;
 pub mod random_net;
 pub mod reference;
 pub mod zoo;

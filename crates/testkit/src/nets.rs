@@ -187,6 +187,16 @@ pub fn batches(seed: u64, epoch: usize) -> Vec<Batch> {
         .collect()
 }
 
+/// A network that has nothing in common with that of the chains but its sizes.
+pub fn teacher() -> Net {
+    NetConfig::default().init(100)
+}
+
+/// A teacher's logits of a batch.
+pub fn teach(teacher: &Net, batch: &Batch) -> Tensor<2> {
+    teacher.forward(batch.images.clone())
+}
+
 /// Two images through the network.
 pub fn dummy_input() -> DummyInput<Net> {
     let mut random = Random::new(99);
