@@ -21,13 +21,13 @@ use crate::compressed::Compressed;
 use crate::evaluator::Evaluator;
 use crate::folding::Folding;
 use crate::graph;
-use crate::graph::trial::Trial;
-use crate::graph::{Captured, ChannelGraph, ChannelId, CutFailure};
+use crate::graph::{Captured, ChannelGraph, ChannelId, CutFailure, Trial};
 use crate::history::History;
 use crate::layer::{LayerInfo, layers};
 use crate::learnable::Learnable;
 use crate::obstacle::Obstacle;
 use crate::reads::Unread;
+use crate::rebuild::set_groups;
 use crate::space::Phase;
 
 /// Pruners, quantizers and distillers fused over one model.
@@ -250,7 +250,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         let graph = self.graph(algorithm)?;
         let dummy = self.evaluator.require_dummy_input(algorithm)?;
         let plain = attach::plain(self.model.valid());
-        Ok(Trial::new(plain, dummy, &graph).failures(sets))
+        Ok(Trial::new(plain, dummy, &graph, set_groups).failures(sets))
     }
 
     /// The tensors that the chain trains beside the model, those of the oldest algorithm first.

@@ -37,6 +37,18 @@ impl FlatTensor {
     }
 }
 
+impl From<(Tensor<1>, Vec<usize>)> for FlatTensor {
+    fn from((values, shape): (Tensor<1>, Vec<usize>)) -> Self {
+        Self { values, shape }
+    }
+}
+
+impl From<FlatTensor> for (Tensor<1>, Vec<usize>) {
+    fn from(tensor: FlatTensor) -> Self {
+        (tensor.values, tensor.shape)
+    }
+}
+
 /// The tensor with numbers of the float type `dtype`.
 pub(crate) fn in_dtype<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> {
     match tensor.dtype() == dtype {

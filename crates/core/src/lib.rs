@@ -29,7 +29,6 @@ mod flat;
 mod folding;
 pub mod graph;
 mod history;
-pub mod layer;
 mod learnable;
 mod mask;
 mod obstacle;
@@ -39,7 +38,6 @@ pub mod reads;
 mod rebuild;
 mod simulation;
 mod space;
-pub mod target;
 #[cfg(test)]
 mod tests;
 mod trainee;
@@ -47,6 +45,8 @@ mod training;
 mod transform;
 mod walk;
 mod wrapper;
+
+pub use burn_compress_graph::{layer, target};
 
 pub use algorithm::{Algorithm, AlgorithmState, HostTensor, Run};
 pub use attach::tap;

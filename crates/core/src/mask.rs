@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::Error;
 use crate::block::num_elements;
+use crate::graph::propagate::Entries;
 use crate::layer::LayerInfo;
 use crate::target::TargetId;
 
@@ -214,6 +215,16 @@ impl Mask {
             }
         }
         removed
+    }
+}
+
+impl Entries for Mask {
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn kept(&self) -> impl Iterator<Item = bool> {
+        self.values.iter().map(|&value| value != 0.0)
     }
 }
 

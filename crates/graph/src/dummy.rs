@@ -13,7 +13,7 @@ use burn_capture::{CaptureBackend, TensorId};
 ///
 /// ```
 /// use burn::{nn::{Linear, LinearConfig}, prelude::*};
-/// use burn_compress_core::graph::DummyInput;
+/// use burn_compress_graph::DummyInput;
 ///
 /// let device = Device::flex();
 /// let model = LinearConfig::new(4, 2).init(&device);
@@ -273,7 +273,7 @@ mod tests {
         );
         let dummy = DummyInput::new(inputs, |model: &Linear, (x, _rows)| model.forward(x));
         assert_eq!(dummy.run(&model, &device)[0].shape().to_vec(), [4, 2]);
-        assert!(crate::graph::capture(&model, &dummy).is_ok());
+        assert!(crate::capture(&model, &dummy).is_ok());
     }
 
     #[test]

@@ -26,7 +26,6 @@ use std::fmt::Debug;
 use indexmap::IndexMap;
 
 use super::GraphError;
-use crate::mask::Mask;
 
 /// The entries of a parameter that belong to one channel: everything at `index` along `dim`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +47,15 @@ impl Position {
             index,
         }
     }
+}
+
+/// The mask of a parameter.
+pub trait Entries {
+    /// The shape, that of the parameter.
+    fn shape(&self) -> &[usize];
+
+    /// Whether each element is kept, in row-major order.
+    fn kept(&self) -> impl Iterator<Item = bool>;
 }
 
 /// Channels that live side by side in the same tensors, in order.
@@ -94,7 +102,7 @@ pub trait GraphView {
 /// [`GraphError::UnknownParameter`] when there is no such parameter.
 pub fn removable<G: GraphView>(
     graph: &G,
-    masks: &IndexMap<String, Mask>,
+    masks: &IndexMap<String, impl Entries>,
 ) -> Result<BTreeSet<G::Channel>, GraphError> {
     Ok(removal_order(graph, masks)?.into_iter().collect())
 }
@@ -109,7 +117,7 @@ pub fn removable<G: GraphView>(
 /// As [`removable`].
 pub fn removal_order<G: GraphView>(
     graph: &G,
-    masks: &IndexMap<String, Mask>,
+    masks: &IndexMap<String, impl Entries>,
 ) -> Result<Vec<G::Channel>, GraphError> {
     let groups = graph.groups();
     let mut kept = Kept::new(graph, masks)?;
@@ -197,7 +205,10 @@ struct Kept {
 }
 
 impl Kept {
-    fn new<G: GraphView>(graph: &G, masks: &IndexMap<String, Mask>) -> Result<Self, GraphError> {
+    fn new<G: GraphView>(
+        graph: &G,
+        masks: &IndexMap<String, impl Entries>,
+    ) -> Result<Self, GraphError> {
         let mut params = IndexMap::new();
         for (path, mask) in masks {
             let shape = shape_of(graph, path)?;
@@ -208,7 +219,7 @@ impl Kept {
                     found: mask.shape().to_vec(),
                 });
             }
-            let entries = mask.values().iter().map(|&value| value != 0.0).collect();
+            let entries = mask.kept().collect();
             params.insert(path.clone(), (shape, entries));
         }
         Ok(Self { params })
@@ -352,14 +363,21 @@ mod tests {
         }
     }
 
+    struct Mask(Vec<f32>, Vec<usize>);
+
+    impl Entries for Mask {
+        fn shape(&self) -> &[usize] {
+            &self.1
+        }
+
+        fn kept(&self) -> impl Iterator<Item = bool> {
+            self.0.iter().map(|&value| value != 0.0)
+        }
+    }
+
     fn masks(list: &[(&str, &[usize], &[f32])]) -> IndexMap<String, Mask> {
         list.iter()
-            .map(|(path, shape, values)| {
-                (
-                    path.to_string(),
-                    Mask::new(values.to_vec(), shape.to_vec()).unwrap(),
-                )
-            })
+            .map(|(path, shape, values)| (path.to_string(), Mask(values.to_vec(), shape.to_vec())))
             .collect()
     }
 

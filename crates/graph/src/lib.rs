@@ -38,7 +38,7 @@
 //! ```
 //! use std::collections::BTreeSet;
 //! use burn::{nn::{Linear, LinearConfig}, prelude::*, tensor::activation::relu};
-//! use burn_compress_core::graph::{ChannelGraph, DummyInput, capture};
+//! use burn_compress_graph::{ChannelGraph, DummyInput, capture};
 //!
 //! #[derive(Module, Debug)]
 //! struct Mlp { first: Linear, second: Linear }
@@ -57,8 +57,9 @@
 //! assert_eq!(hidden.consumers[0].param, "second.weight");
 //! let plan = graph.slice_plan(&BTreeSet::from([hidden.channels[0]]))?;
 //! assert_eq!(plan.params["second.weight"].keep[&0], [1, 2, 3, 4, 5, 6, 7]);
-//! # Ok::<(), burn_compress_core::graph::GraphError>(())
+//! # Ok::<(), burn_compress_graph::GraphError>(())
 //! ```
+#![warn(missing_docs)]
 
 mod analysis;
 mod capture;
@@ -68,14 +69,16 @@ mod flow;
 mod group;
 mod grouping;
 mod labels;
+pub mod layer;
 mod macs;
 mod observed;
 mod plan;
-pub(crate) mod ports;
+pub mod ports;
 pub mod propagate;
 mod rules;
 mod sequence;
-pub(crate) mod trial;
+pub mod target;
+mod trial;
 mod view;
 
 #[cfg(test)]
@@ -91,6 +94,6 @@ pub use macs::OperationMacs;
 pub use observed::{Function, Observed};
 pub use plan::{DepthwiseSlice, GroupedRows, ParamSlice, PortSlice, SlicePlan};
 pub use sequence::Successor;
-pub use trial::CutFailure;
-pub(crate) use trial::calls;
+pub use target::{Mode, Target, TargetId};
+pub use trial::{Calls, CutFailure, SetGroups, Trial, calls};
 pub use view::CapturedView;

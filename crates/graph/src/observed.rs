@@ -7,7 +7,6 @@ use burn_ir::{
 };
 
 use super::rules::number;
-use crate::flat::FlatTensor;
 use crate::target::TargetId;
 
 /// A tensor of a forward pass: one that passes the input or output of a wrapped layer, or a function
@@ -38,23 +37,23 @@ impl Observed {
 
     /// The tensor, where `port` gives the tensor that passes an input or output at a call; `None`
     /// where that is not known.
-    pub fn value(
-        &self,
-        port: &impl Fn(&TargetId, usize) -> Option<FlatTensor>,
-    ) -> Option<FlatTensor> {
+    ///
+    /// Tensors are given and returned as their elements in row-major order and their shape.
+    pub fn value<T>(&self, port: &impl Fn(&TargetId, usize) -> Option<T>) -> Option<T>
+    where
+        T: Into<(Tensor<1>, Vec<usize>)> + From<(Tensor<1>, Vec<usize>)>,
+    {
         match self {
             Self::Port { target, call, .. } => port(target, *call),
             Self::Function(function, inputs) => {
-                let inputs: Option<Vec<FlatTensor>> =
-                    inputs.iter().map(|input| input.value(port)).collect();
-                let inputs = inputs?;
-                let shape = inputs.first()?.shape.clone();
-                if inputs.iter().any(|input| input.shape != shape) {
+                let inputs = inputs.iter().map(|input| Some(input.value(port)?.into()));
+                let inputs: Option<Vec<(Tensor<1>, Vec<usize>)>> = inputs.collect();
+                let (values, shapes): (Vec<_>, Vec<_>) = inputs?.into_iter().unzip();
+                let shape = shapes.first()?.clone();
+                if shapes.iter().any(|other| *other != shape) {
                     return None;
                 }
-                let values = inputs.into_iter().map(|input| input.values).collect();
-                let values = function.apply(values)?;
-                Some(FlatTensor { values, shape })
+                Some(T::from((function.apply(values)?, shape)))
             }
         }
     }

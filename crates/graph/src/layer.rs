@@ -14,7 +14,7 @@
 //! use burn::nn::conv::{Conv2d, Conv2dConfig};
 //! use burn::nn::{Linear, LinearConfig, Relu};
 //! use burn::prelude::*;
-//! use burn_compress_core::layer::layers;
+//! use burn_compress_graph::layer::layers;
 //!
 //! #[derive(Module, Debug)]
 //! struct Net {
@@ -82,7 +82,7 @@ impl LayerInfo {
     }
 
     /// The number of dimensions of its inputs and outputs, where the type of the layer tells it.
-    pub(crate) fn port_rank(&self) -> Option<usize> {
+    pub fn port_rank(&self) -> Option<usize> {
         match self.kind.as_str() {
             "Conv1d" | "ConvTranspose1d" => Some(3),
             "Conv2d" | "ConvTranspose2d" => Some(4),
@@ -147,7 +147,7 @@ thread_local! {
 ///
 /// A wrapper's `visit` calls this before it visits its inner layer, without entering a module of
 /// its own. The collector reads it at its next event, which still belongs to the wrapped field.
-pub(crate) fn announce_wrapper<L>() {
+pub fn announce_wrapper<L>() {
     ANNOUNCED.set(Some(short_type_name::<L>()));
 }
 

@@ -36,7 +36,6 @@ use super::capture::{Captured, record};
 use super::group::used;
 use super::{ChannelGraph, ChannelId, DummyInput, SlicePlan, rules};
 use crate::layer::{LayerInfo, ParamInfo, layers};
-use crate::rebuild::set_groups;
 use crate::target::{Target, TargetId};
 
 /// Why a forward pass does not follow a cut.
@@ -139,12 +138,18 @@ impl fmt::Display for CutFailure {
     }
 }
 
+/// Sets `groups` of the convolutions at these paths, and returns those whose `groups` cannot be
+/// reached.
+pub type SetGroups<M> = fn(M, BTreeMap<String, usize>) -> (M, BTreeMap<String, usize>);
+
 /// A model whose cuts are tried.
-pub(crate) struct Trial<'a, M> {
+#[derive(Debug)]
+pub struct Trial<'a, M> {
     model: M,
     dummy: &'a DummyInput<M>,
     graph: &'a ChannelGraph,
     layers: Vec<LayerInfo>,
+    set_groups: SetGroups<M>,
     /// The operations of the uncut model but reshapes, without names and sizes, each with its
     /// position.
     steps: Vec<(usize, u64)>,
@@ -152,7 +157,15 @@ pub(crate) struct Trial<'a, M> {
 
 impl<'a, M: Module> Trial<'a, M> {
     /// Tries cuts of the plain `model` that `graph` is of.
-    pub fn new(model: M, dummy: &'a DummyInput<M>, graph: &'a ChannelGraph) -> Self {
+    ///
+    /// The number of groups of a depthwise convolution is a constant that no parameter holds:
+    /// `set_groups` changes it.
+    pub fn new(
+        model: M,
+        dummy: &'a DummyInput<M>,
+        graph: &'a ChannelGraph,
+        set_groups: SetGroups<M>,
+    ) -> Self {
         let operations = graph.operations.iter().enumerate();
         let operations = operations.filter(|(_, op)| !is_reshape(op));
         Self {
@@ -161,6 +174,7 @@ impl<'a, M: Module> Trial<'a, M> {
             model,
             dummy,
             graph,
+            set_groups,
         }
     }
 
@@ -246,7 +260,7 @@ impl<'a, M: Module> Trial<'a, M> {
         };
         let groups = plan.depthwise.iter();
         let groups = groups.map(|slice| (slice.layer.clone(), slice.groups));
-        let (model, left) = set_groups(self.model.valid(), groups.collect());
+        let (model, left) = (self.set_groups)(self.model.valid(), groups.collect());
         if let Some(layer) = left.into_keys().next() {
             let kind = self.kind(&layer);
             return Err(CutFailure::Groups { layer, kind });
@@ -337,7 +351,8 @@ impl<'a, M: Module> Trial<'a, M> {
 }
 
 /// Which parameters a forward pass uses, and which wrappers it calls.
-pub(crate) struct Calls {
+#[derive(Debug)]
+pub struct Calls {
     used: BTreeSet<String>,
     wrappers: BTreeSet<String>,
 }
@@ -352,7 +367,7 @@ impl Calls {
 }
 
 /// What the forward pass of a plain model calls; `None` if it cannot be captured.
-pub(crate) fn calls<M: Module>(model: M, dummy: &DummyInput<M>) -> Option<Calls> {
+pub fn calls<M: Module>(model: M, dummy: &DummyInput<M>) -> Option<Calls> {
     let plan = SlicePlan::default();
     let prepare = |device: &Device| model.map(&mut Shrink::new(&plan, device)).to_device(device);
     let recorded = quietly(|| record(dummy, prepare)).ok()?;

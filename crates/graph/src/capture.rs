@@ -51,7 +51,7 @@ impl Captured {
 
 impl Captured {
     /// The shapes of the inputs and outputs of wrapped layers, one for each call.
-    pub(crate) fn port_shapes(&self) -> Vec<(&TargetId, Vec<usize>)> {
+    pub fn port_shapes(&self) -> Vec<(&TargetId, Vec<usize>)> {
         let tensors = self.graph.operations.iter().flat_map(|op| op.nodes());
         let shapes: HashMap<TensorId, Vec<usize>> = tensors
             .map(|tensor| (tensor.id, tensor.shape.to_vec()))

@@ -15,12 +15,12 @@ thread_local! {
 }
 
 /// Whether a capture is under way on this thread.
-pub(crate) fn recording() -> bool {
+pub fn recording() -> bool {
     RECORDER.with_borrow(Option::is_some)
 }
 
 /// Notes that the tensor `id` passes through the input or output `target` of the layer `layer`.
-pub(crate) fn record_port(layer: &str, target: &Target, id: TensorId) {
+pub fn record_port(layer: &str, target: &Target, id: TensorId) {
     RECORDER.with_borrow_mut(|recorder| {
         if let Some(ports) = recorder {
             ports.push((TargetId::new(layer, target.clone()), id));
@@ -29,7 +29,7 @@ pub(crate) fn record_port(layer: &str, target: &Target, id: TensorId) {
 }
 
 /// The identifier of a tensor on the capture device, `None` on any other device.
-pub(crate) fn tensor_id<const D: usize>(tensor: &Tensor<D>) -> Option<TensorId> {
+pub fn tensor_id<const D: usize>(tensor: &Tensor<D>) -> Option<TensorId> {
     let primitive = tensor.clone().try_into_primitive::<CaptureBackend>().ok()?;
     Some(primitive.id())
 }

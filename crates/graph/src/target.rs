@@ -9,13 +9,13 @@
 //! | `_output_`, `_output_0`     | [`Target::Output`], the first result       |
 //!
 //! ```
-//! use burn_compress_core::target::{Target, TargetId};
+//! use burn_compress_graph::target::{Target, TargetId};
 //!
 //! let target: Target = "_output_".parse()?;
 //! assert_eq!(target, Target::Output(0));
 //! assert_eq!(target.to_string(), "_output_0");
 //! assert_eq!(TargetId::new("stem", Target::param("weight")).to_string(), "stem.weight");
-//! # Ok::<(), burn_compress_core::target::ParseTargetError>(())
+//! # Ok::<(), burn_compress_graph::target::ParseTargetError>(())
 //! ```
 
 use std::fmt;

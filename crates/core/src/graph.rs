@@ -1,0 +1,13 @@
+//! The channel graph of a model, see [`burn_compress_graph`].
+
+pub use burn_compress_graph::propagate;
+pub use burn_compress_graph::{
+    Captured, CapturedView, ChannelGraph, ChannelGroup, ChannelId, CutFailure, DepthwiseSlice,
+    DummyInput, Flow, Follow, ForwardInputs, ForwardOutputs, Function, GraphError, GroupMember,
+    GroupedConv, GroupedRows, Observed, OperationMacs, ParamNode, ParamSlice, PortSlice, SlicePlan,
+    Stop, Successor, capture,
+};
+pub(crate) use burn_compress_graph::{Trial, calls, ports};
+
+#[cfg(test)]
+mod tests;
