@@ -7,10 +7,11 @@ use burn::module::Module;
 use indexmap::IndexMap;
 
 use crate::Error;
-use crate::compressed::{Calibration, Masks};
+use crate::compressed::Calibration;
 use crate::folding::Folding;
 use crate::graph::{self, Captured, ChannelGraph, DummyInput};
 use crate::layer::LayerInfo;
+use crate::masks::Masks;
 use crate::simulation::Attach;
 use crate::space::{Phase, TargetSpace};
 use crate::target::{Target, TargetId};

@@ -7,13 +7,10 @@ use crate::Error;
 use crate::attach::{self, Spaces};
 use crate::graph::{ChannelGraph, DummyInput};
 use crate::history::History;
-use crate::mask::Mask;
+use crate::masks::Masks;
 use crate::obstacle::Obstacle;
 use crate::quantization::CalibrationEntry;
 use crate::target::TargetId;
-
-/// Masks by target.
-pub type Masks = IndexMap<TargetId, Mask>;
 
 /// Scales, zero points and ranges by target.
 pub type Calibration = IndexMap<TargetId, CalibrationEntry>;
@@ -75,6 +72,10 @@ impl<M: Module + 'static> Compressed<M> {
     /// A device failed to hand over its values.
     pub fn calibration(&self) -> Result<Calibration, Error> {
         attach::calibration(&self.spaces)
+    }
+
+    pub(crate) fn spaces(&self) -> &Spaces {
+        &self.spaces
     }
 
     /// What happened at each step.

@@ -11,9 +11,10 @@ use burn::tensor::Device;
 
 use crate::Error;
 use crate::attach;
-use crate::compressed::{Calibration, Compressed, Masks};
+use crate::compressed::{Calibration, Compressed};
 use crate::history::History;
 use crate::layer::layers;
+use crate::masks::Masks;
 use crate::space::Phase;
 use crate::target::{Mode, TargetId};
 use crate::transform::Stage;

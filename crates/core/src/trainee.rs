@@ -26,11 +26,12 @@ use record::Recorded;
 use crate::Error;
 use crate::attach;
 use crate::checkpoint;
-use crate::compressed::{Compressed, Masks};
+use crate::compressed::Compressed;
 use crate::compressor::Compressor;
 use crate::evaluator::Loss;
 use crate::finite;
 use crate::learnable::Learnable;
+use crate::masks::Masks;
 use crate::training;
 
 impl<M: Module + 'static, I: Send + 'static> Compressor<M, I> {

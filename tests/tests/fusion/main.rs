@@ -1,6 +1,7 @@
 //! Pruners, quantizers and distillers in one run: their order, what they share and what they leave
 //! alone.
 
+mod display;
 mod evaluator;
 mod fixtures;
 mod order;

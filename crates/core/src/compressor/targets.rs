@@ -8,9 +8,10 @@ use indexmap::{IndexMap, IndexSet};
 use super::Compressor;
 use crate::Error;
 use crate::attach;
-use crate::compressed::{Calibration, Masks};
+use crate::compressed::Calibration;
 use crate::folding;
 use crate::mask::Mask;
+use crate::masks::Masks;
 use crate::space::TargetSpace;
 use crate::target::{Mode, TargetId};
 

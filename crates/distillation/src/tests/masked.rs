@@ -2,7 +2,6 @@
 
 use burn::module::Module;
 use burn_compress_core::{Budget, Compressor, Error, Mask, Masks};
-use indexmap::IndexMap;
 
 use super::*;
 use crate::{
@@ -14,7 +13,7 @@ use crate::{
 fn masks(removed: usize) -> Masks {
     let values = (0..27).map(|at| if at / 9 == removed { 0.0 } else { 1.0 });
     let mask = Mask::new(values.collect(), [3, 1, 3, 3]).unwrap();
-    IndexMap::from([("first.weight".parse().unwrap(), mask)])
+    Masks::from([("first.weight".parse().unwrap(), mask)])
 }
 
 fn distilled(chain: Compressor<Net, Batch>, rules: &str) -> Compressor<Net, Batch> {
@@ -59,7 +58,7 @@ fn masked_channels_are_left_out() {
 fn masks_of_the_output_count_too() {
     let mut chain = distilled(chain(3), KEPT);
     let mask = Mask::new(vec![0.0, 1.0, 1.0], [1, 3, 1, 1]).unwrap();
-    let masks = IndexMap::from([("first._output_0".parse().unwrap(), mask)]);
+    let masks = Masks::from([("first._output_0".parse().unwrap(), mask)]);
     chain.update_masks(&masks).unwrap();
     let compressed = chain.compress(Budget::steps(1)).unwrap();
     let (loss, expected) = (losses(&compressed)[0].0, expected([1, 2]));
@@ -132,7 +131,7 @@ fn channels_that_cannot_be_told() {
 fn nothing_is_left_to_compare() {
     let mut chain = distilled(chain(3), KEPT);
     let mask = Mask::new(vec![0.0; 27], [3, 1, 3, 3]).unwrap();
-    let masks = IndexMap::from([("first.weight".parse().unwrap(), mask)]);
+    let masks = Masks::from([("first.weight".parse().unwrap(), mask)]);
     chain.update_masks(&masks).unwrap();
     let error = chain.compress(Budget::steps(1)).unwrap_err();
     assert!(error.to_string().contains("nothing to learn"), "{error}");
