@@ -84,27 +84,27 @@ pub use burn_compress_speedup as speedup;
 
 /// Everything that a compression program names.
 pub mod prelude {
-    pub use burn_compress_core::config::{ConfigList, Rule};
+    pub use burn_compress_core::config::{ConfigList, Rule, named, on};
     pub use burn_compress_core::{
         Budget, Compressed, Compressor, DummyInput, Evaluator, Layer, Target, TargetId, Wrapper,
     };
     pub use burn_compress_distillation::{
         Adaptive1dLayerwiseDistiller, AdaptiveConfig, AttentionConfig, AttentionDistiller,
-        DistillConfig, DistillationSettings, DkdConfig, DkdDistiller, DynamicLayerwiseDistiller,
-        FitNetsConfig, FitNetsDistiller, LogitsConfig, LogitsDistiller, RelationalConfig,
-        RelationalDistiller, Teacher, TeacherCache, Teachers,
+        DistillConfig, DistillationRule, DistillationSettings, DkdConfig, DkdDistiller,
+        DynamicLayerwiseDistiller, FitNetsConfig, FitNetsDistiller, LogitsConfig, LogitsDistiller,
+        RelationalConfig, RelationalDistiller, Teacher, TeacherCache, Teachers,
     };
     pub use burn_compress_pruning::{
         ActivationConfig, ActivationPruner, AgpConfig, AgpPruner, ApozConfig, ApozPruner,
         FisherConfig, FisherPruner, FpgmPruner, L1NormPruner, L2NormPruner, LampPruner,
         LevelPruner, LinearConfig as LinearScheduleConfig, LinearPruner, MovementConfig,
-        MovementPruner, PrunerConfig, PruningSettings, SlimConfig, SlimPruner, TaylorConfig,
-        TaylorPruner,
+        MovementPruner, PrunerConfig, PruningRule, PruningSettings, SlimConfig, SlimPruner,
+        TaylorConfig, TaylorPruner,
     };
     pub use burn_compress_quantization::{
         AdaRoundConfig, AdaRoundQuantizer, BnnConfig, BnnQuantizer, DoReFaConfig, DoReFaQuantizer,
         GradientDtype, LsqConfig, LsqPlusConfig, LsqPlusQuantizer, LsqQuantizer, PtqConfig,
-        PtqQuantizer, QatConfig, QatQuantizer, QuantizationSettings,
+        PtqQuantizer, QatConfig, QatQuantizer, QuantizationRule, QuantizationSettings,
     };
     pub use burn_compress_speedup::{ModelSpeedup, Speedup, load_small, save_small};
 }

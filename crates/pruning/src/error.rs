@@ -94,7 +94,7 @@ pub enum PruningError {
     #[error("{}; {advice}", removes_nothing(key, *value, *blocks, what, reason))]
     RemovesNothing {
         /// All targets that would lose nothing: the one named and those coupled with it.
-        targets: Vec<TargetId>,
+        targets: Box<[TargetId]>,
         /// The setting that decides how much goes.
         key: &'static str,
         /// Its value.

@@ -50,6 +50,7 @@ mod raw;
 mod reconstruction;
 mod refuse;
 pub mod registry;
+mod rule;
 mod settings;
 #[cfg(test)]
 mod testing;
@@ -68,4 +69,5 @@ pub use observer::{ObserverKind, TargetObserver};
 pub use ptq::{PtqConfig, PtqQuantizer};
 pub use qat::{QatConfig, QatQuantizer};
 pub use registry::{Entry, Fuse, quantizers};
+pub use rule::QuantizationRule;
 pub use settings::{ApplyMethod, QuantizationSettings};

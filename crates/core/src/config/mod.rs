@@ -131,7 +131,7 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 
 pub use error::{ConfigError, did_you_mean};
-pub use rule::Rule;
+pub use rule::{Rule, named, on};
 pub use select::Selected;
 
 use crate::layer::LayerInfo;
@@ -252,6 +252,35 @@ impl<S: Settings> ConfigList<S> {
         let read = |(index, raw)| Rule::from_raw(index, raw);
         let rules = rules.into_iter().enumerate().map(read);
         Ok(Self::new(rules.collect::<Result<_, _>>()?))
+    }
+}
+
+impl<S> From<Rule<S>> for ConfigList<S> {
+    fn from(rule: Rule<S>) -> Self {
+        Self { rules: vec![rule] }
+    }
+}
+
+impl<S, const N: usize> From<[Rule<S>; N]> for ConfigList<S> {
+    fn from(rules: [Rule<S>; N]) -> Self {
+        Self {
+            rules: rules.into(),
+        }
+    }
+}
+
+impl<S> FromIterator<Rule<S>> for ConfigList<S> {
+    fn from_iter<T: IntoIterator<Item = Rule<S>>>(rules: T) -> Self {
+        Self {
+            rules: rules.into_iter().collect(),
+        }
+    }
+}
+
+/// A copy, so that a list can be passed by reference.
+impl<S: Clone> From<&Self> for ConfigList<S> {
+    fn from(list: &Self) -> Self {
+        list.clone()
     }
 }
 

@@ -64,6 +64,69 @@ macro_rules! with_strings {
     )*};
 }
 
+/// A rule for all layers of these types, `Conv2d`.
+///
+/// ```
+/// use burn_compress_core::config::{ConfigList, Rule, on};
+/// # use burn_compress_core::config::Settings;
+/// # use burn_compress_core::layer::LayerInfo;
+/// # use burn_compress_core::target::{Mode, Target};
+/// # #[derive(serde::Serialize, serde::Deserialize, Clone, Debug, PartialEq, Default)]
+/// # #[serde(default, deny_unknown_fields)]
+/// # struct Sparsity {}
+/// # impl Settings for Sparsity {
+/// #     const MODE: Mode = Mode::Pruning;
+/// #     fn default_targets(_: &LayerInfo) -> Vec<Target> { Vec::new() }
+/// #     fn merge(self, _: &Self) -> Self { self }
+/// #     fn validate(&self, _: &LayerInfo, _: &Target) -> Result<(), String> { Ok(()) }
+/// # }
+///
+/// let rule: Rule<Sparsity> = on(["Conv2d"]).with_exclude_op_names(["stem"]);
+/// let json = r#"[{"op_types": ["Conv2d"], "exclude_op_names": ["stem"]}]"#;
+/// assert_eq!(ConfigList::from(rule), ConfigList::from_json(json)?);
+/// # Ok::<(), burn_compress_core::config::ConfigError>(())
+/// ```
+pub fn on<S: Settings, T: Into<String>>(types: impl IntoIterator<Item = T>) -> Rule<S> {
+    Rule::new().with_op_types(types)
+}
+
+/// A rule for the layers with these paths, `blocks.0.conv1`.
+pub fn named<S: Settings, T: Into<String>>(paths: impl IntoIterator<Item = T>) -> Rule<S> {
+    Rule::new().with_op_names(paths)
+}
+
+/// Makes a trait that sets single settings of a [`Rule`] under the names that they have in JSON.
+///
+/// ```text
+/// setters! {
+///     /// What the trait is for.
+///     SparsityRule for Sparsity {
+///         /// What the setting is.
+///         sparse_ratio: f64,
+///     }
+/// }
+/// ```
+#[doc(hidden)]
+#[macro_export]
+macro_rules! setters {
+    (
+        $(#[$trait_doc:meta])*
+        $trait:ident for $settings:ty { $($(#[$doc:meta])* $name:ident: $type:ty,)* }
+    ) => {
+        $(#[$trait_doc])*
+        pub trait $trait: Sized {
+            $($(#[$doc])* #[must_use] fn $name(self, $name: $type) -> Self;)*
+        }
+
+        impl $trait for $crate::config::Rule<$settings> {
+            $(fn $name(mut self, $name: $type) -> Self {
+                self.settings.$name = Some($name.into());
+                self
+            })*
+        }
+    };
+}
+
 impl<S: Settings> Rule<S> {
     /// A rule that selects nothing yet.
     pub fn new() -> Self {

@@ -224,7 +224,7 @@ impl Decision {
         too_small: bool,
     ) -> Nothing {
         let error = PruningError::RemovesNothing {
-            targets: self.targets.clone(),
+            targets: self.targets.clone().into(),
             key: key.0,
             value: key.1,
             blocks: self.blocks(),
