@@ -41,9 +41,9 @@ struct Args {
     #[arg(long, default_value = "")]
     only: String,
 
-    /// Only widths whose name contains this, as `W4A4`
-    #[arg(long, default_value = "")]
-    width: String,
+    /// Only these widths, as `W4A4`
+    #[arg(long, value_delimiter = ',')]
+    widths: Vec<String>,
 
     /// Where to compute
     #[arg(long, value_enum, default_value_t = DeviceName::Flex)]
@@ -123,7 +123,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     }
 
     let mut widths = WIDTHS.to_vec();
-    widths.retain(|width| width.name().contains(&args.width));
+    widths.retain(|width| args.widths.is_empty() || args.widths.contains(&width.name()));
     let heads: Vec<String> = widths.iter().map(|width| width.name()).collect();
     println!(
         "\n| quantizer | {} |\n|---{}|",
