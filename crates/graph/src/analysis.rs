@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn_capture::TensorId;
-use burn_ir::{OperationIr, TensorIr};
+use burn_ir::TensorIr;
 
 use super::capture::Captured;
 use super::labels::{Axis, Label, Labels, Origin, Value};
+use super::operation::name;
 use super::{GraphError, rules};
 
 /// How the forward pass uses a dimension of a parameter.
@@ -83,6 +84,8 @@ pub(super) struct Analysis<'a> {
     pub macs: Vec<Macs>,
     /// Tensors that are padded with minus infinity, and what they were before.
     pub padded: BTreeMap<TensorId, TensorIr>,
+    /// The names of operations that a rule of the user was applied to.
+    pub ruled: BTreeSet<String>,
     inputs: BTreeSet<TensorId>,
     op: usize,
 }
@@ -102,6 +105,7 @@ impl<'a> Analysis<'a> {
             blocks: Vec::new(),
             macs: Vec::new(),
             padded: BTreeMap::new(),
+            ruled: BTreeSet::new(),
             inputs: captured.inputs.iter().copied().collect(),
             op: 0,
         };
@@ -109,6 +113,12 @@ impl<'a> Analysis<'a> {
         for (index, op) in captured.graph.operations.iter().enumerate() {
             analysis.op = index;
             rules::apply(&mut analysis, op)?;
+        }
+        let unused = |name: &&str| !analysis.ruled.contains(*name);
+        if let Some(name) = captured.rules.names().find(unused) {
+            return Err(GraphError::UnusedRule {
+                operation: name.to_string(),
+            });
         }
         analysis.protect_checked();
         analysis.protect_outputs();
@@ -215,7 +225,7 @@ impl<'a> Analysis<'a> {
 
     /// The name of the operation under analysis.
     pub fn op_name(&self) -> String {
-        rules::name(&self.captured.graph.operations[self.op])
+        name(&self.captured.graph.operations[self.op])
     }
 
     /// The name of the layer whose parameters a tensor is made of, the operation's if none.
@@ -272,23 +282,8 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    /// An operation without a rule: an error if it reads labels.
-    pub fn unknown(&mut self, op: &OperationIr) -> Result<(), GraphError> {
-        let inputs: Vec<Value> = op.inputs().map(|tensor| self.value(tensor)).collect();
-        if inputs.iter().any(Value::is_labelled) {
-            return Err(GraphError::UnknownOperation {
-                operation: rules::name(op),
-                parameters: self.producers_of(&inputs),
-            });
-        }
-        let data = inputs.iter().any(|value| value.data);
-        for out in op.outputs() {
-            self.set_plain(out, data);
-        }
-        Ok(())
-    }
-
-    fn producers_of(&self, values: &[Value]) -> String {
+    /// The parameters whose channels tensors carry, for messages.
+    pub fn producers_of(&self, values: &[Value]) -> String {
         let axes = || values.iter().flat_map(|v| v.axes.iter().flatten());
         let wanted: BTreeSet<usize> = axes()
             .flat_map(|axis| axis.labels.iter().flatten())
@@ -355,7 +350,7 @@ impl<'a> Analysis<'a> {
         let (Some(a), Some(b)) = (a, b) else { return };
         let spoiler = [a, b].into_iter().find_map(|axis| axis.spoiler);
         let what = match spoiler {
-            Some(op) => rules::name(&self.captured.graph.operations[op]),
+            Some(op) => name(&self.captured.graph.operations[op]),
             None => "what is left".to_string(),
         };
         let why = format!("`{what}` of a removed channel is not zero before `{layer}`");

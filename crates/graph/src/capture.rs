@@ -10,6 +10,7 @@ use burn::tensor::{Device, Tensor};
 use burn_capture::TensorId;
 use burn_ir::GraphIr;
 
+use super::custom::Rules;
 use super::ports::{self, Recording};
 use super::{DummyInput, GraphError};
 use crate::target::TargetId;
@@ -23,6 +24,7 @@ pub struct Captured {
     pub(super) outputs: Vec<TensorId>,
     pub(super) ports: Vec<(TargetId, TensorId)>,
     pub(super) batch: u64,
+    pub(super) rules: Rules,
 }
 
 /// A parameter or running statistic of a captured model.
@@ -142,6 +144,7 @@ pub(super) fn record<M: Module>(
         ports,
         batch: batch.unwrap_or(1).max(1) as u64,
         graph: captured.graph,
+        rules: dummy.rules.clone(),
     };
     Ok(Recorded { captured, panic })
 }

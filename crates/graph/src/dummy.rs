@@ -6,6 +6,9 @@ use std::sync::Arc;
 use burn::tensor::{Bool, Device, Float, FloatDType, Int, Tensor, TensorData};
 use burn_capture::{CaptureBackend, TensorId};
 
+use super::custom::{OperationRule, Rules};
+use super::operation::Operation;
+
 /// Inputs of a forward pass together with the way to call it.
 ///
 /// Any signature fits: inputs are a tensor (float, int or bool) or a tuple of up to four, outputs
@@ -29,6 +32,7 @@ pub struct DummyInput<M> {
     forward: Arc<Forward<M>>,
     /// The same in `f64`, if the inputs are known.
     widened: Option<Arc<Forward<M>>>,
+    pub(super) rules: Rules,
 }
 
 type Forward<M> = dyn Fn(&M, &Device) -> Traced + Send + Sync;
@@ -63,6 +67,7 @@ impl<M> DummyInput<M> {
         Self {
             forward: Arc::new(move |model, device| call(model, device, false)),
             widened: Some(Arc::new(move |model, device| widened(model, device, true))),
+            rules: Rules::default(),
         }
     }
 
@@ -81,7 +86,32 @@ impl<M> DummyInput<M> {
         Self {
             forward: Arc::new(forward),
             widened: None,
+            rules: Rules::default(),
         }
+    }
+
+    /// Gives the operation `name` a rule: what becomes of channels in it.
+    ///
+    /// Only for operations that have none, such as the custom operations of a backend extension,
+    /// which go by their identifier, or code that a [`CustomOp`](crate::CustomOp) stands for. The
+    /// rule is made anew for every operation of that name, from its shapes and numbers.
+    ///
+    /// ```
+    /// # use burn::{nn::{Linear, LinearConfig}, prelude::*};
+    /// use burn_compress_graph::{DummyInput, OperationRule};
+    ///
+    /// # let device = Device::flex();
+    /// let x = Tensor::<2>::ones([1, 4], &device);
+    /// let dummy = DummyInput::new(x, |model: &Linear, x| model.forward(x))
+    ///     .with_rule("cube", |_| OperationRule::elementwise(|x| Some(x[0]?.powi(3))));
+    /// ```
+    pub fn with_rule(
+        mut self,
+        name: impl Into<String>,
+        rule: impl Fn(&Operation) -> OperationRule + Send + Sync + 'static,
+    ) -> Self {
+        self.rules.insert(name.into(), rule);
+        self
     }
 
     /// Runs the forward pass on `device`, where `model` has to be, and reads its outputs.
@@ -111,13 +141,16 @@ impl<M> Clone for DummyInput<M> {
         Self {
             forward: self.forward.clone(),
             widened: self.widened.clone(),
+            rules: self.rules.clone(),
         }
     }
 }
 
 impl<M> fmt::Debug for DummyInput<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DummyInput").finish_non_exhaustive()
+        f.debug_struct("DummyInput")
+            .field("rules", &self.rules)
+            .finish_non_exhaustive()
     }
 }
 

@@ -41,14 +41,32 @@ pub enum GraphError {
     },
     /// An operation that the analysis has no rule for reads channels of the model.
     #[error(
-        "no rule for the operation `{operation}`, which reads channels of {parameters}: express \
-         that part of the forward pass with other operations"
+        "no rule for the operation `{operation}`, which reads channels of {parameters}: give it one \
+         with `DummyInput::with_rule(\"{operation}\", ..)`, or express that part of the forward pass \
+         with other operations"
     )]
     UnknownOperation {
         /// The operation's name in Burn's intermediate representation.
         operation: String,
         /// The parameters whose channels it reads.
         parameters: String,
+    },
+    /// A rule that was given for an operation does not fit it.
+    #[error("the rule for the operation `{operation}` does not fit it: {found}")]
+    Rule {
+        /// The operation's name.
+        operation: String,
+        /// What does not fit.
+        found: String,
+    },
+    /// A rule was given for an operation that has none to be given.
+    #[error(
+        "the rule for `{operation}` is never used: the forward pass has no operation of that name \
+         without a rule of its own; correct the name or leave the rule out"
+    )]
+    UnusedRule {
+        /// The name that the rule was given for.
+        operation: String,
     },
     /// An operation's tensors do not have the shapes its rule expects.
     #[error("the shapes of the operation `{operation}` do not fit its rule: {found}")]

@@ -15,7 +15,7 @@ use burn_ir::{
 
 use super::Captured;
 use super::observed::{Bend, Function, Observed, bend};
-use super::rules::name;
+use super::operation::name;
 use crate::layer::LayerInfo;
 use crate::target::{Target, TargetId};
 
@@ -295,7 +295,7 @@ impl<'a> Flow<'a> {
                 if whole && op.inputs().all(|input| input.id == at) {
                     continue;
                 }
-                let Some(own) = bend(op) else { continue };
+                let Some(own) = self.bend(op) else { continue };
                 let inputs: Option<Vec<Bend>> = op
                     .inputs()
                     .map(|input| made.get(&input.id).copied())
@@ -311,6 +311,18 @@ impl<'a> Flow<'a> {
             }
         }
         (made, used)
+    }
+
+    /// The bend of an operation that works element by element, also by a rule of the user.
+    fn bend(&self, op: &OperationIr) -> Option<Bend> {
+        bend(op).or_else(|| {
+            let rule = self.captured.rules.get(op)?;
+            rule.elementwise.as_ref()?;
+            Some(match rule.activation {
+                true => Bend::Activation,
+                false => Bend::None,
+            })
+        })
     }
 
     fn is_returned(&self, tensor: TensorId) -> bool {
@@ -515,8 +527,31 @@ impl Walk<'_> {
             OperationIr::Activation(Activation::PRelu(op)) if op.lhs.id == tensor => {
                 Some(Passage::Activation(op.out.id))
             }
-            _ => None,
+            _ => self.passes_by_rule(op, tensor, first),
         }
+    }
+
+    /// What an operation with a rule of the user makes of the channels of `tensor`.
+    fn passes_by_rule(
+        &self,
+        op: &OperationIr,
+        tensor: TensorId,
+        first: Option<usize>,
+    ) -> Option<Passage> {
+        let rule = self.flow.captured.rules.get(op)?;
+        let input = op.inputs().position(|input| input.id == tensor)?;
+        let rank = op.inputs().nth(input)?.shape.to_vec().len();
+        let dim = self.channel_dim.unwrap_or(rank.saturating_sub(1));
+        let carried = rule.carried.iter().find(|c| c.from.contains(&(input, dim)));
+        let out = match (&rule.elementwise, carried) {
+            (Some(_), _) => 0,
+            (None, carried) => carried?.to.0,
+        };
+        let out = op.outputs().nth(out)?.id;
+        Some(match rule.activation {
+            true => Passage::Activation(out),
+            false => Passage::Apart(out, first),
+        })
     }
 }
 

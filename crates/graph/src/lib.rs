@@ -63,6 +63,7 @@
 
 mod analysis;
 mod capture;
+mod custom;
 mod dummy;
 mod error;
 mod flow;
@@ -72,9 +73,11 @@ mod labels;
 pub mod layer;
 mod macs;
 mod observed;
+mod operation;
 mod plan;
 pub mod ports;
 pub mod propagate;
+mod record;
 mod rules;
 mod sequence;
 pub mod target;
@@ -85,6 +88,7 @@ mod view;
 mod tests;
 
 pub use capture::{Captured, capture};
+pub use custom::{Dim, OperationRule, all_zero, any_zero};
 pub use dummy::{DummyInput, ForwardInputs, ForwardOutputs};
 pub use error::GraphError;
 pub use flow::{Flow, Follow, Stop};
@@ -92,7 +96,9 @@ pub use group::{ChannelGraph, ChannelGroup, GroupMember, GroupedConv, ParamNode}
 pub use labels::ChannelId;
 pub use macs::OperationMacs;
 pub use observed::{Function, Observed};
+pub use operation::Operation;
 pub use plan::{DepthwiseSlice, GroupedRows, ParamSlice, PortSlice, SlicePlan};
+pub use record::CustomOp;
 pub use sequence::Successor;
 pub use target::{Mode, Target, TargetId};
 pub use trial::{Calls, CutFailure, SetGroups, Trial, calls};

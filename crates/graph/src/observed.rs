@@ -6,7 +6,7 @@ use burn_ir::{
     NumericOperationIr as Numeric, OperationIr,
 };
 
-use super::rules::number;
+use super::operation::number;
 use crate::target::TargetId;
 
 /// A tensor of a forward pass: one that passes the input or output of a wrapped layer, or a function

@@ -34,7 +34,8 @@ use burn_ir::{
 use super::analysis::layer_of;
 use super::capture::{Captured, record};
 use super::group::used;
-use super::{ChannelGraph, ChannelId, DummyInput, SlicePlan, rules};
+use super::operation::name;
+use super::{ChannelGraph, ChannelId, DummyInput, SlicePlan};
 use crate::layer::{LayerInfo, ParamInfo, layers};
 use crate::target::{Target, TargetId};
 
@@ -283,7 +284,7 @@ impl<'a, M: Module> Trial<'a, M> {
             // Parameters of a pass that did not end are not known apart from its operations.
             let same = self.begun(&recorded.captured.graph.operations);
             return Err(CutFailure::Forward {
-                operation: self.graph.operations.get(same).map(rules::name),
+                operation: self.graph.operations.get(same).map(name),
                 after: self.layer_before(same),
                 message,
             });
@@ -291,7 +292,7 @@ impl<'a, M: Module> Trial<'a, M> {
         if same < forward.len() || same < self.steps.len() {
             let at = self.position(same);
             let found = forward.get(same).copied();
-            let operation = found.or(self.graph.operations.get(at)).map(rules::name);
+            let operation = found.or(self.graph.operations.get(at)).map(name);
             return Err(CutFailure::Operation {
                 operation: operation.unwrap_or_default(),
                 after: self.layer_before(at),

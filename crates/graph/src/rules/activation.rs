@@ -4,7 +4,8 @@ use burn_ir::{ActivationOperationIr as Activation, DimOpIr, OperationIr};
 
 use super::super::GraphError;
 use super::super::analysis::Analysis;
-use super::{elementwise, number, reduce};
+use super::super::operation::number;
+use super::{custom, elementwise, reduce};
 
 pub(super) fn apply(
     a: &mut Analysis,
@@ -38,7 +39,7 @@ pub(super) fn apply(
         Activation::ReluBackward(_)
         | Activation::GeluBackward(_)
         | Activation::SigmoidBackward(_)
-        | Activation::LogSigmoidBackward(_) => a.unknown(op),
+        | Activation::LogSigmoidBackward(_) => custom::apply(a, op),
     }
 }
 

@@ -8,11 +8,11 @@ use burn_ir::{BinaryOpIr, MaskFillOpIr, MaskWhereOpIr, ScalarOpIr, TensorIr};
 
 use super::super::GraphError;
 use super::super::analysis::Analysis;
-use super::super::labels::Axis;
-use super::number;
+use super::super::labels::{Axis, Value};
+use super::super::operation::number;
 
 /// What is known of an operand's element once the channel is masked.
-type Known = Option<f64>;
+pub(super) type Known = Option<f64>;
 
 /// `f(x)` with a function whose values are known.
 pub(super) fn unary(
@@ -155,21 +155,14 @@ pub(super) fn elementwise(
     let shape = out.shape.to_vec();
     let mut axes = Vec::with_capacity(shape.len());
     for (dim, &size) in shape.iter().enumerate() {
-        let fits = |value: &super::super::labels::Value| {
+        let fits = |value: &Value| {
             value.shape.len() == shape.len() && [1, size].contains(&value.shape[dim])
         };
         if !values.iter().all(fits) {
             return Err(a.shape_error(inputs));
         }
-        let operands: Vec<Operand> = values
-            .iter()
-            .map(|value| match (&value.axes[dim], value.shape[dim] == size) {
-                (Some(axis), true) => Operand::Labelled(axis),
-                (Some(axis), false) => Operand::Repeated(Some(axis)),
-                (None, true) if size > 1 => Operand::Fixed,
-                (None, _) => Operand::Repeated(None),
-            })
-            .collect();
+        let operands = values.iter().map(|value| Operand::new(value, dim, size));
+        let operands: Vec<Operand> = operands.collect();
         axes.push(combine(a, &operands, size, &f));
     }
     a.set(out, axes, data);
@@ -177,7 +170,7 @@ pub(super) fn elementwise(
 }
 
 /// An operand along one dimension.
-enum Operand<'a> {
+pub(super) enum Operand<'a> {
     /// It has the dimension's size and labels.
     Labelled(&'a Axis),
     /// It has the dimension's size and no labels.
@@ -186,11 +179,24 @@ enum Operand<'a> {
     Repeated(Option<&'a Axis>),
 }
 
-fn combine(
+impl<'a> Operand<'a> {
+    /// Dimension `dim` of a tensor, along a dimension of `size`.
+    pub fn new(value: &'a Value, dim: usize, size: usize) -> Self {
+        match (&value.axes[dim], value.shape[dim] == size) {
+            (Some(axis), true) => Self::Labelled(axis),
+            (Some(axis), false) => Self::Repeated(Some(axis)),
+            (None, true) if size > 1 => Self::Fixed,
+            (None, _) => Self::Repeated(None),
+        }
+    }
+}
+
+/// An axis of an output along which `operands` are read index by index.
+pub(super) fn combine(
     a: &mut Analysis,
     operands: &[Operand],
     size: usize,
-    f: &impl Fn(&[Known]) -> Known,
+    f: &dyn Fn(&[Known]) -> Known,
 ) -> Option<Axis> {
     for operand in operands {
         if let Operand::Repeated(Some(axis)) = operand {

@@ -6,6 +6,7 @@
 
 mod activation;
 mod conv;
+mod custom;
 mod elementwise;
 mod matmul;
 mod norm;
@@ -16,11 +17,12 @@ mod spatial;
 
 use burn_ir::{
     BaseOperationIr as Base, BoolOperationIr, FloatOperationIr, IntOperationIr,
-    ModuleOperationIr as Module, NumericOperationIr as Numeric, OperationIr, ScalarIr,
+    ModuleOperationIr as Module, NumericOperationIr as Numeric, OperationIr,
 };
 
 use super::GraphError;
 use super::analysis::Analysis;
+use super::operation::number;
 
 /// Applies the rule of an operation.
 pub(super) fn apply(a: &mut Analysis, op: &OperationIr) -> Result<(), GraphError> {
@@ -38,7 +40,7 @@ pub(super) fn apply(a: &mut Analysis, op: &OperationIr) -> Result<(), GraphError
         OperationIr::Activation(activation) => activation::apply(a, op, activation),
         // Initialized tensors are the parameters, inputs and constants.
         OperationIr::Init(_) | OperationIr::Drop(_) => Ok(()),
-        OperationIr::Custom(_) | OperationIr::Distributed(_) => a.unknown(op),
+        OperationIr::Custom(_) | OperationIr::Distributed(_) => custom::apply(a, op),
     }
 }
 
@@ -196,7 +198,7 @@ fn apply_float(a: &mut Analysis, op: &OperationIr, f: &FloatOperationIr) -> Resu
             a.set_plain(&op.out, false);
             Ok(())
         }
-        Float::Quantize(_) | Float::Dequantize(_) => a.unknown(op),
+        Float::Quantize(_) | Float::Dequantize(_) => custom::apply(a, op),
     }
 }
 
@@ -294,40 +296,7 @@ fn apply_module(a: &mut Analysis, op: &OperationIr, m: &Module) -> Result<(), Gr
         | Module::ConvTranspose2dWeightBackward(_)
         | Module::ConvTranspose2dBiasBackward(_)
         | Module::ConvTranspose3dWeightBackward(_)
-        | Module::ConvTranspose3dBiasBackward(_) => a.unknown(op),
-    }
-}
-
-/// The name of an operation: `conv2d`, `add_scalar`, or a custom operation's own.
-pub(super) fn name(op: &OperationIr) -> String {
-    if let OperationIr::Custom(custom) = op {
-        return custom.id.clone();
-    }
-    // `NumericFloat(F32, AddScalar(ScalarOpIr { ..`: the variant is the last but one word.
-    let debug = format!("{op:?}");
-    let head = debug.split('{').next().unwrap_or_default();
-    let words: Vec<&str> = head
-        .split(|c: char| !c.is_alphanumeric())
-        .filter(|word| !word.is_empty())
-        .collect();
-    let variant = words.iter().rev().nth(1).copied().unwrap_or(head);
-    let mut snake = String::new();
-    for c in variant.chars() {
-        if c.is_uppercase() && !snake.is_empty() {
-            snake.push('_');
-        }
-        snake.extend(c.to_lowercase());
-    }
-    snake
-}
-
-/// A scalar operand as a number.
-pub(super) fn number(scalar: ScalarIr) -> f64 {
-    match scalar {
-        ScalarIr::Float(x) => x,
-        ScalarIr::Int(x) => x as f64,
-        ScalarIr::UInt(x) => x as f64,
-        ScalarIr::Bool(x) => f64::from(x),
+        | Module::ConvTranspose3dBiasBackward(_) => custom::apply(a, op),
     }
 }
 

@@ -5,7 +5,8 @@ use burn_ir::{GridSample2dOpIr, PadModeIr, PadOpIr, TensorIr, Unfold4dOpIr};
 use super::super::GraphError;
 use super::super::analysis::Analysis;
 use super::super::labels::Axis;
-use super::{number, reduce};
+use super::super::operation::number;
+use super::reduce;
 
 /// Pooling and interpolation: batch and channels pass, zero stays zero.
 pub(super) fn pool(a: &mut Analysis, x: &TensorIr, out: &TensorIr) -> Result<(), GraphError> {

@@ -3,6 +3,7 @@
 
 mod branches;
 mod chains;
+mod custom;
 mod errors;
 mod grouped;
 mod operations;
