@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use crate::config::ConfigError;
-use crate::configuration::{Difference, lines};
 use crate::graph::GraphError;
-use crate::space::TargetSpace;
+use crate::run::configuration::{Difference, lines};
+use crate::simulate::space::TargetSpace;
 use crate::target::{Mode, Target, TargetId};
 
 /// An error of an algorithm, whatever its type.

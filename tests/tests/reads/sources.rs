@@ -15,13 +15,13 @@ const READS: [&str; 5] = [
 /// Where that may stand, and how often. Only the first is part of a training run.
 const PLACES: [(&str, usize); 5] = [
     // Counts its reads: one of a tensor, and a transaction with its import.
-    ("core/src/reads/mod.rs", 3),
+    ("core/src/run/reads/mod.rs", 3),
     // Whether a model is finite: before a run, at its end and where it is saved.
-    ("core/src/finite.rs", 1),
+    ("core/src/run/finite.rs", 1),
     // The run in a record that is loaded.
-    ("core/src/trainee/record.rs", 1),
+    ("core/src/run/trainee/record.rs", 1),
     // The outputs of a model that was sped up, to be verified.
-    ("core/src/graph/dummy.rs", 1),
+    ("graph/src/dummy.rs", 1),
     // The parameters of a model that is saved.
     ("speedup/src/tensors.rs", 1),
 ];

@@ -122,7 +122,7 @@
 
 mod error;
 mod rule;
-mod select;
+mod selected;
 mod unique;
 
 use std::fmt::Debug;
@@ -132,7 +132,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::{ConfigError, did_you_mean};
 pub use rule::{Rule, named, on};
-pub use select::Selected;
+pub use selected::Selected;
 
 use crate::layer::LayerInfo;
 use crate::target::{Mode, Target};

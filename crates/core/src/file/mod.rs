@@ -3,6 +3,7 @@
 //! Checkpoints, small models and teacher caches are [`Seal`]ed files; each has a magic number and a
 //! version of its own.
 
+pub(crate) mod checkpoint;
 mod replace;
 mod sealed;
 

@@ -7,8 +7,8 @@ use burn::nn::{
 use burn::tensor::activation::{gelu, gelu_approximate, hard_swish, mish, relu, silu, tanh};
 
 use super::*;
-use crate::flat::FlatTensor;
 use crate::layer::layers;
+use crate::simulate::flat::FlatTensor;
 use crate::{Compressor, Evaluator, Target, TargetId, Wrapper};
 
 #[derive(Module, Debug)]

@@ -6,8 +6,8 @@ use burn::nn::{
 use burn::tensor::activation::relu;
 
 use super::*;
-use crate::rebuild::set_groups;
-use crate::wrapper::Wrapper;
+use crate::simulate::rebuild::set_groups;
+use crate::simulate::wrapper::Wrapper;
 
 /// The first channel of every group that can lose one, of all blocks if there are several.
 fn sets(graph: &ChannelGraph) -> Vec<BTreeSet<ChannelId>> {

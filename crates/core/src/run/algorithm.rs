@@ -1,0 +1,229 @@
+//! What a pruner, quantizer or distiller implements to take part in a fused run.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use crate::error::BoxError;
+use crate::run::configuration::Configuration;
+use crate::run::learnable::Learnable;
+use crate::simulate::flat::FlatTensor;
+use crate::target::{Mode, TargetId};
+
+/// The model and the position of the run, as an algorithm sees them.
+#[derive(Debug)]
+pub struct Run<'a, M> {
+    /// The model with its simulations attached.
+    pub model: &'a M,
+    /// Optimizer steps completed so far.
+    pub step: usize,
+    /// Optimizer steps of the whole run; 0 for a run without training.
+    pub total_steps: usize,
+}
+
+impl<M> Clone for Run<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M> Copy for Run<'_, M> {}
+
+/// One compressor of a chain.
+///
+/// The chain calls the hooks of all its algorithms in one training run. A step is: observe (oldest
+/// first), forward, loss (newest first: its change acts first on the raw loss), backward, gradients
+/// (oldest first), optimizers of the learnables and of the model, projections (newest first), after
+/// step (newest first). At the end all finish and then all rewrite, newest first.
+///
+/// Implementations hold the [`TargetSpace`](crate::TargetSpace)s that they claimed and never walk
+/// modules, save files or drive loops.
+pub trait Algorithm<M: Module, I>: Any + Send {
+    /// The name in messages, for example `TaylorPruner`.
+    fn name(&self) -> &'static str;
+
+    /// What the algorithm does.
+    fn mode(&self) -> Mode;
+
+    /// Refuses a run that is too short for what the algorithm wants to do.
+    ///
+    /// # Errors
+    ///
+    /// Why the run does not fit.
+    fn check(&self, _total_steps: usize) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    /// Called once before the first step, also in a run without training.
+    ///
+    /// # Errors
+    ///
+    /// What the algorithm meets.
+    fn prepare(&mut self, _run: Run<'_, M>) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    /// Called before each forward pass: the parameters may be observed.
+    ///
+    /// # Errors
+    ///
+    /// What the algorithm meets.
+    fn observe(&mut self, _run: Run<'_, M>) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    /// Changes the loss of a batch, for example adds a distance to a teacher.
+    ///
+    /// # Errors
+    ///
+    /// What the algorithm meets.
+    fn loss(
+        &mut self,
+        loss: Tensor<1>,
+        _batch: &I,
+        _run: Run<'_, M>,
+    ) -> Result<Tensor<1>, BoxError> {
+        Ok(loss)
+    }
+
+    /// Sees the gradients of the raw parameters, before the optimizer uses them.
+    ///
+    /// # Errors
+    ///
+    /// What the algorithm meets.
+    fn gradients(
+        &mut self,
+        _gradients: &GradientsParams,
+        _run: Run<'_, M>,
+    ) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    /// The tensors that the chain trains for the algorithm.
+    ///
+    /// Asked after each loss, so a tensor whose shape only the first batch tells may be made there.
+    /// A resumed chain is asked after [`load_state`](Self::load_state), which must make the tensors
+    /// that were there when the checkpoint was written; their values are then restored by name.
+    fn learnables(&self) -> Vec<Arc<Learnable>> {
+        Vec::new()
+    }
+
+    /// Raw values that parameters take right after each optimizer step, before
+    /// [`after_step`](Self::after_step); `run.step` counts the step already.
+    ///
+    /// The newest algorithm projects first, and each sees the model as those before it left it: of
+    /// several that give one parameter its values, the oldest has the last word.
+    ///
+    /// # Errors
+    ///
+    /// What the algorithm meets.
+    fn project(&mut self, _run: Run<'_, M>) -> Result<IndexMap<TargetId, FlatTensor>, BoxError> {
+        Ok(IndexMap::new())
+    }
+
+    /// Called after each optimizer step; `run.step` counts it already. Masks move here.
+    ///
+    /// # Errors
+    ///
+    /// What the algorithm meets.
+    fn after_step(&mut self, _run: Run<'_, M>) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    /// Called once after the last step.
+    ///
+    /// # Errors
+    ///
+    /// What the algorithm meets.
+    fn finish(&mut self, _run: Run<'_, M>) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    /// Raw values that parameters take after [`finish`](Self::finish), for what the algorithm
+    /// learned beside them.
+    ///
+    /// The newest algorithm rewrites first, once all have finished, and each sees the model as those
+    /// before it left it. Several can therefore change one parameter, if each makes its values of
+    /// those that it finds in `run.model`: with `old` before `new` in the chain, the parameter
+    /// becomes `old(new(value))`.
+    ///
+    /// # Errors
+    ///
+    /// What the algorithm meets.
+    fn rewrite(&mut self, _run: Run<'_, M>) -> Result<IndexMap<TargetId, FlatTensor>, BoxError> {
+        Ok(IndexMap::new())
+    }
+
+    /// What a user should know of the result and what is no error, a sentence each: a goal that
+    /// depends on the values and changed nothing, for example.
+    ///
+    /// Asked once, after [`finish`](Self::finish). Each is logged and kept in
+    /// [`Compressed::warnings`](crate::Compressed::warnings).
+    ///
+    /// # Errors
+    ///
+    /// What the algorithm meets.
+    fn warnings(&self) -> Result<Vec<String>, BoxError> {
+        Ok(Vec::new())
+    }
+
+    /// Everything that a resumed run needs beyond masks, scales and learnables, which the chain saves itself.
+    ///
+    /// # Errors
+    ///
+    /// A device failed to hand over its values.
+    fn state(&self) -> Result<AlgorithmState, BoxError> {
+        Ok(AlgorithmState::default())
+    }
+
+    /// Restores what [`state`](Self::state) gave.
+    ///
+    /// # Errors
+    ///
+    /// The state belongs to another algorithm or configuration.
+    fn load_state(&mut self, _state: &AlgorithmState) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    /// What the algorithm was made with: its settings, and those of each of its targets.
+    ///
+    /// A checkpoint holds it, and [`Compressor::resume`](crate::Compressor::resume) refuses a chain
+    /// whose algorithms were made with another one. Settings without influence on the result are
+    /// left out. An algorithm that gives none is resumed whatever it was made with.
+    ///
+    /// # Errors
+    ///
+    /// A device failed to hand over its values.
+    fn configuration(&self) -> Result<Configuration, BoxError> {
+        Ok(Configuration::default())
+    }
+
+    /// The algorithm as `Any`, for schedules that take over the algorithm below them.
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
+
+/// The saved state of an algorithm: numbers by name and tensors by name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlgorithmState {
+    /// Counters and flags.
+    #[serde(default)]
+    pub values: IndexMap<String, f64>,
+    /// Tensors; their numbers are saved in binary form.
+    #[serde(skip)]
+    pub tensors: IndexMap<String, HostTensor>,
+}
+
+/// A tensor on the host.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HostTensor {
+    /// The values in row-major order.
+    pub values: Vec<f32>,
+    /// The shape.
+    pub shape: Vec<usize>,
+}

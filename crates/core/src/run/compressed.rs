@@ -1,0 +1,118 @@
+//! What a run returns.
+
+use burn::module::Module;
+use indexmap::IndexMap;
+
+use crate::Error;
+use crate::graph::{ChannelGraph, DummyInput};
+use crate::run::history::History;
+use crate::run::obstacle::Obstacle;
+use crate::simulate::attach::{self, Spaces};
+use crate::simulate::masks::Masks;
+use crate::simulate::quantization::CalibrationEntry;
+use crate::target::TargetId;
+
+/// Scales, zero points and ranges by target.
+pub type Calibration = IndexMap<TargetId, CalibrationEntry>;
+
+/// A compressed model: the model with its simulations, its masks and calibration, and the history
+/// of the run.
+#[derive(Clone, Debug)]
+pub struct Compressed<M> {
+    model: M,
+    spaces: Spaces,
+    history: History,
+    skipped: Vec<Obstacle>,
+    warnings: Vec<String>,
+}
+
+impl<M: Module + 'static> Compressed<M> {
+    pub(crate) fn new(model: M, history: History) -> Result<Self, Error> {
+        // A snapshot: nothing that happens to the chain afterwards moves this result.
+        let model = model.valid();
+        let spaces = attach::spaces(&model);
+        Ok(Self {
+            model,
+            spaces,
+            history,
+            skipped: Vec::new(),
+            warnings: Vec::new(),
+        })
+    }
+
+    pub(crate) fn with_skipped(mut self, skipped: Vec<Obstacle>) -> Self {
+        self.skipped = skipped;
+        self
+    }
+
+    pub(crate) fn with_warnings(mut self, warnings: Vec<String>) -> Self {
+        self.warnings = warnings;
+        self
+    }
+
+    /// The model as it is simulated, in validation mode.
+    pub fn model(&self) -> &M {
+        &self.model
+    }
+
+    /// Gives the simulated model away.
+    pub fn into_model(self) -> M {
+        self.model
+    }
+
+    /// The masks of all pruners.
+    pub fn masks(&self) -> Masks {
+        attach::masks(&self.spaces)
+    }
+
+    /// Scales, zero points and ranges of all quantizers.
+    ///
+    /// # Errors
+    ///
+    /// A device failed to hand over its values.
+    pub fn calibration(&self) -> Result<Calibration, Error> {
+        attach::calibration(&self.spaces)
+    }
+
+    pub(crate) fn spaces(&self) -> &Spaces {
+        &self.spaces
+    }
+
+    /// What happened at each step.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// What the configurations of the chain select and its compressors have left as it is, see
+    /// [`Compressor::skipped`](crate::Compressor::skipped).
+    pub fn skipped(&self) -> &[Obstacle] {
+        &self.skipped
+    }
+
+    /// What the algorithms report of the run beside their results, a sentence each with the name of
+    /// the algorithm: a threshold below which nothing was, for example. They are logged as well.
+    ///
+    /// None of a model that was put together [from parts](Self::from_parts).
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The plain model with its raw parameters: neither masked nor quantized.
+    pub fn unwrap_model(&self) -> M {
+        attach::plain(self.model.clone())
+    }
+
+    /// The model with its masks but without the simulated quantization.
+    pub fn masked_model(&self) -> M {
+        attach::masked(self.model.clone())
+    }
+
+    /// The channels of the model and how they are coupled.
+    ///
+    /// # Errors
+    ///
+    /// The forward pass cannot be captured, or holds an operation that the analysis does not know.
+    pub fn graph(&self, dummy_input: &DummyInput<M>) -> Result<ChannelGraph, Error> {
+        attach::analyze(&self.model, dummy_input)
+    }
+}

@@ -1,0 +1,19 @@
+//! One training run of all compressors of a chain.
+//!
+//! `compressor` holds the chain, `training` its loop, `trainee` the form in which Burn's `Learner`
+//! drives it; `algorithm` is what a pruner, quantizer or distiller implements.
+
+pub mod algorithm;
+pub(crate) mod budget;
+pub(crate) mod compressed;
+pub(crate) mod compressor;
+pub(crate) mod configuration;
+pub(crate) mod evaluator;
+pub(crate) mod finite;
+pub(crate) mod history;
+pub(crate) mod learnable;
+pub(crate) mod obstacle;
+pub mod reads;
+pub(crate) mod summary;
+pub(crate) mod trainee;
+pub(crate) mod training;

@@ -1,0 +1,385 @@
+//! Training a chain with Burn's own `Learner`.
+//!
+//! [`Compressor::compress`] brings a training loop of its own. Programs that already train with
+//! Burn's `Learner` and `SupervisedTraining`, for their metrics, early stopping or dashboard, turn
+//! the chain into a [`Trainee`] instead: a model whose training step is that of the chain.
+
+mod engine;
+mod module;
+mod output;
+mod record;
+
+use std::sync::Arc;
+
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::module::Module;
+use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
+use burn::store::ModuleRecord;
+use burn::tensor::Tensor;
+use burn::train::{InferenceStep, Interrupter, TrainOutput, TrainStep};
+use parking_lot::Mutex;
+
+use engine::{Engine, FINISHED};
+pub use output::TraineeOutput;
+use record::Recorded;
+
+use crate::Error;
+use crate::file::checkpoint;
+use crate::run::compressed::Compressed;
+use crate::run::compressor::Compressor;
+use crate::run::evaluator::Loss;
+use crate::run::finite;
+use crate::run::learnable::Learnable;
+use crate::run::training;
+use crate::simulate::attach;
+use crate::simulate::masks::Masks;
+
+impl<M: Module + 'static, I: Send + 'static> Compressor<M, I> {
+    /// Turns the chain into a model that Burn's `Learner` trains.
+    ///
+    /// Of the evaluator, only the loss, the seed, the evaluation and how often losses are read are
+    /// used here: data, optimizer and learning rate are the `Learner`'s. `total_steps` is the number of optimizer steps that
+    /// it will make, epochs times batches; the schedules of the compressors are laid out on it.
+    ///
+    /// # Errors
+    ///
+    /// An evaluator without a loss, a number of steps that is too short for a schedule, or the
+    /// error of an algorithm.
+    pub fn into_trainee(mut self, total_steps: usize) -> Result<Trainee<M, I>, Error> {
+        let loss = self.evaluator.loss().ok_or(Error::MissingEvaluator {
+            algorithm: "the training run",
+            missing: "the loss of a batch",
+            builder: "with_loss",
+        })?;
+        self.progress.total_steps = total_steps;
+        training::prepare(&mut self)?;
+        let model = self.model.clone();
+        let engine = Engine {
+            chain: Some(self),
+            error: None,
+            interrupter: None,
+            accepts_changes: false,
+        };
+        Ok(Trainee {
+            model,
+            loss,
+            training: true,
+            learned: Vec::new(),
+            engine: Arc::new(Mutex::new(engine)),
+        })
+    }
+}
+
+/// A model that trains with every compressor of a chain, made by [`Compressor::into_trainee`].
+///
+/// Each step observes, adds the compressors' losses and shows them the gradients; after each
+/// optimizer step masks move and schedules advance, exactly as in [`Compressor::compress`]. Clones
+/// are handles on one run, as the `Learner` clones its model at every step.
+///
+/// `valid()` gives a snapshot that later steps do not change: of the parameters, the masks and
+/// scales, and the [`Learnable`]s. The model that a `Learner` returns is such a snapshot;
+/// [`finish`](Self::finish) makes a [`Compressed`] of it and ends the run.
+///
+/// A training step of Burn cannot return an error. The first one ends the run: no later step
+/// changes the model, its loss is NaN, and [`finish`](Self::finish) returns the error. With
+/// [`with_interrupter`](Self::with_interrupter) the `Learner` stops there too.
+///
+/// The record of a trainee holds the run beside the raw parameters: its step, masks, scales, what
+/// the compressors know, and the history. So a training that is resumed from the `Learner`'s own
+/// checkpoint (`SupervisedTraining::checkpoint`) goes on bit for bit, if the trainee is built with the
+/// same configuration and the data loader gives an epoch the same batches; one that shuffles begins
+/// its order anew, as in every resumed training of Burn. A record of another configuration, and one
+/// without a run, end the run at once; see [`accept_changes`](Self::accept_changes). A plain model
+/// loads such a record with `ModuleRecord::allow_unused`.
+///
+/// On several devices, the steps run one after another; distributed training, where each device
+/// optimizes a model of its own, is not supported.
+///
+/// ```
+/// use burn::module::Module;
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::optim::SgdConfig;
+/// use burn::tensor::{Device, Tensor};
+/// use burn::train::Learner;
+/// use burn_compress_core::{Compressor, Evaluator};
+///
+/// let device = Device::flex();
+/// let batch = Tensor::<2>::ones([8, 4], &device);
+/// let evaluator = Evaluator::new()
+///     .with_loss(|model: &Linear, batch: &Tensor<2>| model.forward(batch.clone()).mean());
+/// let chain = Compressor::from_model(LinearConfig::new(4, 2).init(&device), evaluator);
+/// // Here pruners, quantizers and distillers join the chain.
+///
+/// let mut learner = Learner::new(chain.into_trainee(3)?, SgdConfig::new().init(), 0.1);
+/// for _ in 0..3 {
+///     let output = learner.train_step(batch.clone());
+///     learner.lr_step();
+///     learner.optimizer_step(output.grads);
+/// }
+/// let compressed = learner.model().valid().finish()?;
+/// assert_eq!(compressed.history().steps.len(), 3);
+/// # Ok::<(), burn_compress_core::Error>(())
+/// ```
+pub struct Trainee<M, I> {
+    model: M,
+    loss: Loss<M, I>,
+    training: bool,
+    /// Of a snapshot: what the learnables held.
+    learned: Vec<(Arc<Learnable>, Tensor<1>)>,
+    engine: Arc<Mutex<Engine<M, I>>>,
+}
+
+const SNAPSHOT: Error = Error::Trainee {
+    reason: "a validation snapshot does not train; call `train` on it before",
+};
+
+impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
+    /// Stops the `Learner` at the first error, with the error as the reason.
+    ///
+    /// Pass what `SupervisedTraining::interrupter` gives.
+    pub fn with_interrupter(self, interrupter: Interrupter) -> Self {
+        self.engine.lock().interrupter = Some(interrupter);
+        self
+    }
+
+    /// Lets the trainee load a record that was made with another configuration.
+    ///
+    /// The settings of this trainee count from the next step on, as in
+    /// [`Compressor::resume_with_changes`].
+    pub fn accept_changes(self) -> Self {
+        self.engine.lock().accepts_changes = true;
+        self
+    }
+
+    /// The model with its simulations.
+    pub fn model(&self) -> &M {
+        &self.model
+    }
+
+    /// The masks of this model: of a snapshot those of its time, otherwise the latest.
+    pub fn masks(&self) -> Masks {
+        attach::masks(&attach::spaces(&self.model))
+    }
+
+    /// The error that ended the run, in words.
+    pub fn error(&self) -> Option<String> {
+        self.engine.lock().error.as_ref().map(ToString::to_string)
+    }
+
+    /// Ends the run with this model, its masks, its scales and its learnables.
+    ///
+    /// Those of an old snapshot are of its time. What else the compressors know, such as their
+    /// counters, and the history are the latest of the run.
+    ///
+    /// # Errors
+    ///
+    /// The first error of the run, [`Error::Unfinished`] for a run that is not at its end,
+    /// [`Error::NotFinite`] for a model with values that are not finite, the error of an algorithm,
+    /// or a run that another handle has finished.
+    pub fn finish(self) -> Result<Compressed<M>, Error> {
+        {
+            // A run that goes on is left to the other handles.
+            let engine = self.engine.lock();
+            if let (None, Some(chain)) = (&engine.error, &engine.chain) {
+                chain.require_end()?;
+            }
+        }
+        self.finished()?.finish()
+    }
+
+    /// Ends the run wherever it is, for instance where the `Learner` stopped early.
+    ///
+    /// What the compressors would have done in the remaining steps is not done, see
+    /// [`Compressor::finish_early`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`finish`](Self::finish), but for [`Error::Unfinished`].
+    pub fn finish_early(self) -> Result<Compressed<M>, Error> {
+        self.finished()?.finish_early()
+    }
+
+    /// The chain with what this handle holds.
+    fn finished(self) -> Result<Compressor<M, I>, Error> {
+        let (chain, error) = {
+            let mut engine = self.engine.lock();
+            (engine.chain.take(), engine.error.take())
+        };
+        if let Some(error) = error {
+            return Err(error);
+        }
+        let mut chain = chain.ok_or(FINISHED)?;
+        // A snapshot holds copies of the states; the compressors must finish what it saw.
+        for (id, copy) in attach::spaces(&self.model) {
+            if let Some(space) = chain.spaces.get(&id) {
+                space.restore(&copy);
+            }
+        }
+        for (learnable, values) in self.learned {
+            learnable.hold(values);
+        }
+        chain.model = attach::rejoin(self.model.train(), &chain.spaces);
+        chain.model = attach::rejoin_foldings(chain.model, &chain.foldings);
+        training::read(&mut chain)?;
+        let (step, total_steps) = (chain.progress.step, chain.progress.total_steps);
+        if step > total_steps {
+            log::warn!("the run ends after {step} steps, but was laid out for {total_steps}");
+        }
+        Ok(chain)
+    }
+
+    /// The model with the run, as a record holds them; none of a snapshot, and where the state of
+    /// the run cannot be told.
+    fn recorded(&self) -> Option<Recorded<M>> {
+        attach::settle_statistics(&self.model);
+        if !self.training {
+            return None;
+        }
+        let mut engine = self.engine.lock();
+        if engine.error.is_some() {
+            return None;
+        }
+        let chain = engine.chain.as_ref()?;
+        let finite = finite::require(&self.model, &chain.spaces, chain.progress.step);
+        let state = finite.and_then(|()| checkpoint::to_bytes(chain));
+        let recorded = state.and_then(|state| {
+            let model = self.model.clone();
+            Recorded::new(model, &state).ok_or_else(|| Error::Record {
+                reason: "the state of the run is too large for a record".to_string(),
+            })
+        });
+        recorded.map_err(|error| engine.fail(error)).ok()
+    }
+
+    /// The trainee with the parameters of `record`, whose run goes on.
+    fn restore(self, record: ModuleRecord) -> Result<Self, Error> {
+        let unfit = |error: burn::store::RecordError| Error::Record {
+            reason: format!(
+                "{error}; of a model without a run, load the record before the chain is built"
+            ),
+        };
+        attach::settle_statistics(&self.model);
+        if !self.training {
+            let model = self.model.try_load_record(record).map_err(unfit)?;
+            return Ok(Self { model, ..self });
+        }
+        let recorded = Recorded::empty(self.model).try_load_record(record);
+        let (model, state) = recorded.map_err(unfit)?.into_parts()?;
+        // None where the caller allows a partial record.
+        if let Some(state) = state {
+            let mut engine = self.engine.lock();
+            let accept = engine.accepts_changes;
+            let chain = engine.chain.as_mut().ok_or(FINISHED)?;
+            checkpoint::restore(chain, state, accept)?;
+            chain.model = model.clone();
+        }
+        Ok(Self { model, ..self })
+    }
+
+    fn fail(&self, error: Error) {
+        self.engine.lock().fail(error);
+    }
+
+    /// The optimizer's step and what follows it.
+    fn update(
+        self,
+        learning_rate: f64,
+        optimize: impl FnOnce(&mut Compressor<M, I>, M) -> M,
+    ) -> Self {
+        let mut engine = self.engine.lock();
+        let model = match &mut *engine {
+            Engine {
+                chain: Some(chain),
+                error: None,
+                ..
+            } => optimize(chain, self.model),
+            _ => {
+                drop(engine);
+                return self;
+            }
+        };
+        // The chain may have projected parameters.
+        let projected = engine.drive(&model, |chain| {
+            training::after_step(chain, learning_rate)?;
+            Ok(chain.model.clone())
+        });
+        drop(engine);
+        Self {
+            model: projected.unwrap_or(model),
+            ..self
+        }
+    }
+}
+
+/// Lets the optimizers step what the compressors learn beside the model.
+fn learn<M: Module + 'static, I: 'static>(
+    chain: &mut Compressor<M, I>,
+    optimizer: &mut ModuleOptimizer,
+    learning_rate: &ModuleLearningRate,
+) {
+    let adam = &mut chain.progress.adam;
+    training::learn(&chain.algorithms, adam, |due, gradients| {
+        optimizer.step(learning_rate.clone(), due, gradients);
+    });
+}
+
+impl<M: Module + 'static, I: Send + 'static> TrainStep for Trainee<M, I> {
+    type Input = I;
+    type Output = TraineeOutput;
+
+    fn step(&self, item: I) -> TrainOutput<TraineeOutput> {
+        if !self.training {
+            self.fail(SNAPSHOT);
+        }
+        let outcome = self
+            .engine
+            .lock()
+            .drive(&self.model, |chain| training::backward(chain, &item));
+        let (loss, grads) = outcome.unwrap_or_else(|| {
+            let device = self.model.devices().first().cloned().unwrap_or_default();
+            (Tensor::full([1], f32::NAN, &device), GradientsParams::new())
+        });
+        TrainOutput {
+            grads,
+            item: TraineeOutput { loss },
+        }
+    }
+
+    fn optimize(
+        self,
+        optim: &mut ModuleOptimizer,
+        lr_module: ModuleLearningRate,
+        grads: GradientsParams,
+    ) -> Self {
+        self.update(lr_module.base(), |chain, model| {
+            learn(chain, optim, &lr_module);
+            optim.step(lr_module, model, grads)
+        })
+    }
+
+    fn optimize_multi(
+        self,
+        optim: &mut ModuleOptimizer,
+        lr_module: ModuleLearningRate,
+        grads: MultiGradientsParams,
+    ) -> Self {
+        self.update(lr_module.base(), |chain, model| {
+            learn(chain, optim, &lr_module);
+            optim.step_multi(lr_module, model, grads)
+        })
+    }
+}
+
+impl<M: Module + 'static, I: Send + 'static> InferenceStep for Trainee<M, I> {
+    type Input = I;
+    type Output = TraineeOutput;
+
+    fn step(&self, item: I) -> TraineeOutput {
+        TraineeOutput {
+            loss: (self.loss)(&self.model, &item),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

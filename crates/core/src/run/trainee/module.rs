@@ -1,0 +1,134 @@
+//! A trainee as a module: its paths are those of its model, its record holds the run as well.
+
+use std::fmt;
+
+use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor};
+use burn::store::{ModuleRecord, RecordError};
+use burn::tensor::Device;
+
+use super::Trainee;
+use crate::simulate::attach;
+
+impl<M: Clone, I> Clone for Trainee<M, I> {
+    fn clone(&self) -> Self {
+        Self {
+            model: self.model.clone(),
+            loss: self.loss.clone(),
+            training: self.training,
+            learned: self.learned.clone(),
+            engine: self.engine.clone(),
+        }
+    }
+}
+
+impl<M: fmt::Debug, I> fmt::Debug for Trainee<M, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trainee")
+            .field("model", &self.model)
+            .field("training", &self.training)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<M: fmt::Display, I> fmt::Display for Trainee<M, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.model.fmt(f)
+    }
+}
+
+/// The paths are those of the model. While it trains, its record holds the state of the run beside the
+/// parameters; that of a snapshot holds the parameters alone.
+impl<M: Module + 'static, I: Send + 'static> Module for Trainee<M, I> {
+    fn collect_devices(&self, devices: Devices) -> Devices {
+        self.model.collect_devices(devices)
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        Self {
+            model: self.model.fork(device),
+            ..self
+        }
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        Self {
+            model: self.model.to_device(device),
+            ..self
+        }
+    }
+
+    /// A snapshot takes part in the run again: its masks, scales and learnables are the latest of
+    /// the run.
+    fn train(self) -> Self {
+        let model = self.model.train();
+        let model = match &self.engine.lock().chain {
+            Some(chain) => attach::rejoin(model, &chain.spaces),
+            None => model,
+        };
+        Self {
+            model,
+            training: true,
+            learned: Vec::new(),
+            ..self
+        }
+    }
+
+    fn valid(&self) -> Self {
+        let learned = match &self.engine.lock().chain {
+            Some(chain) if self.training => {
+                let learnables = chain.learnables().into_iter();
+                learnables
+                    .map(|learnable| (learnable.clone(), learnable.held()))
+                    .collect()
+            }
+            _ => self.learned.clone(),
+        };
+        Self {
+            model: self.model.valid(),
+            training: false,
+            learned,
+            ..self.clone()
+        }
+    }
+
+    fn materialize(self) -> Self {
+        Self {
+            model: self.model.materialize(),
+            ..self
+        }
+    }
+
+    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        self.model.visit(visitor);
+    }
+
+    fn map<T: ModuleMapper>(self, mapper: &mut T) -> Self {
+        Self {
+            model: self.model.map(mapper),
+            ..self
+        }
+    }
+    fn into_record(self) -> ModuleRecord {
+        match self.recorded() {
+            // A plain model may take the parameters of the record alone.
+            Some(recorded) => recorded.into_record().allow_unused(true),
+            None => self.model.into_record(),
+        }
+    }
+
+    fn try_load_record(self, record: ModuleRecord) -> Result<Self, RecordError> {
+        let loaded = self.restore(record);
+        loaded.map_err(|error| RecordError::Validation(error.to_string()))
+    }
+
+    /// A record that does not fit ends the run: [`finish`](Self::finish) returns why.
+    fn load_record(self, record: ModuleRecord) -> Self {
+        match self.clone().restore(record) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                self.fail(error);
+                self
+            }
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! The one training run that drives all compressors of a chain.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::tensor::Tensor;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::Error;
+use crate::file::check_writable;
+use crate::run::algorithm::Algorithm;
+use crate::run::budget::{Budget, Length};
+use crate::run::compressor::Compressor;
+use crate::run::learnable::{Learnable, Learnables, TrainedBy};
+use crate::run::reads::{self, Collector, Concern};
+use crate::target::Target;
+
+/// Runs the chain until `stop` completed steps or the end of the budget.
+pub(crate) fn run<M: Module + 'static, I: 'static>(
+    chain: &mut Compressor<M, I>,
+    budget: &Budget,
+    stop: Option<usize>,
+) -> Result<(), Error> {
+    let total = total_steps(chain, budget)?;
+    if total < chain.progress.step {
+        let step = chain.progress.step;
+        let reason = format!(
+            "{step} steps are done, the run has {total}: the budget is that of the whole run, \
+             give it at least {step}"
+        );
+        return Err(Error::Budget { reason });
+    }
+    require_interval(
+        "with_checkpoint",
+        budget.checkpoint.as_ref().map(|(_, every)| *every),
+    )?;
+    chain.progress.total_steps = total;
+    prepare(chain)?;
+    let last = stop.map_or(total, |stop| stop.min(total));
+    if last <= chain.progress.step {
+        return Ok(());
+    }
+    chain.evaluator.require_training("the training run")?;
+    require_writable(budget)?;
+    let bar = progress_bar(total);
+    let outcome = steps(chain, budget, last, &bar);
+    // What steps before have left on the device tells more than what came of it.
+    read(chain).and(outcome)?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Trains until `last` completed steps.
+fn steps<M: Module + 'static, I: 'static>(
+    chain: &mut Compressor<M, I>,
+    budget: &Budget,
+    last: usize,
+    bar: &ProgressBar,
+) -> Result<(), Error> {
+    let evaluator = chain.evaluator.clone();
+    while chain.progress.step < last {
+        let (epoch, skip) = (chain.progress.epoch, chain.progress.position);
+        let mut seen = 0;
+        let is_over = evaluator.for_each_batch(epoch, &mut |batch| {
+            seen += 1;
+            if seen <= skip {
+                return Ok(ControlFlow::Continue(()));
+            }
+            step(chain, &batch)?;
+            chain.progress.position = seen;
+            bar.set_position(chain.progress.step as u64);
+            leave_checkpoint(chain, budget)?;
+            Ok(match chain.progress.step < last {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            })
+        })?;
+        if seen == 0 {
+            return Err(Error::NoBatches { epoch });
+        }
+        if is_over {
+            chain.progress.epoch += 1;
+            chain.progress.position = 0;
+        }
+    }
+    Ok(())
+}
+
+/// Reads what the steps so far have left on the device.
+pub(crate) fn read<M: Module + 'static, I: 'static>(
+    chain: &mut Compressor<M, I>,
+) -> Result<(), Error> {
+    let progress = &mut chain.progress;
+    progress.unread.read(&mut progress.history, &chain.spaces)
+}
+
+fn total_steps<M: Module + 'static, I: 'static>(
+    chain: &Compressor<M, I>,
+    budget: &Budget,
+) -> Result<usize, Error> {
+    match budget.length {
+        Length::Steps(steps) => Ok(steps),
+        Length::Epochs(epochs) => {
+            chain.evaluator.require_training("the training run")?;
+            match chain.evaluator.batches_in_epoch()? {
+                0 => Err(Error::NoBatches { epoch: 0 }),
+                batches => Ok(epochs.saturating_mul(batches)),
+            }
+        }
+    }
+}
+
+/// Refuses what is to happen every 0 steps.
+fn require_interval(builder: &str, every: Option<usize>) -> Result<(), Error> {
+    match every {
+        Some(0) => Err(Error::Budget {
+            reason: format!("`{builder}` is given an interval of 0 steps: give it at least 1"),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Lets every compressor check the length of the run and, once a run, prepare for it.
+pub(crate) fn prepare<M: Module + 'static, I: 'static>(
+    chain: &mut Compressor<M, I>,
+) -> Result<(), Error> {
+    let total_steps = chain.progress.total_steps;
+    let evaluation = chain.evaluator.evaluation();
+    require_interval("with_evaluation", evaluation.map(|(every, _)| *every))?;
+    for algorithm in &chain.algorithms {
+        algorithm
+            .check(total_steps)
+            .map_err(|reason| Error::Budget {
+                reason: format!("{}: {reason}", algorithm.name()),
+            })?;
+    }
+    if chain.progress.prepared {
+        return Ok(());
+    }
+    let run = chain.progress.run(&chain.model);
+    for algorithm in chain.algorithms.iter_mut().rev() {
+        let name = algorithm.name();
+        algorithm.prepare(run).map_err(Error::met_by(name))?;
+    }
+    // An algorithm that looks at the values tells more about them.
+    crate::run::finite::require(&chain.model, &chain.spaces, chain.progress.step)?;
+    chain.progress.prepared = true;
+    Ok(())
+}
+
+fn step<M: Module + 'static, I: 'static>(
+    chain: &mut Compressor<M, I>,
+    batch: &I,
+) -> Result<(), Error> {
+    let (_, gradients) = backward(chain, batch)?;
+    let optimizer = chain.progress.optimizer.as_mut();
+    let schedule = chain.progress.schedule.as_mut();
+    let (Some(optimizer), Some(schedule)) = (optimizer, schedule) else {
+        // `require_training` has seen both.
+        return Ok(());
+    };
+    let learning_rate = schedule.step();
+    let rate = learning_rate.base();
+    learn(
+        &chain.algorithms,
+        &mut chain.progress.adam,
+        |due, gradients| {
+            optimizer.step(learning_rate.clone(), due, gradients);
+        },
+    );
+    chain.model = optimizer.step(learning_rate, chain.model.clone(), gradients);
+    after_step(chain, rate)
+}
+
+/// Lets Adam and then `optimize` step the learnables that have gradients.
+pub(crate) fn learn<M: Module + 'static, I: 'static>(
+    algorithms: &[Box<dyn Algorithm<M, I>>],
+    adam: &mut ModuleOptimizer,
+    optimize: impl FnOnce(Learnables, GradientsParams),
+) {
+    let all: Vec<Arc<Learnable>> = learnables(algorithms);
+    if all.is_empty() {
+        return;
+    }
+    for learnable in &all {
+        if let TrainedBy::Adam { learning_rate } = learnable.trained_by() {
+            let (due, gradients) =
+                Learnables::with_gradients(std::slice::from_ref(learnable), |_| true);
+            if !due.is_empty() {
+                adam.step(learning_rate, due, gradients);
+            }
+        }
+    }
+    let (due, gradients) = Learnables::with_gradients(&all, |by| by == TrainedBy::Evaluator);
+    if !due.is_empty() {
+        optimize(due, gradients);
+    }
+}
+
+pub(crate) fn learnables<M: Module + 'static, I: 'static>(
+    algorithms: &[Box<dyn Algorithm<M, I>>],
+) -> Vec<Arc<Learnable>> {
+    algorithms
+        .iter()
+        .flat_map(|algorithm| algorithm.learnables())
+        .collect()
+}
+
+/// Forward and backward of one batch with every compressor's part; the loss that is minimised and
+/// the gradients of the model.
+pub(crate) fn backward<M: Module + 'static, I: 'static>(
+    chain: &mut Compressor<M, I>,
+    batch: &I,
+) -> Result<(Tensor<1>, GradientsParams), Error> {
+    let step = chain.progress.step;
+    seed(chain);
+    let collector = Collector::open();
+    let losses = losses(chain, batch);
+    chain.progress.unread.watch(step, collector.take());
+    drop(collector);
+    let [loss, task_loss] = match losses {
+        Ok(losses) => losses,
+        Err(error) => return read(chain).and(Err(error)),
+    };
+    let unread = &mut chain.progress.unread;
+    unread.begin(step, [loss.clone(), task_loss]);
+    if chain.evaluator.reads(step + 1) || step + 1 == chain.progress.total_steps {
+        read(chain)?;
+    }
+    require_reached(chain)?;
+    if !loss.is_tracked() {
+        return Err(Error::LossDetached);
+    }
+    let mut gradients = loss.backward();
+    for learnable in learnables(&chain.algorithms) {
+        learnable.take_gradient(&mut gradients);
+    }
+    let gradients = GradientsParams::from_grads(gradients, &chain.model);
+    let run = chain.progress.run(&chain.model);
+    for algorithm in &mut chain.algorithms {
+        let name = algorithm.name();
+        algorithm
+            .gradients(&gradients, run)
+            .map_err(Error::met_by(name))?;
+    }
+    Ok((loss.detach(), gradients))
+}
+
+/// The loss that is minimised and that of the task, with what the compressors observe on the way.
+fn losses<M: Module + 'static, I: 'static>(
+    chain: &mut Compressor<M, I>,
+    batch: &I,
+) -> Result<[Tensor<1>; 2], Error> {
+    let run = chain.progress.run(&chain.model);
+    for algorithm in &mut chain.algorithms {
+        let name = algorithm.name();
+        reads::concerning(Concern::Algorithm(name), || algorithm.observe(run))
+            .map_err(Error::met_by(name))?;
+    }
+    let task_loss = forward(chain, batch)?;
+    require_number(&task_loss)?;
+    let loss = with_every_part(chain, task_loss.clone(), batch)?;
+    require_number(&loss)?;
+    Ok([loss, task_loss])
+}
+
+/// Seeds the devices for the backward pass at hand, if the evaluator has a seed.
+fn seed<M: Module + 'static, I: 'static>(chain: &mut Compressor<M, I>) {
+    let progress = &mut chain.progress;
+    if let Some(seed) = chain.evaluator.seed_of(progress.step, progress.pass) {
+        let devices = chain.model.devices();
+        devices.iter().for_each(|device| device.seed(seed));
+    }
+    progress.pass += 1;
+}
+
+/// The user's own loss, with everything that hangs on the model at work.
+fn forward<M: Module + 'static, I: 'static>(
+    chain: &Compressor<M, I>,
+    batch: &I,
+) -> Result<Tensor<1>, Error> {
+    let epoch = chain.progress.epoch;
+    let task_loss = chain.evaluator.loss().ok_or(Error::NoBatches { epoch })?;
+    chain.phase.set_training(true);
+    let loss = task_loss(&chain.model, batch);
+    chain.phase.set_training(false);
+    let mut failures = chain.spaces.values().filter_map(|s| s.take_failure());
+    failures.next().map_or(Ok(loss), Err)
+}
+
+/// The loss with the parts of all compressors, the newest first.
+fn with_every_part<M: Module + 'static, I: 'static>(
+    chain: &mut Compressor<M, I>,
+    mut loss: Tensor<1>,
+    batch: &I,
+) -> Result<Tensor<1>, Error> {
+    let run = chain.progress.run(&chain.model);
+    for algorithm in chain.algorithms.iter_mut().rev() {
+        let name = algorithm.name();
+        loss = reads::concerning(Concern::Algorithm(name), || {
+            algorithm.loss(loss, batch, run)
+        })
+        .map_err(Error::met_by(name))?;
+    }
+    Ok(loss)
+}
+
+fn require_number(loss: &Tensor<1>) -> Result<(), Error> {
+    match loss.dims() {
+        [1] => Ok(()),
+        found => Err(Error::LossShape {
+            found: found.to_vec(),
+        }),
+    }
+}
+
+/// What follows the optimizer: parameters are projected, masks move, the step is counted and
+/// recorded.
+pub(crate) fn after_step<M: Module + 'static, I: 'static>(
+    chain: &mut Compressor<M, I>,
+    learning_rate: f64,
+) -> Result<(), Error> {
+    chain.progress.step += 1;
+    chain.progress.pass = 0;
+    for algorithm in chain.algorithms.iter_mut().rev() {
+        let run = chain.progress.run(&chain.model);
+        let name = algorithm.name();
+        let values = algorithm.project(run).map_err(Error::met_by(name))?;
+        if !values.is_empty() {
+            chain.model = crate::simulate::params::with_parameters(chain.model.clone(), values)?;
+        }
+    }
+    let run = chain.progress.run(&chain.model);
+    for algorithm in chain.algorithms.iter_mut().rev() {
+        let name = algorithm.name();
+        algorithm.after_step(run).map_err(Error::met_by(name))?;
+    }
+    let sparsity = sparsity(chain);
+    let progress = &mut chain.progress;
+    progress
+        .unread
+        .complete(&mut progress.history, learning_rate, sparsity);
+    let (step, total_steps) = (chain.progress.step, chain.progress.total_steps);
+    if let Some((every, evaluate)) = chain.evaluator.evaluation()
+        && (step.is_multiple_of(*every) || step == total_steps)
+    {
+        let metric = evaluate(&chain.model.valid());
+        chain.progress.history.evaluations.push((step, metric));
+    }
+    Ok(())
+}
+
+/// An input or output that no forward pass reaches would be simulated nowhere, silently.
+fn require_reached<M: Module + 'static, I: 'static>(chain: &Compressor<M, I>) -> Result<(), Error> {
+    let unreached = chain
+        .spaces
+        .values()
+        .find(|space| !matches!(space.id().target, Target::Param(_)) && space.shape().is_none());
+    match unreached {
+        Some(space) => Err(Error::unreached(space)),
+        None => Ok(()),
+    }
+}
+
+fn sparsity<M: Module + 'static, I: 'static>(chain: &Compressor<M, I>) -> f64 {
+    let counts = chain
+        .spaces
+        .values()
+        .filter(|space| space.id().target.is_param());
+    let (removed, all) = counts
+        .filter_map(|space| space.removed())
+        .fold((0, 0), |(removed, all), (r, a)| (removed + r, all + a));
+    if all == 0 {
+        0.0
+    } else {
+        removed as f64 / all as f64
+    }
+}
+
+fn leave_checkpoint<M: Module + 'static, I: 'static>(
+    chain: &mut Compressor<M, I>,
+    budget: &Budget,
+) -> Result<(), Error> {
+    match &budget.checkpoint {
+        Some((path, every)) if chain.progress.step.is_multiple_of(*every) => {
+            read(chain)?;
+            chain.save_checkpoint(path)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A place for checkpoints that cannot be written to would be found out at the first of them.
+fn require_writable(budget: &Budget) -> Result<(), Error> {
+    match &budget.checkpoint {
+        Some((path, _)) => check_writable(path).map_err(|error| Error::Checkpoint {
+            path: path.clone(),
+            reason: error.to_string(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Silent when the output is not a terminal.
+fn progress_bar(total: usize) -> ProgressBar {
+    let bar = ProgressBar::new(total as u64);
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} steps, {eta} left");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
+#[cfg(test)]
+mod tests;

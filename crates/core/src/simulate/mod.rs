@@ -1,0 +1,26 @@
+//! What stands around layers and parameters, and the state that it reads.
+//!
+//! ```text
+//! parameter --Simulation--+
+//!                         +--> TargetSpace: mask, quantization, observer, transforms
+//! input, output --Wrapper-+
+//! ```
+//!
+//! Compression state is not in the module tree: a module holds a shared pointer to the state of its
+//! target, which `attach` hangs on the model and `rebuild` takes off.
+
+pub(crate) mod attach;
+pub(crate) mod block;
+pub mod fake_quantize;
+pub(crate) mod flat;
+pub(crate) mod folding;
+pub(crate) mod mask;
+pub(crate) mod masks;
+pub(crate) mod params;
+pub(crate) mod quantization;
+pub(crate) mod rebuild;
+pub(crate) mod simulation;
+pub(crate) mod space;
+pub(crate) mod transform;
+pub(crate) mod walk;
+pub(crate) mod wrapper;

@@ -1,0 +1,289 @@
+//! The wrapper around a layer.
+
+mod layers;
+mod port;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use burn::module::{
+    Content, Devices, DisplaySettings, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper,
+    ModuleVisitor,
+};
+use burn::tensor::Device;
+
+pub use port::{Activation, Port};
+pub(crate) use port::{Part, Ports};
+
+use crate::layer::announce_wrapper;
+use crate::simulate::folding::{self, Folding, Host, Norm};
+use crate::simulate::walk;
+
+/// A layer that can stand in a [`Wrapper`].
+///
+/// Implemented for the layers of `burn::nn`. A layer of your own takes part with these few lines:
+///
+/// ```
+/// use burn::module::Module;
+/// use burn::tensor::{Device, Tensor};
+/// use burn_compress_core::{Layer, Wrapper};
+///
+/// #[derive(Module, Debug)]
+/// struct Square;
+///
+/// impl<const D: usize> Layer<Tensor<D>> for Square {
+///     type Output = Tensor<D>;
+///
+///     fn forward(&self, input: Tensor<D>) -> Tensor<D> {
+///         input.clone() * input
+///     }
+/// }
+///
+/// let square = Wrapper::new(Square);
+/// let output = square.forward(Tensor::<1>::from_floats([3.0], &Device::flex()));
+/// assert_eq!(output.into_scalar::<f32>(), 9.0);
+/// ```
+pub trait Layer<I>: Module {
+    /// What the layer returns.
+    type Output;
+
+    /// Runs the layer.
+    fn forward(&self, input: I) -> Self::Output;
+
+    /// The layer as one that a norm can be folded into, if it is such a layer.
+    fn host(&self) -> Option<Box<dyn Host>> {
+        None
+    }
+
+    /// What the layer computes with, if it is a batch norm.
+    fn norm(&self) -> Option<Norm> {
+        None
+    }
+
+    /// Whether the layer, if it is a batch norm, takes the statistics of the batch while it trains.
+    /// A frozen one does not.
+    fn takes_batch_statistics(&self) -> bool {
+        false
+    }
+}
+
+/// Stands around a layer and executes the simulated logic of its inputs and outputs in its place.
+///
+/// Change the type of a field from `Conv2d` to `Wrapper<Conv2d>` and its value with
+/// [`Wrapper::new`] or `.into()`; nothing else changes. The wrapper is transparent: the paths of
+/// its parameters, its records and its display are those of the layer, so plain checkpoints load
+/// both ways. While nothing is attached, `forward` is the layer's own. Parameters are simulated
+/// without a wrapper.
+///
+/// ```
+/// use burn::module::Module;
+/// use burn::nn::conv::{Conv2d, Conv2dConfig};
+/// use burn::tensor::{Device, Tensor};
+/// use burn_compress_core::Wrapper;
+///
+/// #[derive(Module, Debug)]
+/// struct Net {
+///     conv: Wrapper<Conv2d>,
+/// }
+///
+/// let device = Device::flex();
+/// let net = Net { conv: Conv2dConfig::new([1, 4], [3, 3]).init(&device).into() };
+/// assert_eq!(net.conv.forward(Tensor::ones([1, 1, 8, 8], &device)).dims(), [1, 4, 6, 6]);
+/// assert_eq!(net.conv.weight.dims(), [4, 1, 3, 3]);
+/// ```
+#[derive(Clone)]
+pub struct Wrapper<L> {
+    layer: L,
+    ports: Ports,
+}
+
+impl<L> Wrapper<L> {
+    /// Wraps a layer.
+    pub fn new(layer: L) -> Self {
+        Self {
+            layer,
+            ports: Ports::default(),
+        }
+    }
+
+    /// Gives the layer back.
+    pub fn into_inner(self) -> L {
+        self.layer
+    }
+
+    /// Runs the layer with its simulated inputs and simulates its outputs.
+    ///
+    /// # Shapes
+    ///
+    /// Those of the layer.
+    pub fn forward<I>(&self, input: I) -> L::Output
+    where
+        L: Layer<I>,
+        I: Activation,
+        L::Output: Activation,
+    {
+        if self.ports.are_idle() {
+            return self.layer.forward(input);
+        }
+        let input = input.pass(&self.ports.inputs());
+        let output = match self.ports.folding() {
+            None => self.layer.forward(input),
+            Some((Part::Host, folding)) => self.forward_host(folding, input),
+            Some((Part::Norm, folding)) => self.forward_norm(folding, input),
+        };
+        output.pass(&self.ports.outputs())
+    }
+
+    /// Leaves the input for the norm and returns what its running statistics are made of.
+    fn forward_host<I>(&self, folding: &Folding, input: I) -> L::Output
+    where
+        L: Layer<I>,
+        I: Activation,
+        L::Output: Activation,
+    {
+        let kept = RefCell::new(None);
+        let tracked = folding.trains();
+        let input = input.pass(&Port::keep(&kept, tracked));
+        let output = folding::raw(tracked, || self.layer.forward(input));
+        if let (Some(host), Some(input)) = (Layer::<I>::host(&self.layer), kept.take()) {
+            folding.leave(host, input);
+        }
+        output
+    }
+
+    /// Shows the input to the norm and returns the output of the folded host.
+    fn forward_norm<I>(&self, folding: &Folding, input: I) -> L::Output
+    where
+        L: Layer<I>,
+        I: Activation,
+        L::Output: Activation,
+    {
+        let Some(call) = folding.take() else {
+            return self.layer.forward(input);
+        };
+        let raw = RefCell::new(None);
+        let output = self.layer.forward(input.pass(&Port::keep(&raw, false)));
+        // Asked only now that the running statistics have moved.
+        let folded = Layer::<I>::norm(&self.layer).map(|norm| {
+            let folded = folding.run(&call, norm.clone());
+            let is_batch = folding.trains() && Layer::<I>::takes_batch_statistics(&self.layer);
+            match raw.take() {
+                Some(raw) if is_batch => folding::of_the_batch(folded, raw, &norm),
+                _ => folded,
+            }
+        });
+        output.pass(&Port::replace(&RefCell::new(folded)))
+    }
+}
+
+impl<L> From<L> for Wrapper<L> {
+    fn from(layer: L) -> Self {
+        Self::new(layer)
+    }
+}
+
+impl<L> Deref for Wrapper<L> {
+    type Target = L;
+
+    fn deref(&self) -> &L {
+        &self.layer
+    }
+}
+
+impl<L> DerefMut for Wrapper<L> {
+    fn deref_mut(&mut self) -> &mut L {
+        &mut self.layer
+    }
+}
+
+impl<L: fmt::Debug> fmt::Debug for Wrapper<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.layer.fmt(f)
+    }
+}
+
+impl<L: Module + 'static> Module for Wrapper<L> {
+    fn collect_devices(&self, devices: Devices) -> Devices {
+        self.layer.collect_devices(devices)
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        Self {
+            layer: self.layer.fork(device),
+            ports: self.ports,
+        }
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        Self {
+            layer: self.layer.to_device(device),
+            ports: self.ports,
+        }
+    }
+
+    fn train(self) -> Self {
+        Self {
+            layer: self.layer.train(),
+            ports: self.ports,
+        }
+    }
+
+    fn valid(&self) -> Self {
+        Self {
+            layer: self.layer.valid(),
+            ports: self.ports.snapshot(),
+        }
+    }
+
+    fn materialize(self) -> Self {
+        Self {
+            layer: self.layer.materialize(),
+            ports: self.ports,
+        }
+    }
+
+    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        announce_wrapper::<L>();
+        walk::report_wrapper(&self.ports);
+        self.layer.visit(visitor);
+    }
+
+    fn map<T: ModuleMapper>(mut self, mapper: &mut T) -> Self {
+        walk::offer_wrapper(&mut self.ports, &mut self.layer);
+        Self {
+            layer: self.layer.map(mapper),
+            ports: self.ports,
+        }
+    }
+}
+
+impl<L: ModuleDisplayDefault> ModuleDisplayDefault for Wrapper<L> {
+    fn content(&self, content: Content) -> Option<Content> {
+        self.layer.content(content)
+    }
+
+    fn num_params(&self) -> usize {
+        self.layer.num_params()
+    }
+}
+
+impl<L: ModuleDisplay> ModuleDisplay for Wrapper<L> {
+    fn format(&self, settings: DisplaySettings) -> String {
+        self.layer.format(settings)
+    }
+
+    fn custom_settings(&self) -> Option<DisplaySettings> {
+        self.layer.custom_settings()
+    }
+
+    fn custom_content(&self, content: Content) -> Option<Content> {
+        self.layer.custom_content(content)
+    }
+}
+
+impl<L: ModuleDisplay> fmt::Display for Wrapper<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.layer.format(DisplaySettings::default()))
+    }
+}
