@@ -79,6 +79,16 @@ impl Blocks {
         })
     }
 
+    /// One block for each index along dim `dim`.
+    ///
+    /// # Errors
+    ///
+    /// When the tensor is empty or cannot be indexed.
+    pub fn along(shape: &[usize], dim: usize) -> Result<Self, PruningError> {
+        let sizes = (0..shape.len()).map(|other| if other == dim { 1 } else { -1 });
+        Self::new(shape, &sizes.collect::<Vec<i64>>())
+    }
+
     /// One block for each element.
     ///
     /// # Errors
@@ -118,7 +128,8 @@ impl Blocks {
         self.shape.iter().product()
     }
 
-    /// The values of one block after another, each block in row-major order.
+    /// The values of one block after another, each block in row-major order: what a score needs that
+    /// compares blocks, by `gather(data).chunks(blocks.block_len())`.
     ///
     /// # Panics
     ///
@@ -149,6 +160,24 @@ impl Blocks {
     /// When `data` has not as many values as the tensor has elements.
     pub fn reduce(&self, data: &[f32], f: impl Fn(&[f32]) -> f32) -> Vec<f32> {
         self.gather(data).chunks(self.block_len()).map(f).collect()
+    }
+
+    /// One sum for each block, of `term` of the values in it, in double precision.
+    ///
+    /// ```
+    /// # use burn_compress_pruning::Blocks;
+    /// let rows = Blocks::new(&[2, 2], &[1, -1])?;
+    /// assert_eq!(rows.sums(&[1.0, -2.0, 0.5, 0.0], f64::abs), [3.0, 0.5]);
+    /// # Ok::<(), burn_compress_pruning::PruningError>(())
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// When `data` has not as many values as the tensor has elements.
+    pub fn sums(&self, data: &[f32], term: impl Fn(f64) -> f64) -> Vec<f64> {
+        let sum = |block: &[f32]| block.iter().map(|&value| term(f64::from(value))).sum();
+        let values = self.gather(data);
+        values.chunks(self.block_len()).map(sum).collect()
     }
 
     /// The mask of the whole tensor, 1 where the block is kept and 0 where it is pruned.

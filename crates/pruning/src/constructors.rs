@@ -1,9 +1,10 @@
 //! The two constructors that every pruner has.
 
-/// Gives a pruner type `new` and `from_compressor`.
+/// Gives a pruner type `new` and `from_compressor`: `$pruner` makes of a configuration the
+/// importance with its source.
 macro_rules! constructors {
-    ($pruner:ident, $config:ty, $signal:expr) => {
-        impl $pruner {
+    ($name:ident, $config:ty, $pruner:expr) => {
+        impl $name {
             /// Prunes `model`.
             ///
             /// # Errors
@@ -32,19 +33,14 @@ macro_rules! constructors {
                 config: &burn_compress_core::config::ConfigList<$crate::PruningSettings>,
                 pruner: $config,
             ) -> Result<burn_compress_core::Compressor<M, I>, $crate::PruningError> {
-                let signal: fn(
+                let made: fn(
                     &$config,
-                ) -> Result<
-                    ($crate::signal::Signal, $crate::pruner::PrunerConfig),
-                    $crate::PruningError,
-                > = $signal;
-                let (signal, options) = signal(&pruner)?;
-                $crate::pruner::Pruner::fuse(
+                )
+                    -> Result<$crate::pruner::Pruner<_, _>, $crate::PruningError> = $pruner;
+                let made = made(&pruner)?.with_name(stringify!($name));
+                made.add_to(
                     compressor,
                     config,
-                    stringify!($pruner),
-                    signal,
-                    options,
                     burn_compress_core::Configuration::of(&pruner),
                 )
             }

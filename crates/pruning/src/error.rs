@@ -109,18 +109,45 @@ pub enum PruningError {
         advice: String,
     },
 
-    /// A value or a score that cannot be ranked.
+    /// A value that cannot be ranked.
     #[error(
         "{what} {at} is {value}; check that the model was loaded whole and that its training has not \
          diverged"
     )]
     NotFinite {
-        /// What it is: a value of the target, or the score of one of its blocks.
+        /// What it is.
         what: &'static str,
-        /// The index of the value or of the block, row-major.
+        /// The index of the value, row-major.
         at: usize,
         /// The value found.
         value: f32,
+    },
+
+    /// A score that cannot be ranked.
+    #[error(
+        "score {at} is {value}, by `{pruner}`; check that its training has not diverged, and that its \
+         importance gives finite numbers for finite values"
+    )]
+    ScoreNotFinite {
+        /// The pruner.
+        pruner: &'static str,
+        /// The index of the block, row-major in the grid.
+        at: usize,
+        /// The score found.
+        value: f32,
+    },
+
+    /// An importance that does not give one score for each block.
+    #[error(
+        "`{pruner}` gave {found} scores for {expected} blocks; an importance gives one for each"
+    )]
+    ScoreCount {
+        /// The pruner.
+        pruner: &'static str,
+        /// The number of scores.
+        found: usize,
+        /// The number of blocks.
+        expected: usize,
     },
 
     /// Several errors, all of them found before the training.

@@ -142,12 +142,7 @@ impl Granularity {
         default: &Granularity,
     ) -> Result<Blocks, PruningError> {
         let channel = |dim: Option<usize>, granularity, needs| match dim {
-            Some(dim) if dim < shape.len() => {
-                let block: Vec<i64> = (0..shape.len())
-                    .map(|d| if d == dim { 1 } else { -1 })
-                    .collect();
-                Blocks::new(shape, &block)
-            }
+            Some(dim) if dim < shape.len() => Blocks::along(shape, dim),
             _ => Err(PruningError::Granularity { granularity, needs }),
         };
         match self {

@@ -4,18 +4,20 @@
 //! of host data:
 //!
 //! 1. [`PruningSettings`] say what is to be removed, [`Granularity`] in blocks of which shape.
-//! 2. A score from [`metrics`] tells how much each of the [`Blocks`] is worth.
+//! 2. An [`Importance`] gives each of the [`Blocks`] a score of what a [source](sources) gives: the
+//!    weights, gradients, outputs of layers.
 //! 3. [`mask::generate`] decides for all targets together which blocks stay.
 //! 4. A [`Schedule`] repeats this with rising goals.
 //!
-//! Every score is a pruner that takes part in a chain of compressors; [`registry`] lists them.
+//! [`Pruner`] makes a compressor of any importance over any source. The built-in ones are in
+//! [`scores`], and [`registry`] lists them.
 //!
 //! # Example
 //!
 //! ```
 //! use burn_compress_pruning::mask::{MaskConfig, MaskTarget, generate};
-//! use burn_compress_pruning::metrics::{Importance, L1Norm};
-//! use burn_compress_pruning::{Axes, Granularity, PruningSettings, Schedule};
+//! use burn_compress_pruning::scores::L1Norm;
+//! use burn_compress_pruning::{Axes, Granularity, Importance, PruningSettings, Schedule};
 //!
 //! let weight = [0.1, -0.2, 3.0, 4.0, -0.5, 0.5, 2.0, -1.0];
 //! let axes = Axes::Parameter { output: Some(0), input: Some(1) };
@@ -32,39 +34,42 @@
 //! ```
 #![warn(missing_docs)]
 
-mod activations;
 mod blocks;
-mod collected;
+mod config;
 mod constructors;
 mod error;
+mod fused;
+mod gradual;
 mod granularity;
-mod learned;
+mod groups;
+mod importance;
 pub mod mask;
-pub mod metrics;
-mod movement;
-mod norms;
 mod pattern;
 mod pruner;
 pub mod registry;
 mod rule;
 mod schedule;
+pub mod scores;
 mod settings;
-mod signal;
-mod slim;
-mod units;
+pub mod sources;
+mod timing;
 
 pub use blocks::Blocks;
+pub use config::PrunerConfig;
 pub use error::PruningError;
+pub use gradual::{AgpConfig, AgpPruner, LinearConfig, LinearPruner};
 pub use granularity::{Axes, Granularity, PadSide};
-pub use metrics::{
-    ActivationConfig, ActivationPruner, ApozConfig, ApozPruner, FisherConfig, FisherPruner,
-    FpgmPruner, L1NormPruner, L2NormPruner, LampPruner, LevelPruner, TaylorConfig, TaylorPruner,
-};
-pub use movement::{MovementConfig, MovementPruner};
+pub use importance::{Importance, Scale};
 pub use pattern::Pattern;
-pub use pruner::PrunerConfig;
+pub use pruner::Pruner;
 pub use registry::pruners;
 pub use rule::PruningRule;
-pub use schedule::{AgpConfig, AgpPruner, LinearConfig, LinearPruner, Schedule, ScheduleKind};
+pub use schedule::{Schedule, ScheduleKind};
+pub use scores::{
+    ActivationConfig, ActivationPruner, ApozConfig, ApozPruner, FisherConfig, FisherPruner,
+    FpgmPruner, L1NormPruner, L2NormPruner, LampPruner, LevelPruner, MovementConfig,
+    MovementPruner, SlimConfig, SlimPruner, TaylorConfig, TaylorPruner,
+};
 pub use settings::{Align, Normalizer, OnUnprunable, PruningSettings};
-pub use slim::{SlimConfig, SlimPruner};
+pub use sources::ScoreSource;
+pub use timing::{Phase, Timing};

@@ -122,7 +122,7 @@ pub struct PruningSettings {
 ///
 /// It concerns scores that grow with the number of weights of a channel, as norms do: of a 1x1 and a
 /// 3x3 convolution side by side, the first would lose nearly all channels and the second none. Scores
-/// on a [common scale](crate::metrics::Scale) are ranked as they are, and so is any score with
+/// on a [common scale](crate::Scale) are ranked as they are, and so is any score with
 /// `sparse_threshold`, which is a value of the score itself.
 ///
 /// Torch-Pruning divides by the mean of a group too (`normalizer="mean"`), but its groups have one

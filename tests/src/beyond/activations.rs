@@ -4,7 +4,8 @@
 
 use burn::tensor::{Device, Tensor};
 use burn_compress::config::ConfigList;
-use burn_compress::pruning::metrics::{Apoz, Importance, MeanActivation};
+use burn_compress::pruning::Importance;
+use burn_compress::pruning::scores::{Apoz, MeanActivation};
 use burn_compress::pruning::{
     ActivationConfig, ActivationPruner, ApozConfig, ApozPruner, Blocks, PrunerConfig,
 };

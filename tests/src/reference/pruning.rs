@@ -2,7 +2,8 @@
 
 use burn_compress::config::{ConfigList, Selected};
 use burn_compress::layer::{channel_dims, layers};
-use burn_compress::pruning::metrics::{Fpgm, Importance, L1Norm, L2Norm, Level};
+use burn_compress::pruning::Importance;
+use burn_compress::pruning::scores::{Fpgm, L1Norm, L2Norm, Level};
 use burn_compress::pruning::{Axes, Blocks, Granularity, PruningSettings};
 use burn_compress::target::TargetId;
 

@@ -8,7 +8,7 @@ use burn_compress::graph::{ParamSlice, SlicePlan};
 use burn_compress::layer::layers;
 use burn_compress::prelude::*;
 use burn_compress::pruning::mask::{MaskConfig, MaskTarget, generate};
-use burn_compress::pruning::metrics::{Apoz, Fisher, MeanActivation, Taylor};
+use burn_compress::pruning::scores::{Apoz, Fisher, MeanActivation, Taylor};
 use burn_compress::pruning::{Blocks, Pattern};
 use burn_compress::quantization::{QuantDtype, blocks};
 use burn_compress::speedup::verify::relative_error;

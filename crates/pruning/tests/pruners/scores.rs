@@ -5,9 +5,9 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{Budget, Compressor, Evaluator, Masks};
-use burn_compress_pruning::metrics::{Fpgm, Importance, L1Norm, L2Norm, Lamp, Level};
 use burn_compress_pruning::registry::{Entry, Needs};
-use burn_compress_pruning::{Blocks, PruningError, pruners};
+use burn_compress_pruning::scores::{Fpgm, L1Norm, L2Norm, Lamp, Level};
+use burn_compress_pruning::{Blocks, Importance, PruningError, pruners};
 use proptest::prelude::*;
 
 /// Pruners of the weights.

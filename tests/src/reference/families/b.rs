@@ -5,7 +5,8 @@
 //! one step to those of the next.
 
 use burn::tensor::Device;
-use burn_compress::pruning::metrics::{Importance, Taylor};
+use burn_compress::pruning::Importance;
+use burn_compress::pruning::scores::Taylor;
 use burn_compress::{Budget, Compressor};
 use indexmap::IndexMap;
 use serde::Deserialize;

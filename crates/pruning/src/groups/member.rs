@@ -1,0 +1,155 @@
+//! The parameters of a group of coupled channels.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use burn_compress_core::graph::ChannelGroup;
+use burn_compress_core::layer::{LayerInfo, ParamInfo};
+use burn_compress_core::{Mask, Target, TargetId, TargetSpace};
+use indexmap::IndexMap;
+
+use super::selected::Item;
+use crate::importance::Scorer;
+use crate::mask::MaskTarget;
+use crate::{Blocks, PruningError, PruningSettings};
+
+/// A parameter dimension that carries channels of a group.
+#[derive(Clone)]
+pub(super) struct GroupMember {
+    pub(super) id: TargetId,
+    pub(super) space: Arc<TargetSpace>,
+    pub(super) shape: Vec<usize>,
+    pub(super) dim: usize,
+    /// The indices along the dimension of each channel of the group.
+    pub(super) positions: Vec<Vec<usize>>,
+}
+
+/// A member that is not claimed yet.
+pub(super) struct FoundMember {
+    pub(super) id: TargetId,
+    pub(super) shape: Vec<usize>,
+    pub(super) dim: usize,
+    positions: Vec<Vec<usize>>,
+}
+
+impl FoundMember {
+    /// The member once its target is claimed.
+    pub(super) fn claimed(self, space: Arc<TargetSpace>) -> GroupMember {
+        let Self {
+            id,
+            shape,
+            dim,
+            positions,
+        } = self;
+        GroupMember {
+            id,
+            space,
+            shape,
+            dim,
+            positions,
+        }
+    }
+
+    /// One block for each index along the dimension.
+    pub(super) fn blocks(&self) -> Result<Blocks, PruningError> {
+        Blocks::along(&self.shape, self.dim).map_err(|error| error.at(&self.id))
+    }
+}
+
+/// The parameters of a model by path, each with its layer.
+pub(super) struct Parameters<'a>(BTreeMap<String, (&'a LayerInfo, &'a ParamInfo)>);
+
+impl<'a> Parameters<'a> {
+    pub(super) fn new(layers: &'a [LayerInfo]) -> Self {
+        let mut found = BTreeMap::new();
+        for layer in layers {
+            for param in &layer.params {
+                let id = TargetId::new(&layer.path, Target::param(&param.name));
+                found.insert(id.to_string(), (layer, param));
+            }
+        }
+        Self(found)
+    }
+
+    fn at(&self, path: &str) -> Result<(&'a LayerInfo, &'a ParamInfo), PruningError> {
+        let found = self.0.get(path).copied();
+        found.ok_or_else(|| PruningError::UnknownParameter {
+            path: path.to_string(),
+        })
+    }
+}
+
+/// All members of a group; a weight among them that nobody selected must not be masked.
+pub(super) fn find_members(
+    parameters: &Parameters<'_>,
+    group: &ChannelGroup,
+    items: &IndexMap<TargetId, &Item>,
+) -> Result<Vec<FoundMember>, PruningError> {
+    let mut found = Vec::new();
+    for member in &group.members {
+        let (layer, param) = parameters.at(&member.param)?;
+        let id = TargetId::new(layer.path.clone(), Target::param(param.name.clone()));
+        if param.shape.len() > 1 && !items.contains_key(&id) {
+            let coupled = id.layer.clone();
+            return Err(PruningError::CoupledLayer { coupled }.at(items[0].id()));
+        }
+        found.push(FoundMember {
+            id,
+            shape: param.shape.clone(),
+            dim: member.dim,
+            positions: member.positions.clone(),
+        });
+    }
+    Ok(found)
+}
+
+impl GroupMember {
+    /// One block for each index along the dimension.
+    pub(super) fn blocks(&self) -> Result<Blocks, PruningError> {
+        Blocks::along(&self.shape, self.dim).map_err(|error| error.at(&self.id))
+    }
+
+    /// The score of each index along the dimension, summed over the indices of each channel;
+    /// `None` for channels that the parameter does not carry.
+    pub(super) fn channel_scores(
+        &self,
+        data: &[f32],
+        scorer: &Scorer,
+    ) -> Result<Vec<Option<f32>>, PruningError> {
+        let scores = scorer.score(data, &self.blocks()?, &self.id)?;
+        let sum = |indices: &Vec<usize>| match indices.is_empty() {
+            true => None,
+            false => Some(indices.iter().map(|&index| scores[index]).sum()),
+        };
+        Ok(self.positions.iter().map(sum).collect())
+    }
+
+    /// What is kept along the dimension when the group keeps the channels `keep`.
+    fn kept(&self, keep: &[bool]) -> Vec<bool> {
+        let mut kept = vec![true; self.shape[self.dim]];
+        for (positions, keep) in self.positions.iter().zip(keep) {
+            for &position in positions {
+                kept[position] = *keep;
+            }
+        }
+        kept
+    }
+
+    /// The parameter with its mask decided, for others to follow.
+    pub(super) fn decided(&self, keep: &[bool]) -> Result<MaskTarget<String>, PruningError> {
+        let key = self.id.to_string();
+        Ok(MaskTarget::decided(key, self.blocks()?, self.kept(keep)))
+    }
+
+    /// Masks the parameter where the group loses channels.
+    pub(super) fn write(
+        &self,
+        keep: &[bool],
+        settings: &PruningSettings,
+    ) -> Result<(), PruningError> {
+        let values = self.blocks()?.expand(&self.kept(keep));
+        let mask = Mask::new(values, self.shape.clone())?
+            .with_method(settings.apply_method.unwrap_or_default());
+        Ok(self.space.set_mask(Some(mask))?)
+    }
+}

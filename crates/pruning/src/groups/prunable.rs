@@ -1,0 +1,313 @@
+//! What of a selection can be pruned, found before anything is claimed or trained.
+//!
+//! Masks of whole channels promise that a cut can follow them. Whatever breaks the promise is looked
+//! for here, and all of it reported at once:
+//!
+//! - layers that the forward pass never calls, and channels that must stay;
+//! - channels that are coupled with those of a layer that is not selected;
+//! - blocks of whole channels, and channels that a configuration groups by hand, where something
+//!   else makes the same channels and is not masked with them;
+//! - forward passes that need the number of channels, found by a
+//!   [trial cut](Compressor::trial_cut).
+//!
+//! Masks of elements, of patterns and of blocks smaller than a channel promise no cut.
+
+use burn::module::Module;
+use burn_compress_core::graph::ChannelGraph;
+use burn_compress_core::{Compressor, MaskMethod, Obstacle, TargetId};
+use indexmap::{IndexMap, IndexSet};
+
+use super::plan::PlannedGroup;
+use super::selected::{Item, output_dim, skips};
+use super::trial::{EXCLUDE, Trial, Whole, matrices, removable_of, whole};
+use crate::{Granularity, PruningError};
+
+/// A selection, sorted into groups of the graph and what is decided about on its own.
+pub(super) struct Sorted {
+    pub(super) grouped: IndexMap<usize, Vec<Item>>,
+    pub(super) left: Vec<Item>,
+    /// What is left out on request.
+    pub(super) skipped: Vec<Obstacle>,
+    /// What of the selection cannot be pruned and is in none of the above.
+    pub(super) refused: Option<Refused>,
+}
+
+/// The selected targets that cannot be pruned.
+pub(super) struct Refused {
+    obstacles: Vec<Obstacle>,
+    /// Whether all of them stand outside of the groups. A contradiction of their settings explains
+    /// the refusal then.
+    alone: bool,
+}
+
+impl Refused {
+    /// One error of all that cannot be pruned and of `other`, which was found in the rest.
+    pub(super) fn with(self, other: Option<PruningError>, selected: &[Item]) -> PruningError {
+        let mut obstacles = self.obstacles;
+        let others = other.map(|error| error.into_obstacles(&mut obstacles));
+        let mut others = others.unwrap_or_default();
+        if self.alone && !others.is_empty() {
+            return others.remove(0);
+        }
+        sort_by_selection(&mut obstacles, selected);
+        let error = PruningError::Unprunable { obstacles };
+        if others.is_empty() {
+            return error;
+        }
+        others.insert(0, error);
+        PruningError::Several(others)
+    }
+}
+
+/// Items that cannot be pruned, for one reason.
+struct Finding {
+    items: Vec<Item>,
+    /// Whether they stand outside of the groups.
+    alone: bool,
+    reason: String,
+    remedy: String,
+}
+
+/// Sorts what a configuration selects. Without `coupled` nothing promises a cut.
+pub(super) fn sort<M: Module + 'static, I: 'static>(
+    compressor: &mut Compressor<M, I>,
+    pruner: &'static str,
+    selected: &[Item],
+    default: &Granularity,
+    coupled: bool,
+) -> Result<Sorted, PruningError> {
+    let mut sorted = Sorted {
+        grouped: IndexMap::new(),
+        left: Vec::new(),
+        skipped: Vec::new(),
+        refused: None,
+    };
+    let mut findings = Vec::new();
+    for item in selected {
+        reject_added(item)?;
+        let Some(dim) = output_dim(item, default, coupled)? else {
+            sorted.left.push(item.clone());
+            continue;
+        };
+        let graph = compressor.graph(pruner)?;
+        let param = item.target.to_string();
+        match graph.group_of(&item.layer.path, &param, dim) {
+            Some(group) => sorted.grouped.entry(group).or_default().push(item.clone()),
+            None => findings.push(no_channels(&graph, item, dim)),
+        }
+    }
+    let whole = match coupled {
+        true => whole(&sorted.left, default)?,
+        false => Vec::new(),
+    };
+    let known = compressor.evaluator().dummy_input().is_some();
+    if !whole.is_empty() && !known {
+        log::warn!(
+            "{pruner} masks whole channels, but no dummy input tells whether a cut can follow"
+        );
+    }
+    if known && !(sorted.grouped.is_empty() && whole.is_empty()) {
+        let graph = compressor.graph(pruner)?;
+        findings.extend(look(compressor, pruner, &graph, &sorted, &whole)?);
+    }
+    Ok(leave_out(selected, sorted, findings))
+}
+
+/// An added mask takes 1000 from a parameter, which makes nothing of it zero.
+fn reject_added(item: &Item) -> Result<(), PruningError> {
+    let added = item.settings.apply_method == Some(MaskMethod::Add);
+    match added && item.settings.is_active() && item.target.is_param() {
+        false => Ok(()),
+        true => Err(PruningError::Setting {
+            key: "apply_method",
+            value: "add".to_string(),
+            expected: "`mul`, which makes masked elements zero; `add` is for inputs and outputs",
+        }
+        .at(item.id())),
+    }
+}
+
+fn no_channels(graph: &ChannelGraph, item: &Item, dim: usize) -> Finding {
+    let path = item.id().to_string();
+    let size = item.layer.param(&item.target.to_string());
+    let (reason, remedy) = if !graph.is_used(&path) {
+        (
+            "the forward pass of the dummy input never calls its layer",
+            "exclude the layer, or call it in the forward pass",
+        )
+    } else if size.is_some_and(|param| param.shape[dim] == 1) {
+        ("it has a single channel, which must stay", EXCLUDE)
+    } else {
+        ("its output channels are not channels of the graph", EXCLUDE)
+    };
+    Finding {
+        items: vec![item.clone()],
+        alone: false,
+        reason: reason.to_string(),
+        remedy: remedy.to_string(),
+    }
+}
+
+/// Everything in the way of a cut.
+fn look<M: Module + 'static, I: 'static>(
+    compressor: &Compressor<M, I>,
+    pruner: &'static str,
+    graph: &ChannelGraph,
+    sorted: &Sorted,
+    whole: &[Whole<'_>],
+) -> Result<Vec<Finding>, PruningError> {
+    let mut findings = Vec::new();
+    let (mut tried, mut sets) = (Vec::new(), Vec::new());
+    let mut add = |items: &[Item], alone: bool, found: Result<_, (String, String)>| {
+        let items = items.to_vec();
+        match found {
+            Ok(set) => {
+                tried.push((items, alone));
+                sets.push(set);
+            }
+            Err((reason, remedy)) => findings.push(Finding {
+                items,
+                alone,
+                reason,
+                remedy,
+            }),
+        }
+    };
+    let matrices = matrices(compressor);
+    for (&index, items) in &sorted.grouped {
+        add(items, false, removable_of(graph, index, items, &matrices));
+    }
+    let trial = Trial::new(graph, &sorted.left, whole)?;
+    for whole in whole {
+        add(
+            std::slice::from_ref(whole.item),
+            true,
+            trial.followed(whole),
+        );
+    }
+    let failures = compressor.trial_cut(pruner, &sets)?;
+    for ((items, alone), failure) in tried.into_iter().zip(failures) {
+        findings.extend(failure.map(|failure| Finding {
+            items,
+            alone,
+            reason: failure.to_string(),
+            remedy: failure.remedy(),
+        }));
+    }
+    Ok(findings)
+}
+
+/// Rejects what was found, or leaves it out where every rule concerned asks for that.
+fn leave_out(selected: &[Item], mut sorted: Sorted, findings: Vec<Finding>) -> Sorted {
+    if findings.is_empty() {
+        return sorted;
+    }
+    let skipped = |finding: &Finding| finding.items.iter().all(skips);
+    let ids = |findings: &[Finding]| -> IndexSet<TargetId> {
+        let items = findings.iter().flat_map(|finding| &finding.items);
+        items.map(Item::id).collect()
+    };
+    let found = ids(&findings);
+    let mut active = selected.iter().filter(|item| item.settings.is_active());
+    let nothing_left = active.all(|item| found.contains(&item.id()));
+    let (skip, refuse): (Vec<Finding>, Vec<Finding>) = findings
+        .into_iter()
+        .partition(|finding| skipped(finding) && !nothing_left);
+    let mut gone = ids(&skip);
+    if !refuse.is_empty() {
+        // Those that stand alone stay, so that a contradiction in what is asked of them is found.
+        let alone = refuse.iter().all(|finding| finding.alone);
+        if !alone {
+            gone.extend(ids(&refuse));
+        }
+        let obstacles = obstacles(selected, refuse);
+        sorted.refused = Some(Refused { obstacles, alone });
+    }
+    sorted.skipped = obstacles(selected, skip);
+    let stays = |item: &Item| !gone.contains(&item.id());
+    sorted.grouped.retain(|_, items| items.iter().all(stays));
+    sorted.left.retain(stays);
+    drop_followers(&mut sorted.left, gone);
+    sorted
+}
+
+/// Leaves out the groups of which every channel must stay, where their rules ask for that and
+/// something else is left to prune.
+pub(super) fn skip_stuck(
+    plans: &mut Vec<PlannedGroup>,
+    left: &mut Vec<Item>,
+    skipped: &mut Vec<Obstacle>,
+    keep_at_least_one: bool,
+) {
+    let stuck = |plan: &PlannedGroup| match plan.skips() {
+        true => plan.decision(keep_at_least_one).stuck(),
+        false => None,
+    };
+    let found: Vec<Option<PruningError>> = plans.iter().map(stuck).collect();
+    let active = left.iter().any(|item| item.settings.is_active());
+    if !active && found.iter().all(Option::is_some) {
+        return;
+    }
+    let mut gone = IndexSet::new();
+    let mut found = found.into_iter();
+    plans.retain(|plan| match found.next().flatten() {
+        Some(error) => {
+            error.into_obstacles(skipped);
+            gone.extend(plan.ids().cloned());
+            false
+        }
+        None => true,
+    });
+    drop_followers(left, gone);
+}
+
+/// Takes out what would follow the masks of targets that are gone: the bias of a skipped layer.
+fn drop_followers(left: &mut Vec<Item>, mut gone: IndexSet<TargetId>) {
+    loop {
+        let follows = |item: &Item| {
+            let Some(align) = &item.settings.align else {
+                return false;
+            };
+            let layer = align.module_name.as_ref().unwrap_or(&item.layer.path);
+            gone.contains(&TargetId::new(layer, align.target_name.clone()))
+        };
+        let (out, stay): (Vec<Item>, Vec<Item>) = left.drain(..).partition(follows);
+        *left = stay;
+        if out.is_empty() {
+            return;
+        }
+        gone.extend(out.iter().map(Item::id));
+    }
+}
+
+/// The findings as obstacles, one a target, in the order of the selection.
+fn obstacles(selected: &[Item], findings: Vec<Finding>) -> Vec<Obstacle> {
+    let mut found: IndexMap<TargetId, Obstacle> = IndexMap::new();
+    for finding in findings {
+        for item in finding.items {
+            let target = item.id();
+            found.entry(target.clone()).or_insert_with(|| Obstacle {
+                target,
+                kind: item.layer.kind.clone(),
+                reason: finding.reason.clone(),
+                remedy: finding.remedy.clone(),
+            });
+        }
+    }
+    let mut found: Vec<Obstacle> = found.into_values().collect();
+    sort_by_selection(&mut found, selected);
+    found
+}
+
+/// Brings obstacles into the order of the selection and names the types of their layers.
+pub(super) fn sort_by_selection(obstacles: &mut [Obstacle], selected: &[Item]) {
+    let order: IndexMap<TargetId, usize> = (selected.iter().enumerate())
+        .map(|(at, item)| (item.id(), at))
+        .collect();
+    for obstacle in &mut *obstacles {
+        if let Some(&at) = order.get(&obstacle.target) {
+            obstacle.kind.clone_from(&selected[at].layer.kind);
+        }
+    }
+    obstacles.sort_by_cached_key(|obstacle| order.get(&obstacle.target).copied());
+}

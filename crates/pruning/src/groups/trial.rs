@@ -1,0 +1,273 @@
+//! Trial cuts: what removing some channels of everything that is selected comes to.
+
+use std::collections::BTreeSet;
+
+use burn::module::Module;
+use burn_compress_core::graph::propagate::removable;
+use burn_compress_core::graph::{CapturedView, ChannelGraph, ChannelGroup, ChannelId, GroupMember};
+use burn_compress_core::layer::channel_dims;
+use burn_compress_core::{Compressor, Mask, Target, TargetId};
+use indexmap::{IndexMap, IndexSet};
+
+use super::selected::{Item, ParamBlocks};
+use crate::{Granularity, PruningError};
+
+pub(super) const EXCLUDE: &str = "exclude the layer";
+const NO_CUT: &str = "remove its channels one by one (`\"granularity\": \"out_channel\"` without \
+    `dependency_group_id`), or elements or an N:M `pattern`, which promise no cut; to keep masks that \
+    no cut follows, set `coupled` of the `PrunerConfig` to `false`";
+
+/// An item outside of the groups whose blocks are whole channels along a dimension.
+pub(super) struct Whole<'a> {
+    pub(super) item: &'a Item,
+    pub(super) dim: usize,
+}
+
+/// The items whose blocks span everything but several indices along their output or input
+/// channels.
+pub(super) fn whole<'a>(
+    items: &'a [Item],
+    default: &Granularity,
+) -> Result<Vec<Whole<'a>>, PruningError> {
+    let mut found = Vec::new();
+    for item in items {
+        let settings = &item.settings;
+        // What follows another target promises what that one does.
+        let decided =
+            settings.is_active() && settings.pattern.is_none() && settings.align.is_none();
+        let Some(blocks) = ParamBlocks::of(item, default).filter(|b| decided && !b.are_elements())
+        else {
+            continue;
+        };
+        let dims = blocks.dims();
+        let blocks = blocks.resolve()?;
+        let mut split = (blocks.grid().iter().enumerate()).filter(|(_, count)| **count > 1);
+        if let (Some((dim, _)), None) = (split.next(), split.next())
+            && [dims.output, dims.input].contains(&Some(dim))
+        {
+            found.push(Whole { item, dim });
+        }
+    }
+    Ok(found)
+}
+
+/// The paths of the parameters that are no vectors.
+pub(super) fn matrices<M: Module + 'static, I: 'static>(
+    compressor: &Compressor<M, I>,
+) -> IndexSet<String> {
+    let mut found = IndexSet::new();
+    for layer in compressor.layers() {
+        for param in layer.params.iter().filter(|param| param.shape.len() > 1) {
+            let target = Target::param(&param.name);
+            found.insert(TargetId::new(&layer.path, target).to_string());
+        }
+    }
+    found
+}
+
+/// Channels to try without of a group, or why none of it can be removed.
+pub(super) fn removable_of(
+    graph: &ChannelGraph,
+    index: usize,
+    items: &[Item],
+    matrices: &IndexSet<String>,
+) -> Result<BTreeSet<ChannelId>, (String, String)> {
+    let group = &graph.groups()[index];
+    let selected: IndexSet<String> = items.iter().map(|item| item.id().to_string()).collect();
+    let reasons: Option<Vec<&str>> = (group.channels.iter())
+        .map(|&channel| graph.protected(channel))
+        .collect();
+    if let Some(reason) = reasons.as_ref().and_then(|reasons| reasons.first()) {
+        let reason = format!("its channels cannot be removed: {reason}");
+        return Err((reason, EXCLUDE.to_string()));
+    }
+    let not_selected = group
+        .members
+        .iter()
+        .find(|member| matrices.contains(&member.param) && !selected.contains(&member.param));
+    if let Some(member) = not_selected {
+        let (coupled, _) = member.param.rsplit_once('.').unwrap_or(("", &member.param));
+        let reason = format!(
+            "its channels are coupled with those of `{coupled}`, which the configuration does not \
+             select"
+        );
+        return Err((reason, "select or exclude both".to_string()));
+    }
+    Ok(some_channels(graph, group))
+}
+
+/// About half of the channels of a group, as many in each of its blocks, such that a cut leaves
+/// something of every parameter. None where nothing can go.
+fn some_channels(graph: &ChannelGraph, group: &ChannelGroup) -> BTreeSet<ChannelId> {
+    let size = group.channels.len() / group.blocks.max(1);
+    // What is all that a parameter has of the group must stay.
+    let parts = group.members.iter().chain(&group.consumers);
+    let alone: BTreeSet<ChannelId> = parts
+        .filter_map(|part| {
+            let mut held = (group.channels.iter().zip(&part.positions))
+                .filter(|(_, positions)| !positions.is_empty());
+            match (held.next(), held.next()) {
+                (Some((channel, _)), None) => Some(*channel),
+                _ => None,
+            }
+        })
+        .collect();
+    let free = |block: &[ChannelId]| -> Vec<ChannelId> {
+        let stays =
+            |channel: &ChannelId| graph.protected(*channel).is_some() || alone.contains(channel);
+        let free: Vec<ChannelId> = block.iter().copied().filter(|c| !stays(c)).collect();
+        // Every second one, so that runs of channels keep some.
+        let odd = free.iter().skip(1).step_by(2);
+        odd.chain(free.iter().step_by(2)).copied().collect()
+    };
+    let blocks: Vec<Vec<ChannelId>> = group.channels.chunks(size.max(1)).map(free).collect();
+    let possible = |free: &Vec<ChannelId>| free.len().min(size.saturating_sub(1));
+    let most = blocks.iter().map(possible).min().unwrap_or(0);
+    for count in [most.min((size / 2).max(1)), most.min(1)] {
+        let chosen = blocks.iter().flat_map(|free| free[..count].iter().copied());
+        let chosen: BTreeSet<ChannelId> = chosen.collect();
+        let mut parts = group.members.iter().chain(&group.consumers);
+        let leaves_some = |part: &GroupMember| {
+            let mut held = group.channels.iter().zip(&part.positions);
+            held.any(|(channel, positions)| !positions.is_empty() && !chosen.contains(channel))
+        };
+        if parts.all(leaves_some) {
+            return chosen;
+        }
+    }
+    BTreeSet::new()
+}
+
+/// Masks of some channels of everything outside of the groups, and what they remove.
+pub(super) struct Trial<'a> {
+    graph: &'a ChannelGraph,
+    wanted: BTreeSet<ChannelId>,
+    masks: IndexMap<String, Mask>,
+    removed: BTreeSet<ChannelId>,
+}
+
+impl<'a> Trial<'a> {
+    pub(super) fn new(
+        graph: &'a ChannelGraph,
+        left: &[Item],
+        whole: &[Whole<'_>],
+    ) -> Result<Self, PruningError> {
+        let mut touched: BTreeSet<ChannelId> = BTreeSet::new();
+        for whole in whole {
+            let path = whole.item.id().to_string();
+            touched.extend(graph.param_channels(&path, whole.dim).unwrap_or_default());
+        }
+        let groups = graph.groups().iter();
+        let groups = groups.filter(|group| group.channels.iter().any(|c| touched.contains(c)));
+        let wanted = groups
+            .flat_map(|group| some_channels(graph, group))
+            .collect();
+        let mut trial = Self {
+            graph,
+            wanted,
+            masks: IndexMap::new(),
+            removed: BTreeSet::new(),
+        };
+        for whole in whole {
+            trial.mask(whole.item, whole.dim)?;
+        }
+        // What follows another target has masks of its channels as well.
+        let follow = |item: &&Item| item.settings.align.is_some() && item.target.is_param();
+        for item in left.iter().filter(follow) {
+            let name = item.target.to_string();
+            let rank = item.layer.param(&name).map_or(0, |param| param.shape.len());
+            if let Some(dim) = channel_dims(&item.layer.kind, &name, rank).output {
+                trial.mask(item, dim)?;
+            }
+        }
+        if !trial.masks.is_empty() {
+            let view = CapturedView::new(graph);
+            let removed = removable(&view, &trial.masks);
+            trial.removed = removed.map_err(burn_compress_core::Error::from)?;
+        }
+        Ok(trial)
+    }
+
+    /// Masks the wanted channels along a dimension of an item's parameter.
+    fn mask(&mut self, item: &Item, dim: usize) -> Result<(), PruningError> {
+        let path = item.id().to_string();
+        let param = item.layer.param(&item.target.to_string());
+        let (Some(param), Some(channels)) = (param, self.graph.param_channels(&path, dim)) else {
+            return Ok(());
+        };
+        let inner: usize = param.shape[dim + 1..].iter().product();
+        let elements: usize = param.shape.iter().product();
+        let masked = |at: usize| self.wanted.contains(&channels[at / inner % channels.len()]);
+        let old = self.masks.get(&path);
+        let kept = |at: usize| old.is_none_or(|mask| mask.values()[at] != 0.0) && !masked(at);
+        let values = (0..elements).map(|at| f32::from(kept(at))).collect();
+        let mask = Mask::new(values, param.shape.clone())?;
+        self.masks.insert(path, mask);
+        Ok(())
+    }
+
+    /// The channels that go with the masks of `whole`, or why no cut follows them.
+    pub(super) fn followed(
+        &self,
+        whole: &Whole<'_>,
+    ) -> Result<BTreeSet<ChannelId>, (String, String)> {
+        let path = whole.item.id().to_string();
+        let refused = |reason: String| Err((reason, NO_CUT.to_string()));
+        let Some(channels) = self.graph.param_channels(&path, whole.dim) else {
+            return match self.graph.is_used(&path) {
+                false => refused("the forward pass never calls its layer".to_string()),
+                true => refused(
+                    "its blocks are whole channels, but they are no channels of the graph"
+                        .to_string(),
+                ),
+            };
+        };
+        let blocks = "its blocks are whole channels that no cut can follow";
+        if let Some(why) = channels.iter().find_map(|&c| self.graph.protected(c)) {
+            return refused(format!("{blocks}: {why}"));
+        }
+        let masked: BTreeSet<ChannelId> = (channels.iter().copied())
+            .filter(|channel| self.wanted.contains(channel))
+            .collect();
+        match masked
+            .iter()
+            .find(|channel| !self.removed.contains(channel))
+        {
+            None => Ok(masked),
+            Some(&channel) => {
+                let others = self.unmasked(channel, &path);
+                refused(format!(
+                    "{blocks}: {others} the same channels and is not masked with it"
+                ))
+            }
+        }
+    }
+
+    /// The first parameter that makes or reads a channel and whose mask does not cover it.
+    fn unmasked(&self, channel: ChannelId, path: &str) -> String {
+        let covers = |param: &str, dim: usize, positions: &[usize]| {
+            self.masks.get(param).is_some_and(|mask| {
+                let removed = mask.removed_along(dim);
+                positions.iter().all(|&position| removed[position])
+            })
+        };
+        let groups = self.graph.groups().iter();
+        for group in groups {
+            let Some(at) = group.channels.iter().position(|c| *c == channel) else {
+                continue;
+            };
+            for (members, does) in [(&group.members, "makes"), (&group.consumers, "reads")] {
+                let other = members.iter().find(|member| {
+                    let positions = &member.positions[at];
+                    member.param != path
+                        && !positions.is_empty()
+                        && !covers(&member.param, member.dim, positions)
+                });
+                if let Some(other) = other {
+                    return format!("`{}` {does}", other.param);
+                }
+            }
+        }
+        "something else makes".to_string()
+    }
+}
