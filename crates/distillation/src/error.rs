@@ -43,6 +43,61 @@ pub enum DistillationError {
         expected: &'static str,
     },
 
+    /// A hidden state of another rank than a loss reads.
+    #[error(
+        "the hidden state of layer `{layer}` has the shape {shape:?}, but the loss reads \
+         {expected} dimensions: select other layers"
+    )]
+    Rank {
+        /// Path of the layer.
+        layer: String,
+        /// Shape of its hidden state.
+        shape: Vec<usize>,
+        /// The rank that the loss reads.
+        expected: usize,
+    },
+
+    /// A loss that is not one number.
+    #[error(
+        "the loss of student layer `{student}` has {found} numbers, but must have one: average \
+         or add them up"
+    )]
+    LossShape {
+        /// Path of the student's layer.
+        student: String,
+        /// How many numbers there are.
+        found: usize,
+    },
+
+    /// A loss whose value breaks a law.
+    #[error("the loss of student layer `{student}` is {value}, but must be {expected}")]
+    LossValue {
+        /// Path of the student's layer.
+        student: String,
+        /// The value.
+        value: f32,
+        /// What the law asks for.
+        expected: &'static str,
+    },
+
+    /// A tensor that a loss trains changes its shape.
+    #[error(
+        "the trained tensor `{name}` has the shape {expected:?} from an earlier batch, here it \
+         would have {found:?}: exclude layers whose widths change"
+    )]
+    LearnableShape {
+        /// Its name, which begins with the student's target.
+        name: String,
+        /// Its shape.
+        expected: Vec<usize>,
+        /// The shape for the batch at hand.
+        found: Vec<usize>,
+    },
+
+    /// A loss that reads labels has none.
+    #[error("the loss reads labels, but there are none: set `with_labels`")]
+    NoLabels,
+
     /// A hidden state has no elements, or no dimension that the loss could run over.
     #[error(
         "the hidden state of student layer `{student}` has the shape {shape:?} or no channel that \
@@ -188,7 +243,7 @@ pub enum DistillationError {
     /// Teachers whose outputs cannot be averaged.
     #[error(
         "the outputs of the teachers have the shapes {first:?} and {other:?}, so they have no \
-         mean: fuse their losses instead"
+         mean: aggregate their losses instead"
     )]
     TeacherShapes {
         /// Shape of the first teacher's output.

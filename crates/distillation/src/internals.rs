@@ -2,15 +2,11 @@
 //!
 //! Not part of the interface: what is here may change or go without notice.
 
-use std::sync::Arc;
-
 use burn::tensor::Tensor;
-use burn_compress_core::{BoxError, FlatTensor, Learnable, Target, TargetId};
+use burn_compress_core::{BoxError, FlatTensor, Target, TargetId};
 
-use crate::DistillationLoss;
-use crate::fitnets::Hints;
-use crate::link::{Hidden, LinkLoss};
-use crate::projection::Projected;
+use crate::feature::fitnets::Hints;
+use crate::feature::{FeatureLoss, FeaturePair, HiddenState, Learnables};
 
 /// The loss of [`FitNetsDistiller`](crate::FitNetsDistiller) for one hint, and the regressor's weight
 /// and bias as its leaves.
@@ -31,25 +27,19 @@ pub fn hint_loss(
     bias: Vec<f32>,
 ) -> Result<(Tensor<1>, [Tensor<1>; 2]), BoxError> {
     let device = student.values.device().without_autodiff();
-    let hidden = |layer: &str, state: FlatTensor| Hidden {
-        id: TargetId::new(layer, Target::Output(0)),
-        teacher: 0,
-        state,
-        channel_dim: 1,
+    let hidden = |layer: &str, state: FlatTensor| {
+        HiddenState::of(layer, TargetId::new(layer, Target::Output(0)), state, 1)
     };
-    let (student, teacher) = (hidden("student", student), hidden("teacher", teacher));
-    let mut hints = Projected::new(Hints, 0);
-    hints.attach(&device);
+    let pair = FeaturePair::new(hidden("student", student)?, hidden("teacher", teacher)?);
+    let (hints, mut learnables) = (Hints { seed: 0 }, Learnables::new(&device));
+    hints.check_pair(&pair)?;
     // The first call makes the regressor.
-    hints.loss(&student, &teacher, DistillationLoss::Mse)?;
-    let learnables = hints.learnables();
-    let learnable = |at: usize| -> Result<&Arc<Learnable>, BoxError> {
-        learnables
-            .get(at)
-            .ok_or_else(|| "there is no regressor".into())
+    hints.loss(&pair, &mut learnables)?;
+    let [of_weight, of_bias] = &learnables.all()[..] else {
+        return Err("there is no regressor".into());
     };
-    learnable(0)?.set_values(weight)?;
-    learnable(1)?.set_values(bias)?;
-    let loss = hints.loss(&student, &teacher, DistillationLoss::Mse)?;
-    Ok((loss, [learnable(0)?.tensor(), learnable(1)?.tensor()]))
+    of_weight.set_values(weight)?;
+    of_bias.set_values(bias)?;
+    let loss = hints.loss(&pair, &mut learnables)?;
+    Ok((loss, [of_weight.tensor(), of_bias.tensor()]))
 }

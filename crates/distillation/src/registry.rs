@@ -8,17 +8,13 @@ use burn::tensor::{Int, Tensor};
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{Compressor, Error};
 
-use crate::{
-    Adaptive1dLayerwiseDistiller, AdaptiveConfig, AttentionConfig, AttentionDistiller,
-    DistillConfig, DistillationSettings, DkdConfig, DkdDistiller, DynamicLayerwiseDistiller,
-    FitNetsConfig, FitNetsDistiller, LogitsConfig, LogitsDistiller, RelationalConfig,
-    RelationalDistiller, Teacher,
-};
+use crate::settings::DistillationSettings;
+use crate::teacher::Teacher;
 
-/// What a distiller may learn from: a teacher and how batches are put to it.
+/// A teacher with its logits of a batch, and the labels of a batch.
 ///
 /// A distiller takes what it [`Needs`]; give `T = M` where the teacher is a model like the student.
-pub struct Lesson<T, I> {
+pub struct Supervision<T, I> {
     teacher: T,
     predict: Predict<T, I>,
     labels: Labels<I>,
@@ -27,7 +23,7 @@ pub struct Lesson<T, I> {
 type Predict<T, I> = Arc<dyn Fn(&T, &I) -> Tensor<2> + Send + Sync>;
 type Labels<I> = Arc<dyn Fn(&I) -> Tensor<1, Int> + Send + Sync>;
 
-impl<T: Module, I> Lesson<T, I> {
+impl<T: Module, I> Supervision<T, I> {
     /// A teacher, its logits of a batch, `[rows, classes]`, and the target classes of a batch,
     /// `[rows]`.
     pub fn new(
@@ -43,13 +39,13 @@ impl<T: Module, I> Lesson<T, I> {
     }
 }
 
-impl<T, I> fmt::Debug for Lesson<T, I> {
+impl<T, I> fmt::Debug for Supervision<T, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lesson").finish_non_exhaustive()
+        f.debug_struct("Supervision").finish_non_exhaustive()
     }
 }
 
-impl<T: Module + 'static, I: 'static> Lesson<T, I> {
+impl<T: Module + 'static, I: 'static> Supervision<T, I> {
     fn teacher(&self) -> Teacher<I> {
         let predict = self.predict.clone();
         Teacher::of_logits(&self.teacher, move |teacher, batch| predict(teacher, batch))
@@ -65,10 +61,10 @@ impl<T: Module + 'static, I: 'static> Lesson<T, I> {
 pub type Fuse<M, T, I> = fn(
     Compressor<M, I>,
     &ConfigList<DistillationSettings>,
-    &Lesson<T, I>,
+    &Supervision<T, I>,
 ) -> Result<Compressor<M, I>, Error>;
 
-/// What a configuration selects for a distiller.
+/// The targets that rules may select for a distiller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Needs {
@@ -101,26 +97,54 @@ pub struct Entry<M, T, I> {
     pub fuse: Fuse<M, T, I>,
 }
 
-/// All distillers.
-///
-/// ```
-/// use burn::nn::Linear;
-/// use burn::tensor::Tensor;
-/// use burn_compress_distillation::distillers;
-///
-/// let all = distillers::<Linear, Linear, Tensor<2>>();
-/// let names: Vec<_> = all.iter().map(|entry| entry.name).collect();
-/// assert!(names.contains(&"LogitsDistiller"));
-/// ```
-#[rustfmt::skip] // One line a distiller.
-pub fn distillers<M: Module + 'static, T: Module + 'static, I: 'static>() -> Vec<Entry<M, T, I>> {
-    vec![
-        Entry { name: "DynamicLayerwiseDistiller", summary: "Imitates the nearest of several hidden states.", reference: "arXiv 2012.03236", needs: Needs::EqualShapes, fuse: |chain, config, lesson| DynamicLayerwiseDistiller::from_teachers(chain, config, lesson.teacher(), DistillConfig::new(1.0)) },
-        Entry { name: "Adaptive1dLayerwiseDistiller", summary: "Imitates a hidden state of another width through a trained linear layer.", reference: "arXiv 1909.10351", needs: Needs::EqualFront, fuse: |chain, config, lesson| Adaptive1dLayerwiseDistiller::from_teachers(chain, config, lesson.teacher(), AdaptiveConfig::new()) },
-        Entry { name: "FitNetsDistiller", summary: "Imitates a hidden state through a trained 1x1 convolution.", reference: "arXiv 1412.6550", needs: Needs::Channels, fuse: |chain, config, lesson| FitNetsDistiller::from_teachers(chain, config, lesson.teacher(), FitNetsConfig::new()) },
-        Entry { name: "AttentionDistiller", summary: "Imitates where a hidden state is active.", reference: "arXiv 1612.03928", needs: Needs::Positions, fuse: |chain, config, lesson| AttentionDistiller::from_teachers(chain, config, lesson.teacher(), AttentionConfig::new()) },
-        Entry { name: "RelationalDistiller", summary: "Imitates distances and angles between samples.", reference: "arXiv 1904.05068", needs: Needs::Samples, fuse: |chain, config, lesson| RelationalDistiller::from_teachers(chain, config, lesson.teacher(), RelationalConfig::new()) },
-        Entry { name: "LogitsDistiller", summary: "Imitates softened class probabilities.", reference: "arXiv 1503.02531", needs: Needs::Logits, fuse: |chain, config, lesson| LogitsDistiller::from_teachers(chain, config, lesson.teacher(), LogitsConfig::new()) },
-        Entry { name: "DkdDistiller", summary: "Imitates target and other classes, each with a weight of its own.", reference: "arXiv 2203.08679", needs: Needs::Logits, fuse: |chain, config, lesson| DkdDistiller::from_teachers(chain, config, lesson.teacher(), lesson.labels(), DkdConfig::new()) },
-    ]
+/// The list of the built-in distillers: exports their types and makes their entries.
+macro_rules! registry {
+    ($(
+        $folder:ident::$module:ident { $distiller:ident, $config:ident = $default:expr $(; $labels:ident)? },
+        $needs:ident, $summary:literal, $reference:literal;
+    )*) => {
+        /// The built-in distillers and their configurations.
+        pub mod built_in {
+            $(pub use crate::$folder::$module::{$distiller, $config};)*
+        }
+        use built_in::*;
+
+        /// All distillers.
+        ///
+        /// ```
+        /// use burn::nn::Linear;
+        /// use burn::tensor::Tensor;
+        /// use burn_compress_distillation::distillers;
+        ///
+        /// let all = distillers::<Linear, Linear, Tensor<2>>();
+        /// let names: Vec<_> = all.iter().map(|entry| entry.name).collect();
+        /// assert!(names.contains(&"LogitsDistiller"));
+        /// ```
+        pub fn distillers<M: Module + 'static, T: Module + 'static, I: 'static>()
+        -> Vec<Entry<M, T, I>> {
+            vec![$(Entry {
+                name: stringify!($distiller),
+                summary: $summary,
+                reference: $reference,
+                needs: Needs::$needs,
+                fuse: |chain, config, supervision| {
+                    let teacher = supervision.teacher();
+                    $distiller::from_teachers(
+                        chain, config, teacher $(, supervision.$labels())?, $default,
+                    )
+                },
+            }),*]
+        }
+    };
+}
+
+// One line a distiller.
+registry! {
+    feature::dynamic { DynamicLayerwiseDistiller, DistillConfig = DistillConfig::new(1.0) }, EqualShapes, "Imitates the nearest of several hidden states.", "arXiv 2012.03236";
+    feature::adaptive { Adaptive1dLayerwiseDistiller, AdaptiveConfig = AdaptiveConfig::new() }, EqualFront, "Imitates a hidden state of another width through a trained linear layer.", "arXiv 1909.10351";
+    feature::fitnets { FitNetsDistiller, FitNetsConfig = FitNetsConfig::new() }, Channels, "Imitates a hidden state through a trained 1x1 convolution.", "arXiv 1412.6550";
+    feature::attention { AttentionDistiller, AttentionConfig = AttentionConfig::new() }, Positions, "Imitates where a hidden state is active.", "arXiv 1612.03928";
+    feature::relational { RelationalDistiller, RelationalConfig = RelationalConfig::new() }, Samples, "Imitates distances and angles between samples.", "arXiv 1904.05068";
+    logit::logits { LogitsDistiller, LogitsConfig = LogitsConfig::new() }, Logits, "Imitates softened class probabilities.", "arXiv 1503.02531";
+    logit::dkd { DkdDistiller, DkdConfig = DkdConfig::new(); labels }, Logits, "Imitates target and other classes, each with a weight of its own.", "arXiv 2203.08679";
 }

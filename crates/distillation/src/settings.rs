@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use burn_compress_core::config::Settings;
+use burn_compress_core::config::{Selected, Settings};
 use burn_compress_core::layer::LayerInfo;
 use burn_compress_core::{Mode, Target};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{Channels, DistillationLoss};
+use crate::error::DistillationError;
+use crate::losses::DistillationLoss;
 
 /// The settings of a student's hidden state. Whatever is absent has a default.
 ///
@@ -140,6 +141,18 @@ impl Settings for DistillationSettings {
     }
 }
 
+/// Which channels of a student's hidden state are compared with the teacher's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Channels {
+    /// All of them.
+    #[default]
+    All,
+    /// Those that neither a mask of the hidden state itself nor one of the layer's parameters
+    /// removes at the time.
+    Kept,
+}
+
 /// The teacher's layers that a layer of the student learns from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Link {
@@ -195,6 +208,75 @@ impl<'de> Deserialize<'de> for Link {
         }
         Ok(Self::Layers(link))
     }
+}
+
+/// The error of a rule that sets what a distiller does not have.
+pub(crate) fn unused_setting(
+    rule: &Selected<DistillationSettings>,
+    key: &'static str,
+    reason: &'static str,
+) -> DistillationError {
+    DistillationError::UnusedSetting {
+        key,
+        layer: rule.layer.path.clone(),
+        reason,
+    }
+}
+
+/// Rejects `apply_method` where the distiller has a loss of its own.
+pub(crate) fn reject_apply_method(
+    rule: &Selected<DistillationSettings>,
+    reason: &'static str,
+) -> Result<(), DistillationError> {
+    match rule.settings.apply_method {
+        None => Ok(()),
+        Some(_) => Err(unused_setting(rule, "apply_method", reason)),
+    }
+}
+
+/// Rejects rules for a loss that projects the student's features to the one teacher's.
+pub(crate) fn check_projected(
+    rule: &Selected<DistillationSettings>,
+) -> Result<(), DistillationError> {
+    if rule.settings.channels.is_some() {
+        let reason = "the projection reads what the masked channels leave";
+        return Err(unused_setting(rule, "channels", reason));
+    }
+    match rule.settings.links(&rule.layer.path).len() {
+        1 => Ok(()),
+        found => Err(DistillationError::Links {
+            student: rule.layer.path.clone(),
+            found,
+        }),
+    }
+}
+
+fn require(
+    is_met: bool,
+    key: &'static str,
+    value: f64,
+    expected: &str,
+) -> Result<(), DistillationError> {
+    match is_met {
+        true => Ok(()),
+        false => Err(DistillationError::Setting {
+            key,
+            value: value.to_string(),
+            expected: expected.to_string(),
+        }),
+    }
+}
+
+/// Rejects a weight of a loss that is not finite or negative.
+pub(crate) fn check_lambda(key: &'static str, lambda: f64) -> Result<(), DistillationError> {
+    let is_met = lambda.is_finite() && lambda >= 0.0;
+    require(is_met, key, lambda, "finite and not negative")
+}
+
+/// Rejects a number that is not finite and positive.
+pub(crate) fn check_positive(key: &'static str, value: f64) -> Result<(), DistillationError> {
+    let is_met = value.is_finite() && value > 0.0;
+    require(is_met, key, value, "a finite number above 0")
 }
 
 #[cfg(test)]
@@ -284,5 +366,14 @@ mod tests {
         assert_eq!(merged.links("stem"), ["a"]);
         assert_eq!(merged.channels(), Channels::Kept);
         assert_eq!(merged.channel_dim, Some(2));
+    }
+
+    #[test]
+    fn weights_are_positive() {
+        for weight in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let error = check_positive("weight", weight).unwrap_err();
+            assert!(error.to_string().contains("`weight`"), "{error}");
+        }
+        assert_eq!(check_positive("weight", 0.25), Ok(()));
     }
 }

@@ -1,6 +1,6 @@
 //! The algorithms of the library.
 
-use burn_compress::distillation::registry::{self as distillation, Lesson, Needs};
+use burn_compress::distillation::registry::{self as distillation, Needs, Supervision};
 use burn_compress::pruning::registry as pruning;
 use burn_compress::quantization::registry as quantization;
 
@@ -62,8 +62,9 @@ pub fn distillers() -> Vec<Subject<'static>> {
                 Needs::Logits => logits(),
                 _ => hidden_states(),
             };
-            let lesson = Lesson::new(&teacher(), teach, |batch: &Batch| batch.labels.clone());
-            Ok((entry.fuse)(chain, &rules, &lesson)?)
+            let supervision =
+                Supervision::new(&teacher(), teach, |batch: &Batch| batch.labels.clone());
+            Ok((entry.fuse)(chain, &rules, &supervision)?)
         })
     };
     entries.map(subject).collect()

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use burn_compress::distillation::registry::{Lesson, Needs, distillers};
+use burn_compress::distillation::registry::{Needs, Supervision, distillers};
 use burn_compress::prelude::*;
 use burn_compress::pruning::registry::{Needs as Score, pruners};
 use burn_compress::quantization::QuantDtype;
@@ -173,12 +173,12 @@ fn run(args: &Args) -> anyhow::Result<()> {
         row(args, distiller.name, &setups, &[()], |setup, ()| {
             let chain = Compressor::from_model(student(setup), setup.evaluator(setup.steps)?);
             let config = ConfigList::from_json(distillation(distiller.needs))?;
-            let lesson = Lesson::new(
+            let supervision = Supervision::new(
                 &setup.dense,
                 |teacher: &DigitsResNet, batch: &DigitsBatch| teacher.forward(batch.images.clone()),
                 |batch: &DigitsBatch| batch.labels.clone(),
             );
-            let chain = (distiller.fuse)(chain, &config, &lesson)?;
+            let chain = (distiller.fuse)(chain, &config, &supervision)?;
             let compressed = chain.compress(Budget::steps(setup.steps))?;
             Ok(accuracy(compressed.model(), &setup.digits.test))
         })?;

@@ -2,7 +2,9 @@
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use burn_compress::FlatTensor;
-use burn_compress::distillation::{attention, dkd, fusion, internals, logits, losses, relational};
+use burn_compress::distillation::{
+    aggregation, attention, dkd, internals, logits, losses, relational,
+};
 
 use super::case::{Case, Numbers};
 use super::check::Checks;
@@ -185,12 +187,12 @@ pub fn teachers(case: &Case, checks: &mut Checks<'_>) -> Result<()> {
     let soft = |teacher: Tensor<2>| logits::soft_targets(student.clone(), teacher, temperature);
 
     let losses = teachers.iter().map(|teacher| soft(teacher.clone()));
-    let loss = fusion::mean_loss(losses.collect(), &weights);
+    let loss = aggregation::mean_loss(losses.collect(), &weights);
     let loss = loss.ok_or_else(|| case.error("there is no teacher"))?;
     value_and_gradient(checks, ("/losses", "/losses_gradient"), loss, &student);
 
     let outputs = teachers.into_iter().map(FlatTensor::new).collect();
-    let mean = fusion::mean_output(outputs, &weights).map_err(|error| case.error(error))?;
+    let mean = aggregation::mean_output(outputs, &weights).map_err(|error| case.error(error))?;
     let mean = mean.ok_or_else(|| case.error("there is no teacher"))?;
     let loss = soft(mean.values.reshape(student.dims()));
     value_and_gradient(checks, ("/outputs", "/outputs_gradient"), loss, &student);

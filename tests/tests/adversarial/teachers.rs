@@ -5,7 +5,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor};
 use burn_compress::Compressor;
-use burn_compress::distillation::TeacherFusion;
+use burn_compress::distillation::TeacherAggregation;
 use burn_compress::prelude::*;
 use burn_compress_tests::chains;
 use burn_compress_tests::nets::{Batch, Net, NetConfig};
@@ -130,7 +130,8 @@ fn outputs(cases: &mut Cases) {
             let other = Teacher::of_logits(&Mlp::new(), |net: &Mlp, x: &Tensor<2>| {
                 net.fc1.forward(x.clone())
             });
-            let teachers = Teachers::new([teacher(), other]).with_fusion(TeacherFusion::Outputs);
+            let teachers =
+                Teachers::new([teacher(), other]).with_aggregation(TeacherAggregation::Outputs);
             run(logits(teachers)?)
         },
     );

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::optim::AdamConfig;
 use burn::train::Learner;
-use burn_compress::distillation::registry::{Lesson, Needs, distillers};
+use burn_compress::distillation::registry::{Needs, Supervision, distillers};
 use burn_compress::prelude::*;
 use burn_compress::pruning::registry::pruners;
 use burn_compress::quantization::registry::quantizers;
@@ -164,9 +164,9 @@ fn each_distiller_reads_once_a_step() {
             _ => r#"[{"op_types": ["Conv2d"], "lambda": 0.1}]"#,
         };
         let teacher = NetConfig::default().init(100);
-        let lesson = Lesson::new(&teacher, teach, |batch: &Batch| batch.labels.clone());
+        let supervision = Supervision::new(&teacher, teach, |batch: &Batch| batch.labels.clone());
         let rules = ConfigList::from_json(rules).unwrap();
-        let chain = (entry.fuse)(chain(1), &rules, &lesson).unwrap();
+        let chain = (entry.fuse)(chain(1), &rules, &supervision).unwrap();
         assert_eq!(
             later_reads(entry.name, chain),
             STEPS as u64 - 1,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::optim::SgdConfig;
-use burn_compress::distillation::registry::{self as distillation, Lesson, Needs, distillers};
+use burn_compress::distillation::registry::{self as distillation, Needs, Supervision, distillers};
 use burn_compress::prelude::*;
 use burn_compress::pruning::registry::{self as pruning, pruners};
 use burn_compress::quantization::registry::quantizers;
@@ -405,14 +405,14 @@ fn no_distiller_forgets_its_configuration() {
         };
         ConfigList::from_json(&format!(r#"[{{{layers}, "lambda": {lambda}}}]"#)).unwrap()
     };
-    let lesson =
-        |seed: u64| Lesson::new(&NET.init(seed), teach, |batch: &Batch| batch.labels.clone());
+    let supervision =
+        |seed: u64| Supervision::new(&NET.init(seed), teach, |batch: &Batch| batch.labels.clone());
     for entry in distillers::<Net, Net, Batch>() {
         let fuse = |lambda: f64, teacher: u64| -> Built {
             Ok((entry.fuse)(
                 chain(),
                 &rules(entry.needs, lambda),
-                &lesson(teacher),
+                &supervision(teacher),
             )?)
         };
         leave(fuse(0.1, 100), &place.path);

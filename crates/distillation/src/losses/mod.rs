@@ -14,7 +14,7 @@ use burn::tensor::Tensor;
 use burn_compress_core::FlatTensor;
 use serde::{Deserialize, Serialize};
 
-use crate::DistillationError;
+use crate::error::DistillationError;
 
 /// The loss of a link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

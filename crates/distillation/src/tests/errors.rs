@@ -4,7 +4,7 @@ use burn_compress_core::{Budget, Compressor, Error};
 use rstest::rstest;
 
 use super::*;
-use crate::registry::Lesson;
+use crate::registry::Supervision;
 use crate::{
     DistillConfig, DkdConfig, DkdDistiller, DynamicLayerwiseDistiller, LogitsConfig,
     LogitsDistiller, RelationalConfig, RelationalDistiller, Teacher, Teachers, distillers,
@@ -114,11 +114,11 @@ fn rules_that_do_not_fit(#[case] name: &str, #[case] rule: &str, #[case] expecte
         .into_iter()
         .find(|entry| entry.name == name)
         .unwrap();
-    let lesson = Lesson::new(&net(5, 2), logits, labels);
+    let supervision = Supervision::new(&net(5, 2), logits, labels);
     let error = refused((entry.fuse)(
         chain(3),
         &rules(&format!("[{rule}]")),
-        &lesson,
+        &supervision,
     ));
     assert!(error.contains(expected), "{error}");
     assert!(error.contains(name), "{error}");
@@ -235,10 +235,10 @@ fn a_batch_too_small_for_relations() {
 
 #[test]
 fn a_target_has_one_distiller() {
-    let lesson = Lesson::new(&net(3, 2), logits, labels);
+    let supervision = Supervision::new(&net(3, 2), logits, labels);
     let entries = distillers();
-    let once = (entries[0].fuse)(chain(3), &rules(FC), &lesson).unwrap();
-    let twice = refused((entries[5].fuse)(once, &rules(FC), &lesson));
+    let once = (entries[0].fuse)(chain(3), &rules(FC), &supervision).unwrap();
+    let twice = refused((entries[5].fuse)(once, &rules(FC), &supervision));
     assert!(
         twice.contains("`fc._output_0` is already the target"),
         "{twice}"

@@ -1,6 +1,7 @@
 //! Distillers in chains.
 
 mod errors;
+mod losses;
 mod masked;
 mod precision;
 mod resume;

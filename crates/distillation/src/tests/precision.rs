@@ -7,7 +7,7 @@ use rstest::rstest;
 
 use super::*;
 use crate::distillers;
-use crate::registry::{Lesson, Needs};
+use crate::registry::{Needs, Supervision};
 
 struct Cast(DType);
 
@@ -34,7 +34,7 @@ fn every_distiller_bridges_precisions(#[case] student: DType, #[case] teacher: D
             _ => "second",
         };
         let rules = rules(&format!(r#"[{{"op_names": ["{layers}"]}}]"#));
-        let lesson = Lesson::new(
+        let supervision = Supervision::new(
             &in_precision(net(3, 2), teacher),
             move |net: &Net, batch: &Batch| net.forward(batch.images.clone().cast(teacher)),
             labels,
@@ -46,7 +46,7 @@ fn every_distiller_bridges_precisions(#[case] student: DType, #[case] teacher: D
         });
         let model = in_precision(net(3, 1), student);
         let chain = Compressor::from_model(model, evaluator);
-        let chain = (entry.fuse)(chain, &rules, &lesson).unwrap();
+        let chain = (entry.fuse)(chain, &rules, &supervision).unwrap();
         let compressed = chain.compress(Budget::steps(2)).unwrap();
         for (loss, task) in losses(&compressed) {
             assert!(loss > task, "{}: {loss} {task}", entry.name);
@@ -63,7 +63,7 @@ fn losses_of_half_precision_students_stay_finite(#[case] scale: f64) {
         if entry.needs == Needs::Logits {
             continue;
         }
-        let lesson = Lesson::new(&teacher, logits, labels);
+        let supervision = Supervision::new(&teacher, logits, labels);
         let mut model = in_precision(net(3, 1), DType::F16);
         model.second.weight = model.second.weight.clone().map(|weight| weight * scale);
         model.second.bias = None;
@@ -75,7 +75,7 @@ fn losses_of_half_precision_students_stay_finite(#[case] scale: f64) {
                 });
         let chain = Compressor::from_model(model, evaluator);
         let rules = rules(r#"[{"op_names": ["second"], "lambda": 1e-3}]"#);
-        let chain = (entry.fuse)(chain, &rules, &lesson).unwrap();
+        let chain = (entry.fuse)(chain, &rules, &supervision).unwrap();
         let compressed = chain.compress(Budget::steps(1));
         assert!(compressed.is_ok(), "{}: {compressed:?}", entry.name);
     }

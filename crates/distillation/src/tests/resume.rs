@@ -5,7 +5,7 @@ use rstest::rstest;
 
 use super::*;
 use crate::distillers;
-use crate::registry::{Entry, Lesson, Needs};
+use crate::registry::{Entry, Needs, Supervision};
 
 fn entry(name: &str) -> Entry<Net, Net, Batch> {
     let mut all = distillers().into_iter();
@@ -22,8 +22,8 @@ fn fused(name: &str) -> Compressor<Net, Batch> {
         _ => (r#"{"op_names": ["second"]}"#, 5),
     };
     let rules = super::rules(&format!("[{rule}]"));
-    let lesson = Lesson::new(&net(width, 2), logits, labels);
-    (entry.fuse)(chain(3), &rules, &lesson).unwrap()
+    let supervision = Supervision::new(&net(width, 2), logits, labels);
+    (entry.fuse)(chain(3), &rules, &supervision).unwrap()
 }
 
 #[rstest]

@@ -11,8 +11,8 @@ use super::*;
 use crate::logits::soft_targets;
 use crate::{
     AttentionConfig, AttentionDistiller, DistillConfig, DistillationError,
-    DynamicLayerwiseDistiller, LogitsConfig, LogitsDistiller, Teacher, TeacherCache, TeacherFusion,
-    Teachers,
+    DynamicLayerwiseDistiller, LogitsConfig, LogitsDistiller, Teacher, TeacherAggregation,
+    TeacherCache, Teachers,
 };
 
 const FC: &str = r#"[{"op_names": ["fc"]}]"#;
@@ -37,7 +37,8 @@ fn losses_of_teachers_are_averaged() {
 
 #[test]
 fn logits_of_teachers_are_averaged() {
-    let both = Teachers::new([teacher(5, 2), teacher(7, 3)]).with_fusion(TeacherFusion::Outputs);
+    let both =
+        Teachers::new([teacher(5, 2), teacher(7, 3)]).with_aggregation(TeacherAggregation::Outputs);
     let student = logits(&chain(3).unwrap_model().valid(), &batch(0));
     let [one, other] = [net(5, 2), net(7, 3)].map(|net| logits(&net.valid(), &batch(0)));
     let expected = soft_targets(student, (one + other) / 2.0, 4.0).into_scalar::<f32>();
@@ -53,7 +54,7 @@ fn hidden_states_of_teachers_are_averaged() {
         losses(&chain.unwrap().compress(Budget::steps(1)).unwrap())[0].0
     };
     let both = || [net(3, 2), net(3, 3)].map(|net| Teacher::new(&net, logits));
-    let found = loss(Teachers::new(both()).with_fusion(TeacherFusion::Outputs));
+    let found = loss(Teachers::new(both()).with_aggregation(TeacherAggregation::Outputs));
     let state = |net: Net| net.valid().first.forward(batch(0).images);
     let mean = (state(net(3, 2)) + state(net(3, 3))) / 2.0;
     let student = state(chain(3).unwrap_model());

@@ -7,7 +7,7 @@ use burn_compress_core::{Budget, Compressed};
 use super::*;
 use crate::dkd::decoupled;
 use crate::logits::soft_targets;
-use crate::registry::{Lesson, Needs};
+use crate::registry::{Needs, Supervision};
 use crate::{
     AttentionConfig, AttentionDistiller, DkdConfig, DkdDistiller, FitNetsConfig, FitNetsDistiller,
     LogitsConfig, LogitsDistiller, RelationalConfig, RelationalDistiller, distillers,
@@ -158,8 +158,8 @@ fn every_distiller_trains_by_its_name() {
             _ => "second",
         };
         let rules = rules(&format!(r#"[{{"op_names": ["{layers}"]}}]"#));
-        let lesson = Lesson::new(&net(3, 2), logits, labels);
-        let chain = (entry.fuse)(chain(3), &rules, &lesson).unwrap();
+        let supervision = Supervision::new(&net(3, 2), logits, labels);
+        let chain = (entry.fuse)(chain(3), &rules, &supervision).unwrap();
         assert_eq!(chain.algorithms(), [entry.name]);
         let compressed = chain.compress(Budget::steps(3)).unwrap();
         for (loss, task) in losses(&compressed) {

@@ -20,9 +20,11 @@ use burn::tensor::Tensor;
 use burn_compress_core::BoxError;
 use burn_compress_core::config::Selected;
 
-use crate::layerwise::constructors;
-use crate::link::{Hidden, LinkLoss};
-use crate::{DistillationError, DistillationLoss, DistillationSettings};
+use crate::distiller::constructors;
+use crate::error::DistillationError;
+use crate::feature::learnables::Learnables;
+use crate::feature::loss::{FeatureLoss, FeaturePair};
+use crate::settings::DistillationSettings;
 
 /// How the losses of a [`DynamicLayerwiseDistiller`] weigh against the task's.
 #[derive(Config, Debug, Copy)]
@@ -73,27 +75,21 @@ pub struct DistillConfig {
 #[derive(Debug, Clone, Copy)]
 pub struct DynamicLayerwiseDistiller;
 
-constructors!(DynamicLayerwiseDistiller, DistillConfig, |config| {
-    Ok((config.origin_loss_lambda, Box::new(Configured)))
-});
+constructors!(feature DynamicLayerwiseDistiller(DistillConfig), |_| Configured);
 
 /// The loss that the rule names.
 struct Configured;
 
-impl LinkLoss for Configured {
-    fn check(&self, _: &Selected<DistillationSettings>) -> Result<(), DistillationError> {
-        Ok(())
+impl FeatureLoss for Configured {
+    fn loss(&self, pair: &FeaturePair, _: &mut Learnables) -> Result<Tensor<1>, BoxError> {
+        let (student, teacher) = (&pair.student, &pair.teacher);
+        Ok(pair.apply_method.between(
+            (student.layer(), &student.state),
+            (teacher.layer(), &teacher.state),
+        )?)
     }
 
-    fn loss(
-        &mut self,
-        student: &Hidden,
-        teacher: &Hidden,
-        configured: DistillationLoss,
-    ) -> Result<Tensor<1>, BoxError> {
-        Ok(configured.between(
-            (&student.id.layer, &student.state),
-            (&teacher.id.layer, &teacher.state),
-        )?)
+    fn check_rule(&self, _: &Selected<DistillationSettings>) -> Result<(), DistillationError> {
+        Ok(())
     }
 }

@@ -26,11 +26,13 @@ use burn::tensor::{Tensor, TensorData};
 use burn_compress_core::config::Selected;
 use burn_compress_core::{BoxError, FlatTensor};
 
-use crate::layerwise::constructors;
-use crate::link::{Hidden, incomparable, own_loss};
+use crate::distiller::constructors;
+use crate::error::DistillationError;
+use crate::feature::hidden::HiddenState;
+use crate::feature::learnables::Learnables;
+use crate::feature::loss::{FeatureLoss, FeaturePair};
 use crate::losses::mse;
-use crate::projection::{Projected, ProjectedLoss, Projections};
-use crate::{DistillationError, DistillationLoss, DistillationSettings};
+use crate::settings::{DistillationSettings, check_projected, reject_apply_method};
 
 /// How a [`FitNetsDistiller`] weighs and starts.
 #[derive(Config, Debug, Copy)]
@@ -85,49 +87,49 @@ pub struct FitNetsConfig {
 #[derive(Debug, Clone, Copy)]
 pub struct FitNetsDistiller;
 
-constructors!(FitNetsDistiller, FitNetsConfig, |config| {
-    let hints = Projected::new(Hints, config.seed);
-    Ok((config.origin_loss_lambda, Box::new(hints)))
+constructors!(feature FitNetsDistiller(FitNetsConfig), |config| Hints {
+    seed: config.seed
 });
 
-pub(crate) struct Hints;
+pub(crate) struct Hints {
+    pub(crate) seed: u64,
+}
 
-impl ProjectedLoss for Hints {
-    fn check(&self, item: &Selected<DistillationSettings>) -> Result<(), DistillationError> {
-        own_loss(item, "hints are compared by mean squared error")
+impl FeatureLoss for Hints {
+    fn loss(&self, pair: &FeaturePair, learnables: &mut Learnables) -> Result<Tensor<1>, BoxError> {
+        let (student, teacher) = same_resolution(pair);
+        let ([samples, from, positions], [_, to, _]) = (student.sizes(), teacher.sizes());
+        let rows = samples * positions;
+        let features = student.channels_last().reshape([rows, from]);
+        let regressed = learnables.linear(features, to, self.seed)?;
+        let hint = teacher.channels_last().reshape([rows * to]);
+        Ok(mse(regressed.reshape([rows * to]), hint))
     }
 
-    fn loss(
-        &self,
-        student: &Hidden,
-        teacher: &Hidden,
-        _: DistillationLoss,
-        projections: &mut Projections,
-    ) -> Result<Tensor<1>, BoxError> {
-        let (given, taught) = same_resolution(student, teacher)?;
-        let ([samples, from, positions], [_, to, _]) = (given.sizes(), taught.sizes());
-        let rows = samples * positions;
-        let features = given.channels_last().reshape([rows, from]);
-        let regressed = projections.apply((student, teacher), features, to)?;
-        let hint = taught.channels_last().reshape([rows * to]);
-        Ok(mse(regressed.reshape([rows * to]), hint))
+    fn check_rule(&self, rule: &Selected<DistillationSettings>) -> Result<(), DistillationError> {
+        check_projected(rule)?;
+        reject_apply_method(rule, "hints are compared by mean squared error")
+    }
+
+    fn check_pair(&self, pair: &FeaturePair) -> Result<(), DistillationError> {
+        pair.require_elements()?;
+        let layout = |state: &HiddenState| (state.shape().len(), state.channel_dim());
+        let (student, teacher) = (&pair.student, &pair.teacher);
+        let is_alike = layout(student) == layout(teacher);
+        match is_alike && student.shape().first() == teacher.shape().first() {
+            true => Ok(()),
+            false => Err(pair.incomparable(
+                "hints need the same samples, as many dimensions and channels in the same one",
+            )),
+        }
     }
 }
 
 /// Both hidden states with equal sizes in all dimensions but the channels, the larger averaged
 /// down.
-fn same_resolution(
-    student: &Hidden,
-    teacher: &Hidden,
-) -> Result<(Hidden, Hidden), DistillationError> {
-    let layout = |hidden: &Hidden| (hidden.shape().len(), hidden.channel_dim);
-    if layout(student) != layout(teacher) || student.shape().first() != teacher.shape().first() {
-        let expected =
-            "hints need the same samples, as many dimensions and channels in the same one";
-        return Err(incomparable(student, teacher, expected));
-    }
-    let (mut student, mut teacher) = (student.clone(), teacher.clone());
-    for dim in (1..student.shape().len()).filter(|&dim| dim != student.channel_dim) {
+fn same_resolution(pair: &FeaturePair) -> (HiddenState, HiddenState) {
+    let (mut student, mut teacher) = (pair.student.clone(), pair.teacher.clone());
+    for dim in (1..student.shape().len()).filter(|&dim| dim != pair.student.channel_dim()) {
         let (from, to) = (student.shape()[dim], teacher.shape()[dim]);
         match from.cmp(&to) {
             std::cmp::Ordering::Less => teacher.state = averaged(&teacher.state, dim, from),
@@ -135,7 +137,7 @@ fn same_resolution(
             std::cmp::Ordering::Greater => student.state = averaged(&student.state, dim, to),
         }
     }
-    Ok((student, teacher))
+    (student, teacher)
 }
 
 /// Averages a dimension down to `size`: position `i` is the mean of those from `i n / size` to
@@ -171,18 +173,11 @@ fn averaged(state: &FlatTensor, dim: usize, size: usize) -> FlatTensor {
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
-    use burn_compress_core::TargetId;
 
     use super::*;
-    use crate::link::LinkLoss;
 
-    fn hidden<const D: usize>(target: &str, state: Tensor<D>) -> Hidden {
-        Hidden {
-            id: target.parse::<TargetId>().unwrap(),
-            teacher: 0,
-            state: FlatTensor::new(state),
-            channel_dim: 1,
-        }
+    fn hidden<const D: usize>(target: &str, state: Tensor<D>) -> HiddenState {
+        HiddenState::new(target.parse().unwrap(), state, 1).unwrap()
     }
 
     #[test]
@@ -192,23 +187,19 @@ mod tests {
         let student = Tensor::<3>::from_floats([[[1.0, 2.0], [3.0, 4.0]]], &device);
         // One channel: 10 and 20.
         let teacher = Tensor::<3>::from_floats([[[10.0, 20.0]]], &device);
-        let (student, teacher) = (
+        let pair = FeaturePair::new(
             hidden("a._output_0", student),
             hidden("b._output_0", teacher),
         );
-        let mut hints = Projected::new(Hints, 0);
-        hints
-            .loss(&student, &teacher, DistillationLoss::Mse)
-            .unwrap();
-        let [weight, bias] = &hints.learnables()[..] else {
+        let (hints, mut learnables) = (Hints { seed: 0 }, Learnables::new(&device));
+        hints.loss(&pair, &mut learnables).unwrap();
+        let [weight, bias] = &learnables.all()[..] else {
             panic!("one regressor");
         };
         weight.set_values(vec![1.0, 2.0]).unwrap();
         bias.set_values(vec![0.5]).unwrap();
         // 1 + 6 + 0.5 = 7.5 and 2 + 8 + 0.5 = 10.5: (2.5^2 + 9.5^2) / 2.
-        let loss = hints
-            .loss(&student, &teacher, DistillationLoss::Mse)
-            .unwrap();
+        let loss = hints.loss(&pair, &mut learnables).unwrap();
         assert_eq!(loss.into_scalar::<f32>(), 48.25);
     }
 
@@ -230,7 +221,7 @@ mod tests {
         let device = Device::flex();
         let student = hidden("a._output_0", Tensor::<4>::ones([2, 3, 4, 1], &device));
         let teacher = hidden("b._output_0", Tensor::<4>::ones([2, 5, 2, 3], &device));
-        let (student, teacher) = same_resolution(&student, &teacher).unwrap();
+        let (student, teacher) = same_resolution(&FeaturePair::new(student, teacher));
         assert_eq!(student.shape(), [2, 3, 2, 1]);
         assert_eq!(teacher.shape(), [2, 5, 2, 1]);
     }
@@ -240,10 +231,8 @@ mod tests {
         let device = Device::flex();
         let student = hidden("a._output_0", Tensor::<2>::ones([2, 3], &device));
         let teacher = hidden("b._output_0", Tensor::<3>::ones([2, 3, 4], &device));
-        let mut hints = Projected::new(Hints, 0);
-        let error = hints
-            .loss(&student, &teacher, DistillationLoss::Mse)
-            .unwrap_err();
+        let pair = FeaturePair::new(student, teacher);
+        let error = Hints { seed: 0 }.check_pair(&pair).unwrap_err();
         assert!(error.to_string().contains("as many dimensions"), "{error}");
     }
 }

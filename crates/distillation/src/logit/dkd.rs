@@ -23,15 +23,14 @@
 //! defaults are those of the paper for CIFAR-100 with similar networks; its warm-up is 20 epochs.
 
 use burn::config::Config;
-use burn::module::Module;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Bool, FloatDType, Int, Tensor};
-use burn_compress_core::config::ConfigList;
-use burn_compress_core::{Compressor, Configuration, Error, Evaluator, reads};
+use burn_compress_core::BoxError;
 
-use crate::classes::{ClassLoss, check_temperature, fuse};
-use crate::link::check_lambda;
-use crate::{DistillationError, DistillationSettings, Teacher, Teachers};
+use crate::distiller::constructors;
+use crate::error::DistillationError;
+use crate::logit::loss::{LogitLoss, LogitPair};
+use crate::settings::{check_lambda, check_positive};
 
 /// How a [`DkdDistiller`] softens and weighs.
 #[derive(Config, Debug, Copy)]
@@ -102,153 +101,53 @@ pub struct DkdConfig {
 #[derive(Debug, Clone, Copy)]
 pub struct DkdDistiller;
 
-const NAME: &str = "DkdDistiller";
+constructors!(logit DkdDistiller(DkdConfig) with labels, Decoupled);
 
-impl DkdDistiller {
-    /// Distills `teacher` into `model`; `predict` gives its logits of a batch, `[rows, classes]`,
-    /// `labels` the target classes, `[rows]`.
-    ///
-    /// # Errors
-    ///
-    /// A configuration that does not fit the model or selects several outputs, settings out of
-    /// range, or an evaluator that cannot train.
-    #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
-    pub fn new<M: Module + 'static, T: Module + 'static, I: 'static>(
-        model: M,
-        config: &ConfigList<DistillationSettings>,
-        evaluator: Evaluator<M, I>,
-        teacher: &T,
-        predict: impl Fn(&T, &I) -> Tensor<2> + Send + 'static,
-        labels: impl Fn(&I) -> Tensor<1, Int> + Send + 'static,
-        distiller: DkdConfig,
-    ) -> Result<Compressor<M, I>, Error> {
-        let chain = Compressor::from_model(model, evaluator);
-        Self::from_compressor(chain, config, teacher, predict, labels, distiller)
-    }
+struct Decoupled(DkdConfig);
 
-    /// Distills `teacher` into the model of `compressor`, in the same run.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`new`](Self::new), and a target that another distiller of the chain has.
-    pub fn from_compressor<M: Module + 'static, T: Module + 'static, I: 'static>(
-        compressor: Compressor<M, I>,
-        config: &ConfigList<DistillationSettings>,
-        teacher: &T,
-        predict: impl Fn(&T, &I) -> Tensor<2> + Send + 'static,
-        labels: impl Fn(&I) -> Tensor<1, Int> + Send + 'static,
-        distiller: DkdConfig,
-    ) -> Result<Compressor<M, I>, Error> {
-        let teacher = Teacher::of_logits(teacher, predict);
-        Self::from_teachers(compressor, config, teacher, labels, distiller)
-    }
-
-    /// Distills one teacher or several, with a cache or without, into the model of `compressor`, in
-    /// the same run.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`from_compressor`](Self::from_compressor), no teacher or one without logits or
-    /// whose weight does not fit, and a cache that another teacher filled.
-    pub fn from_teachers<M: Module + 'static, I: 'static>(
-        compressor: Compressor<M, I>,
-        config: &ConfigList<DistillationSettings>,
-        teachers: impl Into<Teachers<I>>,
-        labels: impl Fn(&I) -> Tensor<1, Int> + Send + 'static,
-        distiller: DkdConfig,
-    ) -> Result<Compressor<M, I>, Error> {
-        check_lambda("alpha", distiller.alpha)
-            .and_then(|()| check_lambda("beta", distiller.beta))
-            .and_then(|()| check_temperature(distiller.temperature))
-            .map_err(|error| error.of(NAME))?;
-        let decoupled = Decoupled {
-            config: distiller,
-            labels: Box::new(labels),
-        };
-        fuse(
-            compressor,
-            config,
-            teachers.into(),
-            NAME,
-            distiller.origin_loss_lambda,
-            Box::new(decoupled),
-            Configuration::of(&distiller),
-        )
-    }
-}
-
-/// Gives the target classes of a batch.
-type Labels<I> = Box<dyn Fn(&I) -> Tensor<1, Int> + Send>;
-
-struct Decoupled<I> {
-    config: DkdConfig,
-    labels: Labels<I>,
-}
-
-impl<I> ClassLoss<I> for Decoupled<I> {
-    fn loss(
-        &self,
-        student: Tensor<2>,
-        teacher: Tensor<2>,
-        batch: &I,
-        step: usize,
-    ) -> Result<Tensor<1>, DistillationError> {
-        let [rows, classes] = student.dims();
-        let targets = one_hot((self.labels)(batch), rows, classes, &student)?;
-        let ramp = match self.config.warmup_steps {
+impl LogitLoss for Decoupled {
+    fn loss(&self, pair: &LogitPair) -> Result<Tensor<1>, BoxError> {
+        let config = &self.0;
+        let targets = one_hot(pair.labels()?, pair.student.dims())?;
+        let ramp = match config.warmup_steps {
             0 => 1.0,
-            steps => (step as f64 / steps as f64).min(1.0),
+            steps => (pair.step as f64 / steps as f64).min(1.0),
         };
-        let [target, others] = decoupled(student, teacher, targets, self.config.temperature);
-        Ok((target * self.config.alpha + others * self.config.beta) * ramp)
+        let (student, teacher) = (pair.student.clone(), pair.teacher.clone());
+        let [target, others] = decoupled(student, teacher, targets, config.temperature);
+        Ok((target * config.alpha + others * config.beta) * ramp)
+    }
+
+    fn validate(&self) -> Result<(), DistillationError> {
+        check_lambda("alpha", self.0.alpha)?;
+        check_lambda("beta", self.0.beta)?;
+        check_positive("temperature", self.0.temperature)
+    }
+
+    fn needs_labels(&self) -> bool {
+        true
     }
 }
 
 /// Where the target classes are, `[rows, classes]`.
 fn one_hot(
     labels: Tensor<1, Int>,
-    rows: usize,
-    classes: usize,
-    like: &Tensor<2>,
+    [rows, classes]: [usize; 2],
 ) -> Result<Tensor<2, Bool>, DistillationError> {
-    let wrong = |reason: String| DistillationError::Labels {
-        reason,
-        rows,
-        classes,
-    };
     if classes < 2 {
-        return Err(wrong(
-            "there are no other classes than the target".to_string(),
-        ));
-    }
-    let [found] = labels.dims();
-    if found != rows {
-        return Err(wrong(format!("there are {found} labels")));
-    }
-    let device = like.device().without_autodiff();
-    let labels = labels.to_device(&device).cast(FloatDType::F32);
-    let largest = (classes - 1) as f32;
-    let checked = reads::check(labels.clone(), 0.0..=largest, move |labels| {
-        let mut labels = labels.iter().enumerate();
-        let wrong = labels.find(|(_, label)| !(0.0..=largest).contains(*label));
-        let (row, label) = wrong.unwrap_or((0, &largest));
-        DistillationError::Labels {
-            reason: format!("the label of row {row} is {label}"),
+        return Err(DistillationError::Labels {
+            reason: "there are no other classes than the target".to_string(),
             rows,
             classes,
-        }
-    });
-    match checked {
-        Ok(None) => {}
-        Ok(Some(error)) => return Err(error),
-        Err(error) => return Err(wrong(format!("the labels cannot be read ({error})"))),
+        });
     }
-    let every = Tensor::<1, Int>::arange(0..classes as i64, &device).cast(FloatDType::F32);
-    let every = every.reshape([1, classes]).expand([rows, classes]);
+    let every = Tensor::<1, Int>::arange(0..classes as i64, &labels.device());
+    let every = every.cast(FloatDType::F32).reshape([1, classes]);
     Ok(labels
+        .cast(FloatDType::F32)
         .reshape([rows, 1])
         .expand([rows, classes])
-        .equal(every))
+        .equal(every.expand([rows, classes])))
 }
 
 /// The divergences of the target class and of the other classes, each times the squared
@@ -314,11 +213,11 @@ impl Parts {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, TensorData};
+    use burn::tensor::Device;
 
     use super::*;
     use crate::check::assert_gradient;
-    use crate::logits::soft_targets;
+    use crate::logit::logits::soft_targets;
 
     fn logits(rows: [[f32; 3]; 2]) -> Tensor<2> {
         Tensor::from_floats(rows, &Device::flex())
@@ -326,8 +225,7 @@ mod tests {
 
     fn targets(labels: [i32; 2]) -> Tensor<2, Bool> {
         let device = Device::flex();
-        let labels = Tensor::from_ints(labels, &device);
-        one_hot(labels, 2, 3, &Tensor::zeros([2, 3], &device)).unwrap()
+        one_hot(Tensor::from_ints(labels, &device), [2, 3]).unwrap()
     }
 
     #[test]
@@ -352,7 +250,7 @@ mod tests {
         for (row, label) in [(0, 2), (1, 0)] {
             let row = |all: &Tensor<2>| all.clone().slice([row..row + 1, 0..3]);
             let device = Device::flex();
-            let label = one_hot(Tensor::from_ints([label], &device), 1, 3, &teacher).unwrap();
+            let label = one_hot(Tensor::from_ints([label], &device), [1, 3]).unwrap();
             let [target, others] = decoupled(row(&student), row(&teacher), label.clone(), 4.0);
             let p = log_softmax(row(&teacher) / 4.0, 1).exp();
             let rest = p.mask_fill(label, 0.0).sum().into_scalar::<f32>();
@@ -380,7 +278,7 @@ mod tests {
         let device = Device::flex().autodiff();
         let student = Tensor::<2>::from_floats([[900.0, 0.0, -900.0]], &device).require_grad();
         let teacher = Tensor::<2>::from_floats([[-900.0, 0.0, 900.0]], &Device::flex());
-        let label = one_hot(Tensor::from_ints([0], &device), 1, 3, &teacher).unwrap();
+        let label = one_hot(Tensor::from_ints([0], &device), [1, 3]).unwrap();
         let [target, others] = decoupled(student.clone(), teacher, label, 1.0);
         // The teacher gives the target nothing and all to the last: (1 - p_t) ln(1 / exp(-900)),
         // and the student expects class 1 of the others.
@@ -392,17 +290,9 @@ mod tests {
     }
 
     #[test]
-    fn labels_that_do_not_fit() {
-        let device = Device::flex();
-        let like = Tensor::<2>::zeros([2, 3], &device);
-        let refused = |labels: &[i32], classes| {
-            let labels = Tensor::from_data(TensorData::from(labels), &device);
-            let error = one_hot(labels, 2, classes, &like).unwrap_err();
-            error.to_string()
-        };
-        assert!(refused(&[0, 3], 3).contains("the label of row 1 is 3"));
-        assert!(refused(&[-1, 0], 3).contains("the label of row 0 is -1"));
-        assert!(refused(&[0], 3).contains("there are 1 labels"));
-        assert!(refused(&[0, 0], 1).contains("no other classes"));
+    fn one_class_has_no_others() {
+        let labels = Tensor::from_ints([0, 0], &Device::flex());
+        let error = one_hot(labels, [2, 1]).unwrap_err();
+        assert!(error.to_string().contains("no other classes"), "{error}");
     }
 }

@@ -21,15 +21,14 @@
 //! Hinton, Vinyals, Dean, *Distilling the Knowledge in a Neural Network*, arXiv 1503.02531.
 
 use burn::config::Config;
-use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::activation::log_softmax;
-use burn_compress_core::config::ConfigList;
-use burn_compress_core::{Compressor, Configuration, Error, Evaluator};
+use burn_compress_core::BoxError;
 
-use crate::classes::{ClassLoss, check_temperature, fuse};
-use crate::link::check_lambda;
-use crate::{DistillationError, DistillationSettings, Teacher, Teachers};
+use crate::distiller::constructors;
+use crate::error::DistillationError;
+use crate::logit::loss::{LogitLoss, LogitPair};
+use crate::settings::{check_lambda, check_positive};
 
 /// How a [`LogitsDistiller`] softens and weighs.
 #[derive(Config, Debug, Copy)]
@@ -84,81 +83,19 @@ pub struct LogitsConfig {
 #[derive(Debug, Clone, Copy)]
 pub struct LogitsDistiller;
 
-const NAME: &str = "LogitsDistiller";
+constructors!(logit LogitsDistiller(LogitsConfig), SoftTargets);
 
-impl LogitsDistiller {
-    /// Distills `teacher` into `model`; `predict` gives its logits of a batch, `[rows, classes]`.
-    ///
-    /// # Errors
-    ///
-    /// A configuration that does not fit the model or selects several outputs, settings out of
-    /// range, or an evaluator that cannot train.
-    #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
-    pub fn new<M: Module + 'static, T: Module + 'static, I: 'static>(
-        model: M,
-        config: &ConfigList<DistillationSettings>,
-        evaluator: Evaluator<M, I>,
-        teacher: &T,
-        predict: impl Fn(&T, &I) -> Tensor<2> + Send + 'static,
-        distiller: LogitsConfig,
-    ) -> Result<Compressor<M, I>, Error> {
-        let chain = Compressor::from_model(model, evaluator);
-        Self::from_compressor(chain, config, teacher, predict, distiller)
+struct SoftTargets(LogitsConfig);
+
+impl LogitLoss for SoftTargets {
+    fn loss(&self, pair: &LogitPair) -> Result<Tensor<1>, BoxError> {
+        let (student, teacher) = (pair.student.clone(), pair.teacher.clone());
+        Ok(soft_targets(student, teacher, self.0.temperature) * self.0.alpha)
     }
 
-    /// Distills `teacher` into the model of `compressor`, in the same run.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`new`](Self::new), and a target that another distiller of the chain has.
-    pub fn from_compressor<M: Module + 'static, T: Module + 'static, I: 'static>(
-        compressor: Compressor<M, I>,
-        config: &ConfigList<DistillationSettings>,
-        teacher: &T,
-        predict: impl Fn(&T, &I) -> Tensor<2> + Send + 'static,
-        distiller: LogitsConfig,
-    ) -> Result<Compressor<M, I>, Error> {
-        let teacher = Teacher::of_logits(teacher, predict);
-        Self::from_teachers(compressor, config, teacher, distiller)
-    }
-
-    /// Distills one teacher or several, with a cache or without, into the model of `compressor`, in
-    /// the same run.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`from_compressor`](Self::from_compressor), no teacher or one without logits or
-    /// whose weight does not fit, and a cache that another teacher filled.
-    pub fn from_teachers<M: Module + 'static, I: 'static>(
-        compressor: Compressor<M, I>,
-        config: &ConfigList<DistillationSettings>,
-        teachers: impl Into<Teachers<I>>,
-        distiller: LogitsConfig,
-    ) -> Result<Compressor<M, I>, Error> {
-        check_lambda("alpha", distiller.alpha)
-            .and_then(|()| check_temperature(distiller.temperature))
-            .map_err(|error| error.of(NAME))?;
-        fuse(
-            compressor,
-            config,
-            teachers.into(),
-            NAME,
-            distiller.origin_loss_lambda,
-            Box::new(distiller),
-            Configuration::of(&distiller),
-        )
-    }
-}
-
-impl<I> ClassLoss<I> for LogitsConfig {
-    fn loss(
-        &self,
-        student: Tensor<2>,
-        teacher: Tensor<2>,
-        _batch: &I,
-        _step: usize,
-    ) -> Result<Tensor<1>, DistillationError> {
-        Ok(soft_targets(student, teacher, self.temperature) * self.alpha)
+    fn validate(&self) -> Result<(), DistillationError> {
+        check_lambda("alpha", self.0.alpha)?;
+        check_positive("temperature", self.0.temperature)
     }
 }
 

@@ -15,7 +15,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::failed;
-use crate::DistillationError;
+use crate::error::DistillationError;
 
 const SEAL: Seal = Seal::new(b"BURNCTCH", 2, "a cache of a teacher");
 

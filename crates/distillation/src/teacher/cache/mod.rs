@@ -30,7 +30,7 @@ use burn_compress_core::{Error, FlatTensor, reads};
 use indexmap::IndexMap;
 use indexmap::map::Entry;
 
-use crate::DistillationError;
+use crate::error::DistillationError;
 use file::{Content, Sample, StateOf};
 
 /// Gives the samples of a batch their keys.

@@ -28,9 +28,12 @@ use burn::tensor::{Bool, Tensor};
 use burn_compress_core::BoxError;
 use burn_compress_core::config::Selected;
 
-use crate::layerwise::constructors;
-use crate::link::{Hidden, LinkLoss, check_lambda, incomparable, nonempty, own_loss};
-use crate::{DistillationError, DistillationLoss, DistillationSettings};
+use crate::distiller::constructors;
+use crate::error::DistillationError;
+use crate::feature::hidden::HiddenState;
+use crate::feature::learnables::Learnables;
+use crate::feature::loss::{FeatureLoss, FeaturePair};
+use crate::settings::{DistillationSettings, check_lambda, reject_apply_method};
 
 /// How a [`RelationalDistiller`] weighs its losses.
 #[derive(Config, Debug, Copy)]
@@ -86,45 +89,50 @@ pub struct RelationalConfig {
 #[derive(Debug, Clone, Copy)]
 pub struct RelationalDistiller;
 
-constructors!(RelationalDistiller, RelationalConfig, |config| {
-    check_lambda("distance_weight", config.distance_weight)?;
-    check_lambda("angle_weight", config.angle_weight)?;
-    Ok((config.origin_loss_lambda, Box::new(*config)))
-});
+constructors!(feature RelationalDistiller(RelationalConfig), Relational);
 
-impl LinkLoss for RelationalConfig {
-    fn check(&self, item: &Selected<DistillationSettings>) -> Result<(), DistillationError> {
-        own_loss(item, "distances and angles are compared")
-    }
+struct Relational(RelationalConfig);
 
-    fn loss(
-        &mut self,
-        student: &Hidden,
-        teacher: &Hidden,
-        _: DistillationLoss,
-    ) -> Result<Tensor<1>, BoxError> {
-        nonempty(student, teacher)?;
-        let samples = student.sizes()[0];
-        if samples != teacher.sizes()[0] {
-            let expected = "relations need the same samples on both sides";
-            return Err(incomparable(student, teacher, expected).into());
-        }
-        let needed = if self.angle_weight > 0.0 { 3 } else { 2 };
-        if samples < needed {
-            return Err(DistillationError::BatchTooSmall {
-                student: student.id.layer.clone(),
-                found: samples,
-                needed,
-            }
-            .into());
-        }
-        let rows = |hidden: &Hidden| hidden.state.values.clone().reshape([samples as i64, -1]);
-        let (student, teacher) = (Geometry::new(rows(student)), Geometry::new(rows(teacher)));
-        let mut loss = student.distance_loss(&teacher) * self.distance_weight;
-        if self.angle_weight > 0.0 {
-            loss = loss + student.angle_loss(&teacher) * self.angle_weight;
+impl FeatureLoss for Relational {
+    fn loss(&self, pair: &FeaturePair, _: &mut Learnables) -> Result<Tensor<1>, BoxError> {
+        let samples = pair.student.sizes()[0] as i64;
+        let geometry = |state: &HiddenState| Geometry::new(state.values().reshape([samples, -1]));
+        let (student, teacher) = (geometry(&pair.student), geometry(&pair.teacher));
+        let mut loss = student.distance_loss(&teacher) * self.0.distance_weight;
+        if self.0.angle_weight > 0.0 {
+            loss = loss + student.angle_loss(&teacher) * self.0.angle_weight;
         }
         Ok(loss)
+    }
+
+    fn validate(&self) -> Result<(), DistillationError> {
+        check_lambda("distance_weight", self.0.distance_weight)?;
+        check_lambda("angle_weight", self.0.angle_weight)
+    }
+
+    fn check_rule(&self, rule: &Selected<DistillationSettings>) -> Result<(), DistillationError> {
+        reject_apply_method(rule, "distances and angles are compared")
+    }
+
+    fn check_pair(&self, pair: &FeaturePair) -> Result<(), DistillationError> {
+        pair.require_elements()?;
+        let found = pair.student.sizes()[0];
+        if found != pair.teacher.sizes()[0] {
+            return Err(pair.incomparable("relations need the same samples on both sides"));
+        }
+        let needed = if self.0.angle_weight > 0.0 { 3 } else { 2 };
+        match found < needed {
+            false => Ok(()),
+            true => Err(DistillationError::BatchTooSmall {
+                student: pair.student.layer().to_string(),
+                found,
+                needed,
+            }),
+        }
+    }
+
+    fn is_distance(&self) -> bool {
+        true
     }
 }
 

@@ -12,21 +12,9 @@ use burn::tensor::{Int, Tensor, TensorData};
 use burn_compress_core::config::Selected;
 use burn_compress_core::layer::channel_dims;
 use burn_compress_core::{Compressor, Error, FlatTensor, Mode, Target, TargetId, TargetSpace};
-use serde::{Deserialize, Serialize};
 
-use crate::{DistillationError, DistillationSettings};
-
-/// Which channels of a student's hidden state are compared with the teacher's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Channels {
-    /// All of them.
-    #[default]
-    All,
-    /// Those that neither a mask of the hidden state itself nor one of the layer's parameters
-    /// removes at the time.
-    Kept,
-}
+use crate::error::DistillationError;
+use crate::settings::DistillationSettings;
 
 /// The dimension of the channels in a hidden state: that of features, `[.., channels]`, for
 /// layers that put them last, otherwise that of images, `[batch, channels, ..]`.

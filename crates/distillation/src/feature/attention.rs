@@ -23,9 +23,11 @@ use burn::tensor::Tensor;
 use burn_compress_core::BoxError;
 use burn_compress_core::config::Selected;
 
-use crate::layerwise::constructors;
-use crate::link::{Hidden, LinkLoss, incomparable, nonempty, own_loss};
-use crate::{DistillationError, DistillationLoss, DistillationSettings};
+use crate::distiller::constructors;
+use crate::error::DistillationError;
+use crate::feature::learnables::Learnables;
+use crate::feature::loss::{FeatureLoss, FeaturePair};
+use crate::settings::{DistillationSettings, reject_apply_method};
 
 /// How the losses of an [`AttentionDistiller`] weigh against the task's.
 #[derive(Config, Debug, Copy)]
@@ -77,35 +79,38 @@ pub struct AttentionConfig {
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionDistiller;
 
-constructors!(AttentionDistiller, AttentionConfig, |config| {
-    Ok((config.origin_loss_lambda, Box::new(Attention)))
-});
+constructors!(feature AttentionDistiller(AttentionConfig), |_| Attention);
 
 struct Attention;
 
-impl LinkLoss for Attention {
-    fn check(&self, item: &Selected<DistillationSettings>) -> Result<(), DistillationError> {
-        own_loss(item, "attention maps are compared")
+impl FeatureLoss for Attention {
+    fn loss(&self, pair: &FeaturePair, _: &mut Learnables) -> Result<Tensor<1>, BoxError> {
+        Ok(attention(
+            pair.student.channels_last(),
+            pair.teacher.channels_last(),
+        ))
     }
 
-    fn loss(
-        &mut self,
-        student: &Hidden,
-        teacher: &Hidden,
-        _: DistillationLoss,
-    ) -> Result<Tensor<1>, BoxError> {
-        nonempty(student, teacher)?;
-        let ([samples, _, positions], taught) = (student.sizes(), teacher.sizes());
+    fn check_rule(&self, rule: &Selected<DistillationSettings>) -> Result<(), DistillationError> {
+        reject_apply_method(rule, "attention maps are compared")
+    }
+
+    fn check_pair(&self, pair: &FeaturePair) -> Result<(), DistillationError> {
+        pair.require_elements()?;
+        let ([samples, _, positions], of_teacher) = (pair.student.sizes(), pair.teacher.sizes());
         if positions == 1 {
-            let expected = "attention needs several positions beside the channels";
-            return Err(incomparable(student, teacher, expected).into());
+            return Err(pair.incomparable("attention needs several positions beside the channels"));
         }
-        if (samples, positions) != (taught[0], taught[2]) {
-            let expected =
-                "attention needs as many samples and positions, only channels may differ";
-            return Err(incomparable(student, teacher, expected).into());
+        match (samples, positions) == (of_teacher[0], of_teacher[2]) {
+            true => Ok(()),
+            false => Err(pair.incomparable(
+                "attention needs as many samples and positions, only channels may differ",
+            )),
         }
-        Ok(attention(student.channels_last(), teacher.channels_last()))
+    }
+
+    fn is_distance(&self) -> bool {
+        true
     }
 }
 
