@@ -128,15 +128,17 @@ fn projected(case: &Case, mut chain: Chain) -> Result<(Chain, Projections)> {
     };
     let weights = case.below("linear/").into_iter();
     let weights = weights.filter_map(|(name, array)| Some((name.strip_suffix(".weight")?, array)));
-    let mut widths = AlgorithmState::default();
+    let mut sizes = AlgorithmState::default();
     for (layer, weight) in weights {
-        for (end, width) in ["teacher", "student"].into_iter().zip(&weight.shape) {
-            let key = format!("{layer}._output_0/0/{end}");
-            widths.values.insert(key, *width as f64);
+        // The weight is `[student, teacher]` here, `[teacher, student]` in the case.
+        let dimensions = [("weight/0", 1), ("weight/1", 0), ("bias/0", 0)];
+        for (dimension, at) in dimensions {
+            let key = format!("{layer}._output_0/0/{dimension}");
+            sizes.values.insert(key, weight.shape[at] as f64);
         }
     }
     distiller
-        .load_state(&widths)
+        .load_state(&sizes)
         .map_err(|error| case.error(error))?;
     let mut projections = Projections::new();
     for learnable in distiller.learnables() {
