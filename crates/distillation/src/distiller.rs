@@ -155,13 +155,6 @@ impl<M: Module + 'static, I: 'static, L: TargetLosses<I>> Algorithm<M, I> for Di
     }
 }
 
-/// The name of a type without its path and parameters.
-pub(crate) fn type_name<T: ?Sized>() -> &'static str {
-    let name = std::any::type_name::<T>();
-    let name = name.split('<').next().unwrap_or(name);
-    name.rsplit("::").next().unwrap_or(name)
-}
-
 /// The constructors of a built-in distiller: those of the [`FeatureDistiller`] or
 /// [`LogitDistiller`] of a loss, which `$loss` makes of the configuration.
 ///
@@ -169,22 +162,18 @@ pub(crate) fn type_name<T: ?Sized>() -> &'static str {
 /// [`LogitDistiller`]: crate::LogitDistiller
 macro_rules! constructors {
     (feature $distiller:ident($config:ty), $loss:expr) => {
-        $crate::distiller::constructors!(@all FeatureDistiller, $distiller, $config, $loss; O; O;);
+        $crate::distiller::constructors!(
+            FeatureDistiller, $distiller($config), $loss, $crate::Teacher::new; O; O;
+        );
     };
     (logit $distiller:ident($config:ty) $(with $labels:ident)?, $loss:expr) => {
         $crate::distiller::constructors!(
-            @all LogitDistiller, $distiller, $config, $loss;
+            LogitDistiller, $distiller($config), $loss, $crate::Teacher::of_logits;
             burn::tensor::Tensor<2>; ; $($labels)?
         );
     };
-    (@make $kind:ident, $distiller:ident, $config:ty, $loss:expr; $value:ident) => {{
-        let loss: fn($config) -> _ = $loss;
-        let configuration = burn_compress_core::Configuration::of(&$value);
-        let origin = $value.origin_loss_lambda;
-        $crate::$kind::built_in(stringify!($distiller), configuration, origin, loss($value))
-    }};
     (
-        @all $kind:ident, $distiller:ident, $config:ty, $loss:expr;
+        $kind:ident, $distiller:ident($config:ty), $loss:expr, $teacher:expr;
         $output:ty; $($generic:ident)?; $($labels:ident)?
     ) => {
         impl $distiller {
@@ -209,9 +198,8 @@ macro_rules! constructors {
                 $($labels: impl Fn(&I) -> burn::tensor::Tensor<1, burn::tensor::Int> + Send + 'static,)?
                 distiller: $config,
             ) -> Result<burn_compress_core::Compressor<M, I>, burn_compress_core::Error> {
-                $crate::distiller::constructors!(@make $kind, $distiller, $config, $loss; distiller)
-                    $(.with_labels($labels))?
-                    .new(model, config, evaluator, teacher, predict)
+                let chain = burn_compress_core::Compressor::from_model(model, evaluator);
+                Self::from_compressor(chain, config, teacher, predict, $($labels,)? distiller)
             }
 
             /// Distills `teacher` into the model of `compressor`, in the same run.
@@ -219,12 +207,7 @@ macro_rules! constructors {
             /// # Errors
             ///
             /// Those of [`new`](Self::new), and a target that another distiller of the chain has.
-            pub fn from_compressor<
-                M: burn::module::Module + 'static,
-                T: burn::module::Module + 'static,
-                I: 'static
-                $(, $generic)?
-            >(
+            pub fn from_compressor<M: burn::module::Module + 'static, T: burn::module::Module + 'static, I: 'static $(, $generic)?>(
                 compressor: burn_compress_core::Compressor<M, I>,
                 config: &burn_compress_core::config::ConfigList<$crate::DistillationSettings>,
                 teacher: &T,
@@ -232,9 +215,8 @@ macro_rules! constructors {
                 $($labels: impl Fn(&I) -> burn::tensor::Tensor<1, burn::tensor::Int> + Send + 'static,)?
                 distiller: $config,
             ) -> Result<burn_compress_core::Compressor<M, I>, burn_compress_core::Error> {
-                $crate::distiller::constructors!(@make $kind, $distiller, $config, $loss; distiller)
-                    $(.with_labels($labels))?
-                    .from_compressor(compressor, config, teacher, predict)
+                let teacher = $teacher(teacher, predict);
+                Self::from_teachers(compressor, config, teacher, $($labels,)? distiller)
             }
 
             /// Distills one teacher or several, with a cache or without, into the model of
@@ -251,7 +233,10 @@ macro_rules! constructors {
                 $($labels: impl Fn(&I) -> burn::tensor::Tensor<1, burn::tensor::Int> + Send + 'static,)?
                 distiller: $config,
             ) -> Result<burn_compress_core::Compressor<M, I>, burn_compress_core::Error> {
-                $crate::distiller::constructors!(@make $kind, $distiller, $config, $loss; distiller)
+                let loss: fn($config) -> _ = $loss;
+                let configuration = burn_compress_core::Configuration::of(&distiller);
+                let origin = distiller.origin_loss_lambda;
+                $crate::$kind::built_in(stringify!($distiller), configuration, origin, loss(distiller))
                     $(.with_labels($labels))?
                     .from_teachers(compressor, config, teachers)
             }
@@ -259,17 +244,3 @@ macro_rules! constructors {
     };
 }
 pub(crate) use constructors;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Generic<T>(T);
-
-    #[test]
-    fn types_are_named_without_path_and_parameters() {
-        assert_eq!(type_name::<Generic<Vec<u8>>>(), "Generic");
-        assert_eq!(type_name::<DistillationError>(), "DistillationError");
-        let Generic(()) = Generic(());
-    }
-}

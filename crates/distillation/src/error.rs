@@ -1,11 +1,11 @@
-//! What can be wrong with a distillation.
+//! Errors of distillation.
 
 use std::path::PathBuf;
 
 use burn_compress_core::Error as ChainError;
 use thiserror::Error;
 
-/// Why a student cannot learn from a teacher as asked.
+/// Any error of a distiller.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum DistillationError {
@@ -76,7 +76,7 @@ pub enum DistillationError {
         student: String,
         /// The value.
         value: f32,
-        /// What the law asks for.
+        /// The law.
         expected: &'static str,
     },
 
@@ -159,14 +159,14 @@ pub enum DistillationError {
         expected: String,
     },
 
-    /// A rule sets what the distiller does not have.
+    /// A setting of a rule that the distiller does not use.
     #[error("`{key}` of layer `{layer}` means nothing here, remove it: {reason}")]
     UnusedSetting {
         /// The key.
         key: &'static str,
         /// Path of the student's layer.
         layer: String,
-        /// What the distiller does instead.
+        /// What the distiller uses instead.
         reason: &'static str,
     },
 
@@ -206,7 +206,7 @@ pub enum DistillationError {
         teacher_shape: Vec<usize>,
     },
 
-    /// A teacher of hidden states is asked for logits.
+    /// A teacher without logits for a distiller of logits.
     #[error("teacher {teacher} gives no logits: make it with `Teacher::of_logits`")]
     NoLogits {
         /// Position of the teacher, from 0.
@@ -236,7 +236,7 @@ pub enum DistillationError {
         layer: String,
     },
 
-    /// Nobody to learn from.
+    /// A distiller without a teacher.
     #[error("there is no teacher: give at least one")]
     NoTeacher,
 
@@ -266,7 +266,7 @@ pub enum DistillationError {
         needed: usize,
     },
 
-    /// No mask tells which channels of a hidden state are kept.
+    /// Channels of a hidden state that match no mask.
     #[error(
         "nothing of layer `{layer}` tells which of the {channels} channels in dimension {dim} of \
          its hidden state are kept: set `channel_dim`, or compare all of them"
@@ -303,7 +303,7 @@ pub enum DistillationError {
         expected: String,
     },
 
-    /// A teacher gives another answer than its cache.
+    /// An output of a teacher that differs from the one in its cache.
     #[error(
         "teacher cache `{path}` holds another answer for the sample with key {key} than the teacher \
          gives (`{state}`): give every sample a key of its own, each variant of an augmented one as \
@@ -319,7 +319,7 @@ pub enum DistillationError {
         key: u64,
     },
 
-    /// The keys of a batch do not fit what the teacher says of it.
+    /// Keys of a batch that do not fit the teacher's output.
     #[error(
         "{keys} samples of the batch have a key, but `{state}` of the teacher has the shape \
          {shape:?}: give one key for each sample, the samples being the first dimension"

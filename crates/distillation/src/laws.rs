@@ -1,4 +1,5 @@
-//! What every loss promises, checked: one finite number, and at least 0 where it is a distance.
+//! What every loss promises, checked: one finite number, and at least 0 where it is a distance; and
+//! the name of a loss.
 
 use std::ops::RangeInclusive;
 
@@ -45,7 +46,7 @@ pub(crate) fn check_shape(layer: &str, loss: &Tensor<1>) -> Result<(), Distillat
     }
 }
 
-/// Checks the value of a loss with the next read; not where the task's loss is to blame already.
+/// Checks the value of a loss with the next read; not where the task's loss is not finite already.
 pub(crate) fn check_value(
     layer: &str,
     loss: &Tensor<1>,
@@ -54,8 +55,8 @@ pub(crate) fn check_value(
 ) -> Result<(), BoxError> {
     let device = loss.device().without_autodiff();
     let plain = |loss: &Tensor<1>| loss.clone().detach().without_autodiff().to_device(&device);
-    let is_blamed = plain(task_loss).is_finite().bool_not();
-    let value = plain(loss).mask_fill(is_blamed, 0.0);
+    let is_excused = plain(task_loss).is_finite().bool_not();
+    let value = plain(loss).mask_fill(is_excused, 0.0);
     let layer = layer.to_string();
     let failure = reads::check(value, range(is_distance), move |values| {
         out_of_range(&layer, values.first().copied().unwrap_or(f32::NAN))
@@ -63,7 +64,7 @@ pub(crate) fn check_value(
     failure.map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// Tests a loss, which `loss` computes of its pair or, when asked for it, of equal tensors.
+/// Tests a loss, which `loss` computes of its pair or, given `true`, of equal tensors.
 pub(crate) fn check_laws(
     layer: &str,
     is_distance: bool,
@@ -91,4 +92,25 @@ pub(crate) fn check_laws(
         }
     }
     Ok(())
+}
+
+/// The name of a type without its path and parameters.
+pub(crate) fn type_name<T: ?Sized>() -> &'static str {
+    let name = std::any::type_name::<T>();
+    let name = name.split('<').next().unwrap_or(name);
+    name.rsplit("::").next().unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Generic<T>(T);
+
+    #[test]
+    fn types_are_named_without_path_and_parameters() {
+        assert_eq!(type_name::<Generic<Vec<u8>>>(), "Generic");
+        assert_eq!(type_name::<DistillationError>(), "DistillationError");
+        let Generic(()) = Generic(());
+    }
 }

@@ -87,11 +87,11 @@ pub enum Needs {
 pub struct Entry<M, T, I> {
     /// The name of its type, which is also its name in a chain.
     pub name: &'static str,
-    /// What it does, in one sentence.
+    /// Its task, in one sentence.
     pub summary: &'static str,
-    /// The paper that it follows.
+    /// Its paper.
     pub reference: &'static str,
-    /// What it learns from.
+    /// The targets that it compares.
     pub needs: Needs,
     /// Adds it to a chain.
     pub fuse: Fuse<M, T, I>,

@@ -47,8 +47,8 @@ pub struct DistillationSettings {
     /// Which channels are compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<Channels>,
-    /// The dimension of the hidden state that holds its channels. Without it, the layer's type
-    /// tells: 1 for convolutions, pooling and batch norms, the last one for linear layers.
+    /// The dimension of the hidden state that holds its channels. By default that of
+    /// the layer's type: 1 for convolutions, pooling and batch norms, the last one for linear layers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channel_dim: Option<usize>,
 }
@@ -79,7 +79,7 @@ impl DistillationSettings {
 }
 
 impl DistillationSettings {
-    /// These settings with what holds where they say nothing, for the layer at `path`.
+    /// These settings with the defaults of those that are not set, for the layer at `path`.
     pub(crate) fn with_defaults(&self, path: &str) -> Self {
         let layers = self.links(path).into_iter().map(String::from);
         Self {

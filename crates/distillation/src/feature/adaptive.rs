@@ -38,7 +38,7 @@ pub struct AdaptiveConfig {
     pub seed: u64,
 }
 
-/// Adds the distance between projected and taught hidden states to the loss.
+/// Adds the distance between projected hidden states and the teacher's to the loss.
 ///
 /// ```
 /// use burn::module::Module;

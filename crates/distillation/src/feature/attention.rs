@@ -1,8 +1,8 @@
 //! Attention transfer: the student looks where the teacher looks.
 //!
 //! The attention map of a hidden state is its energy at each position, whatever the channels. So
-//! student and teacher may differ in width, and a student whose channels are pruned is not blamed
-//! for the channels that it lacks. For convolutions and sequences; a flat feature vector has only
+//! student and teacher may differ in width, and the channels that a pruned student lacks cost nothing
+//! by themselves. For convolutions and sequences; a flat feature vector has only
 //! one position and nothing to look at.
 //!
 //! ```text

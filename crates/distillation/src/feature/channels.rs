@@ -1,7 +1,7 @@
 //! The channels of hidden states, and which of them are compared.
 //!
 //! A student whose channels are being pruned shows zeros where the teacher shows features. A loss
-//! over all channels then pushes the channels that remain to make up for those that cannot answer;
+//! over all channels then pushes the channels that remain to make up for those that cannot change;
 //! with `channels = "kept"` the masked ones are left out on both sides and the mean runs over what
 //! remains.
 
@@ -39,7 +39,7 @@ pub(crate) fn channel_dim(kind: &str, rank: usize) -> usize {
     }
 }
 
-/// The masks that tell which channels of a student's hidden state are kept.
+/// The masks by which channels of a student's hidden state are kept.
 pub(crate) struct KeptChannels {
     own: Arc<TargetSpace>,
     /// The parameter that makes the channels, and its dimension of them.
@@ -103,13 +103,13 @@ impl KeptChannels {
                 .as_ref()
                 .and_then(|(space, dim)| Some((space.shape()?, space.mask(), *dim))),
         ];
-        let mut told = false;
+        let mut is_masked = false;
         let mut kept = vec![true; channels];
         for (shape, mask, dim) in masks.into_iter().flatten() {
             if shape.get(dim) != Some(&channels) {
                 continue;
             }
-            told = true;
+            is_masked = true;
             let removed = mask.filter(|mask| mask.shape().get(dim) == Some(&channels));
             for (kept, removed) in kept
                 .iter_mut()
@@ -118,7 +118,7 @@ impl KeptChannels {
                 *kept &= !removed;
             }
         }
-        if !told {
+        if !is_masked {
             return Err(DistillationError::NoChannels {
                 layer: self.own.id().layer.clone(),
                 dim,

@@ -45,7 +45,7 @@ pub struct FitNetsConfig {
     pub seed: u64,
 }
 
-/// Adds the distance between regressed and taught hidden states to the loss.
+/// Adds the distance between regressed hidden states and the teacher's to the loss.
 ///
 /// ```
 /// use burn::module::Module;

@@ -10,7 +10,7 @@ use crate::error::DistillationError;
 
 /// The tensors that a [`FeatureLoss`](super::FeatureLoss) trains with the student.
 ///
-/// They are made at the first batch, which tells the shapes, train with the student's optimizer,
+/// They are made at the first batch, when the shapes are known, train with the student's optimizer,
 /// are in the checkpoints, and are dropped after the run. Each student-teacher pair has its own
 /// under the same name.
 ///

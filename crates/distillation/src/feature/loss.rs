@@ -154,7 +154,7 @@ pub trait FeatureLoss: Send + 'static {
 
     /// The name of the distiller in messages and checkpoints; that of the type by default.
     fn name(&self) -> &'static str {
-        crate::distiller::type_name::<Self>()
+        crate::laws::type_name::<Self>()
     }
 
     /// Rejects settings of the loss that are out of range.

@@ -1,9 +1,9 @@
 //! Relational knowledge distillation: the student keeps the teacher's geometry of a batch.
 //!
-//! What is imitated is not what a layer says of a sample but how the samples lie to each other:
-//! their distances, and the angles of their triangles. Student and teacher need not agree in
-//! anything but the samples, so any layer of one can learn from any layer of the other. It says
-//! most of embeddings and of the features before a classifier.
+//! The targets are not the features of a sample but the relations between samples: their distances,
+//! and the angles of their triangles. Student and teacher need not agree in
+//! anything but the samples, so any layer of one can learn from any layer of the other. It
+//! suits embeddings and the features before a classifier.
 //!
 //! ```text
 //! distance: psi(i, j)    = |x_i - x_j| / mean over pairs of |x - x'|

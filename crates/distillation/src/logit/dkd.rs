@@ -2,8 +2,8 @@
 //!
 //! The classical divergence of [logits distillation](crate::LogitsDistiller) is a sum of two: how
 //! sure one is of the target class, and how the rest is spread over the other classes. In that sum
-//! the second part counts the less the surer the teacher is, exactly where it says most. Apart, each
-//! has a weight of its own.
+//! the weight of the second part falls with the confidence of the teacher, exactly where that part
+//! holds most information. Apart, each has a weight of its own.
 //!
 //! ```text
 //! p = softmax(logits / T), t the target class

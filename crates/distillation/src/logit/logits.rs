@@ -1,7 +1,8 @@
 //! Logits distillation: the student learns the teacher's softened class probabilities.
 //!
-//! The classical distillation of classifiers. What a teacher thinks of the wrong classes says more
-//! of a sample than its label does; the temperature makes these small probabilities count.
+//! The classical distillation of classifiers. The probabilities that a teacher gives to the wrong
+//! classes hold more information about a sample than its label; the temperature makes these small
+//! probabilities count.
 //!
 //! ```text
 //! p = softmax(logits / T)

@@ -143,7 +143,7 @@ pub trait LogitLoss: Send + 'static {
 
     /// The name of the distiller in messages and checkpoints; that of the type by default.
     fn name(&self) -> &'static str {
-        crate::distiller::type_name::<Self>()
+        crate::laws::type_name::<Self>()
     }
 
     /// Rejects settings of the loss that are out of range.

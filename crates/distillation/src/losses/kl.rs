@@ -5,9 +5,9 @@
 //! loss = T^2 sum(p_teacher (log p_teacher - log p_student)) / batch
 //! ```
 //!
-//! For logits. What the teacher thinks of the wrong classes says more than the label does; the
-//! temperature makes these small probabilities count, and `T^2` keeps the size of the gradients
-//! independent of it.
+//! For logits. The teacher's probabilities of the wrong classes hold more information than the
+//! label; the temperature makes these small probabilities count, and `T^2` keeps the size of the
+//! gradients independent of it.
 //!
 //! # References
 //!

@@ -1,6 +1,6 @@
 //! Losses between a hidden state of the student and one of the teacher.
 //!
-//! The teacher only teaches: gradients flow to the student alone.
+//! Gradients flow to the student alone.
 
 mod kl;
 mod mse;

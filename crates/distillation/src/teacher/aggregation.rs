@@ -5,7 +5,7 @@
 //! outputs: loss = loss against sum_k w_k output_k / sum_k w_k
 //! ```
 //!
-//! The mean of the losses asks nothing of the teachers, not even equal shapes; for soft targets its
+//! The mean of the losses needs no likeness of the teachers, not even equal shapes; for soft targets its
 //! gradient is that of the mean of the teachers' probabilities. The mean of the outputs averages
 //! logits or hidden states, so the teachers must have the same ones in the same places.
 //!

@@ -1,7 +1,8 @@
-//! Teachers: one or several, with a cache or without, and the mean of what they give.
+//! Teachers: one or several, with a cache or without, and the mean of their outputs.
 
 pub mod aggregation;
 mod cache;
+mod fingerprint;
 mod set;
 mod source;
 mod teachers;

@@ -66,7 +66,7 @@ impl<I> AttachedTeacher<I> {
         })
     }
 
-    /// A number that tells teachers apart; read from the device once.
+    /// The checksum of the network; read from the device once.
     fn fingerprint(&self) -> Result<u64, Error> {
         match self.fingerprint.get() {
             Some(known) => Ok(*known),

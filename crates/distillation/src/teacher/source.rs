@@ -7,9 +7,9 @@ use burn::tensor::{Device, Tensor};
 use burn_compress_core::layer::{LayerInfo, layers};
 use burn_compress_core::{Error, TargetId, TargetSpace, tap};
 
-use crate::teacher::cache::fingerprint;
+use crate::teacher::fingerprint::fingerprint;
 
-/// A network of any type that teaches batches of type `I`.
+/// A network of any type that runs on batches of type `I`.
 pub(crate) trait Source<I>: Send {
     fn tap(&mut self, targets: &[TargetId]) -> Result<Vec<Arc<TargetSpace>>, Error>;
     fn predict(&self, batch: &I) -> Option<Tensor<2>>;
@@ -19,7 +19,7 @@ pub(crate) trait Source<I>: Send {
     fn fingerprint(&self) -> Result<u64, Error>;
 }
 
-/// Runs the network on a batch and gives its logits, `[rows, classes]`, if it teaches them.
+/// Runs the network on a batch and gives its logits, `[rows, classes]`, if it has any.
 pub(crate) type Predict<T, I> = Box<dyn Fn(&T, &I) -> Option<Tensor<2>> + Send>;
 
 /// A network and how batches are put to it.

@@ -14,22 +14,29 @@ use burn_compress_core::file::Seal;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::failed;
 use crate::error::DistillationError;
 
 const SEAL: Seal = Seal::new(b"BURNCTCH", 2, "a cache of a teacher");
 
-/// What a cache knows.
+/// The error of a cache in `path`.
+pub(super) fn failed(path: &Path, reason: String) -> DistillationError {
+    DistillationError::Cache {
+        path: path.to_path_buf(),
+        reason,
+    }
+}
+
+/// The content of a cache.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Content {
-    /// Tells the teacher from others.
+    /// The checksum of the teacher.
     pub(super) teacher: u64,
     /// The names of the states, in their order.
     pub(super) states: Vec<String>,
     pub(super) samples: IndexMap<u64, Sample>,
 }
 
-/// What the teacher says of one sample.
+/// The output of the teacher for one sample.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Sample {
     pub(super) states: Vec<StateOf>,
@@ -44,7 +51,7 @@ pub(super) struct StateOf {
 }
 
 impl StateOf {
-    /// Whether both are the answer to one question: at most 1 % apart by their Euclidean norms.
+    /// Whether both count as the same output: at most 1 % apart by their Euclidean norms.
     pub(super) fn agrees_with(&self, other: &Self) -> bool {
         const APART: f64 = 0.01;
         let squares = |of: fn(f64, f64) -> f64| -> f64 {

@@ -1,42 +1,41 @@
-//! What a teacher says of fixed data, kept on disk.
+//! The outputs of a teacher for fixed data, kept on disk.
 //!
-//! A teacher says the same of the same sample in every epoch and in every run, and is often the
-//! most expensive part of a step. A cache asks it once: the hidden states and logits of each sample
-//! are stored under the sample's key, and a batch whose samples are all known does not reach the
-//! teacher.
+//! A teacher gives the same output for a sample in every epoch and in every run, and is often the
+//! most expensive part of a step. With a cache it runs once: the hidden states and logits of each
+//! sample are stored under the sample's key, and it does not run for a batch whose samples are all
+//! stored.
 //!
 //! The data must be fixed: a sample that is augmented at random needs a key for each of its
 //! variants. Hidden states that depend on the rest of the batch (batch norms in training mode) do
 //! not belong in a cache; a teacher is a `valid()` snapshot and has none.
 //!
-//! # Answers that are compared
+//! # Outputs that are compared
 //!
-//! A file belongs to one teacher, told by its weights and by the states asked of it. How `predict`
-//! runs the teacher leaves no trace, and neither does a key that two samples share. Therefore the
-//! teacher is asked all the same for the 1st, the 10th, the 100th batch whose samples are all known,
-//! and so on, and for the known samples of a batch that holds unknown ones. An answer other than that
-//! of the file is [`DistillationError::CachedAnswer`]. Answers less than 1 % apart by their Euclidean
-//! norms count as the same: the last digits of a sample's answer depend on the batch and the device.
+//! A file belongs to one teacher, identified by its weights and by the states that are read from it.
+//! How `predict` runs the teacher leaves no trace, and neither does a key that two samples share.
+//! Therefore the teacher runs all the same for the 1st, the 10th, the 100th batch whose samples are
+//! all stored, and so on, and for the stored samples of a batch that holds new ones. An output other
+//! than that of the file is [`DistillationError::CachedAnswer`]. Outputs less than 1 % apart by their
+//! Euclidean norms count as the same: the last digits depend on the batch and the device.
 
 mod file;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
-use burn_compress_core::file::{Checksum, check_writable};
-use burn_compress_core::{Error, FlatTensor, reads};
+use burn::tensor::{Device, Tensor, TensorData};
+use burn_compress_core::file::check_writable;
+use burn_compress_core::{FlatTensor, reads};
 use indexmap::IndexMap;
 use indexmap::map::Entry;
 
 use crate::error::DistillationError;
-use file::{Content, Sample, StateOf};
+use file::{Content, Sample, StateOf, failed};
 
 /// Gives the samples of a batch their keys.
 type Key<I> = Box<dyn Fn(&I) -> Vec<u64> + Send>;
 
-/// A file of what a teacher says, by sample.
+/// A file of a teacher's outputs, by sample.
 ///
 /// The file is written when a run ends, whenever a checkpoint is written, and each time that the
 /// number of new samples has reached that of the samples in the file. It is replaced as a whole or
@@ -108,12 +107,12 @@ impl<I> TeacherCache<I> {
         content.map_or(0, |content| content.samples.len())
     }
 
-    /// Whether no sample is known yet.
+    /// Whether there is no sample yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The cache of a teacher with these weights, of which these states are asked.
+    /// The cache of a teacher with these weights, from which these states are read.
     pub(crate) fn belonging_to(
         self,
         teacher: u64,
@@ -147,13 +146,6 @@ impl<I> TeacherCache<I> {
     }
 }
 
-fn failed(path: &Path, reason: String) -> DistillationError {
-    DistillationError::Cache {
-        path: path.to_path_buf(),
-        reason,
-    }
-}
-
 /// The cache of one teacher.
 pub(crate) struct Bound<I> {
     path: PathBuf,
@@ -161,36 +153,36 @@ pub(crate) struct Bound<I> {
     content: Content,
     /// Samples in the file.
     saved: usize,
-    /// Batches whose samples were all known.
+    /// Batches whose samples were all stored.
     known: u64,
 }
 
 impl<I> Bound<I> {
-    /// The states of a batch; `ask` runs the teacher and is called when a sample is unknown, or when
-    /// what is known is to be compared.
+    /// The states of a batch; `run` runs the teacher and is called for a batch with new samples, or to
+    /// compare stored ones.
     pub(crate) fn states(
         &mut self,
         batch: &I,
         device: &Device,
-        ask: impl FnOnce() -> Result<Vec<FlatTensor>, DistillationError>,
+        run: impl FnOnce() -> Result<Vec<FlatTensor>, DistillationError>,
     ) -> Result<Vec<FlatTensor>, DistillationError> {
         let keys = (self.key)(batch);
         let is_known = |key| self.content.samples.contains_key(key);
         let all_known = keys.iter().all(is_known);
         self.known += u64::from(all_known);
         if !all_known || is_power_of_ten(self.known) {
-            let states = ask()?;
-            self.learn(&keys, &states)?;
+            let states = run()?;
+            self.store(&keys, &states)?;
         }
-        // Read back even what the teacher has just said: a second run gets the same to the last bit,
-        // also for a batch that was half known.
+        // Read back even new outputs: a second run gets the same to the last bit, also for a batch of
+        // which only some samples were stored.
         (0..self.content.states.len())
             .map(|state| self.gather(state, &keys, device))
             .collect()
     }
 
-    fn learn(&mut self, keys: &[u64], states: &[FlatTensor]) -> Result<(), DistillationError> {
-        let mut said: Vec<Vec<StateOf>> = vec![Vec::new(); keys.len()];
+    fn store(&mut self, keys: &[u64], states: &[FlatTensor]) -> Result<(), DistillationError> {
+        let mut samples: Vec<Vec<StateOf>> = vec![Vec::new(); keys.len()];
         let values = reads::all(states.iter().map(|state| state.values.clone()))
             .map_err(|error| failed(&self.path, error.to_string()))?;
         let states = states.iter().zip(values);
@@ -215,8 +207,8 @@ impl<I> Bound<I> {
             if size == 0 {
                 return Err(misfit());
             }
-            for (said, values) in said.iter_mut().zip(values.chunks_exact(size)) {
-                said.push(StateOf {
+            for (sample, values) in samples.iter_mut().zip(values.chunks_exact(size)) {
+                sample.push(StateOf {
                     shape: shape.clone(),
                     dtype,
                     values: values.to_vec(),
@@ -227,7 +219,7 @@ impl<I> Bound<I> {
             // A file that cannot be written ends the run where it begins, not when it is done.
             check_writable(&self.path).map_err(|error| failed(&self.path, error.to_string()))?;
         }
-        for (&key, states) in keys.iter().zip(said) {
+        for (&key, states) in keys.iter().zip(samples) {
             match self.content.samples.entry(key) {
                 Entry::Vacant(entry) => {
                     entry.insert(Sample { states });
@@ -297,76 +289,6 @@ fn is_power_of_ten(number: u64) -> bool {
 
 /// Fewer new samples than this are not worth a file before the run ends.
 const FIRST_SAVE: usize = 1024;
-
-/// A number that tells teachers apart: the checksum of the paths, shapes and values of all tensors
-/// that the network holds, running statistics included. What is no tensor, the kind of an activation
-/// function for example, does not count.
-pub(crate) fn fingerprint<T: Module>(network: &T) -> Result<u64, Error> {
-    let mut visitor = Fingerprint {
-        path: Vec::new(),
-        checksum: Checksum::default(),
-        failure: None,
-    };
-    network.visit(&mut visitor);
-    match visitor.failure {
-        Some(error) => Err(error),
-        None => Ok(visitor.checksum.value()),
-    }
-}
-
-struct Fingerprint {
-    path: Vec<String>,
-    checksum: Checksum,
-    failure: Option<Error>,
-}
-
-impl ModuleVisitor for Fingerprint {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let value = FlatTensor::new(param.val());
-        match value.to_vec() {
-            Ok(values) => self.add(&value.shape, values.into_iter().map(f32::to_le_bytes)),
-            Err(error) => self.failure = Some(error),
-        }
-    }
-
-    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
-        match reads::data(param.val()) {
-            Ok(data) => self.add(
-                &data.shape().to_vec(),
-                data.iter::<i64>().map(i64::to_le_bytes),
-            ),
-            Err(error) => self.failure = Some(error),
-        }
-    }
-
-    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
-        match reads::data(param.val()) {
-            Ok(data) => self.add(
-                &data.shape().to_vec(),
-                data.iter::<bool>().map(|value| [value.into()]),
-            ),
-            Err(error) => self.failure = Some(error),
-        }
-    }
-}
-
-impl Fingerprint {
-    fn add<const N: usize>(&mut self, shape: &[usize], values: impl Iterator<Item = [u8; N]>) {
-        self.checksum.add(self.path.join(".").as_bytes());
-        for &size in shape {
-            self.checksum.add(&(size as u64).to_le_bytes());
-        }
-        values.for_each(|value| self.checksum.add(&value));
-    }
-}
 
 #[cfg(test)]
 mod tests;
