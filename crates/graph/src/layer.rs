@@ -138,6 +138,29 @@ pub fn channel_dims(kind: &str, param: &str, rank: usize) -> ChannelDims {
     ChannelDims { output, input }
 }
 
+/// The dimension of the channels in an input or output of a layer: the last one for layers that put
+/// features last, `[.., channels]`, otherwise that of images, `[batch, channels, ..]`.
+///
+/// A layer that leaves both open, an activation function for example, is taken for one of images
+/// if its input or output has four dimensions or more.
+pub fn port_channel_dim(kind: &str, rank: usize) -> usize {
+    const LAST: [&str; 5] = [
+        "Linear",
+        "LayerNorm",
+        "RmsNorm",
+        "Embedding",
+        "MultiHeadAttention",
+    ];
+    let last = rank.saturating_sub(1);
+    let is_image = kind.starts_with("Conv") || kind.contains("Pool") || {
+        matches!(kind, "BatchNorm" | "GroupNorm" | "InstanceNorm") || rank >= 4
+    };
+    match is_image && !LAST.contains(&kind) {
+        true => last.min(1),
+        false => last,
+    }
+}
+
 thread_local! {
     static ANNOUNCED: Cell<Option<&'static str>> = const { Cell::new(None) };
 }

@@ -16,29 +16,6 @@ use burn_compress_core::{Compressor, Error, FlatTensor, Mode, Target, TargetId, 
 use crate::error::DistillationError;
 use crate::settings::DistillationSettings;
 
-/// The dimension of the channels in a hidden state: that of features, `[.., channels]`, for
-/// layers that put them last, otherwise that of images, `[batch, channels, ..]`.
-///
-/// A layer that leaves both open, an activation function for example, is taken for one of images
-/// if its hidden state has four dimensions or more.
-pub(crate) fn channel_dim(kind: &str, rank: usize) -> usize {
-    const LAST: [&str; 5] = [
-        "Linear",
-        "LayerNorm",
-        "RmsNorm",
-        "Embedding",
-        "MultiHeadAttention",
-    ];
-    let last = rank.saturating_sub(1);
-    let image = kind.starts_with("Conv") || kind.contains("Pool") || {
-        matches!(kind, "BatchNorm" | "GroupNorm" | "InstanceNorm") || rank >= 4
-    };
-    match image && !LAST.contains(&kind) {
-        true => last.min(1),
-        false => last,
-    }
-}
-
 /// The masks by which channels of a student's hidden state are kept.
 pub(crate) struct KeptChannels {
     own: Arc<TargetSpace>,
@@ -154,28 +131,8 @@ pub(crate) fn select(state: &FlatTensor, dim: usize, channels: &[usize]) -> Flat
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
-    use rstest::rstest;
 
     use super::*;
-
-    #[rstest]
-    #[case("Linear", 2, 1)]
-    #[case("Linear", 4, 3)]
-    #[case("Conv2d", 4, 1)]
-    #[case("Conv1d", 3, 1)]
-    #[case("BatchNorm", 2, 1)]
-    #[case("LayerNorm", 3, 2)]
-    #[case("Relu", 4, 1)]
-    #[case("Relu", 3, 2)]
-    #[case("", 2, 1)]
-    #[case("Relu", 1, 0)]
-    fn channels_are_where_the_layer_puts_them(
-        #[case] kind: &str,
-        #[case] rank: usize,
-        #[case] dim: usize,
-    ) {
-        assert_eq!(channel_dim(kind, rank), dim);
-    }
 
     #[test]
     fn channels_are_selected_in_their_dimension() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn_compress_core::config::ConfigList;
+use burn_compress_core::layer::port_channel_dim;
 use burn_compress_core::{
     AlgorithmState, BoxError, Compressor, Configuration, Error, Evaluator, FlatTensor, Learnable,
     Mode, TargetId, TargetSpace,
@@ -13,7 +14,7 @@ use indexmap::IndexSet;
 use crate::combine::minimum;
 use crate::distiller::{Distiller, Options, TargetLoss, TargetLosses};
 use crate::error::DistillationError;
-use crate::feature::channels::{KeptChannels, channel_dim};
+use crate::feature::channels::KeptChannels;
 use crate::feature::hidden::HiddenState;
 use crate::feature::learnables::Learnables;
 use crate::feature::loss::{FeatureLoss, FeaturePair};
@@ -243,7 +244,7 @@ impl<L: FeatureLoss> FeatureLosses<L> {
             links,
         } = &self.students[at];
         let dim = |kind: &str, rank: usize| {
-            let by_type = || channel_dim(kind, rank);
+            let by_type = || port_channel_dim(kind, rank);
             settings.channel_dim.unwrap_or_else(by_type)
         };
         let state = at_least_f32(take_hidden("student", space)?);

@@ -185,3 +185,22 @@ fn channels_are_where_burn_keeps_them(
         ChannelDims { output, input }
     );
 }
+
+#[rstest]
+#[case("Linear", 2, 1)]
+#[case("Linear", 4, 3)]
+#[case("Conv2d", 4, 1)]
+#[case("Conv1d", 3, 1)]
+#[case("BatchNorm", 2, 1)]
+#[case("LayerNorm", 3, 2)]
+#[case("Relu", 4, 1)]
+#[case("Relu", 3, 2)]
+#[case("", 2, 1)]
+#[case("Relu", 1, 0)]
+fn channels_of_ports_are_where_the_layer_puts_them(
+    #[case] kind: &str,
+    #[case] rank: usize,
+    #[case] dim: usize,
+) {
+    assert_eq!(port_channel_dim(kind, rank), dim);
+}
