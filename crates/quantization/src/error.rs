@@ -1,12 +1,10 @@
-//! What can be wrong with a quantization.
+//! Errors of quantization.
 
+use burn_compress_core::Error;
 use burn_compress_core::config::did_you_mean;
-use thiserror::Error;
 
-use crate::Granularity;
-
-/// Why values cannot be quantized as asked.
-#[derive(Debug, Clone, PartialEq, Error)]
+/// Error of a quantizer, its settings or its values.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum QuantizationError {
     /// The name of a type is not `int1`..`int8` or `uint1`..`uint8`.
@@ -20,7 +18,7 @@ pub enum QuantizationError {
     #[error(
         "unknown granularity `{found}`: use `default`, `out_channel`, `in_channel`, \
          `per_channel` or a list of block sizes{}",
-        did_you_mean(found, Granularity::names())
+        did_you_mean(found, ["default", "out_channel", "in_channel", "per_channel"])
     )]
     UnknownGranularity {
         /// The name that was found.
@@ -142,6 +140,43 @@ pub enum QuantizationError {
         value: f32,
     },
 
+    /// A [`RangeRule`](crate::RangeRule) or a [`LearnedRule`](crate::LearnedRule) breaks one of its laws.
+    #[error("`{rule}` gives block {block} the {what} {value}, but {law}")]
+    Unlawful {
+        /// The name of the rule.
+        rule: String,
+        /// `scale` or `zero point`.
+        what: &'static str,
+        /// The block, row-major.
+        block: usize,
+        /// The value.
+        value: f32,
+        /// The law.
+        law: String,
+    },
+
+    /// A rule does not give one scale and one zero point for each block.
+    #[error("`{rule}` gives {found} values of the {what} for {blocks} blocks: give one for each")]
+    UnlawfulCount {
+        /// The name of the rule.
+        rule: String,
+        /// `scale` or `zero point`.
+        what: &'static str,
+        /// The number of values.
+        found: usize,
+        /// The number of blocks.
+        blocks: usize,
+    },
+
+    /// A rule does not take a target, or an estimator does not take its values.
+    #[error("`{rule}`: {reason}")]
+    Rejected {
+        /// The name of the rule or of the estimator.
+        rule: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+
     /// Layers cannot be fused.
     #[error("{names:?} cannot be fused: {reason}")]
     Fusion {
@@ -200,4 +235,12 @@ pub enum QuantizationError {
     /// The device failed to hand over values.
     #[error("the device failed to hand over values: {0}")]
     Device(String),
+}
+
+/// An error of this crate as the error of the quantizer called `name`.
+pub(crate) fn error_of(name: &'static str) -> impl Fn(QuantizationError) -> Error {
+    move |error| Error::Algorithm {
+        algorithm: name,
+        source: error.into(),
+    }
 }

@@ -1,4 +1,4 @@
-//! Which values of a target share a scale.
+//! Partition of a target into blocks that share a scale.
 
 use std::fmt;
 
@@ -46,11 +46,6 @@ impl Granularity {
         Self::PerChannel,
     ];
 
-    /// The names of those that have one.
-    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-        Self::NAMED.iter().filter_map(Self::name)
-    }
-
     fn name(&self) -> Option<&'static str> {
         match self {
             Self::Default => Some("default"),
@@ -89,7 +84,7 @@ impl Granularity {
         };
         match channel {
             Some(dim) => Ok(Grid::per_channel(rank, dim, shape[dim])),
-            None => Err(self.refuse(
+            None => Err(self.reject(
                 target,
                 format!("a target of shape {shape:?} has no such channels, use `default`"),
             )),
@@ -111,7 +106,7 @@ impl Granularity {
             }
             _ => return Ok(()),
         };
-        Err(self.refuse(target, reason.to_string()))
+        Err(self.reject(target, reason.to_string()))
     }
 
     fn blocks(
@@ -124,7 +119,7 @@ impl Granularity {
         if sizes.len() > rank {
             let count = sizes.len();
             let reason = format!("{count} block sizes for the {rank} dimensions of {shape:?}");
-            return Err(self.refuse(target, reason));
+            return Err(self.reject(target, reason));
         }
         let padding = rank - sizes.len();
         let sizes = std::iter::repeat_n(&1, padding).chain(sizes);
@@ -143,12 +138,12 @@ impl Granularity {
         }
         if !target.is_param() && blocks.first().is_some_and(|&count| count > 1) {
             let reason = "blocks of inputs and outputs span the batch, begin the list with -1";
-            return Err(self.refuse(target, reason.to_string()));
+            return Err(self.reject(target, reason.to_string()));
         }
         Ok(Grid::new(blocks))
     }
 
-    fn refuse(&self, target: &Target, reason: String) -> QuantizationError {
+    fn reject(&self, target: &Target, reason: String) -> QuantizationError {
         QuantizationError::Granularity {
             granularity: self.to_string(),
             target: target.to_string(),

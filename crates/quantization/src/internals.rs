@@ -8,8 +8,8 @@ use burn::tensor::Tensor;
 use burn_compress_core::FlatTensor;
 
 use crate::AdaRoundConfig;
-use crate::adaround::{Weight, beta, initial, objective};
-use crate::reconstruction::Samples;
+use crate::methods::adaround::reconstruction::Samples;
+use crate::methods::adaround::{Weight, beta, initial, objective};
 
 /// What [`AdaRoundQuantizer`](crate::AdaRoundQuantizer) minimises for one linear layer without a
 /// bias, with zero point 0 and one scale.

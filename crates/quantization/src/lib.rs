@@ -3,71 +3,63 @@
 //! A quantizer observes the values of a target, turns their range into a scale and a zero point,
 //! and lets the model compute with values rounded to that grid. The pieces:
 //!
-//! - [`QuantDtype`], [`QuantScheme`]: which integers, and how a range is laid over them.
+//! - [`QuantDtype`], [`QuantScheme`]: integer types, and how a range is laid over them.
 //! - [`QuantizationSettings`]: one rule of a configuration.
-//! - [`blocks`]: the smallest and largest value of each block of a tensor.
-//! - [`range`]: scale and zero point of a range.
+//! - [`ranges`]: the range of a target from its values.
+//! - [`qparams`]: scale and zero point of a range.
 //! - [`fold`]: a batch norm folded into the layer before it.
-//! - [`observer`]: from the values of a target to its range.
-//! - [`QatQuantizer`]: quantization-aware training.
-//! - [`PtqQuantizer`]: calibration without training.
-//! - [`AdaRoundQuantizer`]: calibration with learned rounding.
-//! - [`LsqQuantizer`]: training with scales that are learned.
-//! - [`LsqPlusQuantizer`]: training with scales and zero points that are learned.
-//! - [`DoReFaQuantizer`]: weights squeezed into a fixed range, and gradients of few bits.
-//! - [`BnnQuantizer`]: signs in place of numbers.
-//! - [`quantizers`]: all of them by name.
+//! - [`methods`]: the quantizers, one a file, and all of them by name.
+//!
+//! A quantizer of one's own is a [`RangeRule`] (from ranges to scales and zero points), a
+//! [`LearnedRule`] (scales that are trained), or an [`Algorithm`](burn_compress_core::Algorithm) over
+//! [`QuantTargets`].
 #![warn(missing_docs)]
 
-mod adaround;
-mod backward;
-mod bias;
 pub mod blocks;
-mod bnn;
-mod claim;
+mod bn_fusion;
 mod constructors;
-pub mod dorefa;
 mod dtype;
 mod error;
-mod fixed;
-pub mod fold;
-mod fuse;
 mod granularity;
 #[doc(hidden)]
 pub mod internals;
-mod learned;
-pub mod lsq;
-pub mod lsq_plus;
-mod observed;
-pub mod observer;
+pub mod methods;
+mod parameters;
 mod precision;
 #[cfg(test)]
 mod properties;
-mod ptq;
-mod qat;
-pub mod range;
-mod raw;
-mod reconstruction;
-mod refuse;
-pub mod registry;
+pub mod qparams;
+mod quantizer;
+mod range_rule;
+pub mod ranges;
+mod reject;
 mod rule;
 mod settings;
+mod targets;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use adaround::{AdaRoundConfig, AdaRoundQuantizer};
-pub use bnn::{BnnConfig, BnnQuantizer};
-pub use dorefa::{DoReFaConfig, DoReFaQuantizer, GradientDtype};
+pub use bn_fusion::fold;
 pub use dtype::{QuantDtype, QuantScheme};
 pub use error::QuantizationError;
 pub use granularity::Granularity;
-pub use lsq::{LsqConfig, LsqInit, LsqQuantizer};
-pub use lsq_plus::{LsqPlusConfig, LsqPlusQuantizer};
-pub use observer::{ObserverKind, TargetObserver};
-pub use ptq::{PtqConfig, PtqQuantizer};
-pub use qat::{QatConfig, QatQuantizer};
-pub use registry::{Entry, Fuse, quantizers};
+pub use methods::{
+    AdaRoundConfig, AdaRoundQuantizer, BnnConfig, BnnQuantizer, DoReFaConfig, DoReFaQuantizer,
+    Entry, Fuse, GradientDtype, LearnedQuantizer, LearnedRule, LearnedStart, LsqConfig, LsqInit,
+    LsqPlusConfig, LsqPlusQuantizer, LsqQuantizer, PtqConfig, PtqQuantizer, QatConfig,
+    QatQuantizer, dorefa, lsq, lsq_plus, quantizers,
+};
+pub use qparams::QParams;
+pub use quantizer::{Quantizer, RangeQuantizer};
+pub use range_rule::RangeRule;
+pub use ranges::{ObserverKind, RangeEstimator, Ranges};
 pub use rule::QuantizationRule;
 pub use settings::{ApplyMethod, QuantizationSettings};
+pub use targets::{QuantDefaults, QuantTarget, QuantTargets, TargetObserver};
+
+/// All quantizers by name.
+pub mod registry {
+    pub use crate::methods::{Entry, Fuse, quantizers};
+}

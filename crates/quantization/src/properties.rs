@@ -6,10 +6,11 @@ use burn_compress_core::{
 };
 use proptest::prelude::*;
 
-use crate::learned::checked_quantize;
+use crate::bn_fusion::fold;
+use crate::methods::checked_quantize;
 use crate::{
     Granularity, ObserverKind, QuantDtype, QuantScheme, QuantizationSettings, TargetObserver,
-    blocks, fold,
+    blocks,
 };
 
 const SHAPE: [usize; 2] = [6, 4];
@@ -85,7 +86,7 @@ proptest! {
         let (qmin, qmax) = (dtype.qmin(), dtype.qmax());
         let mut state = Quantization::new(dtype.to_string(), scheme.to_string(), qmin, qmax);
         observer.update(&FlatTensor::new(x.clone()), &mut state).unwrap();
-        observer.settle(&mut state).unwrap();
+        observer.compute_qparams(&mut state).unwrap();
 
         let (scale, zero) = (state.scale.unwrap(), state.zero_point.unwrap());
         prop_assert_eq!(scale.dims()[0], state.grid.len());

@@ -1,11 +1,12 @@
-//! One quantization rule of a configuration.
+//! Settings of one quantization rule of a configuration.
 
 use burn_compress_core::config::Settings;
 use burn_compress_core::layer::LayerInfo;
 use burn_compress_core::{Grid, Mode, RoundGradient, Target};
 use serde::{Deserialize, Serialize};
 
-use crate::{Granularity, ObserverKind, QuantDtype, QuantScheme, QuantizationError, observer};
+use crate::ranges::FEWEST;
+use crate::{Granularity, ObserverKind, QuantDtype, QuantScheme, QuantizationError};
 
 /// The settings of a quantized target. Whatever is absent has a default.
 ///
@@ -82,7 +83,7 @@ impl QuantizationSettings {
         self.granularity.clone().unwrap_or_default()
     }
 
-    /// Whether the settings fit each other, whatever the target.
+    /// Checks that the settings fit each other, whatever the target.
     pub(crate) fn check(&self) -> Result<(), QuantizationError> {
         if self.dtype() == QuantDtype::UINT1 && self.scheme() == QuantScheme::Symmetric {
             return Err(QuantizationError::Setting {
@@ -102,7 +103,7 @@ impl QuantizationSettings {
         self.observer.map_or(Ok(()), ObserverKind::check)
     }
 
-    /// Whether the blocks of a parameter hold as many values as its observer needs.
+    /// Checks that the blocks of a parameter hold as many values as its observer needs.
     fn check_blocks(
         &self,
         target: &Target,
@@ -111,11 +112,11 @@ impl QuantizationSettings {
     ) -> Result<(), QuantizationError> {
         let found = shape.iter().product::<usize>() / grid.len().max(1);
         match self.observer {
-            Some(ObserverKind::Histogram) if (found as u64) < observer::FEWEST => {
+            Some(ObserverKind::Histogram) if (found as u64) < FEWEST => {
                 Err(QuantizationError::FewValues {
                     target: target.to_string(),
                     found,
-                    needed: observer::FEWEST,
+                    needed: FEWEST,
                 })
             }
             _ => Ok(()),

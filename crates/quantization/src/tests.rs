@@ -7,7 +7,7 @@ use burn::tensor::{Device, FloatDType, Tensor};
 use burn_compress_core::{Budget, Compressed, Compressor, Evaluator, Wrapper};
 use rstest::rstest;
 
-use crate::fold::tests::spread;
+use crate::bn_fusion::fold::tests::spread;
 use crate::testing::{any, floats, names, resumes, rules};
 use crate::{PtqConfig, PtqQuantizer, QatConfig, QatQuantizer, quantizers};
 

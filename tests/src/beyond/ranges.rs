@@ -2,8 +2,8 @@
 
 use burn_compress::FlatTensor;
 use burn_compress::Grid;
-use burn_compress::quantization::observer::{Entropy, Histogram, Mse, Percentile, Search};
-use burn_compress::quantization::{QuantDtype, QuantScheme, blocks, range};
+use burn_compress::quantization::ranges::{ClipSearch, Entropy, Histogram, Mse, Percentile};
+use burn_compress::quantization::{QuantDtype, QuantScheme, blocks, qparams};
 
 use burn::tensor::{Device, Tensor};
 
@@ -57,7 +57,7 @@ impl Samples {
     }
 
     /// The range that an observer chooses.
-    fn range(&self, search: &dyn Search, dtype: QuantDtype, scheme: QuantScheme) -> (f64, f64) {
+    fn range(&self, search: &dyn ClipSearch, dtype: QuantDtype, scheme: QuantScheme) -> (f64, f64) {
         // As observers do, zero is in the range.
         let extremes = (self.extremes.0.min(0.0), self.extremes.1.max(0.0));
         let (low, high) = search.range(&self.histogram, extremes, dtype, scheme);
@@ -72,7 +72,7 @@ impl Samples {
         dtype: QuantDtype,
         scheme: QuantScheme,
     ) -> Result<f64> {
-        let parameters = range::host_parameters(low as f32, high as f32, dtype, scheme);
+        let parameters = qparams::compute_one(low as f32, high as f32, dtype, scheme);
         let (scale, zero_point) = parameters.map_err(|error| case.error(error))?;
         let (scale, zero_point) = (f64::from(scale), f64::from(zero_point));
         let (qmin, qmax) = (f64::from(dtype.qmin()), f64::from(dtype.qmax()));

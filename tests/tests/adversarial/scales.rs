@@ -1,7 +1,7 @@
 //! Scales, zero points and ranges that cannot be used.
 
 use burn_compress::prelude::*;
-use burn_compress::quantization::{QuantDtype, QuantScheme, range};
+use burn_compress::quantization::{QuantDtype, QuantScheme, qparams};
 use burn_compress::{Calibration, CalibrationEntry, Grid, RoundGradient};
 use burn_compress_tests::chains::{self, id};
 
@@ -257,7 +257,7 @@ fn ranges(cases: &mut Cases) {
             ];
             let name = format!("a {scheme} range of {low}..{high}");
             cases.refused(name, "NonFiniteRange", parts, move || {
-                range::host_parameters(low, high, QuantDtype::INT8, scheme)?;
+                qparams::compute_one(low, high, QuantDtype::INT8, scheme)?;
                 Ok(())
             });
         }
@@ -265,7 +265,7 @@ fn ranges(cases: &mut Cases) {
     for (low, high) in [(0.0, 0.0), (2.0, 1.0), (f32::MIN, f32::MAX), (1e-45, 1e-45)] {
         for scheme in [QuantScheme::Symmetric, QuantScheme::Affine] {
             cases.right(format!("a {scheme} range of {low}..{high}"), move || {
-                let found = range::host_parameters(low, high, QuantDtype::INT8, scheme)?;
+                let found = qparams::compute_one(low, high, QuantDtype::INT8, scheme)?;
                 let usable = found.0.is_finite() && found.0 > 0.0 && found.1.is_finite();
                 ensure(usable, format!("{found:?}"))
             });

@@ -1,0 +1,174 @@
+//! Quantizers that train scales and zero points with the model: the common part of LSQ and LSQ+.
+
+mod quantize;
+mod rule;
+mod target;
+
+use std::any::Any;
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn_compress_core::config::ConfigList;
+use burn_compress_core::{
+    Algorithm, AlgorithmState, BoxError, Compressor, Configuration, Error, FlatTensor, Learnable,
+    Mode, Run, Stage, TargetId,
+};
+use indexmap::IndexMap;
+
+use crate::constructors::constructors;
+use crate::error::error_of;
+use crate::qparams::host;
+use crate::reject::{reject_binary, reject_method, reject_observer};
+use crate::targets::{QuantTarget, QuantTargets, observation};
+use crate::{ApplyMethod, QuantizationError, QuantizationSettings};
+
+use target::LearnedTarget;
+
+pub(crate) use quantize::checked_quantize;
+pub(crate) use rule::check_positive;
+pub use rule::{LearnedRule, LearnedStart};
+
+/// Quantizer that trains scales, and zero points of affine targets, by a [`LearnedRule`].
+#[derive(Debug)]
+pub struct LearnedQuantizer<L> {
+    rule: Arc<L>,
+    targets: QuantTargets,
+    /// What is trained of each target.
+    learned: Vec<Arc<LearnedTarget>>,
+}
+
+constructors!(
+    @impl [<L: LearnedRule>] LearnedQuantizer<L>, [<M: burn::module::Module + 'static, I: 'static>] L
+);
+
+impl<L: LearnedRule> LearnedQuantizer<L> {
+    /// Claims the targets and quantizes them from their first values on.
+    fn claim<M: Module + 'static, I: 'static>(
+        compressor: &mut Compressor<M, I>,
+        config: &ConfigList<QuantizationSettings>,
+        rule: L,
+    ) -> Result<Self, Error> {
+        let name = rule.name();
+        compressor.evaluator().require_training(name)?;
+        rule.check().map_err(error_of(name))?;
+        check_positive("learning_rate", rule.learning_rate()).map_err(error_of(name))?;
+        let method = ApplyMethod::QatClampRound;
+        let targets = QuantTargets::claim_with(compressor, config, name, method, |selected| {
+            let settings = &selected.settings;
+            reject_binary(settings.dtype())?;
+            reject_observer(settings)?;
+            reject_method(settings)?;
+            let scheme = rule.scheme(&selected.target, settings)?;
+            Ok((settings.dtype(), scheme))
+        })?;
+        let rule = Arc::new(rule);
+        let learned = targets.iter().map(|target| {
+            let learned = LearnedTarget::new(target, rule.clone(), targets.device());
+            learned.attach(target.space());
+            learned
+        });
+        Ok(Self {
+            learned: learned.collect(),
+            targets,
+            rule,
+        })
+    }
+
+    /// Each target with what is trained of it.
+    fn targets(&self) -> impl Iterator<Item = (&QuantTarget, &Arc<LearnedTarget>)> {
+        self.targets.iter().zip(&self.learned)
+    }
+}
+
+impl<L: LearnedRule, M: Module + 'static, I: 'static> Algorithm<M, I> for LearnedQuantizer<L> {
+    fn name(&self) -> &'static str {
+        self.rule.name()
+    }
+
+    fn mode(&self) -> Mode {
+        Mode::Quantization
+    }
+
+    fn check(&self, total_steps: usize) -> Result<(), BoxError> {
+        match total_steps {
+            0 => Err("scales are learned by training, so the run needs at least one step".into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn observe(&mut self, run: Run<'_, M>) -> Result<(), BoxError> {
+        let mut targets = self.targets();
+        let begins = targets.any(|(target, learned)| {
+            self.targets.is_observed_parameter(target.id()) && !learned.has_begun()
+        });
+        if begins {
+            self.targets.observe_parameters(run.model)?;
+        }
+        Ok(())
+    }
+
+    fn learnables(&self) -> Vec<Arc<Learnable>> {
+        let learned = self.learned.iter();
+        learned.flat_map(|learned| learned.learnables()).collect()
+    }
+
+    fn after_step(&mut self, _run: Run<'_, M>) -> Result<(), BoxError> {
+        for (target, learned) in self.targets() {
+            if let Some(mut state) = target.space().quantization() {
+                learned.report(&mut state);
+                target.space().set_quantization(Some(state));
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, _run: Run<'_, M>) -> Result<(), BoxError> {
+        for target in self.targets.iter() {
+            let (space, id) = (target.space(), target.id());
+            let failed = |error: QuantizationError| observation(id, &error);
+            let nothing = || failed(QuantizationError::NothingObserved);
+            // The state rather than what is trained: a run may end with an earlier snapshot.
+            let mut state = space.quantization().ok_or_else(nothing)?;
+            let (Some(scale), Some(zero_point)) = (&state.scale, &state.zero_point) else {
+                return Err(nothing().into());
+            };
+            for (what, tensor) in [("scale", scale), ("zero point", zero_point)] {
+                let values = host(tensor.clone()).map_err(failed)?;
+                if let Some(&value) = values.iter().find(|value| !value.is_finite()) {
+                    let target = id.to_string();
+                    let error = QuantizationError::NotLearned {
+                        target,
+                        what,
+                        value,
+                    };
+                    return Err(failed(error).into());
+                }
+            }
+            if self.rule.round_zero_points() {
+                let rounded = zero_point.clone().round();
+                state.zero_point = Some(rounded.clamp(state.qmin, state.qmax));
+            }
+            space.set_quantization(Some(state));
+            space.set_observer(None);
+            space.set_transform(Stage::Quantize, None);
+        }
+        Ok(())
+    }
+
+    fn rewrite(&mut self, run: Run<'_, M>) -> Result<IndexMap<TargetId, FlatTensor>, BoxError> {
+        Ok(self.targets.rewrite(run.model)?)
+    }
+
+    fn load_state(&mut self, _state: &AlgorithmState) -> Result<(), BoxError> {
+        let mut targets = self.targets();
+        targets.try_for_each(|(target, learned)| learned.restore(target.space().quantization()))
+    }
+
+    fn configuration(&self) -> Result<Configuration, BoxError> {
+        Ok(self.targets.configuration(self.rule.configuration()))
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}

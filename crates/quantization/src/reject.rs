@@ -1,0 +1,52 @@
+//! Rejection of settings that a quantizer has no use for.
+
+use crate::{Granularity, QuantDtype, QuantizationError, QuantizationSettings};
+
+/// Rejects `int1`.
+pub(crate) fn reject_binary(dtype: QuantDtype) -> Result<(), QuantizationError> {
+    match dtype.is_binary() {
+        false => Ok(()),
+        true => Err(QuantizationError::Setting {
+            key: "quant_dtype",
+            value: dtype.to_string(),
+            expected: "one signed bit is -1 or 1 and has no zero, which a range needs: use `uint1` \
+                       or `int2`, or a quantizer of binary networks",
+        }),
+    }
+}
+
+/// Rejects all but one grid for a whole target.
+pub(crate) fn reject_blocks(settings: &QuantizationSettings) -> Result<(), QuantizationError> {
+    match settings.granularity() {
+        Granularity::Default => Ok(()),
+        granularity => Err(QuantizationError::Setting {
+            key: "granularity",
+            value: granularity.to_string(),
+            expected: "this quantizer has one grid for a whole target, leave it out",
+        }),
+    }
+}
+
+/// Rejects an observer.
+pub(crate) fn reject_observer(settings: &QuantizationSettings) -> Result<(), QuantizationError> {
+    match settings.observer {
+        None => Ok(()),
+        Some(observer) => Err(QuantizationError::Setting {
+            key: "observer",
+            value: format!("{observer:?}"),
+            expected: "this quantizer follows no range, leave it out",
+        }),
+    }
+}
+
+/// Rejects an apply method.
+pub(crate) fn reject_method(settings: &QuantizationSettings) -> Result<(), QuantizationError> {
+    match settings.apply_method {
+        None => Ok(()),
+        Some(method) => Err(QuantizationError::Setting {
+            key: "apply_method",
+            value: format!("{method:?}"),
+            expected: "this quantizer has a gradient of its own, leave it out",
+        }),
+    }
+}
