@@ -15,7 +15,7 @@
 //! `[in, out]`, that of a convolution `[out, in / groups, ..]`. [`Axes`] names them.
 
 use burn_compress_core::config::did_you_mean;
-use burn_compress_core::layer::ChannelDims;
+use burn_compress_core::layer::{ChannelDims, port_channel_dim};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
 
@@ -89,9 +89,9 @@ pub enum Axes {
 }
 
 /// Whether the inputs and outputs of a layer of `kind` have their channels at the end, and not
-/// behind the batch.
+/// behind the batch as images have.
 pub(crate) fn channels_last(kind: &str) -> bool {
-    ["Linear", "Embedding", "LayerNorm", "RmsNorm"].contains(&kind)
+    port_channel_dim(kind, 4) == 3
 }
 
 impl From<ChannelDims> for Axes {

@@ -33,14 +33,13 @@
 //! [`Compressed::warnings`](burn_compress_core::Compressed::warnings).
 
 mod check;
+mod select;
 
 use burn_compress_core::MaskMethod;
-use burn_compress_core::config::{ConfigList, Selected, Settings};
-use burn_compress_core::layer::{LayerInfo, channel_dims};
-use burn_compress_core::target::{Mode, Target};
+use burn_compress_core::target::Target;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{Axes, Granularity, Pattern, PruningError};
+use crate::{Granularity, Pattern};
 
 /// The settings of pruning for one target. What is `None` is not set.
 ///
@@ -202,174 +201,6 @@ impl PruningSettings {
             ..settings
         }
     }
-
-    /// The settings that a target has before the configuration says anything: a bias follows the
-    /// output channels of its weight, the `beta` of a norm follows its `gamma`.
-    pub fn template(layer: &LayerInfo, target: &Target) -> Self {
-        Self {
-            align: follows(layer, target),
-            ..Self::default()
-        }
-    }
-
-    /// The settings of a target in a rule with `shortcuts` and, in its `target_settings`,
-    /// `explicit`.
-    ///
-    /// Shortcuts set goals and granularity for the targets that are pruned by themselves; a target
-    /// that follows another by its [template](Self::template) takes only the apply method from
-    /// them. What is explicit counts for both.
-    pub fn resolve(
-        layer: &LayerInfo,
-        target: &Target,
-        shortcuts: &Self,
-        explicit: Option<&Self>,
-    ) -> Self {
-        let template = Self::template(layer, target);
-        let settings = if template.align.is_some() {
-            Self {
-                apply_method: shortcuts.apply_method,
-                ..template
-            }
-        } else {
-            template.merge(shortcuts)
-        };
-        match explicit {
-            Some(explicit) => settings.merge(explicit),
-            None => settings,
-        }
-    }
-
-    /// What a configuration selects, with the settings [resolved](Self::resolve).
-    ///
-    /// A pruner uses this in place of [`ConfigList::select`], which knows no templates.
-    ///
-    /// # Errors
-    ///
-    /// When the configuration selects wrongly or the settings of a target fail the
-    /// [check](Self::check).
-    pub fn select(
-        config: &ConfigList<Self>,
-        layers: &[LayerInfo],
-    ) -> Result<Vec<Selected<Self>>, PruningError> {
-        let mut selected = config.select(layers)?;
-        for item in &mut selected {
-            let rule = &config.rules[item.rule];
-            let explicit = rule.target_settings.get(&item.target);
-            item.settings = Self::resolve(&item.layer, &item.target, &rule.settings, explicit);
-            item.settings.check().map_err(|error| error.at(item.id()))?;
-        }
-        Ok(selected)
-    }
-}
-
-impl Settings for PruningSettings {
-    const MODE: Mode = Mode::Pruning;
-
-    /// `weight` and `bias` of convolutions and linear layers, `gamma` and `beta` of batch norms,
-    /// `weight` of embeddings, where they exist; nothing of other layers.
-    fn default_targets(layer: &LayerInfo) -> Vec<Target> {
-        let names: &[&str] = match layer.kind.as_str() {
-            "Linear" => &["weight", "bias"],
-            kind if kind.starts_with("Conv") => &["weight", "bias"],
-            kind if kind.starts_with("BatchNorm") => &["gamma", "beta"],
-            "Embedding" => &["weight"],
-            _ => &[],
-        };
-        names
-            .iter()
-            .filter(|name| layer.param(name).is_some())
-            .map(|name| Target::param(*name))
-            .collect()
-    }
-
-    /// What `over` sets counts. A goal replaces the goal of another kind: a ratio drops a threshold,
-    /// a pattern and an alignment below it, a threshold drops a ratio and its global group, a pattern
-    /// or an alignment drops a ratio and the groups.
-    fn merge(self, over: &Self) -> Self {
-        let new_ratio = over.sparse_ratio.is_some();
-        let new_goal = over.is_active();
-        let new_align = over.align.is_some();
-        let new_pattern = over.pattern.is_some();
-        let blocks = !new_align && !new_pattern;
-        let keep = |kept: bool, old: Option<f64>| old.filter(|_| kept);
-        let ranked = blocks && over.sparse_threshold.is_none();
-        let global_group_id =
-            (over.global_group_id.clone()).or(self.global_group_id.filter(|_| ranked));
-        let dependency_group_id =
-            (over.dependency_group_id.clone()).or(self.dependency_group_id.filter(|_| blocks));
-        // Parts are those of a group. Without one, what was written without one is left to the check.
-        let grouped = global_group_id.is_some() || dependency_group_id.is_some();
-        Self {
-            sparse_ratio: over
-                .sparse_ratio
-                .or(keep(!new_goal && !new_align, self.sparse_ratio)),
-            sparse_threshold: over
-                .sparse_threshold
-                .or(keep(!new_goal, self.sparse_threshold)),
-            max_sparse_ratio: over
-                .max_sparse_ratio
-                .or(keep(blocks, self.max_sparse_ratio)),
-            min_sparse_ratio: over
-                .min_sparse_ratio
-                .or(keep(blocks, self.min_sparse_ratio)),
-            global_group_id,
-            dependency_group_id,
-            internal_metric_block: (over.internal_metric_block).or(self
-                .internal_metric_block
-                .filter(|_| blocks && (ranked || grouped))),
-            round_to: over.round_to.or(self.round_to.filter(|_| blocks)),
-            pattern: over
-                .pattern
-                .or(self.pattern.filter(|_| !new_goal && !new_align)),
-            granularity: (over.granularity.clone()).or(self.granularity.filter(|_| !new_pattern)),
-            align: (over.align.clone()).or(self.align.filter(|_| !new_ratio && !new_pattern)),
-            apply_method: over.apply_method.or(self.apply_method),
-            activation: (over.activation.clone()).or(self.activation.filter(|_| !new_align)),
-            normalizer: over
-                .normalizer
-                .or(self.normalizer.filter(|_| blocks && ranked)),
-            on_unprunable: over.on_unprunable.or(self.on_unprunable),
-        }
-    }
-
-    fn validate(&self, layer: &LayerInfo, target: &Target) -> Result<(), String> {
-        // What follows another target may carry shortcuts meant for that one; once they are taken out,
-        // `select` checks the rest.
-        if Self::template(layer, target).align.is_some() {
-            return self.check_ranges().map_err(|error| error.to_string());
-        }
-        self.check().map_err(|error| error.to_string())?;
-        let Some(param) = target.param_name().and_then(|name| layer.param(name)) else {
-            return Ok(());
-        };
-        let axes = Axes::from(channel_dims(&layer.kind, &param.name, param.shape.len()));
-        let fits = || {
-            if let Some(granularity) = &self.granularity {
-                granularity.resolve(&param.shape, axes, &Granularity::Default)?;
-            }
-            if let Some(pattern) = self.pattern {
-                pattern.dim(&param.shape, axes)?;
-            }
-            Ok(())
-        };
-        fits().map_err(|error: PruningError| error.to_string())
-    }
-}
-
-/// Where the mask of a bias comes from unless it is pruned by itself.
-fn follows(layer: &LayerInfo, target: &Target) -> Option<Align> {
-    let source = match target.param_name()? {
-        "bias" => "weight",
-        "beta" => "gamma",
-        _ => return None,
-    };
-    let rank = layer.param(source)?.shape.len();
-    let output = channel_dims(&layer.kind, source, rank).output?;
-    Some(Align {
-        module_name: None,
-        target_name: Target::param(source),
-        dims: vec![output],
-    })
 }
 
 fn string_or_integer<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {

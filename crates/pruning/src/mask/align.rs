@@ -5,7 +5,7 @@ use std::hash::Hash;
 
 use indexmap::IndexMap;
 
-use super::MaskTarget;
+use super::target::MaskTarget;
 use crate::blocks::{advance, strides};
 use crate::{Blocks, PruningError};
 

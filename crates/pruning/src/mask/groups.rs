@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::hash::Hash;
 
 use super::ranking::{self, Ranking};
-use super::{MaskConfig, MaskTarget, part, rounded};
+use super::target::{MaskConfig, MaskTarget, part, rounded};
 use crate::{PruningError, PruningSettings};
 
 /// The one mask of a dependency group.

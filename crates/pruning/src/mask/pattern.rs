@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::hash::Hash;
 
-use super::MaskTarget;
 use super::ranking;
+use super::target::MaskTarget;
 use crate::{Pattern, PruningError};
 
 /// The elements that stay: of every `pattern.of()` consecutive ones along the input dim, those of

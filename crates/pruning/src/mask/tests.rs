@@ -1,4 +1,5 @@
 use super::*;
+use crate::{Blocks, PruningSettings};
 
 mod alignments;
 mod properties;

@@ -1,6 +1,6 @@
 //! All pruners by name, for programs that choose one at run time and for tests of all of them.
 
-mod entry;
+pub(crate) mod entry;
 
 pub use crate::scores::pruners;
 pub use entry::{Entry, Fuse, Needs};

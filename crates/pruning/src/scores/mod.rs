@@ -22,7 +22,7 @@ mod taylor;
 use burn::module::Module;
 
 use crate::PrunerConfig;
-use crate::registry::{Entry, Needs};
+use crate::registry::entry::{Entry, Needs};
 
 /// The public names of each algorithm, and its entry.
 macro_rules! algorithms {

@@ -1,6 +1,8 @@
 use super::*;
+use crate::PruningError;
 use burn::module::ParamId;
-use burn_compress_core::layer::ParamInfo;
+use burn_compress_core::config::{ConfigList, Settings};
+use burn_compress_core::layer::{LayerInfo, ParamInfo};
 use rstest::rstest;
 
 fn layer(kind: &str, params: &[(&str, &[usize])]) -> LayerInfo {
