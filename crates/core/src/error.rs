@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use crate::config::ConfigError;
 use crate::graph::GraphError;
 use crate::run::configuration::{Difference, lines};
-use crate::simulate::space::TargetSpace;
 use crate::target::{Mode, Target, TargetId};
 
 /// An error of an algorithm, whatever its type.
@@ -341,15 +340,6 @@ fn listed(paths: &[String]) -> String {
 }
 
 impl Error {
-    /// Why no value of an input or output was found, after a forward pass.
-    pub fn unreached(space: &TargetSpace) -> Self {
-        let target = space.id().clone();
-        match space.positions() {
-            0 => Self::Unreached { target },
-            found => Self::NoPosition { target, found },
-        }
-    }
-
     /// What an algorithm met, as an error of its chain.
     pub(crate) fn met_by(algorithm: &'static str) -> impl FnOnce(BoxError) -> Self {
         move |source| Self::Algorithm { algorithm, source }

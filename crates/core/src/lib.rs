@@ -17,6 +17,7 @@ pub mod file;
 pub mod graph;
 mod run;
 mod simulate;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -24,9 +25,9 @@ pub use burn_compress_graph::{layer, target};
 
 pub use error::{BoxError, Error};
 pub use graph::DummyInput;
-pub use run::algorithm::{Algorithm, AlgorithmState, HostTensor, Run};
+pub use run::algorithm::{Algorithm, AlgorithmState, Run};
 pub use run::budget::Budget;
-pub use run::compressed::{Calibration, Compressed};
+pub use run::compressed::Compressed;
 pub use run::compressor::Compressor;
 pub use run::configuration::{Configuration, Difference};
 pub use run::evaluator::Evaluator;
@@ -38,12 +39,13 @@ pub use run::{algorithm, reads};
 pub use simulate::attach::tap;
 pub use simulate::block::Grid;
 pub use simulate::fake_quantize::{self, RoundGradient, fake_quantize};
-pub use simulate::flat::FlatTensor;
-pub use simulate::folding::{Fold, Folding, Host, Norm};
+pub use simulate::flat::{FlatTensor, HostTensor};
+pub use simulate::folding::{Folding, Host};
 pub use simulate::mask::{Mask, MaskMethod};
 pub use simulate::masks::Masks;
 pub use simulate::params::{gradients, parameters, with_parameters};
-pub use simulate::quantization::{CalibrationEntry, Observer, Quantization};
+pub use simulate::quantization::{Calibration, CalibrationEntry, Observer, Quantization};
+pub use simulate::reading::{Fold, Norm};
 pub use simulate::rebuild::{edit_layers, set_groups, simulated};
 pub use simulate::simulation::Simulation;
 pub use simulate::space::TargetSpace;

@@ -1,7 +1,7 @@
 //! Hidden states and logits on their way from a forward pass into a loss.
 
 use burn::tensor::{DType, Tensor};
-use burn_compress_core::{Error, FlatTensor, TargetSpace};
+use burn_compress_core::{FlatTensor, TargetSpace};
 
 use crate::error::DistillationError;
 
@@ -17,7 +17,7 @@ pub(crate) fn take_hidden(
         },
         _ => DistillationError::NoPosition {
             whose,
-            reason: Error::unreached(space).to_string(),
+            reason: space.unreached().to_string(),
         },
     })
 }

@@ -4,8 +4,8 @@ use burn::tensor::{Device, Tensor};
 use burn_compress::Budget;
 use burn_compress::config::ConfigList;
 use burn_compress::layer::channel_dims;
-use burn_compress::pruning::mask::{MaskConfig, MaskTarget, generate};
 use burn_compress::pruning::Importance;
+use burn_compress::pruning::mask::{MaskConfig, MaskTarget, generate};
 use burn_compress::pruning::scores::{Fisher, Lamp};
 use burn_compress::pruning::{
     Axes, Blocks, FisherConfig, FisherPruner, PrunerConfig, PruningSettings,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::BoxError;
 use crate::run::configuration::Configuration;
 use crate::run::learnable::Learnable;
-use crate::simulate::flat::FlatTensor;
+use crate::simulate::flat::{FlatTensor, HostTensor};
 use crate::target::{Mode, TargetId};
 
 /// The model and the position of the run, as an algorithm sees them.
@@ -217,13 +217,4 @@ pub struct AlgorithmState {
     /// Tensors; their numbers are saved in binary form.
     #[serde(skip)]
     pub tensors: IndexMap<String, HostTensor>,
-}
-
-/// A tensor on the host.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct HostTensor {
-    /// The values in row-major order.
-    pub values: Vec<f32>,
-    /// The shape.
-    pub shape: Vec<usize>,
 }

@@ -1,7 +1,6 @@
 //! What a run returns.
 
 use burn::module::Module;
-use indexmap::IndexMap;
 
 use crate::Error;
 use crate::graph::{ChannelGraph, DummyInput};
@@ -9,11 +8,7 @@ use crate::run::history::History;
 use crate::run::obstacle::Obstacle;
 use crate::simulate::attach::{self, Spaces};
 use crate::simulate::masks::Masks;
-use crate::simulate::quantization::CalibrationEntry;
-use crate::target::TargetId;
-
-/// Scales, zero points and ranges by target.
-pub type Calibration = IndexMap<TargetId, CalibrationEntry>;
+use crate::simulate::quantization::Calibration;
 
 /// A compressed model: the model with its simulations, its masks and calibration, and the history
 /// of the run.

@@ -1,10 +1,10 @@
 //! The chain of compressors that are fused over one model.
 
+mod fold;
 mod targets;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use burn::module::Module;
@@ -13,18 +13,16 @@ use burn::optim::{AdamConfig, ModuleOptimizer};
 use parking_lot::Mutex;
 
 use crate::Error;
-use crate::file::checkpoint::Profile;
+use crate::file::checkpoint::profile::Profile;
 use crate::graph;
 use crate::graph::{Captured, ChannelGraph, ChannelId, CutFailure, Trial};
 use crate::layer::{LayerInfo, layers};
 use crate::run::algorithm::{Algorithm, Run};
-use crate::run::budget::Budget;
-use crate::run::compressed::Compressed;
 use crate::run::evaluator::Evaluator;
 use crate::run::history::History;
 use crate::run::learnable::Learnable;
 use crate::run::obstacle::Obstacle;
-use crate::run::reads::Unread;
+use crate::run::unread::Unread;
 use crate::simulate::attach::{self, Spaces};
 use crate::simulate::folding::Folding;
 use crate::simulate::rebuild::set_groups;
@@ -47,7 +45,7 @@ pub struct Compressor<M, I> {
     pub(crate) graph: OnceLock<Arc<ChannelGraph>>,
     /// The layers whose parameters the forward pass uses past their wrapper.
     bypassed: OnceLock<Vec<String>>,
-    skipped: Vec<Obstacle>,
+    pub(crate) skipped: Vec<Obstacle>,
     pub(crate) progress: Progress,
 }
 
@@ -255,7 +253,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
 
     /// The tensors that the chain trains beside the model, those of the oldest algorithm first.
     pub fn learnables(&self) -> Vec<Arc<Learnable>> {
-        crate::run::training::learnables(&self.algorithms)
+        learnables(&self.algorithms)
     }
 
     /// Adds an algorithm as the newest of the chain.
@@ -278,139 +276,14 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         attach::settle_statistics(&self.model);
         attach::plain(self.model)
     }
+}
 
-    /// Runs all compressors of the chain and returns the model with everything they learned.
-    ///
-    /// With [`Budget::none`] nothing is trained: pruners that need no gradients generate their
-    /// masks. Otherwise one training run drives all compressors. After
-    /// [`resume`](Self::resume), the run goes on where the checkpoint was written; the budget is
-    /// that of the whole run.
-    ///
-    /// # Errors
-    ///
-    /// A missing evaluator, a budget that is too short for a schedule, a loss, parameter or running
-    /// statistic that is not finite, a simulated layer that the model never calls, or the error of
-    /// an algorithm.
-    pub fn compress(mut self, budget: Budget) -> Result<Compressed<M>, Error> {
-        self.advance(&budget, None)?;
-        self.finish()
-    }
-
-    /// Runs until `stop` completed steps of the budget, or to its end, without finishing.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`compress`](Self::compress).
-    pub fn advance(&mut self, budget: &Budget, stop: Option<usize>) -> Result<(), Error> {
-        crate::run::training::run(self, budget, stop)
-    }
-
-    /// Finishes a run that [`advance`](Self::advance) has taken to its end.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotBegun`] and [`Error::Unfinished`] for a run that is not at its end,
-    /// [`Error::NotFinite`] for a model with values that are not finite, and the error of an
-    /// algorithm.
-    pub fn finish(self) -> Result<Compressed<M>, Error> {
-        self.require_end()?;
-        self.finish_early()
-    }
-
-    /// Refuses a run that has steps left.
-    pub(crate) fn require_end(&self) -> Result<(), Error> {
-        let (done, total) = (self.progress.step, self.progress.total_steps);
-        match done < total {
-            true => Err(Error::Unfinished { done, total }),
-            false => Ok(()),
-        }
-    }
-
-    /// Finishes a run wherever it is.
-    ///
-    /// What the compressors would have done in the remaining steps is not done: masks that a
-    /// schedule has not generated yet are missing, and goals are those of the last update.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`finish`](Self::finish), but for [`Error::Unfinished`].
-    pub fn finish_early(mut self) -> Result<Compressed<M>, Error> {
-        if !self.progress.prepared {
-            return Err(Error::NotBegun);
-        }
-        let run = self.progress.run(&self.model);
-        for algorithm in self.algorithms.iter_mut().rev() {
-            let name = algorithm.name();
-            algorithm.finish(run).map_err(Error::met_by(name))?;
-        }
-        let mut warnings = Vec::new();
-        for algorithm in &self.algorithms {
-            let name = algorithm.name();
-            let found = algorithm.warnings().map_err(Error::met_by(name))?;
-            warnings.extend(
-                found
-                    .into_iter()
-                    .map(|warning| format!("{name}: {warning}")),
-            );
-        }
-        for algorithm in self.algorithms.iter_mut().rev() {
-            let run = self.progress.run(&self.model);
-            let name = algorithm.name();
-            let values = algorithm.rewrite(run).map_err(Error::met_by(name))?;
-            self.model = crate::simulate::params::with_parameters(self.model, values)?;
-        }
-        crate::run::finite::require(&self.model, &self.spaces, self.progress.step)?;
-        warnings.iter().for_each(|warning| log::warn!("{warning}"));
-        let compressed = Compressed::new(self.model, self.progress.history)?;
-        Ok(compressed
-            .with_skipped(self.skipped)
-            .with_warnings(warnings))
-    }
-
-    /// Writes everything that a run needs to go on bit for bit to one file.
-    ///
-    /// # Errors
-    ///
-    /// The file could not be written, or the model holds values that are not finite; a file that was
-    /// there before is intact then.
-    pub fn save_checkpoint(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        crate::file::checkpoint::save(self, path.as_ref())
-    }
-
-    /// Continues the run that [`save_checkpoint`](Self::save_checkpoint) wrote, in a chain that was
-    /// built with the same configuration.
-    ///
-    /// What is compared: the settings of each algorithm and of each of its targets (see
-    /// [`Algorithm::configuration`]), the weights of teachers, and of the evaluator the seed, the
-    /// learning rates and the optimizer. Burn does not show what an optimizer was made with, so both
-    /// are compared by the state that they keep and by the steps that they make of test parameters:
-    /// the kind, its numbers, parameter groups and gradient clipping. A clipping at more than
-    /// 30,000, and any difference that moves those steps by less than a hundred-thousandth, are not
-    /// seen. What no data can describe is not compared: the batches, the loss function, the
-    /// evaluation, the functions that run teachers, and the code of the model.
-    ///
-    /// The length of the run is no part of the configuration: the budget given next counts.
-    ///
-    /// # Errors
-    ///
-    /// A file that is missing, damaged, or written by a chain of other algorithms or targets;
-    /// [`Error::Changed`] with every setting that is another one.
-    pub fn resume(self, path: impl AsRef<Path>) -> Result<Self, Error> {
-        crate::file::checkpoint::load(self, path.as_ref(), false)
-    }
-
-    /// Continues the run that [`save_checkpoint`](Self::save_checkpoint) wrote, with the
-    /// configuration of this chain where it is another one.
-    ///
-    /// Position, model, masks and history are those of the checkpoint. The settings of this chain
-    /// count from the next step on: a schedule goes on from the same step on its own curve, a target
-    /// that is quantized otherwise begins with a new range, and an optimizer that keeps another state
-    /// begins with none.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`resume`](Self::resume), but for [`Error::Changed`].
-    pub fn resume_with_changes(self, path: impl AsRef<Path>) -> Result<Self, Error> {
-        crate::file::checkpoint::load(self, path.as_ref(), true)
-    }
+/// The tensors that the chain trains for its algorithms.
+pub(crate) fn learnables<M: Module + 'static, I: 'static>(
+    algorithms: &[Box<dyn Algorithm<M, I>>],
+) -> Vec<Arc<Learnable>> {
+    algorithms
+        .iter()
+        .flat_map(|algorithm| algorithm.learnables())
+        .collect()
 }

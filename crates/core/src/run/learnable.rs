@@ -13,9 +13,9 @@ use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use parking_lot::Mutex;
 
 use crate::Error;
-use crate::run::algorithm::HostTensor;
 use crate::run::reads::floats;
 use crate::simulate::block::num_elements;
+use crate::simulate::flat::HostTensor;
 use crate::simulate::flat::in_dtype;
 
 /// Which optimizer trains a [`Learnable`].

@@ -12,7 +12,7 @@ use crate::Error;
 use crate::file::check_writable;
 use crate::run::algorithm::Algorithm;
 use crate::run::budget::{Budget, Length};
-use crate::run::compressor::Compressor;
+use crate::run::compressor::{Compressor, learnables};
 use crate::run::learnable::{Learnable, Learnables, TrainedBy};
 use crate::run::reads::{self, Collector, Concern};
 use crate::target::Target;
@@ -199,15 +199,6 @@ pub(crate) fn learn<M: Module + 'static, I: 'static>(
     }
 }
 
-pub(crate) fn learnables<M: Module + 'static, I: 'static>(
-    algorithms: &[Box<dyn Algorithm<M, I>>],
-) -> Vec<Arc<Learnable>> {
-    algorithms
-        .iter()
-        .flat_map(|algorithm| algorithm.learnables())
-        .collect()
-}
-
 /// Forward and backward of one batch with every compressor's part; the loss that is minimised and
 /// the gradients of the model.
 pub(crate) fn backward<M: Module + 'static, I: 'static>(
@@ -359,7 +350,7 @@ fn require_reached<M: Module + 'static, I: 'static>(chain: &Compressor<M, I>) ->
         .values()
         .find(|space| !matches!(space.id().target, Target::Param(_)) && space.shape().is_none());
     match unreached {
-        Some(space) => Err(Error::unreached(space)),
+        Some(space) => Err(space.unreached()),
         None => Ok(()),
     }
 }

@@ -49,6 +49,15 @@ impl From<FlatTensor> for (Tensor<1>, Vec<usize>) {
     }
 }
 
+/// A tensor on the host.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HostTensor {
+    /// The values in row-major order.
+    pub values: Vec<f32>,
+    /// The shape.
+    pub shape: Vec<usize>,
+}
+
 /// The tensor with numbers of the float type `dtype`.
 pub(crate) fn in_dtype<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> {
     match tensor.dtype() == dtype {

@@ -90,7 +90,7 @@ impl fmt::Display for Masks {
             let shape = format!("{:?}", mask.shape());
             vec![target.to_string(), shape, removed(mask)]
         });
-        crate::run::summary::write_table(f, &rows.collect::<Vec<_>>())
+        crate::table::write_table(f, &rows.collect::<Vec<_>>())
     }
 }
 

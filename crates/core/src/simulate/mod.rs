@@ -18,6 +18,7 @@ pub(crate) mod mask;
 pub(crate) mod masks;
 pub(crate) mod params;
 pub(crate) mod quantization;
+pub(crate) mod reading;
 pub(crate) mod rebuild;
 pub(crate) mod simulation;
 pub(crate) mod space;

@@ -1,6 +1,7 @@
 //! The quantization state of a target and what follows its values during training.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -155,6 +156,9 @@ pub struct CalibrationEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maximum: Option<Vec<f32>>,
 }
+
+/// Scales, zero points and ranges by target.
+pub type Calibration = IndexMap<TargetId, CalibrationEntry>;
 
 impl CalibrationEntry {
     /// The state that the entry describes, for a target of this shape if it is known.

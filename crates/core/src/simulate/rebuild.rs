@@ -11,10 +11,11 @@ use burn::tensor::Device;
 
 use crate::Error;
 use crate::layer::layers;
-use crate::run::compressed::{Calibration, Compressed};
+use crate::run::compressed::Compressed;
 use crate::run::history::History;
 use crate::simulate::attach;
 use crate::simulate::masks::Masks;
+use crate::simulate::quantization::Calibration;
 use crate::simulate::space::Phase;
 use crate::simulate::transform::Stage;
 use crate::simulate::walk::{self, Edited};

@@ -8,7 +8,7 @@ use burn::module::{
 use burn::tensor::{Device, Tensor};
 use indexmap::IndexMap;
 
-use crate::simulate::folding;
+use crate::simulate::reading;
 use crate::simulate::space::TargetSpace;
 use crate::simulate::walk;
 
@@ -73,7 +73,7 @@ impl Reparameterization for Simulation {
     const NAME: &'static str = "simulation";
 
     fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
-        folding::read(&self.space, base)
+        reading::read(&self.space, base)
     }
 }
 

@@ -123,6 +123,15 @@ impl TargetSpace {
         self.lock().positions
     }
 
+    /// Why no value of an input or output was found, after a forward pass.
+    pub fn unreached(&self) -> crate::Error {
+        let target = self.id.clone();
+        match self.positions() {
+            0 => crate::Error::Unreached { target },
+            found => crate::Error::NoPosition { target, found },
+        }
+    }
+
     pub(crate) fn note_position(&self, index: usize) {
         let mut inner = self.lock();
         inner.positions = inner.positions.max(index + 1);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use burn::module::{Module, ModuleMapper, ModuleVisitor};
 
 use crate::simulate::space::TargetSpace;
-use crate::simulate::wrapper::Ports;
+use crate::simulate::wrapper::port::Ports;
 
 /// What a reading walk meets.
 pub(crate) enum Seen<'a> {

@@ -17,11 +17,12 @@ use super::tensors::{
 };
 use super::{At, SEAL, history};
 use crate::Error;
-use crate::run::algorithm::{AlgorithmState, HostTensor};
+use crate::run::algorithm::AlgorithmState;
 use crate::run::compressor::Compressor;
 use crate::run::history::History;
-use crate::run::reads::Unread;
+use crate::run::unread::Unread;
 use crate::simulate::attach::settle_statistics;
+use crate::simulate::flat::HostTensor;
 use crate::simulate::mask::Mask;
 use crate::simulate::quantization::Quantization;
 use crate::target::TargetId;

@@ -5,8 +5,8 @@ use indexmap::IndexMap;
 
 use super::At;
 use crate::Error;
-use crate::run::algorithm::HostTensor;
 use crate::simulate::block::num_elements;
+use crate::simulate::flat::HostTensor;
 use crate::simulate::quantization::CalibrationEntry;
 use crate::target::TargetId;
 

@@ -7,11 +7,11 @@ use indexmap::{IndexMap, IndexSet};
 
 use super::Compressor;
 use crate::Error;
-use crate::run::compressed::Calibration;
 use crate::simulate::attach;
 use crate::simulate::folding;
 use crate::simulate::mask::Mask;
 use crate::simulate::masks::Masks;
+use crate::simulate::quantization::Calibration;
 use crate::simulate::space::TargetSpace;
 use crate::target::{Mode, TargetId};
 

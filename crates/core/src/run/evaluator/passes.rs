@@ -7,7 +7,8 @@ use burn::module::Module;
 
 use super::Evaluator;
 use crate::Error;
-use crate::run::reads::{self, Collector};
+use crate::run::reads::Collector;
+use crate::run::unread;
 use crate::simulate::attach::{self, Spaces};
 use crate::simulate::space::{Phase, TargetSpace};
 
@@ -73,12 +74,12 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
         let seen = self.forward(&[&model], batches, || {
             let mut failures = copies.values().filter_map(|copy| copy.take_failure());
             failures.next().map_or(Ok(()), Err)?;
-            reads::judge(collector.take())
+            unread::judge(collector.take())
         })?;
         drop(collector);
         let unreached = |copy: &&Arc<TargetSpace>| copy.shape().is_none();
         if let Some(copy) = copies.values().find(unreached) {
-            return Err(Error::unreached(copy));
+            return Err(copy.unreached());
         }
         for space in spaces {
             drop(copies[space.id()].take_hidden());

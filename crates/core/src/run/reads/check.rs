@@ -66,8 +66,8 @@ type Otherwise = Box<dyn Fn(&[f32]) -> BoxError + Send + Sync>;
 
 /// Values on a device that must lie in a range.
 pub(crate) struct Check {
-    pub(super) values: Tensor<1>,
-    pub(super) range: RangeInclusive<f32>,
+    pub(crate) values: Tensor<1>,
+    pub(crate) range: RangeInclusive<f32>,
     otherwise: Otherwise,
     concerns: Vec<Concern>,
 }
@@ -82,12 +82,12 @@ impl fmt::Debug for Check {
 }
 
 impl Check {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.values.dims()[0]
     }
 
     /// Whether the other one is the same check of another step.
-    pub(super) fn is_like(&self, other: &Self) -> bool {
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
         let concerns = self.concerns.iter().zip(&other.concerns);
         self.len() == other.len()
             && self.range == other.range
@@ -96,7 +96,7 @@ impl Check {
     }
 
     /// The error of values that do not lie in the range.
-    pub(super) fn judge(&self, values: &[f32]) -> Option<Error> {
+    pub(crate) fn judge(&self, values: &[f32]) -> Option<Error> {
         if lie_in(&self.range, values) {
             return None;
         }
@@ -110,7 +110,7 @@ impl Check {
     }
 
     /// The quantization that a target had before its observer saw the values.
-    pub(super) fn before(&self) -> Option<(TargetId, Quantization)> {
+    pub(crate) fn before(&self) -> Option<(TargetId, Quantization)> {
         self.concerns.iter().find_map(|concern| match concern {
             Concern::Target(id, before) => Some((id.clone(), before.as_ref().clone())),
             Concern::Algorithm(_) => None,

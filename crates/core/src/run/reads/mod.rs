@@ -11,7 +11,6 @@
 //! [`count`] tells how often that was.
 
 mod check;
-mod unread;
 
 use std::cell::Cell;
 
@@ -19,12 +18,9 @@ use burn::tensor::kind::Basic;
 use burn::tensor::{Tensor, TensorData, Transaction};
 
 use crate::Error;
-use crate::run::history::History;
-use crate::simulate::attach::Spaces;
 
 pub use check::check;
 pub(crate) use check::{Check, Collector, Concern, concerning};
-pub(crate) use unread::Unread;
 
 thread_local! {
     static COUNT: Cell<u64> = const { Cell::new(0) };
@@ -69,17 +65,6 @@ pub fn floats(tensor: Tensor<1>) -> Result<Vec<f32>, Error> {
     to_floats(data(tensor.detach().without_autodiff())?)
 }
 
-/// Reads checks that were collected outside of a run.
-///
-/// # Errors
-///
-/// The first that fails, and those of [`data`].
-pub(crate) fn judge(checks: Vec<Check>) -> Result<(), Error> {
-    let mut unread = Unread::default();
-    unread.watch(0, checks);
-    unread.read(&mut History::default(), &Spaces::new())
-}
-
 /// Reads several tensors as `f32` in one transaction.
 ///
 /// Backends of CubeCL wait once for all of them, others hand over one after another.
@@ -110,6 +95,3 @@ fn to_floats(data: TensorData) -> Result<Vec<f32>, Error> {
 fn failed(error: impl ToString) -> Error {
     Error::Device(error.to_string())
 }
-
-#[cfg(test)]
-mod tests;

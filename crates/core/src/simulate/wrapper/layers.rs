@@ -22,7 +22,8 @@ use burn::tensor::{Int, Tensor};
 
 use super::Layer;
 use crate::simulate::flat::FlatTensor;
-use crate::simulate::folding::{Host, Norm};
+use crate::simulate::folding::Host;
+use crate::simulate::reading::Norm;
 
 /// Layers whose input and output have one rank each.
 macro_rules! fixed_rank {

@@ -1,23 +1,27 @@
 //! The wrapper around a layer.
 
 mod layers;
-mod port;
+pub(crate) mod port;
 
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use burn::module::{
     Content, Devices, DisplaySettings, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper,
-    ModuleVisitor,
+    ModuleVisitor, Param,
 };
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 
+pub(crate) use port::Ports;
 pub use port::{Activation, Port};
-pub(crate) use port::{Part, Ports};
 
 use crate::layer::announce_wrapper;
-use crate::simulate::folding::{self, Folding, Host, Norm};
+use crate::simulate::flat::FlatTensor;
+use crate::simulate::folding::{self, Call, Folding, Host, Part};
+use crate::simulate::reading::{self, Norm};
+use crate::simulate::simulation::Simulation;
 use crate::simulate::walk;
 
 /// A layer that can stand in a [`Wrapper`].
@@ -145,7 +149,7 @@ impl<L> Wrapper<L> {
         let kept = RefCell::new(None);
         let tracked = folding.trains();
         let input = input.pass(&Port::keep(&kept, tracked));
-        let output = folding::raw(tracked, || self.layer.forward(input));
+        let output = reading::raw(tracked, || self.layer.forward(input));
         if let (Some(host), Some(input)) = (Layer::<I>::host(&self.layer), kept.take()) {
             folding.leave(host, input);
         }
@@ -166,7 +170,7 @@ impl<L> Wrapper<L> {
         let output = self.layer.forward(input.pass(&Port::keep(&raw, false)));
         // Asked only now that the running statistics have moved.
         let folded = Layer::<I>::norm(&self.layer).map(|norm| {
-            let folded = folding.run(&call, norm.clone());
+            let folded = run_folded(folding, &call, norm.clone());
             let is_batch = folding.trains() && Layer::<I>::takes_batch_statistics(&self.layer);
             match raw.take() {
                 Some(raw) if is_batch => folding::of_the_batch(folded, raw, &norm),
@@ -286,4 +290,19 @@ impl<L: ModuleDisplay> fmt::Display for Wrapper<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.layer.format(DisplaySettings::default()))
     }
+}
+
+/// Runs a host with its parameters folded and then simulated.
+fn run_folded(folding: &Folding, call: &Call, norm: Norm) -> FlatTensor {
+    let own = call.host.bias();
+    let is_simulated = |bias: &Param<Tensor<1>>| bias.reparameterization::<Simulation>().is_some();
+    let simulated = own.is_some_and(is_simulated);
+    let bias = own.map(Param::base);
+    let norm = Arc::new(norm);
+    let _scope = reading::folded(folding.fold().clone(), norm.clone());
+    let bias = match (own, simulated) {
+        (Some(own), true) => own.val(),
+        _ => folding.fold().bias(bias, &norm),
+    };
+    call.host.forward(call.input.clone(), bias)
 }

@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 
 use crate::graph::ports as recorder;
 use crate::simulate::flat::FlatTensor;
-use crate::simulate::folding::Folding;
+use crate::simulate::folding::{Folding, Part};
 use crate::simulate::space::TargetSpace;
 use crate::target::Target;
 
@@ -19,13 +19,6 @@ pub(crate) struct Ports {
     path: Option<Arc<str>>,
     spaces: IndexMap<Target, Arc<TargetSpace>>,
     folding: Option<(Part, Arc<Folding>)>,
-}
-
-/// What a layer is in a folding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
-    Host,
-    Norm,
 }
 
 impl Ports {

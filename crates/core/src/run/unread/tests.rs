@@ -1,6 +1,7 @@
 use burn::tensor::Device;
 
 use super::*;
+use crate::run::reads::{Collector, Concern, all, check, concerning, count, floats};
 
 fn tensor(values: &[f32]) -> Tensor<1> {
     Tensor::from_data(TensorData::from(values), &Device::flex())

@@ -2,9 +2,9 @@
 
 use burn::tensor::{DType, Tensor, TensorData};
 
-use super::{Check, data};
 use crate::Error;
 use crate::run::history::{History, StepRecord};
+use crate::run::reads::{Check, data};
 use crate::simulate::attach::Spaces;
 use crate::simulate::flat::in_dtype;
 use crate::simulate::quantization::Quantization;
@@ -317,3 +317,17 @@ fn packed(tensors: Vec<Tensor<1>>) -> Tensor<1> {
     let alike = alike.map(|tensor| in_dtype(tensor.to_device(&device), dtype));
     Tensor::cat(alike.collect(), 0)
 }
+
+/// Reads checks that were collected outside of a run.
+///
+/// # Errors
+///
+/// The first that fails, and those of [`data`].
+pub(crate) fn judge(checks: Vec<Check>) -> Result<(), Error> {
+    let mut unread = Unread::default();
+    unread.watch(0, checks);
+    unread.read(&mut History::default(), &Spaces::new())
+}
+
+#[cfg(test)]
+mod tests;
