@@ -166,12 +166,7 @@ impl<'a> Analysis<'a> {
     }
 
     fn hide_unused(&mut self) {
-        let operations = &self.captured.graph.operations;
-        let read: BTreeSet<TensorId> = operations
-            .iter()
-            .flat_map(|op| op.inputs().map(|tensor| tensor.id))
-            .chain(self.captured.outputs.iter().copied())
-            .collect();
+        let read = self.captured.read();
         for (param, value) in self.captured.params.iter().zip(self.params.clone()) {
             if !read.contains(&param.tensor) {
                 for axis in value.axes.iter().flatten() {

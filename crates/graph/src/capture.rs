@@ -2,13 +2,13 @@
 //! path.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, Tensor};
 use burn_capture::TensorId;
-use burn_ir::GraphIr;
+use burn_ir::{GraphIr, OperationIr};
 
 use super::custom::Rules;
 use super::ports::{self, Recording};
@@ -49,15 +49,47 @@ impl Captured {
     pub fn batch(&self) -> u64 {
         self.batch
     }
-}
 
-impl Captured {
+    /// The operations without those that make the parameters.
+    pub(super) fn forward_operations(&self) -> Vec<&OperationIr> {
+        let params: BTreeSet<TensorId> = self.params.iter().map(|param| param.tensor).collect();
+        let makes_param = |op: &OperationIr| op.outputs().any(|out| params.contains(&out.id));
+        let operations = self.graph.operations.iter();
+        operations.filter(|op| !makes_param(op)).collect()
+    }
+
+    /// The shape of every tensor.
+    pub(super) fn shapes(&self) -> HashMap<TensorId, Vec<usize>> {
+        let tensors = self.graph.operations.iter().flat_map(|op| op.nodes());
+        tensors
+            .map(|tensor| (tensor.id, tensor.shape.to_vec()))
+            .collect()
+    }
+
+    /// The shapes of the outputs.
+    pub(super) fn output_shapes(&self) -> Vec<Vec<usize>> {
+        let shapes = self.shapes();
+        let shape = |id| shapes.get(id).cloned().unwrap_or_default();
+        self.outputs.iter().map(shape).collect()
+    }
+
+    /// The tensors that an operation reads or that are put out.
+    pub(super) fn read(&self) -> BTreeSet<TensorId> {
+        let operations = self.graph.operations.iter();
+        let inputs = operations.flat_map(|op| op.inputs().map(|tensor| tensor.id));
+        inputs.chain(self.outputs.iter().copied()).collect()
+    }
+
+    /// The parameters and running statistics that an operation reads or that are put out.
+    pub(super) fn used(&self) -> BTreeSet<String> {
+        let read = self.read();
+        let used = self.params.iter().filter(|p| read.contains(&p.tensor));
+        used.map(|param| param.path.clone()).collect()
+    }
+
     /// The shapes of the inputs and outputs of wrapped layers, one for each call.
     pub fn port_shapes(&self) -> Vec<(&TargetId, Vec<usize>)> {
-        let tensors = self.graph.operations.iter().flat_map(|op| op.nodes());
-        let shapes: HashMap<TensorId, Vec<usize>> = tensors
-            .map(|tensor| (tensor.id, tensor.shape.to_vec()))
-            .collect();
+        let shapes = self.shapes();
         let ports = self.ports.iter();
         ports
             .filter_map(|(target, id)| Some((target, shapes.get(id)?.clone())))

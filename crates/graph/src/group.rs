@@ -12,8 +12,7 @@ use super::analysis::{Analysis, layer_of};
 use super::capture::CapturedParam;
 use super::grouping::{self, Found, visible};
 use super::labels::{ChannelId, Label, Value};
-use super::macs::CountedOp;
-use super::trial::{forward_operations, output_shapes};
+use super::macs::{CountedOp, OperationMacs};
 use super::{Captured, GraphError};
 use crate::target::{Target, TargetId};
 
@@ -166,12 +165,12 @@ impl ChannelGraph {
             blocks: rules(&analysis),
             ops: CountedOp::all(&analysis),
             batch: captured.batch,
-            operations: forward_operations(captured).into_iter().cloned().collect(),
-            outputs: output_shapes(captured),
+            operations: captured.forward_operations().into_iter().cloned().collect(),
+            outputs: captured.output_shapes(),
             param_tensors: (captured.params.iter())
                 .map(|param| (param.tensor, param.path.clone()))
                 .collect(),
-            used: used(captured),
+            used: captured.used(),
             depthwise: analysis
                 .depthwise
                 .iter()
@@ -243,6 +242,25 @@ impl ChannelGraph {
     pub fn grouped(&self) -> &[GroupedConv] {
         &self.grouped
     }
+
+    /// Multiply-accumulates of the model for one element of the batch.
+    pub fn macs(&self) -> u64 {
+        self.macs_after(&BTreeSet::new())
+    }
+
+    /// Multiply-accumulates that are left without the channels `removed`.
+    pub fn macs_after(&self, removed: &BTreeSet<ChannelId>) -> u64 {
+        self.ops.iter().map(|op| op.macs(removed, self.batch)).sum()
+    }
+
+    /// Multiply-accumulates of each operation without the channels `removed`, in execution order.
+    pub fn macs_by_operation(&self, removed: &BTreeSet<ChannelId>) -> Vec<OperationMacs> {
+        let count = |op: &CountedOp| OperationMacs {
+            layer: op.layer.clone(),
+            macs: op.macs(removed, self.batch),
+        };
+        self.ops.iter().map(count).collect()
+    }
 }
 
 impl fmt::Display for ChannelGraph {
@@ -275,18 +293,6 @@ impl fmt::Display for ChannelGraph {
         }
         Ok(())
     }
-}
-
-/// The parameters and running statistics that an operation reads or that are put out.
-pub(super) fn used(captured: &Captured) -> BTreeSet<String> {
-    let operations = captured.graph.operations.iter();
-    let read: BTreeSet<TensorId> = operations
-        .flat_map(|op| op.inputs().map(|tensor| tensor.id))
-        .chain(captured.outputs.iter().copied())
-        .collect();
-    let params = captured.params.iter();
-    let used = params.filter(|param| read.contains(&param.tensor));
-    used.map(|param| param.path.clone()).collect()
 }
 
 /// The parameters and running statistics, in module order.

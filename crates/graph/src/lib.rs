@@ -76,13 +76,12 @@ mod observed;
 mod operation;
 mod plan;
 pub mod ports;
-pub mod propagate;
+mod propagate;
 mod record;
 mod rules;
 mod sequence;
 pub mod target;
 mod trial;
-mod view;
 
 #[cfg(test)]
 mod tests;
@@ -98,8 +97,8 @@ pub use macs::OperationMacs;
 pub use observed::{Function, Observed};
 pub use operation::Operation;
 pub use plan::{DepthwiseSlice, GroupedRows, ParamSlice, PortSlice, SlicePlan};
+pub use propagate::{ChannelEntries, ParamMask, Position, entries_at};
 pub use record::CustomOp;
 pub use sequence::Successor;
 pub use target::{Mode, Target, TargetId};
 pub use trial::{Calls, CutFailure, SetGroups, Trial, calls};
-pub use view::CapturedView;

@@ -9,8 +9,7 @@
 
 use std::collections::BTreeSet;
 
-use super::ChannelGraph;
-use super::analysis::Analysis;
+use super::analysis::{Analysis, Macs};
 use super::labels::ChannelId;
 
 /// Multiply-accumulates of one operation.
@@ -25,7 +24,7 @@ pub struct OperationMacs {
 /// An operation with what its count depends on.
 #[derive(Debug, Clone)]
 pub(super) struct CountedOp {
-    layer: String,
+    pub layer: String,
     fixed: u128,
     channels: Vec<Vec<Option<ChannelId>>>,
     divisor: u64,
@@ -34,7 +33,7 @@ pub(super) struct CountedOp {
 impl CountedOp {
     pub fn all(analysis: &Analysis) -> Vec<Self> {
         let channel = |atom: usize| analysis.labels.channel(atom);
-        let count = |op: &super::analysis::Macs| {
+        let count = |op: &Macs| {
             let plain = op.sizes.iter().filter(|size| size.labels.is_none());
             let labelled = op.sizes.iter().filter_map(|size| size.labels.as_ref());
             Self {
@@ -49,7 +48,7 @@ impl CountedOp {
         analysis.macs.iter().map(count).collect()
     }
 
-    fn macs(&self, removed: &BTreeSet<ChannelId>, batch: u64) -> u64 {
+    pub fn macs(&self, removed: &BTreeSet<ChannelId>, batch: u64) -> u64 {
         let kept = |channels: &Vec<Option<ChannelId>>| {
             let stays =
                 |channel: &&Option<ChannelId>| channel.is_none_or(|c| !removed.contains(&c));
@@ -58,26 +57,5 @@ impl CountedOp {
         let sizes: u128 = self.channels.iter().map(kept).product();
         let total = self.fixed * sizes / u128::from(self.divisor) / u128::from(batch);
         u64::try_from(total).unwrap_or(u64::MAX)
-    }
-}
-
-impl ChannelGraph {
-    /// Multiply-accumulates of the model for one element of the batch.
-    pub fn macs(&self) -> u64 {
-        self.macs_after(&BTreeSet::new())
-    }
-
-    /// Multiply-accumulates that are left without the channels `removed`.
-    pub fn macs_after(&self, removed: &BTreeSet<ChannelId>) -> u64 {
-        self.ops.iter().map(|op| op.macs(removed, self.batch)).sum()
-    }
-
-    /// Multiply-accumulates of each operation without the channels `removed`, in execution order.
-    pub fn macs_by_operation(&self, removed: &BTreeSet<ChannelId>) -> Vec<OperationMacs> {
-        let count = |op: &CountedOp| OperationMacs {
-            layer: op.layer.clone(),
-            macs: op.macs(removed, self.batch),
-        };
-        self.ops.iter().map(count).collect()
     }
 }

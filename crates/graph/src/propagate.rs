@@ -20,12 +20,13 @@
 //! found numerically, by running random inputs and testing for constant outputs; here they follow
 //! from the graph, so that a channel is never removed by chance.
 
-use std::collections::BTreeSet;
-use std::fmt::Debug;
+use std::collections::{BTreeMap, BTreeSet};
 
 use indexmap::IndexMap;
 
-use super::GraphError;
+use super::error::GraphError;
+use super::group::{ChannelGraph, ChannelGroup, GroupMember, ParamNode};
+use super::labels::ChannelId;
 
 /// The entries of a parameter that belong to one channel: everything at `index` along `dim`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,8 +50,8 @@ impl Position {
     }
 }
 
-/// The mask of a parameter.
-pub trait Entries {
+/// The mask of a parameter: which of its entries are kept.
+pub trait ParamMask {
     /// The shape, that of the parameter.
     fn shape(&self) -> &[usize];
 
@@ -58,123 +59,184 @@ pub trait Entries {
     fn kept(&self) -> impl Iterator<Item = bool>;
 }
 
+/// The parameter entries that make and that read every channel of a [`ChannelGraph`].
+///
+/// ```text
+/// made   every entry that makes the channel: when all are masked it is zero wherever it is read
+/// read   every entry that reads the channel
+/// ```
+#[derive(Debug, Default)]
+pub struct ChannelEntries {
+    shapes: BTreeMap<String, Vec<usize>>,
+    groups: Vec<Group>,
+    made: BTreeMap<ChannelId, Vec<Position>>,
+    read: BTreeMap<ChannelId, Vec<Position>>,
+    /// The channels that must stay whatever is masked.
+    fixed: BTreeSet<ChannelId>,
+}
+
 /// Channels that live side by side in the same tensors, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ViewedGroup<C> {
-    /// How errors name the group, usually the layer that makes the channels.
-    pub name: String,
-    /// The channels in the order of their tensor dimension.
-    pub channels: Vec<C>,
-    /// Into how many contiguous blocks a grouped convolution splits them, 1 for no split. Every
-    /// block keeps the same number of channels.
-    pub blocks: usize,
+#[derive(Debug)]
+struct Group {
+    /// How errors name the group: the layer that makes the channels.
+    name: String,
+    channels: Vec<ChannelId>,
+    /// Into how many contiguous blocks the channels are split. Each keeps the same number.
+    blocks: usize,
 }
 
-/// What the propagation needs to know of a model's graph.
-pub trait GraphView {
-    /// Identity of a channel.
-    type Channel: Copy + Ord + Debug;
-
-    /// The shape of the parameter at `path`.
-    fn shape(&self, path: &str) -> Option<Vec<usize>>;
-
-    /// The groups; each channel is in exactly one.
-    fn groups(&self) -> Vec<ViewedGroup<Self::Channel>>;
-
-    /// The entries that make the channel: when all are masked it is zero wherever it is read.
-    fn producers(&self, channel: Self::Channel) -> Vec<Position>;
-
-    /// The entries that read the channel.
-    fn consumers(&self, channel: Self::Channel) -> Vec<Position>;
-
-    /// Whether the channel must stay whatever is masked, because it reaches the output for example.
-    fn is_fixed(&self, channel: Self::Channel) -> bool;
-}
-
-/// The channels that can be removed without changing what the masked model computes.
-///
-/// A parameter without a mask keeps everything. At least one channel of each group stays.
-///
-/// # Errors
-///
-/// [`GraphError::NothingLeft`] when all channels of a group would go,
-/// [`GraphError::MaskShape`] when a mask does not have the shape of its parameter and
-/// [`GraphError::UnknownParameter`] when there is no such parameter.
-pub fn removable<G: GraphView>(
-    graph: &G,
-    masks: &IndexMap<String, impl Entries>,
-) -> Result<BTreeSet<G::Channel>, GraphError> {
-    Ok(removal_order(graph, masks)?.into_iter().collect())
-}
-
-/// The channels of [`removable`] in the order in which they were found.
-///
-/// Every channel depends only on those before it, so removing the first few alone does not change
-/// the function either, apart from the balance of blocks.
-///
-/// # Errors
-///
-/// As [`removable`].
-pub fn removal_order<G: GraphView>(
-    graph: &G,
-    masks: &IndexMap<String, impl Entries>,
-) -> Result<Vec<G::Channel>, GraphError> {
-    let groups = graph.groups();
-    let mut kept = Kept::new(graph, masks)?;
-    let mut removed = BTreeSet::new();
-    let mut order = Vec::new();
-    loop {
-        let before = removed.len();
-        for group in &groups {
-            for &channel in &group.channels {
-                if removed.contains(&channel) || graph.is_fixed(channel) {
-                    continue;
-                }
-                let (makes, reads) = (graph.producers(channel), graph.consumers(channel));
-                let is_zero = !makes.is_empty() && kept.all_masked(graph, &makes)?;
-                let is_unread = !reads.is_empty() && kept.all_masked(graph, &reads)?;
-                if is_zero || is_unread {
-                    kept.mask(graph, makes.iter().chain(&reads))?;
-                    removed.insert(channel);
-                    order.push(channel);
-                }
+impl ChannelEntries {
+    /// Sorts the entries of `graph` by channel.
+    pub fn new(graph: &ChannelGraph) -> Self {
+        let shape = |node: &ParamNode| (node.path.clone(), node.shape.clone());
+        let mut entries = Self {
+            shapes: graph.params().map(shape).collect(),
+            ..Self::default()
+        };
+        for group in graph.groups() {
+            for member in &group.members {
+                add(&mut entries.made, &group.channels, member);
             }
-        }
-        if removed.len() == before {
-            break;
-        }
-    }
-    for group in &groups {
-        if group
-            .channels
-            .iter()
-            .all(|channel| removed.contains(channel))
-        {
-            if group.channels.is_empty() {
-                continue;
+            for member in &group.consumers {
+                add(&mut entries.read, &group.channels, member);
             }
-            return Err(GraphError::NothingLeft {
-                layer: group.name.clone(),
+            let fixed = group.channels.iter().copied();
+            (entries.fixed).extend(fixed.filter(|&channel| graph.protected(channel).is_some()));
+            entries.groups.push(Group {
+                name: layer_name(group),
+                channels: group.channels.clone(),
+                blocks: group.blocks,
             });
         }
-        balance(group, &mut removed);
+        // Convolutions in groups read channels as well, but not along one index of a dimension:
+        // what they read counts as read.
+        let convs = graph.grouped().iter();
+        for channel in convs.flat_map(|conv| conv.input.iter().flatten()) {
+            entries.read.remove(channel);
+        }
+        entries
     }
-    order.retain(|channel| removed.contains(channel));
-    Ok(order)
+
+    /// The entries that make a channel.
+    pub fn made(&self, channel: ChannelId) -> &[Position] {
+        self.made.get(&channel).map_or(&[], Vec::as_slice)
+    }
+
+    /// The entries that read a channel; none where a convolution in groups reads it as well.
+    pub fn read(&self, channel: ChannelId) -> &[Position] {
+        self.read.get(&channel).map_or(&[], Vec::as_slice)
+    }
+
+    /// The layer that makes a channel, for messages.
+    pub fn layer_of(&self, channel: ChannelId) -> Option<&str> {
+        let group = (self.groups.iter()).find(|group| group.channels.contains(&channel))?;
+        Some(&group.name)
+    }
+
+    /// The channels that can be removed without changing what the masked model computes.
+    ///
+    /// A parameter without a mask keeps everything. At least one channel of each group stays.
+    ///
+    /// # Errors
+    ///
+    /// [`GraphError::NothingLeft`] when all channels of a group would go,
+    /// [`GraphError::MaskShape`] when a mask does not have the shape of its parameter and
+    /// [`GraphError::UnknownParameter`] when there is no such parameter.
+    pub fn removable(
+        &self,
+        masks: &IndexMap<String, impl ParamMask>,
+    ) -> Result<BTreeSet<ChannelId>, GraphError> {
+        Ok(self.removal_order(masks)?.into_iter().collect())
+    }
+
+    /// The channels of [`removable`](Self::removable) in the order in which they were found.
+    ///
+    /// Every channel depends only on those before it, so removing the first few alone does not change
+    /// the function either, apart from the balance of blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`removable`](Self::removable).
+    pub fn removal_order(
+        &self,
+        masks: &IndexMap<String, impl ParamMask>,
+    ) -> Result<Vec<ChannelId>, GraphError> {
+        let mut kept = Kept::new(&self.shapes, masks)?;
+        let mut removed = BTreeSet::new();
+        let mut order = Vec::new();
+        loop {
+            let before = removed.len();
+            for group in &self.groups {
+                for &channel in &group.channels {
+                    if removed.contains(&channel) || self.fixed.contains(&channel) {
+                        continue;
+                    }
+                    let (makes, reads) = (self.made(channel), self.read(channel));
+                    let is_zero = !makes.is_empty() && kept.all_masked(makes)?;
+                    let is_unread = !reads.is_empty() && kept.all_masked(reads)?;
+                    if is_zero || is_unread {
+                        kept.mask(makes.iter().chain(reads))?;
+                        removed.insert(channel);
+                        order.push(channel);
+                    }
+                }
+            }
+            if removed.len() == before {
+                break;
+            }
+        }
+        for group in &self.groups {
+            if group
+                .channels
+                .iter()
+                .all(|channel| removed.contains(channel))
+            {
+                if group.channels.is_empty() {
+                    continue;
+                }
+                return Err(GraphError::NothingLeft {
+                    layer: group.name.clone(),
+                });
+            }
+            balance(group, &mut removed);
+        }
+        order.retain(|channel| removed.contains(channel));
+        Ok(order)
+    }
+}
+
+fn add(
+    entries: &mut BTreeMap<ChannelId, Vec<Position>>,
+    channels: &[ChannelId],
+    member: &GroupMember,
+) {
+    for (&channel, indices) in channels.iter().zip(&member.positions) {
+        let at = indices
+            .iter()
+            .map(|&index| Position::new(&member.param, member.dim, index));
+        entries.entry(channel).or_default().extend(at);
+    }
+}
+
+/// The layer of the first parameter that makes the channels.
+fn layer_name(group: &ChannelGroup) -> String {
+    let first = group.members.first().map_or("", |member| &member.param);
+    let layer = first.rsplit_once('.').map_or(first, |(layer, _)| layer);
+    layer.to_string()
 }
 
 /// Puts the surplus back, so that every block keeps as many channels as the fullest one.
 ///
 /// A channel that is put back is still zero or still unread, so the function does not change.
-fn balance<C: Copy + Ord>(group: &ViewedGroup<C>, removed: &mut BTreeSet<C>) {
+fn balance(group: &Group, removed: &mut BTreeSet<ChannelId>) {
     if group.blocks <= 1 || !group.channels.len().is_multiple_of(group.blocks) {
         return;
     }
-    let blocks: Vec<&[C]> = group
+    let blocks: Vec<&[ChannelId]> = group
         .channels
         .chunks(group.channels.len() / group.blocks)
         .collect();
-    let count = |block: &[C], removed: &BTreeSet<C>| {
+    let count = |block: &[ChannelId], removed: &BTreeSet<ChannelId>| {
         block
             .iter()
             .filter(|channel| !removed.contains(channel))
@@ -187,7 +249,7 @@ fn balance<C: Copy + Ord>(group: &ViewedGroup<C>, removed: &mut BTreeSet<C>) {
         .unwrap_or(0);
     for block in blocks {
         let missing = most - count(block, removed);
-        let back: Vec<C> = block
+        let back: Vec<ChannelId> = block
             .iter()
             .copied()
             .filter(|channel| removed.contains(channel))
@@ -200,39 +262,45 @@ fn balance<C: Copy + Ord>(group: &ViewedGroup<C>, removed: &mut BTreeSet<C>) {
 }
 
 /// Which entries of each parameter are still kept; parameters without any masked entry are absent.
-struct Kept {
-    params: IndexMap<String, (Vec<usize>, Vec<bool>)>,
+struct Kept<'a> {
+    shapes: &'a BTreeMap<String, Vec<usize>>,
+    params: BTreeMap<String, Vec<bool>>,
 }
 
-impl Kept {
-    fn new<G: GraphView>(
-        graph: &G,
-        masks: &IndexMap<String, impl Entries>,
+impl<'a> Kept<'a> {
+    fn new(
+        shapes: &'a BTreeMap<String, Vec<usize>>,
+        masks: &IndexMap<String, impl ParamMask>,
     ) -> Result<Self, GraphError> {
-        let mut params = IndexMap::new();
+        let mut kept = Self {
+            shapes,
+            params: BTreeMap::new(),
+        };
         for (path, mask) in masks {
-            let shape = shape_of(graph, path)?;
+            let shape = kept.shape(path)?;
             if mask.shape() != shape {
                 return Err(GraphError::MaskShape {
                     param: path.clone(),
-                    expected: shape,
+                    expected: shape.to_vec(),
                     found: mask.shape().to_vec(),
                 });
             }
-            let entries = mask.kept().collect();
-            params.insert(path.clone(), (shape, entries));
+            kept.params.insert(path.clone(), mask.kept().collect());
         }
-        Ok(Self { params })
+        Ok(kept)
     }
 
-    fn all_masked<G: GraphView>(
-        &self,
-        graph: &G,
-        positions: &[Position],
-    ) -> Result<bool, GraphError> {
+    fn shape(&self, path: &str) -> Result<&'a [usize], GraphError> {
+        let shape = self.shapes.get(path).map(Vec::as_slice);
+        shape.ok_or_else(|| GraphError::UnknownParameter {
+            param: path.to_string(),
+        })
+    }
+
+    fn all_masked(&self, positions: &[Position]) -> Result<bool, GraphError> {
         for position in positions {
-            let Some((shape, entries)) = self.params.get(&position.param) else {
-                shape_of(graph, &position.param)?;
+            let shape = self.shape(&position.param)?;
+            let Some(entries) = self.params.get(&position.param) else {
                 return Ok(false);
             };
             if entries_at(shape, position)?.any(|at| entries[at]) {
@@ -242,32 +310,24 @@ impl Kept {
         Ok(true)
     }
 
-    fn mask<'a, G: GraphView>(
+    fn mask<'b>(
         &mut self,
-        graph: &G,
-        positions: impl Iterator<Item = &'a Position>,
+        positions: impl Iterator<Item = &'b Position>,
     ) -> Result<(), GraphError> {
         for position in positions {
+            let shape = self.shape(&position.param)?;
             if !self.params.contains_key(&position.param) {
-                let shape = shape_of(graph, &position.param)?;
-                let entries = vec![true; shape.iter().product()];
-                self.params.insert(position.param.clone(), (shape, entries));
+                let all = vec![true; shape.iter().product()];
+                self.params.insert(position.param.clone(), all);
             }
-            let (shape, entries) = &mut self.params[&position.param];
-            for at in entries_at(shape, position)? {
-                entries[at] = false;
+            if let Some(entries) = self.params.get_mut(&position.param) {
+                for at in entries_at(shape, position)? {
+                    entries[at] = false;
+                }
             }
         }
         Ok(())
     }
-}
-
-fn shape_of<G: GraphView>(graph: &G, path: &str) -> Result<Vec<usize>, GraphError> {
-    graph
-        .shape(path)
-        .ok_or_else(|| GraphError::UnknownParameter {
-            param: path.to_string(),
-        })
 }
 
 /// The row-major offsets of the entries at a position of a parameter of this shape.
@@ -302,70 +362,41 @@ pub fn entries_at(
 mod tests {
     use super::*;
 
-    /// A hand-made graph: channels by number.
-    #[derive(Default)]
-    struct Graph {
-        shapes: IndexMap<String, Vec<usize>>,
-        groups: Vec<ViewedGroup<usize>>,
-        producers: Vec<Vec<Position>>,
-        consumers: Vec<Vec<Position>>,
-        fixed: BTreeSet<usize>,
-    }
-
-    impl Graph {
+    impl ChannelEntries {
         fn param(mut self, path: &str, shape: &[usize]) -> Self {
             self.shapes.insert(path.to_string(), shape.to_vec());
             self
         }
 
-        /// `size` channels that run along the given dimensions of the given parameters.
+        /// `size` channels, numbered on, that run along the given dimensions of the given
+        /// parameters.
         fn group(mut self, size: usize, made: &[(&str, usize)], read: &[(&str, usize)]) -> Self {
-            let first = self.producers.len();
+            let first = self.made.len();
             for index in 0..size {
                 let at = |list: &[(&str, usize)]| {
                     list.iter()
                         .map(|(path, dim)| Position::new(*path, *dim, index))
                         .collect()
                 };
-                self.producers.push(at(made));
-                self.consumers.push(at(read));
+                self.made.insert(ChannelId(first + index), at(made));
+                self.read.insert(ChannelId(first + index), at(read));
             }
-            self.groups.push(ViewedGroup {
+            self.groups.push(Group {
                 name: made[0].0.to_string(),
-                channels: (first..first + size).collect(),
+                channels: (first..first + size).map(ChannelId).collect(),
                 blocks: 1,
             });
             self
         }
     }
 
-    impl GraphView for Graph {
-        type Channel = usize;
-
-        fn shape(&self, path: &str) -> Option<Vec<usize>> {
-            self.shapes.get(path).cloned()
-        }
-
-        fn groups(&self) -> Vec<ViewedGroup<usize>> {
-            self.groups.clone()
-        }
-
-        fn producers(&self, channel: usize) -> Vec<Position> {
-            self.producers[channel].clone()
-        }
-
-        fn consumers(&self, channel: usize) -> Vec<Position> {
-            self.consumers[channel].clone()
-        }
-
-        fn is_fixed(&self, channel: usize) -> bool {
-            self.fixed.contains(&channel)
-        }
+    fn channels<const N: usize>(numbers: [usize; N]) -> BTreeSet<ChannelId> {
+        numbers.map(ChannelId).into()
     }
 
     struct Mask(Vec<f32>, Vec<usize>);
 
-    impl Entries for Mask {
+    impl ParamMask for Mask {
         fn shape(&self) -> &[usize] {
             &self.1
         }
@@ -382,8 +413,8 @@ mod tests {
     }
 
     /// conv [3, 2] with bias and norm, read by fc [3, 2] (Burn's `[in, out]`).
-    fn chain() -> Graph {
-        Graph::default()
+    fn chain() -> ChannelEntries {
+        ChannelEntries::default()
             .param("conv.weight", &[3, 2])
             .param("conv.bias", &[3])
             .param("norm.gamma", &[3])
@@ -412,39 +443,38 @@ mod tests {
             ("norm.gamma", &[3], entry_1),
         ]);
         // beta is not masked: the channel is the constant beta, not zero.
-        assert_eq!(removable(&graph, &given).unwrap(), BTreeSet::new());
+        assert_eq!(graph.removable(&given).unwrap(), channels([]));
         given.extend(masks(&[("norm.beta", &[3], entry_1)]));
-        assert_eq!(removable(&graph, &given).unwrap(), BTreeSet::from([1]));
+        assert_eq!(graph.removable(&given).unwrap(), channels([1]));
     }
 
     #[test]
     fn one_kept_entry_keeps_the_channel() {
-        let graph = Graph::default()
+        let graph = ChannelEntries::default()
             .param("a", &[2, 2])
             .group(2, &[("a", 0)], &[]);
         let given = masks(&[("a", &[2, 2], &[1.0, 1.0, 0.0, 1.0])]);
-        assert_eq!(removable(&graph, &given).unwrap(), BTreeSet::new());
+        assert_eq!(graph.removable(&given).unwrap(), channels([]));
     }
 
     #[test]
     fn joined_layers_keep_the_union() {
         // Kept by a: 0 1, kept by b: 1 2. Channel 3 is masked in both.
-        let graph =
-            Graph::default()
-                .param("a", &[4])
-                .param("b", &[4])
-                .group(4, &[("a", 0), ("b", 0)], &[]);
+        let graph = ChannelEntries::default()
+            .param("a", &[4])
+            .param("b", &[4])
+            .group(4, &[("a", 0), ("b", 0)], &[]);
         let given = masks(&[
             ("a", &[4], &[1.0, 1.0, 0.0, 0.0]),
             ("b", &[4], &[0.0, 1.0, 1.0, 0.0]),
         ]);
-        assert_eq!(removable(&graph, &given).unwrap(), BTreeSet::from([3]));
+        assert_eq!(graph.removable(&given).unwrap(), channels([3]));
     }
 
     #[test]
     fn what_only_removed_channels_read_goes_too() {
         // in --a[2, 3]--> 0 1 --b[2, 2]--> 2 3 --c[2, 1]--> out, weights as [in, out].
-        let graph = Graph::default()
+        let graph = ChannelEntries::default()
             .param("a", &[3, 2])
             .param("b", &[2, 2])
             .param("c", &[2, 1])
@@ -455,39 +485,53 @@ mod tests {
             ("b", &[2, 2], &[1.0, 1.0, 0.0, 1.0]),
             ("c", &[2, 1], &[1.0, 0.0]),
         ]);
-        assert_eq!(removable(&graph, &given).unwrap(), BTreeSet::from([1, 3]));
+        assert_eq!(graph.removable(&given).unwrap(), channels([1, 3]));
     }
 
     #[test]
     fn fixed_channels_stay() {
-        let mut graph = Graph::default().param("a", &[2]).group(2, &[("a", 0)], &[]);
-        graph.fixed.insert(0);
+        let mut graph = ChannelEntries::default()
+            .param("a", &[2])
+            .group(2, &[("a", 0)], &[]);
+        graph.fixed.insert(ChannelId(0));
         let given = masks(&[("a", &[2], &[0.0, 1.0])]);
-        assert_eq!(removable(&graph, &given).unwrap(), BTreeSet::new());
+        assert_eq!(graph.removable(&given).unwrap(), channels([]));
     }
 
     #[test]
     fn a_group_never_disappears() {
-        let graph = Graph::default().param("a", &[2]).group(2, &[("a", 0)], &[]);
-        let error = removable(&graph, &masks(&[("a", &[2], &[0.0, 0.0])])).unwrap_err();
+        let graph = ChannelEntries::default()
+            .param("a", &[2])
+            .group(2, &[("a", 0)], &[]);
+        let error = graph
+            .removable(&masks(&[("a", &[2], &[0.0, 0.0])]))
+            .unwrap_err();
         assert!(matches!(error, GraphError::NothingLeft { layer } if layer == "a"));
     }
 
     #[test]
     fn blocks_of_a_grouped_convolution_lose_the_same_number() {
-        let mut graph = Graph::default().param("a", &[6]).group(6, &[("a", 0)], &[]);
+        let mut graph = ChannelEntries::default()
+            .param("a", &[6])
+            .group(6, &[("a", 0)], &[]);
         graph.groups[0].blocks = 2;
         // The first block could lose 0 and 2, the second only 4: channel 0 stays.
         let given = masks(&[("a", &[6], &[0.0, 1.0, 0.0, 1.0, 0.0, 1.0])]);
-        assert_eq!(removable(&graph, &given).unwrap(), BTreeSet::from([2, 4]));
+        assert_eq!(graph.removable(&given).unwrap(), channels([2, 4]));
     }
 
     #[test]
     fn masks_must_fit_the_graph() {
-        let graph = Graph::default().param("a", &[2]).group(2, &[("a", 0)], &[]);
-        let error = removable(&graph, &masks(&[("b", &[2], &[0.0, 1.0])])).unwrap_err();
+        let graph = ChannelEntries::default()
+            .param("a", &[2])
+            .group(2, &[("a", 0)], &[]);
+        let error = graph
+            .removable(&masks(&[("b", &[2], &[0.0, 1.0])]))
+            .unwrap_err();
         assert!(matches!(error, GraphError::UnknownParameter { param } if param == "b"));
-        let error = removable(&graph, &masks(&[("a", &[3], &[0.0, 1.0, 1.0])])).unwrap_err();
+        let error = graph
+            .removable(&masks(&[("a", &[3], &[0.0, 1.0, 1.0])]))
+            .unwrap_err();
         assert!(matches!(error, GraphError::MaskShape { param, .. } if param == "a"));
     }
 }

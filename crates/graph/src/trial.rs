@@ -32,8 +32,7 @@ use burn_ir::{
 };
 
 use super::analysis::layer_of;
-use super::capture::{Captured, record};
-use super::group::used;
+use super::capture::record;
 use super::operation::name;
 use super::{ChannelGraph, ChannelId, DummyInput, SlicePlan};
 use crate::layer::{LayerInfo, ParamInfo, layers};
@@ -277,7 +276,7 @@ impl<'a, M: Module> Trial<'a, M> {
             after: None,
             message: error.to_string(),
         })?;
-        let mut forward = forward_operations(&recorded.captured);
+        let mut forward = recorded.captured.forward_operations();
         forward.retain(|op| !is_reshape(op));
         let same = self.common(forward.iter().copied());
         if let Some(message) = recorded.panic {
@@ -298,7 +297,7 @@ impl<'a, M: Module> Trial<'a, M> {
                 after: self.layer_before(at),
             });
         }
-        let outputs = output_shapes(&recorded.captured);
+        let outputs = recorded.captured.output_shapes();
         let mut pairs = self.graph.outputs.iter().zip(outputs).enumerate();
         match pairs.find(|(_, (before, after))| *before != after) {
             None => Ok(()),
@@ -377,17 +376,9 @@ pub fn calls<M: Module>(model: M, dummy: &DummyInput<M>) -> Option<Calls> {
     }
     let ports = recorded.captured.ports.iter();
     Some(Calls {
-        used: used(&recorded.captured),
+        used: recorded.captured.used(),
         wrappers: ports.map(|(port, _)| port.layer.clone()).collect(),
     })
-}
-
-/// The operations of a forward pass without those that make its parameters.
-pub(super) fn forward_operations(captured: &Captured) -> Vec<&OperationIr> {
-    let params: BTreeSet<TensorId> = captured.params.iter().map(|param| param.tensor).collect();
-    let makes_param = |op: &OperationIr| op.outputs().any(|out| params.contains(&out.id));
-    let operations = captured.graph.operations.iter();
-    operations.filter(|op| !makes_param(op)).collect()
 }
 
 fn is_reshape(op: &OperationIr) -> bool {
@@ -398,19 +389,6 @@ fn is_reshape(op: &OperationIr) -> bool {
             | OperationIr::BaseInt(Reshape(_))
             | OperationIr::BaseBool(Reshape(_))
     )
-}
-
-/// The shapes of the outputs of a forward pass.
-pub(super) fn output_shapes(captured: &Captured) -> Vec<Vec<usize>> {
-    let wanted: BTreeSet<TensorId> = captured.outputs.iter().copied().collect();
-    let mut shapes: BTreeMap<TensorId, Vec<usize>> = BTreeMap::new();
-    for op in &captured.graph.operations {
-        for tensor in op.nodes().into_iter().filter(|t| wanted.contains(&t.id)) {
-            shapes.insert(tensor.id, tensor.shape.to_vec());
-        }
-    }
-    let shape = |id| shapes.get(id).cloned().unwrap_or_default();
-    captured.outputs.iter().map(shape).collect()
 }
 
 /// What an operation is, apart from the identity and the size of its tensors.

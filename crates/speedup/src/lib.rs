@@ -2,7 +2,6 @@
 //! verified, saved and loaded.
 //!
 //! - [`ModelSpeedup`]: from a compressed model to a small one of the same Rust type.
-//! - [`propagate`]: which channels can be removed, given the masks.
 //! - [`PartialChannels`]: what becomes of channels that only some of their layers mask.
 //! - [`slice_module`]: cutting channels out of parameters and running statistics.
 //! - [`reindex`]: masks, scales and zero points follow the channels.
@@ -31,7 +30,6 @@ mod tensors;
 mod uncut;
 pub mod verify;
 
-pub use burn_compress_core::graph::propagate;
 pub use burn_tensors::{burn_scheme, quantize_parameters, quantize_tensor};
 pub use error::SpeedupError;
 pub use partial::PartialChannels;

@@ -18,8 +18,7 @@
 //! that is used outside of its layer as well is not made zero by a mask on the layer's output; the
 //! verification refuses the small model then.
 
-use burn_compress_core::graph::ChannelGraph;
-use burn_compress_core::graph::propagate::{Position, entries_at};
+use burn_compress_core::graph::{ChannelGraph, Position, entries_at};
 use burn_compress_core::layer::{LayerInfo, channel_dims};
 use burn_compress_core::{Mask, MaskMethod, Masks, Target, TargetId};
 use indexmap::IndexMap;

@@ -10,8 +10,7 @@ use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
-use burn_compress_core::graph::propagate::removal_order;
-use burn_compress_core::graph::{CapturedView, ChannelGraph, ChannelId, SlicePlan};
+use burn_compress_core::graph::{ChannelEntries, ChannelGraph, ChannelId, SlicePlan};
 use burn_compress_core::layer::layers;
 use burn_compress_core::{
     Calibration, Compressed, DummyInput, History, Mask, MaskMethod, Masks, TargetId,
@@ -46,7 +45,7 @@ pub struct Speedup<M> {
 /// Removes the masked channels of a compressed model for real.
 ///
 /// The channels to remove follow from the masks and the model's graph (see
-/// [`propagate`](crate::propagate)). Everything that lives on a removed channel goes with it:
+/// [`ChannelEntries::removable`](burn_compress_core::graph::ChannelEntries::removable)). Everything that lives on a removed channel goes with it:
 /// parameters, running statistics, masks, scales and zero points. Single masked values that are not
 /// a whole channel stay as zeros, and so do channels that only some of the layers that make them
 /// mask, see [`with_partial_channels`](Self::with_partial_channels).
@@ -127,7 +126,7 @@ impl<M: Module + 'static> ModelSpeedup<M> {
     pub fn speedup_model(&self) -> Result<Speedup<M>, SpeedupError> {
         let graph = self.compressed.graph(&self.dummy_input)?;
         let calibration = self.compressed.calibration()?;
-        let view = CapturedView::new(&graph);
+        let entries = ChannelEntries::new(&graph);
         let (masks, order, lifted) = self.decide(&graph)?;
         let removed: BTreeSet<ChannelId> = order.iter().copied().collect();
         log::info!("removing {} channels", removed.len());
@@ -187,7 +186,7 @@ impl<M: Module + 'static> ModelSpeedup<M> {
                     return Err(SpeedupError::Coarse { error, dtype });
                 }
                 _ => {
-                    let layer = self.locate(&graph, &view, &order, &baked, &left, &simulated);
+                    let layer = self.locate(&graph, &entries, &order, &baked, &left, &simulated);
                     return Err(SpeedupError::Differs {
                         layer,
                         error,
@@ -238,12 +237,12 @@ impl<M: Module + 'static> ModelSpeedup<M> {
 
     /// The masks that stay, the channels to remove, and of how many channels the masks were lifted.
     fn decide(&self, graph: &ChannelGraph) -> Result<(Masks, Vec<ChannelId>, usize), SpeedupError> {
-        let (view, layers) = (CapturedView::new(graph), layers(self.compressed.model()));
+        let (entries, layers) = (ChannelEntries::new(graph), layers(self.compressed.model()));
         let mut masks = self.compressed.masks();
         let mut lifted = BTreeSet::new();
         loop {
             let by_parameter = parameter_masks(graph, &layers, &masks)?;
-            let order = removal_order(&view, &by_parameter)?;
+            let order = entries.removal_order(&by_parameter)?;
             if self.partial_channels == PartialChannels::Keep {
                 return Ok((masks, order, 0));
             }
@@ -289,7 +288,7 @@ impl<M: Module + 'static> ModelSpeedup<M> {
     fn locate(
         &self,
         graph: &ChannelGraph,
-        view: &CapturedView<'_>,
+        entries: &ChannelEntries,
         order: &[ChannelId],
         baked: &M,
         masks: &Masks,
@@ -298,7 +297,7 @@ impl<M: Module + 'static> ModelSpeedup<M> {
         let shapes = float_shapes(baked);
         let layers: Vec<_> = order
             .iter()
-            .map(|&channel| view.layer_of(channel))
+            .map(|&channel| entries.layer_of(channel))
             .collect();
         let ends = (1..=order.len()).filter(|&end| layers.get(end) != Some(&layers[end - 1]));
         for end in ends {
@@ -314,7 +313,7 @@ impl<M: Module + 'static> ModelSpeedup<M> {
                 Ok(verify::relative_error(simulated, &small)? > TOLERANCE)
             };
             if differs().unwrap_or(true) {
-                return layers[end - 1].clone();
+                return layers[end - 1].map(str::to_string);
             }
         }
         None

@@ -5,8 +5,7 @@
 
 use std::fmt;
 
-use burn_compress_core::graph::propagate::{GraphView, Position};
-use burn_compress_core::graph::{CapturedView, ChannelGraph, ChannelId, SlicePlan};
+use burn_compress_core::graph::{ChannelEntries, ChannelGraph, ChannelId, Position, SlicePlan};
 use burn_compress_core::layer::{LayerInfo, channel_dims};
 use burn_compress_core::{Calibration, Mask, Masks, TargetId};
 use indexmap::IndexMap;
@@ -66,7 +65,7 @@ pub(crate) fn uncut(
 ) -> Result<Vec<UncutMask>, SpeedupError> {
     let left = reindex_state(plan, shapes, masks, &Calibration::new())?.masks;
     let masked = left.iter().filter(|(_, mask)| mask.removed() > 0);
-    let view = CapturedView::new(graph);
+    let entries = ChannelEntries::new(graph);
     let found = masked.map(|(target, mask)| {
         let stays = channels(graph, layers, target, mask, plan);
         let first = stays.first().copied();
@@ -76,7 +75,7 @@ pub(crate) fn uncut(
             values: mask.values().len(),
             channels: stays.len(),
             reason: first.map(|channel| match channel {
-                Some(channel) => reason(graph, &view, by_parameter, channel),
+                Some(channel) => reason(graph, &entries, by_parameter, channel),
                 None => "they are no channels of the graph".to_string(),
             }),
         }
@@ -114,7 +113,7 @@ fn channels(
 /// Why a channel stays that a mask covers.
 fn reason(
     graph: &ChannelGraph,
-    view: &CapturedView<'_>,
+    entries: &ChannelEntries,
     by_parameter: &IndexMap<String, Mask>,
     channel: ChannelId,
 ) -> String {
@@ -126,8 +125,8 @@ fn reason(
             .get(&position.param)
             .is_some_and(|mask| mask.removed_along(position.dim)[position.index])
     };
-    let makes = view.producers(channel);
-    match makes.iter().find(|position| !is_masked(position)) {
+    let mut makes = entries.made(channel).iter();
+    match makes.find(|position| !is_masked(position)) {
         Some(other) => format!("`{}` makes the same channels and keeps them", other.param),
         None => "the groups of a convolution keep equally many".to_string(),
     }

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::Error;
-use crate::graph::propagate::Entries;
+use crate::graph::ParamMask;
 use crate::layer::LayerInfo;
 use crate::simulate::block::num_elements;
 use crate::target::TargetId;
@@ -218,7 +218,7 @@ impl Mask {
     }
 }
 
-impl Entries for Mask {
+impl ParamMask for Mask {
     fn shape(&self) -> &[usize] {
         &self.shape
     }

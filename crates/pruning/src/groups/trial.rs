@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use burn::module::Module;
-use burn_compress_core::graph::propagate::removable;
-use burn_compress_core::graph::{CapturedView, ChannelGraph, ChannelGroup, ChannelId, GroupMember};
+use burn_compress_core::graph::{
+    ChannelEntries, ChannelGraph, ChannelGroup, ChannelId, GroupMember,
+};
 use burn_compress_core::layer::channel_dims;
 use burn_compress_core::{Compressor, Mask, Target, TargetId};
 use indexmap::{IndexMap, IndexSet};
@@ -181,8 +182,7 @@ impl<'a> Trial<'a> {
             }
         }
         if !trial.masks.is_empty() {
-            let view = CapturedView::new(graph);
-            let removed = removable(&view, &trial.masks);
+            let removed = ChannelEntries::new(graph).removable(&trial.masks);
             trial.removed = removed.map_err(burn_compress_core::Error::from)?;
         }
         Ok(trial)
