@@ -1,0 +1,210 @@
+//! Algorithms of a user's own: an importance, a feature loss, a quantizer and a rule for an own
+//! operation, fused over one model, stopped and resumed, cut, and put through the test kit.
+
+use anyhow::ensure;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, Shape, TensorMetadata, backend_extension};
+use burn::module::{Module, Param};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{Linear, LinearConfig};
+use burn::optim::AdamConfig;
+use burn::tensor::{Device, Tensor, TensorData};
+use burn_compress::BoxError;
+use burn_compress::distillation::FeatureDistiller;
+use burn_compress::distillation::feature::{FeatureLoss, FeaturePair, Learnables};
+use burn_compress::graph::{CustomOp, OperationRule, any_zero};
+use burn_compress::prelude::*;
+use burn_compress::pruning::{Blocks, Importance, Pruner};
+use burn_compress::quantization::{
+    QParams, QuantDtype, QuantScheme, Quantizer, RangeRule, Ranges, qparams,
+};
+use burn_compress_testkit::{self as kit, Subject};
+
+/// Channels whose weights spread least around their mean go first.
+struct Spread;
+
+impl Importance for Spread {
+    fn score(&self, values: &[f32], blocks: &Blocks) -> Vec<f32> {
+        blocks.reduce(values, |block| {
+            let mean = block.iter().sum::<f32>() / block.len() as f32;
+            block.iter().map(|value| (value - mean).powi(2)).sum()
+        })
+    }
+}
+
+/// One minus the cosine between the features of student and teacher.
+struct Cosine;
+
+impl FeatureLoss for Cosine {
+    fn loss(&self, pair: &FeaturePair, _: &mut Learnables) -> Result<Tensor<1>, BoxError> {
+        let (student, teacher) = (pair.student.samples(), pair.teacher.samples());
+        let length = |rows: &Tensor<2>| rows.clone().square().sum_dim(1).clamp_min(1e-12).sqrt();
+        let lengths = length(&student) * length(&teacher);
+        let cosine = (student * teacher).sum_dim(1) / lengths;
+        Ok(cosine.neg().add_scalar(1.0).mean())
+    }
+}
+
+/// Scales that are powers of two, for hardware that shifts in place of a multiplication.
+#[derive(Debug)]
+struct PowerOfTwo;
+
+impl RangeRule for PowerOfTwo {
+    fn name(&self) -> &'static str {
+        "PowerOfTwo"
+    }
+
+    fn qparams(&self, ranges: Ranges, dtype: QuantDtype, _: QuantScheme) -> QParams {
+        let symmetric = QuantScheme::Symmetric;
+        let found = qparams::compute(ranges.minimum, ranges.maximum, dtype, symmetric);
+        let exponent = (found.scale.log() / std::f64::consts::LN_2).ceil();
+        QParams {
+            scale: (exponent * std::f64::consts::LN_2).exp(),
+            ..found
+        }
+    }
+}
+
+/// `max(x, 0) * gain`, per channel.
+#[backend_extension(Flex, Autodiff)]
+trait GainOps: Backend {
+    fn gain(x: FloatTensor<Self>, gain: FloatTensor<Self>) -> FloatTensor<Self> {
+        let channels = gain.shape()[0];
+        let gain = Self::float_reshape(gain, Shape::new([1, channels, 1, 1]));
+        Self::float_mul(Self::relu(x), gain)
+    }
+}
+
+impl GainOps for Flex {}
+
+impl<C: CheckpointStrategy> GainOps for Autodiff<Flex, C> {}
+
+/// The kernel, recorded as one operation while a forward pass is captured.
+///
+/// # Shapes
+///
+/// - x, output: `[batch, channels, height, width]`
+/// - gain: `[channels]`
+fn gain(x: Tensor<4>, gain: Tensor<1>) -> Tensor<4> {
+    let op = CustomOp::new("gain").input(&x).input(&gain);
+    op.output(x.dims()).unwrap_or_else(|| {
+        let (x, gain) = (x.into_dispatch(), gain.into_dispatch());
+        Tensor::from_dispatch(<Dispatch as GainOps>::gain(x, gain))
+    })
+}
+
+/// The channels of the feature map are the entries of the gain; zero where one of them is.
+fn gain_rule() -> OperationRule {
+    OperationRule::new()
+        .carry([(0, 0)], (0, 0), any_zero)
+        .carry([(0, 1), (1, 0)], (0, 1), any_zero)
+        .carry([(0, 2)], (0, 2), any_zero)
+        .carry([(0, 3)], (0, 3), any_zero)
+}
+
+/// Two convolutions with the kernel between them.
+#[derive(Module, Debug)]
+struct Net {
+    conv1: Wrapper<Conv2d>,
+    gain: Param<Tensor<1>>,
+    conv2: Wrapper<Conv2d>,
+    head: Linear,
+}
+
+impl Net {
+    fn new(device: &Device) -> Self {
+        device.seed(1);
+        Self {
+            conv1: Conv2dConfig::new([1, 8], [3, 3]).init(device).into(),
+            gain: Param::from_tensor(Tensor::full([8], 1.5, device)),
+            conv2: Conv2dConfig::new([8, 4], [3, 3]).init(device).into(),
+            head: LinearConfig::new(4, 2).init(device),
+        }
+    }
+
+    fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        let x = gain(self.conv1.forward(images), self.gain.val());
+        let x = self.conv2.forward(x).mean_dim(3).mean_dim(2);
+        self.head.forward(x.flatten(1, 3))
+    }
+}
+
+fn images(seed: usize, device: &Device) -> Tensor<4> {
+    let value = |at: usize| ((at * 37 + seed * 101) % 97) as f32 / 97.0;
+    let values: Vec<f32> = (0..4 * 8 * 8).map(value).collect();
+    Tensor::from_data(TensorData::new(values, [4, 1, 8, 8]), device)
+}
+
+fn evaluator(device: &Device) -> Evaluator<Net, Tensor<4>> {
+    let dummy = DummyInput::new(images(0, device), |net: &Net, x| net.forward(x));
+    let device = device.clone();
+    Evaluator::new()
+        .with_dummy_input(dummy.with_rule("gain", |_| gain_rule()))
+        .with_data(move |_| (0..4).map(|at| images(at, &device)).collect::<Vec<_>>())
+        .with_optimizer(AdamConfig::new().init())
+        .with_learning_rate(0.01)
+        .with_loss(|net: &Net, x: &Tensor<4>| net.forward(x.clone()).square().mean())
+}
+
+/// All of them over one model.
+fn chain(device: &Device) -> anyhow::Result<Compressor<Net, Tensor<4>>> {
+    let teacher = Net::new(device);
+    let forward = |net: &Net, x: &Tensor<4>| net.forward(x.clone());
+    let half = ConfigList::from(named(["conv1"]).sparse_ratio(0.5));
+    let int8 = ConfigList::from(named(["conv1", "conv2"]).quant_dtype(QuantDtype::INT8));
+    let hidden = ConfigList::from(named(["conv2"]).lambda(0.1));
+    let pruner = Pruner::with(Spread).new(teacher.clone(), &half, evaluator(device))?;
+    let quantizer = Quantizer::with(PowerOfTwo).from_compressor(pruner, &int8)?;
+    let distiller = FeatureDistiller::with(Cosine);
+    Ok(distiller.from_compressor(quantizer, &hidden, &teacher, forward)?)
+}
+
+fn main() -> anyhow::Result<()> {
+    let (device, budget) = (Device::flex(), Budget::steps(8));
+    println!("{}", chain(&device)?);
+    let whole = chain(&device)?.compress(budget.clone())?;
+
+    let file = std::env::temp_dir().join(format!("own-algorithms-{}", std::process::id()));
+    let mut stopped = chain(&device)?;
+    stopped.advance(&budget, Some(4))?;
+    stopped.save_checkpoint(&file)?;
+    let resumed = chain(&device)?.resume(&file)?.compress(budget)?;
+    std::fs::remove_file(&file)?;
+    ensure!(resumed.history() == whole.history(), "the run differs");
+    ensure!(resumed.masks() == whole.masks(), "the masks differ");
+    println!("stopped after 4 of 8 steps and resumed: the same run\n\n{resumed}");
+
+    let dummy = DummyInput::new(images(0, &device), |net: &Net, x| net.forward(x));
+    let dummy = dummy.with_rule("gain", |_| gain_rule());
+    let small = ModelSpeedup::new(resumed, dummy).speedup_model()?;
+    println!(
+        "small: conv1 {:?}, gain {:?}, conv2 {:?}\n",
+        small.model.conv1.weight.dims(),
+        small.model.gain.dims(),
+        small.model.conv2.weight.dims()
+    );
+
+    for subject in subjects() {
+        let chains = kit::conform(&subject)?;
+        println!("{} conforms in {chains} chains", subject.name());
+    }
+    Ok(())
+}
+
+/// The algorithms over the network of the test kit.
+fn subjects() -> [Subject<'static>; 3] {
+    [
+        Subject::pruner("Spread", |chain| {
+            Ok(Pruner::with(Spread).from_compressor(chain, &kit::half_of_the_channels())?)
+        }),
+        Subject::quantizer("PowerOfTwo", 8, |chain| {
+            Ok(Quantizer::with(PowerOfTwo).from_compressor(chain, &kit::int8())?)
+        }),
+        Subject::distiller("Cosine", |chain| {
+            let (teacher, teach) = (kit::nets::teacher(), kit::nets::teach);
+            let distiller = FeatureDistiller::with(Cosine);
+            Ok(distiller.from_compressor(chain, &kit::hidden_states(), &teacher, teach)?)
+        }),
+    ]
+}
