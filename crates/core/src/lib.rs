@@ -44,6 +44,7 @@ pub use simulate::folding::{Folding, Host};
 pub use simulate::mask::{Mask, MaskMethod};
 pub use simulate::masks::Masks;
 pub use simulate::params::{gradients, parameters, with_parameters};
+pub use simulate::quant_dtype::{IntegerType, QuantDtype, QuantScheme, UnknownDtype};
 pub use simulate::quantization::{Calibration, CalibrationEntry, Observer, Quantization};
 pub use simulate::reading::{Fold, Norm};
 pub use simulate::rebuild::{edit_layers, set_groups, simulated};

@@ -10,8 +10,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::{
     Calibration, CalibrationEntry, Compressed, Compressor, Error, Evaluator, FlatTensor, Grid,
-    History, Mask, Masks, Mode, RoundGradient, Stage, Target, TargetId, TargetSpace, Transform,
-    Wrapper, edit_layers,
+    History, Mask, Masks, Mode, QuantScheme, RoundGradient, Stage, Target, TargetId, TargetSpace,
+    Transform, Wrapper, edit_layers,
 };
 
 #[derive(Module, Debug)]
@@ -108,8 +108,8 @@ fn masks() -> Masks {
 /// Steps of one for `second.weight`, between -1 and 1.
 fn calibration() -> Calibration {
     let entry = CalibrationEntry {
-        dtype: "int2".to_string(),
-        scheme: "symmetric".to_string(),
+        dtype: "int2".into(),
+        scheme: QuantScheme::Symmetric,
         qmin: -1.0,
         qmax: 1.0,
         grid: Grid::new([]),

@@ -1,7 +1,7 @@
 //! Errors of quantization.
 
-use burn_compress_core::Error;
 use burn_compress_core::config::did_you_mean;
+use burn_compress_core::{Error, UnknownDtype};
 
 /// Error of a quantizer, its settings or its values.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -235,6 +235,12 @@ pub enum QuantizationError {
     /// The device failed to hand over values.
     #[error("the device failed to hand over values: {0}")]
     Device(String),
+}
+
+impl From<UnknownDtype> for QuantizationError {
+    fn from(UnknownDtype { found }: UnknownDtype) -> Self {
+        Self::UnknownDtype { found }
+    }
 }
 
 /// An error of this crate as the error of the quantizer called `name`.

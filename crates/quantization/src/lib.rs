@@ -18,7 +18,6 @@
 pub mod blocks;
 mod bn_fusion;
 mod constructors;
-mod dtype;
 mod error;
 mod granularity;
 #[doc(hidden)]
@@ -42,7 +41,7 @@ mod testing;
 mod tests;
 
 pub use bn_fusion::fold;
-pub use dtype::{QuantDtype, QuantScheme};
+pub use burn_compress_core::{QuantDtype, QuantScheme};
 pub use error::QuantizationError;
 pub use granularity::Granularity;
 pub use methods::{

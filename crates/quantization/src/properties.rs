@@ -84,7 +84,7 @@ proptest! {
         let observer =
             TargetObserver::new("Linear", target, &settings, ObserverKind::MinMax).unwrap();
         let (qmin, qmax) = (dtype.qmin(), dtype.qmax());
-        let mut state = Quantization::new(dtype.to_string(), scheme.to_string(), qmin, qmax);
+        let mut state = Quantization::of(dtype, scheme);
         observer.update(&FlatTensor::new(x.clone()), &mut state).unwrap();
         observer.compute_qparams(&mut state).unwrap();
 

@@ -87,12 +87,12 @@ pub fn burn_scheme(
 ///
 /// ```
 /// use burn::tensor::{Device, Tensor};
-/// use burn_compress_core::{Grid, Quantization};
+/// use burn_compress_core::{Grid, QuantScheme, Quantization};
 /// use burn_compress_speedup::quantize_tensor;
 ///
 /// let device = Device::flex();
-/// let mut quantization =
-///     Quantization::new("int4", "symmetric", -7.0, 7.0).with_grid(Grid::per_channel(2, 0, 2));
+/// let mut quantization = Quantization::of("int4".parse()?, QuantScheme::Symmetric)
+///     .with_grid(Grid::per_channel(2, 0, 2));
 /// quantization.enabled = true;
 /// quantization.scale = Some(Tensor::from_floats([0.5, 0.25], &device));
 /// quantization.zero_point = Some(Tensor::from_floats([0.0, 0.0], &device));
@@ -317,7 +317,11 @@ fn value_type(
     zero: &[f32],
 ) -> Result<QuantValue, (String, &'static str)> {
     // A binary value is a sign, whatever the zero point.
-    let zero: &[f32] = if entry.dtype == "int1" { &[0.0] } else { zero };
+    let zero: &[f32] = if entry.dtype.is_binary() {
+        &[0.0]
+    } else {
+        zero
+    };
     if let Some(fraction) = zero.iter().find(|zero| zero.fract() != 0.0) {
         let reason = format!("its zero point {fraction} is no integer, and Burn has none");
         return Err((reason, remedy::ZERO_POINT));

@@ -42,7 +42,7 @@ impl IntegerType {
         let integer = Self {
             qmin,
             qmax,
-            is_binary: entry.dtype == "int1",
+            is_binary: entry.dtype.is_binary(),
         };
         let fits = is_integer(qmin) && is_integer(qmax) && qmin < qmax;
         (fits && integer.bits() <= MOST_BITS).then_some(integer)

@@ -258,7 +258,7 @@ impl<T: Clone> Reel<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn_compress_core::{Calibration, Grid, Masks, Quantization};
+    use burn_compress_core::{Calibration, Grid, Masks, QuantScheme, Quantization};
     use rstest::rstest;
 
     fn id(target: &str) -> TargetId {
@@ -266,7 +266,7 @@ mod tests {
     }
 
     fn entry(blocks: usize, scale: f32) -> CalibrationEntry {
-        let quantization = Quantization::new("int8", "affine", -128.0, 127.0)
+        let quantization = Quantization::new("int8", QuantScheme::Affine, -128.0, 127.0)
             .with_grid(Grid::per_channel(2, 0, blocks));
         CalibrationEntry {
             scale: Some((1..=blocks).map(|at| scale * at as f32).collect()),

@@ -66,7 +66,7 @@ fn check_zero(
     if !entry.enabled || !plan.ports.iter().any(|port| port.target == *target) {
         return Ok(());
     }
-    if entry.dtype == "int1" {
+    if entry.dtype.is_binary() {
         return Err(SpeedupError::Reindex {
             target: target.to_string(),
             reason: "its type int1 has no zero, so that quantization turns the zeros of removed \

@@ -10,7 +10,7 @@ use burn_compress::prelude::*;
 use burn_compress::pruning::mask::{MaskConfig, MaskTarget, generate};
 use burn_compress::pruning::scores::{Apoz, Fisher, MeanActivation, Taylor};
 use burn_compress::pruning::{Blocks, Pattern};
-use burn_compress::quantization::{QuantDtype, blocks};
+use burn_compress::quantization::{QuantDtype, QuantScheme, blocks};
 use burn_compress::speedup::verify::relative_error;
 use burn_compress::speedup::{SmallState, quantize_parameters, slice_module};
 use burn_compress::{
@@ -373,8 +373,8 @@ type Edit = fn(&mut CalibrationEntry);
 /// A network whose first weight has this quantization.
 fn quantized(change: Edit) -> SmallState {
     let mut entry = CalibrationEntry {
-        dtype: "int8".to_owned(),
-        scheme: "symmetric".to_owned(),
+        dtype: "int8".into(),
+        scheme: QuantScheme::Symmetric,
         qmin: -127.0,
         qmax: 127.0,
         grid: Grid::new([1, 1]),
@@ -427,7 +427,7 @@ fn integers(cases: &mut Cases) {
     let right: [(&str, Edit); 3] = [
         ("eight bits", |_| {}),
         ("three bits", |entry| {
-            entry.dtype = "int3".to_owned();
+            entry.dtype = "int3".into();
             (entry.qmin, entry.qmax) = (-3.0, 3.0);
         }),
         ("a scale for each column", |entry| {

@@ -11,8 +11,8 @@ use crate::table::{Cases, ensure};
 /// An entry that could be one of any target.
 fn entry() -> CalibrationEntry {
     CalibrationEntry {
-        dtype: "int8".to_string(),
-        scheme: "symmetric".to_string(),
+        dtype: "int8".into(),
+        scheme: QuantScheme::Symmetric,
         qmin: -127.0,
         qmax: 127.0,
         grid: Grid::new([]),
@@ -79,7 +79,7 @@ const ENTRIES: &[(&str, Change, &[&str])] = &[
     ),
     (
         "int4 with the range of int8",
-        |entry| entry.dtype = "int4".to_owned(),
+        |entry| entry.dtype = "int4".into(),
         &["-127..127", "`int4`", "correct the type or the range"],
     ),
     (

@@ -4,7 +4,8 @@ use burn::module::Module;
 use burn::optim::AdamConfig;
 use burn_compress::prelude::*;
 use burn_compress::{
-    Calibration, CalibrationEntry, Compressed, Error, Grid, History, Mask, Masks, RoundGradient,
+    Calibration, CalibrationEntry, Compressed, Error, Grid, History, Mask, Masks, QuantScheme,
+    RoundGradient,
 };
 use burn_compress_tests::chains::{assert_says, id};
 use burn_compress_tests::nets::{Batch, Net, batches, dummy_input};
@@ -115,8 +116,8 @@ fn masks_of_another_shape() {
 #[test]
 fn scales_that_cannot_be_scales() {
     let entry = |scale: Vec<f32>, grid: &[usize]| CalibrationEntry {
-        dtype: "int8".to_string(),
-        scheme: "symmetric".to_string(),
+        dtype: "int8".into(),
+        scheme: QuantScheme::Symmetric,
         qmin: -127.0,
         qmax: 127.0,
         grid: Grid::new(grid),
@@ -158,8 +159,8 @@ fn scales_that_cannot_be_scales() {
 #[test]
 fn integers_that_are_not_those_of_the_type() {
     let entry = |dtype: &str, qmin: f32, qmax: f32| CalibrationEntry {
-        dtype: dtype.to_string(),
-        scheme: "symmetric".to_string(),
+        dtype: dtype.into(),
+        scheme: QuantScheme::Symmetric,
         qmin,
         qmax,
         grid: Grid::new([]),

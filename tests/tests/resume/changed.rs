@@ -101,7 +101,7 @@ fn another_type_is_named_and_acts_where_it_is_meant() {
     assert!(
         calibration
             .values()
-            .all(|entry| entry.dtype == "int8" && entry.enabled)
+            .all(|entry| entry.dtype.to_string() == "int8" && entry.enabled)
     );
     assert_eq!(compressed.history().steps.len(), BUDGET);
 }

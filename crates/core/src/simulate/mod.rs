@@ -17,6 +17,7 @@ pub(crate) mod folding;
 pub(crate) mod mask;
 pub(crate) mod masks;
 pub(crate) mod params;
+pub(crate) mod quant_dtype;
 pub(crate) mod quantization;
 pub(crate) mod reading;
 pub(crate) mod rebuild;

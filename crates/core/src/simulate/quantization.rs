@@ -9,6 +9,7 @@ use crate::run::reads::floats;
 use crate::simulate::block::Grid;
 use crate::simulate::fake_quantize::RoundGradient;
 use crate::simulate::flat::FlatTensor;
+use crate::simulate::quant_dtype::{IntegerType, QuantDtype, QuantScheme};
 use crate::target::TargetId;
 
 /// Follows the values of a quantized target during training and derives its scale and zero point.
@@ -35,10 +36,10 @@ pub struct Quantization {
     pub qmin: f32,
     /// Largest integer of the type.
     pub qmax: f32,
-    /// Name of the type, for example `int8`.
-    pub dtype: String,
-    /// Name of the scheme, for example `symmetric`.
-    pub scheme: String,
+    /// Integer type.
+    pub dtype: IntegerType,
+    /// Scheme.
+    pub scheme: QuantScheme,
     /// The blocks that have a scale each.
     pub grid: Grid,
     /// What the rounding lets through in the backward pass.
@@ -57,12 +58,12 @@ pub struct Quantization {
 
 impl Quantization {
     /// A quantization that does nothing until an observer or a calibration gives it a scale.
-    pub fn new(dtype: impl Into<String>, scheme: impl Into<String>, qmin: f32, qmax: f32) -> Self {
+    pub fn new(dtype: impl Into<IntegerType>, scheme: QuantScheme, qmin: f32, qmax: f32) -> Self {
         Self {
             qmin,
             qmax,
             dtype: dtype.into(),
-            scheme: scheme.into(),
+            scheme,
             grid: Grid::new([]),
             gradient: RoundGradient::StraightThrough,
             enabled: false,
@@ -73,10 +74,15 @@ impl Quantization {
         }
     }
 
+    /// [`new`](Self::new) with the range of the type.
+    pub fn of(dtype: QuantDtype, scheme: QuantScheme) -> Self {
+        Self::new(dtype, scheme, dtype.qmin(), dtype.qmax())
+    }
+
     /// Whether the type is `int1`, whose only integers are -1 and 1: values are replaced by their
     /// sign times the scale, see [`binarize`](crate::simulate::fake_quantize::binarize).
     pub fn is_binary(&self) -> bool {
-        self.dtype == "int1"
+        self.dtype.is_binary()
     }
 
     /// Sets the blocks.
@@ -110,7 +116,7 @@ impl Quantization {
         let host = |tensor: &Option<Tensor<1>>| tensor.clone().map(floats).transpose();
         Ok(CalibrationEntry {
             dtype: self.dtype.clone(),
-            scheme: self.scheme.clone(),
+            scheme: self.scheme,
             qmin: self.qmin,
             qmax: self.qmax,
             grid: self.grid.clone(),
@@ -128,10 +134,10 @@ impl Quantization {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CalibrationEntry {
-    /// Name of the integer type, for example `int8`.
-    pub dtype: String,
-    /// `symmetric` or `affine`.
-    pub scheme: String,
+    /// Integer type.
+    pub dtype: IntegerType,
+    /// Scheme.
+    pub scheme: QuantScheme,
     /// Smallest integer of the type.
     pub qmin: f32,
     /// Largest integer of the type.
@@ -218,7 +224,7 @@ impl CalibrationEntry {
         if qmin >= qmax {
             return Err(format!("the range {qmin}..{qmax} is empty"));
         }
-        match integers(dtype) {
+        match integers(&dtype.to_string()) {
             Some((lowest, highest)) if !lowest.contains(qmin) || *qmax != highest => {
                 let lowest = lowest.map(|bound| bound.to_string()).join(" or ");
                 Err(format!(
@@ -276,7 +282,7 @@ impl CalibrationEntry {
             qmin: self.qmin,
             qmax: self.qmax,
             dtype: self.dtype.clone(),
-            scheme: self.scheme.clone(),
+            scheme: self.scheme,
             grid: self.grid.clone(),
             gradient: self.gradient,
             enabled: self.enabled,
@@ -316,7 +322,7 @@ mod tests {
     use super::*;
 
     fn entry(dtype: &str, qmin: f32, qmax: f32) -> CalibrationEntry {
-        let state = Quantization::new(dtype, "symmetric", qmin, qmax);
+        let state = Quantization::new(dtype, QuantScheme::Symmetric, qmin, qmax);
         CalibrationEntry {
             scale: Some(vec![0.5]),
             zero_point: Some(vec![0.0]),

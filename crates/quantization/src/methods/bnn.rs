@@ -37,7 +37,6 @@ use burn_compress_core::{
 use indexmap::IndexMap;
 
 use crate::constructors::constructors;
-use crate::error::error_of;
 use crate::parameters::raw;
 use crate::reject::{reject_blocks, reject_method, reject_observer};
 use crate::targets::{FixedQParams, QuantTargets};
@@ -107,7 +106,7 @@ impl BnnQuantizer {
         quantizer: BnnConfig,
     ) -> Result<Self, Error> {
         compressor.evaluator().require_training(NAME)?;
-        let dtype = QuantDtype::int(1).map_err(error_of(NAME))?;
+        let dtype = QuantDtype::INT1;
         let method = ApplyMethod::QatClampRound;
         let targets = QuantTargets::claim_with(compressor, config, NAME, method, |selected| {
             let settings = &selected.settings;
@@ -251,8 +250,8 @@ mod tests {
         assert_eq!(floats(chain.model().second.weight.val()), [-1.0, -1.0]);
         let calibration = chain.calibration().unwrap();
         assert_eq!(
-            (calibration[0].dtype.as_str(), &calibration[0].scale),
-            ("int1", &Some(vec![1.0]))
+            (calibration[0].dtype.is_binary(), &calibration[0].scale),
+            (true, &Some(vec![1.0]))
         );
         chain.advance(&Budget::steps(1), None).unwrap();
         let compressed = chain.finish().unwrap();
@@ -324,7 +323,7 @@ mod tests {
         let calibration = chain.calibration().unwrap();
         assert_eq!(calibration.len(), 6);
         let found = calibration.values();
-        let mut found = found.map(|entry| (entry.dtype.as_str(), entry.scheme.as_str()));
-        assert!(found.all(|found| found == ("int1", "symmetric")));
+        let mut found = found.map(|entry| (entry.dtype.is_binary(), entry.scheme));
+        assert!(found.all(|found| found == (true, QuantScheme::Symmetric)));
     }
 }

@@ -212,9 +212,7 @@ pub(crate) mod testing {
 
         pub fn with(kind: ObserverKind, settings: &QuantizationSettings) -> Self {
             let observer = TargetObserver::new("Linear", Target::Input(0), settings, kind).unwrap();
-            let dtype = settings.dtype();
-            let scheme = settings.scheme().to_string();
-            let state = Quantization::new(dtype.to_string(), scheme, dtype.qmin(), dtype.qmax());
+            let state = Quantization::of(settings.dtype(), settings.scheme());
             Self { observer, state }
         }
 

@@ -32,8 +32,7 @@ impl QuantTarget {
             layer, settings, ..
         } = selected;
         let method = settings.apply_method.unwrap_or(method);
-        let (name, scheme_name) = (dtype.to_string(), scheme.to_string());
-        let state = Quantization::new(name, scheme_name, dtype.qmin(), dtype.qmax());
+        let state = Quantization::of(dtype, scheme);
         let gradient = method.gradient().unwrap_or_default();
         space.set_quantization(Some(state.with_gradient(gradient)));
         Self {

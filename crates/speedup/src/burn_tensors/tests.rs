@@ -4,7 +4,7 @@ use super::*;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
 use burn::tensor::Distribution;
-use burn_compress_core::{Quantization, Wrapper};
+use burn_compress_core::{QuantScheme, Quantization, Wrapper};
 use rstest::rstest;
 
 fn id(target: &str) -> TargetId {
@@ -17,7 +17,7 @@ fn entry(dtype: &str, range: (f32, f32), grid: Grid) -> CalibrationEntry {
         enabled: true,
         scale: Some((0..blocks).map(|at| 0.013 + 0.0017 * at as f32).collect()),
         zero_point: Some(vec![0.0; blocks]),
-        ..Quantization::new(dtype, "symmetric", range.0, range.1)
+        ..Quantization::new(dtype, QuantScheme::Symmetric, range.0, range.1)
             .with_grid(grid)
             .to_calibration()
             .unwrap()

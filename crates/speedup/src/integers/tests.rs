@@ -1,7 +1,7 @@
 //! Packing worked out by hand, and grids of every kind.
 
 use super::*;
-use burn_compress_core::Grid;
+use burn_compress_core::{Grid, QuantScheme};
 use proptest::prelude::*;
 use rstest::rstest;
 
@@ -11,7 +11,7 @@ fn entry(dtype: &str, range: (f32, f32), grid: Grid) -> CalibrationEntry {
         enabled: true,
         scale: Some(vec![0.5; blocks]),
         zero_point: Some(vec![0.0; blocks]),
-        ..Quantization::new(dtype, "affine", range.0, range.1)
+        ..Quantization::new(dtype, QuantScheme::Affine, range.0, range.1)
             .with_grid(grid)
             .to_calibration()
             .unwrap()

@@ -7,7 +7,8 @@ use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, LinearLayout};
 use burn::store::ModuleRecord;
 use burn::tensor::{Device, Distribution, Tensor};
 use burn_compress_core::{
-    Calibration, CalibrationEntry, Grid, Mask, Masks, Quantization, TargetId, Wrapper,
+    Calibration, CalibrationEntry, Grid, Mask, Masks, QuantDtype, QuantScheme, Quantization,
+    TargetId, Wrapper,
 };
 use rstest::rstest;
 use std::collections::BTreeMap;
@@ -41,8 +42,8 @@ impl Net {
 }
 
 fn state() -> SmallState {
-    let quantization =
-        Quantization::new("int8", "symmetric", -127.0, 127.0).with_grid(Grid::per_channel(4, 0, 3));
+    let quantization = Quantization::of(QuantDtype::INT8, QuantScheme::Symmetric)
+        .with_grid(Grid::per_channel(4, 0, 3));
     let mut entry = quantization.to_calibration().unwrap();
     entry.scale = Some(vec![0.1, 1.0 / 3.0, f32::MIN_POSITIVE]);
     entry.zero_point = Some(vec![0.0; 3]);
@@ -149,7 +150,7 @@ fn many_quantized_targets_take_little_more_than_their_values() {
         zero_point: Some(vec![0.0; 16]),
         minimum: Some(vec![-1.0; 16]),
         maximum: Some(vec![1.0; 16]),
-        ..Quantization::new("int8", "symmetric", -127.0, 127.0)
+        ..Quantization::of(QuantDtype::INT8, QuantScheme::Symmetric)
             .with_grid(Grid::per_channel(2, 0, 16))
             .to_calibration()
             .unwrap()
@@ -303,7 +304,7 @@ fn entry(dtype: &str, range: (f32, f32), zero: f32, grid: Grid) -> CalibrationEn
         enabled: true,
         scale: Some((0..blocks).map(|at| 0.03 + 0.007 * at as f32).collect()),
         zero_point: Some(vec![zero; blocks]),
-        ..Quantization::new(dtype, "affine", range.0, range.1)
+        ..Quantization::new(dtype, QuantScheme::Affine, range.0, range.1)
             .with_grid(grid)
             .to_calibration()
             .unwrap()

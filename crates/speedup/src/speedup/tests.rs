@@ -6,7 +6,7 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
 use burn::tensor::Distribution;
 use burn::tensor::activation::relu;
-use burn_compress_core::{CalibrationEntry, Grid, Quantization, Wrapper};
+use burn_compress_core::{CalibrationEntry, Grid, QuantDtype, QuantScheme, Quantization, Wrapper};
 use std::collections::BTreeMap;
 
 /// A stem, a residual block with a depthwise convolution, a grouped convolution and a head.
@@ -168,7 +168,7 @@ fn single_masked_values_stay_zero() {
 
 fn entry(grid: Grid) -> CalibrationEntry {
     let blocks = grid.len();
-    let quantization = Quantization::new("int8", "symmetric", -127.0, 127.0).with_grid(grid);
+    let quantization = Quantization::of(QuantDtype::INT8, QuantScheme::Symmetric).with_grid(grid);
     CalibrationEntry {
         enabled: true,
         scale: Some((1..=blocks).map(|at| 0.01 * at as f32).collect()),

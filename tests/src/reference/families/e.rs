@@ -302,16 +302,13 @@ fn compare_type(checks: &mut Checks, target: &str, range: &Range, entry: &Calibr
     let name = format!("range of {target}");
     let got = (f64::from(entry.qmin), f64::from(entry.qmax));
     checks.equal(&name, got, (range.qmin, range.qmax));
-    let bits = entry
-        .dtype
-        .trim_start_matches(char::is_alphabetic)
-        .parse()
-        .ok();
+    let dtype = entry.dtype.to_string();
+    let bits = dtype.trim_start_matches(char::is_alphabetic).parse().ok();
     checks.equal(&format!("bits of {target}"), bits, range.bits.or(bits));
     let scheme = range.scheme.as_deref().unwrap_or("symmetric");
     checks.equal(
         &format!("scheme of {target}"),
-        entry.scheme.as_str(),
+        entry.scheme.to_string().as_str(),
         scheme,
     );
 }

@@ -3,7 +3,9 @@
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_compress::target::{Mode, TargetId};
-use burn_compress::{Compressor, Evaluator, Mask, MaskMethod, Quantization, gradients};
+use burn_compress::{
+    Compressor, Evaluator, Mask, MaskMethod, QuantScheme, Quantization, gradients,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -64,8 +66,13 @@ pub fn run(case: &Case) -> Result<Checks> {
         let (_, zero_point) = targets::grid(chain.model(), &id, rank, zero_point);
         let tensor =
             |values: Vec<f32>| Tensor::<1>::from_data(TensorData::from(values.as_slice()), &plain);
-        let mut quantization =
-            Quantization::new(&range.dtype, "affine", range.qmin, range.qmax).with_grid(grid);
+        let mut quantization = Quantization::new(
+            range.dtype.as_str(),
+            QuantScheme::Affine,
+            range.qmin,
+            range.qmax,
+        )
+        .with_grid(grid);
         quantization.scale = Some(tensor(scale));
         quantization.zero_point = Some(tensor(zero_point));
         quantization.enabled = true;

@@ -157,8 +157,8 @@ fn calibration(case: &Case, model: &RefModel) -> Result<Calibration> {
         let (_, zero_point) = targets::grid(model, &id, rank, zero_point);
         let dtype = target.settings.dtype();
         let entry = CalibrationEntry {
-            dtype: dtype.to_string(),
-            scheme: target.settings.scheme().to_string(),
+            dtype: dtype.into(),
+            scheme: target.settings.scheme(),
             qmin: dtype.qmin(),
             qmax: dtype.qmax(),
             grid,

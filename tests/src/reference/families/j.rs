@@ -19,7 +19,7 @@ use burn_compress::quantization::fold;
 use burn_compress::target::{Target, TargetId};
 use burn_compress::{
     Budget, Calibration, CalibrationEntry, Compressor, DummyInput, Evaluator, Grid, Norm,
-    RoundGradient,
+    QuantScheme, RoundGradient,
 };
 
 use crate::reference::activation::Activation;
@@ -211,10 +211,11 @@ fn calibration(case: &Case, names: &[String]) -> Result<Calibration> {
         let zero_point = case.array(&format!("zero_point/{name}"))?;
         let (qmin, qmax): (f32, f32) = (case.expected("qmin")?, case.expected("qmax")?);
         let rule = &case.file.config_list[0];
-        let text = |key: &str| rule[key].as_str().unwrap_or_default().to_owned();
+        let scheme: Option<QuantScheme> = serde_json::from_value(rule["quant_scheme"].clone())
+            .map_err(|error| case.error(error))?;
         let entry = CalibrationEntry {
-            dtype: text("quant_dtype"),
-            scheme: text("quant_scheme"),
+            dtype: rule["quant_dtype"].as_str().unwrap_or_default().into(),
+            scheme: scheme.unwrap_or_default(),
             qmin,
             qmax,
             grid: Grid::new([]),

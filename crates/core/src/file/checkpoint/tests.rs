@@ -12,7 +12,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::{
     Budget, Calibration, CalibrationEntry, Compressor, Error, Evaluator, Grid, Mask, Masks,
-    RoundGradient, Target, TargetId,
+    QuantScheme, RoundGradient, Target, TargetId,
 };
 
 type Chain = Compressor<Linear, Tensor<2>>;
@@ -51,8 +51,8 @@ fn weight() -> TargetId {
 
 fn entry() -> CalibrationEntry {
     CalibrationEntry {
-        dtype: "int8".to_string(),
-        scheme: "symmetric".to_string(),
+        dtype: "int8".into(),
+        scheme: QuantScheme::Symmetric,
         qmin: -127.0,
         qmax: 127.0,
         grid: Grid::new([2, 1]),

@@ -1,7 +1,9 @@
 use burn::nn::Linear;
 use burn::tensor::Device;
 use burn_compress_core::config::ConfigList;
-use burn_compress_core::{Budget, Compressor, Error, Grid, Target, Wrapper};
+use burn_compress_core::{
+    Budget, Compressor, Error, Grid, QuantDtype, QuantScheme, Target, Wrapper,
+};
 use indexmap::IndexSet;
 use rstest::rstest;
 
@@ -202,7 +204,7 @@ fn a_quantization_is_scaled_with_the_factors() {
     let numbers = |tensor: Option<Tensor<1>>| tensor.unwrap().into_data().try_to_vec::<f32>();
     // Rows [1, -2] and [4, 0], times 0.5 and 3.
     let (before, after) = (flat([1.0, -2.0, 4.0, 0.0]), flat([0.5, -1.0, 12.0, 0.0]));
-    let mut state = Quantization::new("int8", "symmetric", -127.0, 127.0);
+    let mut state = Quantization::of(QuantDtype::INT8, QuantScheme::Symmetric);
     state.grid = Grid::per_channel(2, 0, 2);
     state.scale = Some(Tensor::from_floats([2.0, 4.0], &device));
     state.minimum = Some(Tensor::from_floats([-2.0, -4.0], &device));
@@ -224,7 +226,7 @@ fn a_quantization_is_scaled_with_the_factors() {
 fn a_quantized_weight_computes_the_same_after_the_fold() {
     let mut chain = slim(SlimConfig::new(3));
     let id = TargetId::new("", Target::param("weight"));
-    let mut state = Quantization::new("int8", "symmetric", -127.0, 127.0);
+    let mut state = Quantization::of(QuantDtype::INT8, QuantScheme::Symmetric);
     state.grid = Grid::per_channel(2, 1, 2);
     state.scale = Some(Tensor::from_floats([0.03, 0.04], &Device::flex()));
     state.zero_point = Some(Tensor::zeros([2], &Device::flex()));

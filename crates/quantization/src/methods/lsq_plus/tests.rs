@@ -95,7 +95,7 @@ fn inputs_and_outputs_are_affine_unless_told_otherwise() {
     chain.advance(&Budget::steps(1), None).unwrap();
     for (id, entry) in chain.calibration().unwrap() {
         let symmetric = id.target.is_param();
-        assert_eq!(entry.scheme == "symmetric", symmetric, "{id}");
+        assert_eq!(entry.scheme == QuantScheme::Symmetric, symmetric, "{id}");
         assert_eq!(entry.zero_point == Some(vec![0.0]), symmetric, "{id}");
     }
     let symmetric = r#"[{"op_types": ["Linear"], "quant_scheme": "symmetric"}]"#;

@@ -5,8 +5,8 @@ use rstest::rstest;
 
 use crate::simulate::space::Phase;
 use crate::{
-    FlatTensor, Grid, Learnable, Mask, MaskMethod, Quantization, Stage, Target, TargetId,
-    TargetSpace, TrainedBy, Transform,
+    FlatTensor, Grid, Learnable, Mask, MaskMethod, QuantScheme, Quantization, Stage, Target,
+    TargetId, TargetSpace, TrainedBy, Transform,
 };
 
 fn space(target: Target) -> TargetSpace {
@@ -16,7 +16,7 @@ fn space(target: Target) -> TargetSpace {
 
 fn quantization(grid: Grid, scale: &[f32]) -> Quantization {
     let device = Device::flex();
-    let mut state = Quantization::new("int4", "symmetric", -7.0, 7.0).with_grid(grid);
+    let mut state = Quantization::new("int4", QuantScheme::Symmetric, -7.0, 7.0).with_grid(grid);
     state.enabled = true;
     state.scale = Some(Tensor::from_data(TensorData::from(scale), &device));
     state.zero_point = Some(Tensor::zeros([scale.len()], &device));

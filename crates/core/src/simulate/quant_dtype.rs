@@ -1,13 +1,19 @@
-//! Integer types and how a range of real numbers is laid over them.
+//! Integer types of quantized targets, and schemes that lay a range of real numbers over them.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::QuantizationError;
-
 const BITS: std::ops::RangeInclusive<u8> = 1..=8;
+
+/// Error of a name that is not `int1`..`int8` or `uint1`..`uint8`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown quantized type `{found}`: use `int` or `uint` and 1 to 8 bits, as in `int8`")]
+pub struct UnknownDtype {
+    /// The name that was found.
+    pub found: String,
+}
 
 /// A signed or unsigned integer type of 1 to 8 bits, written `int8`, `uint4`.
 ///
@@ -25,12 +31,12 @@ const BITS: std::ops::RangeInclusive<u8> = 1..=8;
 /// scheme, as the symmetric one would spend its other value on negative numbers.
 ///
 /// ```
-/// use burn_compress_quantization::QuantDtype;
+/// use burn_compress_core::QuantDtype;
 ///
 /// let dtype: QuantDtype = "uint4".parse()?;
 /// assert_eq!((dtype.qmin(), dtype.qmax(), dtype.bits()), (0.0, 15.0, 4));
 /// assert_eq!(QuantDtype::INT8.qmin(), -127.0);
-/// # Ok::<(), burn_compress_quantization::QuantizationError>(())
+/// # Ok::<(), burn_compress_core::UnknownDtype>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QuantDtype {
@@ -43,6 +49,12 @@ impl QuantDtype {
     pub const INT8: Self = Self {
         signed: true,
         bits: 8,
+    };
+
+    /// -1 or 1.
+    pub const INT1: Self = Self {
+        signed: true,
+        bits: 1,
     };
 
     /// 0 ..= 255.
@@ -62,7 +74,7 @@ impl QuantDtype {
     /// # Errors
     ///
     /// No bits or more than 8.
-    pub fn int(bits: u8) -> Result<Self, QuantizationError> {
+    pub fn int(bits: u8) -> Result<Self, UnknownDtype> {
         format!("int{bits}").parse()
     }
 
@@ -71,7 +83,7 @@ impl QuantDtype {
     /// # Errors
     ///
     /// No bits or more than 8.
-    pub fn uint(bits: u8) -> Result<Self, QuantizationError> {
+    pub fn uint(bits: u8) -> Result<Self, UnknownDtype> {
         format!("uint{bits}").parse()
     }
 
@@ -114,10 +126,10 @@ impl fmt::Display for QuantDtype {
 }
 
 impl FromStr for QuantDtype {
-    type Err = QuantizationError;
+    type Err = UnknownDtype;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let unknown = || QuantizationError::UnknownDtype {
+        let unknown = || UnknownDtype {
             found: text.to_string(),
         };
         let (signed, digits) = match text.strip_prefix('u') {
@@ -148,7 +160,67 @@ impl<'de> Deserialize<'de> for QuantDtype {
     }
 }
 
-/// How a range of real numbers is laid over the integers.
+/// Type of the integers of a target: one of a quantizer, or another one of a calibration from
+/// elsewhere, by name.
+///
+/// It is written as its name.
+///
+/// ```
+/// use burn_compress_core::{IntegerType, QuantDtype};
+///
+/// assert_eq!(IntegerType::from("int8"), IntegerType::Quant(QuantDtype::INT8));
+/// assert_eq!(IntegerType::from("int16").to_string(), "int16");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum IntegerType {
+    /// A type of 1 to 8 bits.
+    Quant(QuantDtype),
+    /// A type with another name.
+    Other(String),
+}
+
+impl IntegerType {
+    /// Whether this is `int1`, whose only values are -1 and 1.
+    pub fn is_binary(&self) -> bool {
+        matches!(self, Self::Quant(dtype) if dtype.is_binary())
+    }
+}
+
+impl From<QuantDtype> for IntegerType {
+    fn from(dtype: QuantDtype) -> Self {
+        Self::Quant(dtype)
+    }
+}
+
+impl From<&str> for IntegerType {
+    fn from(name: &str) -> Self {
+        name.parse()
+            .map_or_else(|_| Self::Other(name.to_string()), Self::Quant)
+    }
+}
+
+impl fmt::Display for IntegerType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Quant(dtype) => dtype.fmt(f),
+            Self::Other(name) => f.write_str(name),
+        }
+    }
+}
+
+impl Serialize for IntegerType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for IntegerType {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self::from(String::deserialize(deserializer)?.as_str()))
+    }
+}
+
+/// Scheme that lays a range of real numbers over the integers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum QuantScheme {
@@ -205,7 +277,7 @@ mod tests {
     #[case("uuint8")]
     #[case("")]
     fn refuses(#[case] name: &str) {
-        let expected = QuantizationError::UnknownDtype {
+        let expected = UnknownDtype {
             found: name.to_string(),
         };
         assert_eq!(name.parse::<QuantDtype>(), Err(expected));
@@ -216,6 +288,21 @@ mod tests {
         assert!(QuantDtype::int(1).unwrap().is_binary());
         assert!(!QuantDtype::int(2).unwrap().is_binary());
         assert!(!QuantDtype::uint(1).unwrap().is_binary());
+    }
+
+    #[rstest]
+    #[case("int8", false)]
+    #[case("int1", true)]
+    #[case("uint1", false)]
+    #[case("int16", false)]
+    #[case("ternary", false)]
+    fn every_name_is_written_as_it_was(#[case] name: &str, #[case] is_binary: bool) {
+        let json = format!("\"{name}\"");
+        let read: IntegerType = serde_json::from_str(&json).unwrap();
+        assert_eq!(read.is_binary(), is_binary);
+        assert_eq!(serde_json::to_string(&read).unwrap(), json);
+        let known = name.parse::<QuantDtype>().is_ok();
+        assert_eq!(matches!(read, IntegerType::Quant(_)), known);
     }
 
     #[test]
