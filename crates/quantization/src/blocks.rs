@@ -132,7 +132,7 @@ pub(crate) fn spread(
     Ok(values.select(0, blocks))
 }
 
-/// Whether scales of the blocks `known` fit values with the blocks `found`.
+/// Checks that scales of the blocks `known` fit values with the blocks `found`.
 ///
 /// # Errors
 ///

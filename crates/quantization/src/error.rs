@@ -237,6 +237,18 @@ pub enum QuantizationError {
     Device(String),
 }
 
+impl QuantizationError {
+    /// An error of the setting `key`.
+    pub(crate) fn setting(key: &'static str, value: impl ToString, expected: &'static str) -> Self {
+        let value = value.to_string();
+        Self::Setting {
+            key,
+            value,
+            expected,
+        }
+    }
+}
+
 impl From<UnknownDtype> for QuantizationError {
     fn from(UnknownDtype { found }: UnknownDtype) -> Self {
         Self::UnknownDtype { found }

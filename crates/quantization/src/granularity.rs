@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::QuantizationError;
 
-/// Which values of a target share a scale and a zero point.
+/// Partition of a target into blocks with a scale and a zero point each.
 ///
 /// | name          | targets         | blocks                                               |
 /// |---------------|-----------------|------------------------------------------------------|
@@ -91,7 +91,7 @@ impl Granularity {
         }
     }
 
-    /// Whether the granularity exists for this kind of target, whatever its shape.
+    /// Checks that the granularity exists for this kind of target, whatever its shape.
     pub(crate) fn check_kind(&self, target: &Target) -> Result<(), QuantizationError> {
         let reason = match (self, target.is_param()) {
             (Self::OutChannel | Self::InChannel, false) => {

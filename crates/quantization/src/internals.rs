@@ -11,7 +11,7 @@ use crate::AdaRoundConfig;
 use crate::methods::adaround::reconstruction::Samples;
 use crate::methods::adaround::{Weight, beta, initial, objective};
 
-/// What [`AdaRoundQuantizer`](crate::AdaRoundQuantizer) minimises for one linear layer without a
+/// Objective of [`AdaRoundQuantizer`](crate::AdaRoundQuantizer) for one linear layer without a
 /// bias, with zero point 0 and one scale.
 pub struct LearnedRounding {
     weight: Weight,
@@ -47,7 +47,7 @@ impl LearnedRounding {
         }
     }
 
-    /// Where `V` begins, `[features * outputs]`.
+    /// Start of `V`, `[features * outputs]`.
     pub fn initial(&self) -> Tensor<1> {
         initial(self.weight.fraction())
     }

@@ -1,4 +1,4 @@
-//! The rule from ranges to scales and zero points, which makes one quantizer with observers another.
+//! The contract of rules from ranges to scales and zero points.
 
 use std::fmt;
 use std::ops::RangeInclusive;

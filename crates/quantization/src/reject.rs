@@ -6,12 +6,12 @@ use crate::{Granularity, QuantDtype, QuantizationError, QuantizationSettings};
 pub(crate) fn reject_binary(dtype: QuantDtype) -> Result<(), QuantizationError> {
     match dtype.is_binary() {
         false => Ok(()),
-        true => Err(QuantizationError::Setting {
-            key: "quant_dtype",
-            value: dtype.to_string(),
-            expected: "one signed bit is -1 or 1 and has no zero, which a range needs: use `uint1` \
+        true => Err(QuantizationError::setting(
+            "quant_dtype",
+            dtype,
+            "one signed bit is -1 or 1 and has no zero, which a range needs: use `uint1` \
                        or `int2`, or a quantizer of binary networks",
-        }),
+        )),
     }
 }
 
@@ -19,11 +19,11 @@ pub(crate) fn reject_binary(dtype: QuantDtype) -> Result<(), QuantizationError> 
 pub(crate) fn reject_blocks(settings: &QuantizationSettings) -> Result<(), QuantizationError> {
     match settings.granularity() {
         Granularity::Default => Ok(()),
-        granularity => Err(QuantizationError::Setting {
-            key: "granularity",
-            value: granularity.to_string(),
-            expected: "this quantizer has one grid for a whole target, leave it out",
-        }),
+        granularity => Err(QuantizationError::setting(
+            "granularity",
+            granularity,
+            "this quantizer has one grid for a whole target, leave it out",
+        )),
     }
 }
 
@@ -31,11 +31,11 @@ pub(crate) fn reject_blocks(settings: &QuantizationSettings) -> Result<(), Quant
 pub(crate) fn reject_observer(settings: &QuantizationSettings) -> Result<(), QuantizationError> {
     match settings.observer {
         None => Ok(()),
-        Some(observer) => Err(QuantizationError::Setting {
-            key: "observer",
-            value: format!("{observer:?}"),
-            expected: "this quantizer follows no range, leave it out",
-        }),
+        Some(observer) => Err(QuantizationError::setting(
+            "observer",
+            format!("{observer:?}"),
+            "this quantizer follows no range, leave it out",
+        )),
     }
 }
 
@@ -43,10 +43,10 @@ pub(crate) fn reject_observer(settings: &QuantizationSettings) -> Result<(), Qua
 pub(crate) fn reject_method(settings: &QuantizationSettings) -> Result<(), QuantizationError> {
     match settings.apply_method {
         None => Ok(()),
-        Some(method) => Err(QuantizationError::Setting {
-            key: "apply_method",
-            value: format!("{method:?}"),
-            expected: "this quantizer has a gradient of its own, leave it out",
-        }),
+        Some(method) => Err(QuantizationError::setting(
+            "apply_method",
+            format!("{method:?}"),
+            "this quantizer has a gradient of its own, leave it out",
+        )),
     }
 }

@@ -1,4 +1,4 @@
-//! Rules of quantizers, written in code.
+//! Setters of quantization rules, for configurations in code.
 
 use burn_compress_core::setters;
 

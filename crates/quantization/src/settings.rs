@@ -47,22 +47,22 @@ pub struct QuantizationSettings {
     /// The integer type.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quant_dtype: Option<QuantDtype>,
-    /// How the range is laid over the integers.
+    /// Scheme that lays the range over the integers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quant_scheme: Option<QuantScheme>,
-    /// Which values share a scale.
+    /// Blocks that share a scale.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub granularity: Option<Granularity>,
-    /// How the range follows from the values.
+    /// Estimator of the range.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observer: Option<ObserverKind>,
-    /// How the quantization acts.
+    /// Simulation and its gradient.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub apply_method: Option<ApplyMethod>,
     /// Sequences of layers, by path, that are quantized as one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fuse_names: Option<Vec<Vec<String>>>,
-    /// Whether to find such sequences.
+    /// Whether such sequences are searched for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fuse: Option<bool>,
 }
@@ -86,19 +86,19 @@ impl QuantizationSettings {
     /// Checks that the settings fit each other, whatever the target.
     pub(crate) fn check(&self) -> Result<(), QuantizationError> {
         if self.dtype() == QuantDtype::UINT1 && self.scheme() == QuantScheme::Symmetric {
-            return Err(QuantizationError::Setting {
-                key: "quant_scheme",
-                value: self.scheme().to_string(),
-                expected: "`uint1` would hold no positive value, use `affine`",
-            });
+            return Err(QuantizationError::setting(
+                "quant_scheme",
+                self.scheme(),
+                "`uint1` would hold no positive value, use `affine`",
+            ));
         }
         let mut fusions = self.fuse_names.iter().flatten();
         if fusions.any(|names| !(2..=3).contains(&names.len())) {
-            return Err(QuantizationError::Setting {
-                key: "fuse_names",
-                value: format!("{:?}", self.fuse_names.as_deref().unwrap_or_default()),
-                expected: "a fusion lists two or three layers, as in [[\"conv\", \"bn\", \"relu\"]]",
-            });
+            return Err(QuantizationError::setting(
+                "fuse_names",
+                format!("{:?}", self.fuse_names.as_deref().unwrap_or_default()),
+                "a fusion lists two or three layers, as in [[\"conv\", \"bn\", \"relu\"]]",
+            ));
         }
         self.observer.map_or(Ok(()), ObserverKind::check)
     }
@@ -163,15 +163,15 @@ impl Settings for QuantizationSettings {
     }
 }
 
-/// How the quantization of a target acts.
+/// Simulation of a quantized target and its gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ApplyMethod {
-    /// Round to the grid; the gradient passes everywhere.
+    /// Rounds to the grid; the gradient passes everywhere.
     ClampRound,
-    /// Round to the grid; the gradient passes inside the range only.
+    /// Rounds to the grid; the gradient passes inside the range only.
     QatClampRound,
-    /// Follow the range, leave the values as they are.
+    /// Follows the range and leaves the values as they are.
     Bypass,
 }
 

@@ -2,11 +2,11 @@
 //!
 //! A convolution or linear layer, the batch norm behind it and the rectifier behind that become one
 //! operation: the norm is folded into the first layer, the *host* (see [`fold`]), and
-//! the result leaves the operation only after the rectifier. So what is rounded is the folded
-//! weight, and the output at the end of the sequence. A norm that is folded nowhere can be fused with
+//! the result leaves the operation only after the rectifier. The folded weight and the output at
+//! the end of the sequence are rounded. A norm that is folded nowhere can be fused with
 //! the rectifier behind it, where it is listed. While the model trains, every forward pass
-//! folds anew, with the running statistics, and the output is brought to the statistics of the
-//! batch, so that the norm goes on to work as one. At the end of the run the folded values take the
+//! folds anew, with the running statistics, and the output is rescaled to the statistics of the
+//! batch, so that the norm continues to normalize. At the end of the run the folded values take the
 //! place of the raw ones for good.
 
 pub mod fold;
@@ -131,7 +131,7 @@ impl Fusions {
         id.target.is_param() && self.foldings.iter().any(host)
     }
 
-    /// Ends the folding in the forward pass; the values that do the same for good.
+    /// Ends the folding in the forward pass; returns the folded values.
     ///
     /// # Errors
     ///

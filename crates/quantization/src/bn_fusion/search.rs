@@ -1,4 +1,4 @@
-//! Looking for the sequences that a configuration asks for.
+//! Search for the sequences of a configuration.
 
 use burn_compress_core::config::Selected;
 use burn_compress_core::graph::Successor;
@@ -14,11 +14,11 @@ const HOSTS: [&str; 4] = ["Conv1d", "Conv2d", "Conv3d", "Linear"];
 const NORM: &str = "BatchNorm";
 const ACTIVATION: &str = "Relu";
 
-/// Looks for sequences in a model.
+/// Search for sequences in a model.
 pub(super) struct Search<'a> {
     pub(super) layers: &'a [LayerInfo],
     pub(super) successors: &'a IndexMap<String, Successor>,
-    /// The targets that something acts on, and whether they are quantized.
+    /// Targets that a compressor acts on, and whether they are quantized.
     pub(super) claimed: IndexMap<TargetId, bool>,
     pub(super) selected: &'a [Chosen],
 }
@@ -139,7 +139,7 @@ impl Search<'_> {
         found.map(|one| self.unclaimed(one)).transpose()
     }
 
-    /// Why a sequence does not go with what is selected.
+    /// The reason why a sequence does not fit the selected targets.
     fn obstacle(&self, sequence: &Sequence) -> Option<String> {
         let host = &sequence.host.path;
         let selects = |target: &Target| {

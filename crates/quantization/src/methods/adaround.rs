@@ -160,7 +160,7 @@ impl<M: Module + 'static, I: 'static> AdaRoundQuantizer<M, I> {
         })
     }
 
-    /// The values of the grid that the weights of a layer shall have.
+    /// The chosen values of the grid for the weights of a layer.
     ///
     /// # Errors
     ///
@@ -265,7 +265,7 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for AdaRoundQuantizer<M, I
 
 /// A weight between its two neighbours on the grid, in 32 bits.
 pub(crate) struct Weight {
-    /// Positions on the grid, rounded down, and what was cut off.
+    /// Positions on the grid, rounded down, and their fractions.
     floor: Tensor<1>,
     fraction: Tensor<1>,
     scale: Tensor<1>,
@@ -319,7 +319,7 @@ impl Weight {
     }
 }
 
-/// The loss of one step: the squared distance, and what roundings cost that are not decided.
+/// The loss of one step: the squared distance, and the penalty of undecided roundings.
 pub(crate) fn objective(
     weight: &Weight,
     samples: &Samples,
@@ -347,7 +347,7 @@ fn rectified_sigmoid(v: Tensor<1>) -> Tensor<1> {
     (activation::sigmoid(v) * (high - low) + low).clamp(0.0, 1.0)
 }
 
-/// Where the rectified sigmoid is `fraction`, of 0 to 1.
+/// Argument at which the rectified sigmoid is `fraction`, of 0 to 1.
 pub(crate) fn initial(fraction: Tensor<1>) -> Tensor<1> {
     let (low, high) = STRETCH;
     ((fraction - low).recip() * (high - low) - 1.0).log().neg()

@@ -21,8 +21,8 @@
 //!
 //! Hubara et al., *Binarized Neural Networks: Training Neural Networks with Weights and Activations
 //! Constrained to +1 or -1*, arXiv 1602.02830. Deterministic signs only. The type is `int1` or left
-//! out, where NNI ignores any other ([`BnnConfig::any_dtype`]); the calibration says `int1`, where
-//! NNI's says `int8`. As the sign of 0 is 1, a binary input has no zeros: channels that a pruner
+//! out, where NNI ignores any other ([`BnnConfig::any_dtype`]); the type in the calibration is `int1`, where
+//! NNI writes `int8`. As the sign of 0 is 1, a binary input has no zeros: channels that a pruner
 //! removes before it cannot be cut out without changing the function.
 
 use std::any::Any;
@@ -46,13 +46,13 @@ use crate::{
 
 const NAME: &str = "BnnQuantizer";
 
-/// How a [`BnnQuantizer`] trains.
+/// Settings of a [`BnnQuantizer`].
 #[derive(Config, Debug, Copy)]
 pub struct BnnConfig {
     /// Whether binary parameters are clamped to -1..=1 after each step.
     #[config(default = true)]
     pub clamp_parameters: bool,
-    /// Whether a configuration for another type is accepted and read as if it said `int1`, as NNI
+    /// Whether a configuration for another type is accepted and read as `int1`, as NNI
     /// does; otherwise it is an error.
     #[config(default = false)]
     pub any_dtype: bool,
@@ -141,19 +141,19 @@ fn reject_other_types(settings: &QuantizationSettings) -> Result<(), Quantizatio
     if let Some(dtype) = settings.quant_dtype
         && !dtype.is_binary()
     {
-        return Err(QuantizationError::Setting {
-            key: "quant_dtype",
-            value: dtype.to_string(),
-            expected: "a binary network has the type `int1`, which may be left out",
-        });
+        return Err(QuantizationError::setting(
+            "quant_dtype",
+            dtype,
+            "a binary network has the type `int1`, which may be left out",
+        ));
     }
     match settings.scheme() {
         QuantScheme::Symmetric => Ok(()),
-        QuantScheme::Affine => Err(QuantizationError::Setting {
-            key: "quant_scheme",
-            value: QuantScheme::Affine.to_string(),
-            expected: "-1 and 1 are symmetric, leave it out",
-        }),
+        QuantScheme::Affine => Err(QuantizationError::setting(
+            "quant_scheme",
+            QuantScheme::Affine,
+            "-1 and 1 are symmetric, leave it out",
+        )),
     }
 }
 

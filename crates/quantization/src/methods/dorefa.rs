@@ -79,10 +79,10 @@ pub use weight::quantize_weight;
 
 const NAME: &str = "DoReFaQuantizer";
 
-/// How a [`DoReFaQuantizer`] trains.
+/// Settings of a [`DoReFaQuantizer`].
 #[derive(Config, Debug, Copy)]
 pub struct DoReFaConfig {
-    /// Check in every forward pass that the values of inputs are finite, and name the target if they
+    /// Whether every forward pass checks that the values of inputs are finite, and names the target if they
     /// are not. The check rides on the read of the loss, see
     /// [`reads`](burn_compress_core::reads).
     #[config(default = true)]
@@ -94,7 +94,7 @@ pub struct DoReFaConfig {
     /// crate must name the backend (see [`QuantizationError::Backend`]).
     #[config(default = "GradientDtype::Float")]
     pub gradients: GradientDtype,
-    /// Seeds the noise of rounded gradients.
+    /// Seed of the noise of rounded gradients.
     #[config(default = 0)]
     pub seed: u64,
 }
@@ -135,7 +135,7 @@ pub struct DoReFaConfig {
 #[derive(Debug)]
 pub struct DoReFaQuantizer {
     targets: QuantTargets,
-    /// Where the run is.
+    /// Completed steps of the run.
     step: Arc<AtomicUsize>,
     /// The outputs whose gradients are rounded.
     rounded: Vec<Arc<TargetSpace>>,

@@ -77,13 +77,13 @@ impl LsqInit {
     }
 }
 
-/// How a [`LsqQuantizer`] learns.
+/// Settings of a [`LsqQuantizer`].
 #[derive(Config, Debug, Copy)]
 pub struct LsqConfig {
-    /// Where the scales begin.
+    /// Start of the scales.
     #[config(default = "LsqInit::Data")]
     pub init: LsqInit,
-    /// Trains the scales with Adam and this learning rate in place of the evaluator's optimizer.
+    /// Learning rate of Adam for the scales, in place of the evaluator's optimizer.
     #[config(default = "None")]
     pub learning_rate: Option<f64>,
 }
@@ -172,11 +172,11 @@ impl LearnedRule for LsqConfig {
     ) -> Result<QuantScheme, QuantizationError> {
         match settings.scheme() {
             QuantScheme::Symmetric => Ok(QuantScheme::Symmetric),
-            QuantScheme::Affine => Err(QuantizationError::Setting {
-                key: "quant_scheme",
-                value: QuantScheme::Affine.to_string(),
-                expected: "LSQ learns no zero point, use `symmetric` or the quantizer of LSQ+",
-            }),
+            QuantScheme::Affine => Err(QuantizationError::setting(
+                "quant_scheme",
+                QuantScheme::Affine,
+                "LSQ learns no zero point, use `symmetric` or the quantizer of LSQ+",
+            )),
         }
     }
 

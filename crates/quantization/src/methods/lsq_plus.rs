@@ -51,14 +51,13 @@ use super::lsq::{LsqInit, START_OF_ZEROS};
 use crate::qparams::host;
 use crate::{QuantDtype, QuantScheme, QuantizationError, QuantizationSettings, blocks};
 
-/// How a [`LsqPlusQuantizer`] learns.
+/// Settings of a [`LsqPlusQuantizer`].
 #[derive(Config, Debug, Copy)]
 pub struct LsqPlusConfig {
-    /// Where scales and zero points begin.
+    /// Start of scales and zero points.
     #[config(default = "LsqInit::Data")]
     pub init: LsqInit,
-    /// Trains scales and zero points with Adam and this learning rate in place of the evaluator's
-    /// optimizer.
+    /// Learning rate of Adam for scales and zero points, in place of the evaluator's optimizer.
     #[config(default = "None")]
     pub learning_rate: Option<f64>,
     /// Whether zero points become integers of the type at the end of the run.

@@ -33,13 +33,13 @@ pub type Fuse<M, I> =
 /// Entry of one quantizer.
 #[derive(Debug)]
 pub struct Entry<M, I> {
-    /// The name of its type, which is also its name in a chain.
+    /// Name of its type and in a chain.
     pub name: &'static str,
     /// Summary in one sentence.
     pub summary: &'static str,
-    /// The paper that it follows.
+    /// Paper.
     pub reference: &'static str,
-    /// Whether it does nothing in a run without training.
+    /// Whether it needs a run with training.
     pub trains: bool,
     /// Whether zeros stay zeros, without which channels before a quantized input cannot be cut out.
     pub keeps_zero: bool,

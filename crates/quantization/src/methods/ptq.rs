@@ -50,21 +50,21 @@ use bias::BiasCorrection;
 
 const NAME: &str = "PtqQuantizer";
 
-/// How a [`PtqQuantizer`] calibrates.
+/// Settings of a [`PtqQuantizer`].
 #[derive(Config, Debug, Copy)]
 pub struct PtqConfig {
     /// Batches to calibrate on, the first of epoch 0 of the evaluator's data; all of them where the
     /// epoch has fewer.
     #[config(default = 32)]
     pub batches: usize,
-    /// Whether the observers of inputs and outputs see the training steps of a fused run, too.
+    /// Whether the observers of inputs and outputs follow the training steps of a fused run, too.
     ///
     /// Without it, ranges are those of the finished model alone, which are narrower where training
     /// moves it far.
     #[config(default = true)]
     pub follow_training: bool,
-    /// Whether to add to each bias what the rounding of the weights took from the mean of the
-    /// layer's outputs.
+    /// Whether each bias is corrected by the shift that the rounding of the weights causes in the mean
+    /// of the layer's outputs.
     ///
     /// The layers whose weight is quantized are corrected one after another, in module order: each
     /// gains, per channel, the mean over batch and positions of its output in full precision minus
@@ -73,7 +73,8 @@ pub struct PtqConfig {
     /// without a bias are left as they are.
     #[config(default = false)]
     pub bias_correction: bool,
-    /// Check at every observation that the values are finite, and name the target if they are not.
+    /// Whether every observation checks that the values are finite, and names the target if they are
+    /// not.
     #[config(default = true)]
     pub check_finite: bool,
 }
@@ -137,11 +138,11 @@ impl<M: Module + 'static, I: 'static> PtqQuantizer<M, I> {
         quantizer: PtqConfig,
     ) -> Result<Self, Error> {
         if quantizer.batches == 0 {
-            return Err(error_of(name)(QuantizationError::Setting {
-                key: "batches",
-                value: "0".to_string(),
-                expected: "a calibration needs at least one batch",
-            }));
+            return Err(error_of(name)(QuantizationError::setting(
+                "batches",
+                "0",
+                "a calibration needs at least one batch",
+            )));
         }
         let selected = config.select(compressor.layers())?;
         let fused = selected.iter().find(|item| is_wanted(&item.settings));

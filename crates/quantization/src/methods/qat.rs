@@ -33,14 +33,15 @@ use crate::quantizer::RangeQuantizer;
 use crate::range_rule::RangeRule;
 use crate::targets::QuantDefaults;
 
-/// When a [`QatQuantizer`] begins to quantize.
+/// Settings of a [`QatQuantizer`].
 #[derive(Config, Debug, Copy)]
 pub struct QatConfig {
     /// Completed optimizer steps before the first quantized forward pass. Ranges are followed from
     /// the first step on.
     #[config(default = 0)]
     pub start_step: usize,
-    /// Check at every observation that the values are finite, and name the target if they are not.
+    /// Whether every observation checks that the values are finite, and names the target if they are
+    /// not.
     ///
     /// The check rides on the read of the loss, see [`reads`](burn_compress_core::reads). An
     /// observer with a histogram reads all values at each observation in any case.

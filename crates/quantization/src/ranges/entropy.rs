@@ -21,7 +21,7 @@
 //!
 //! The divergence compares shapes, which a few values do not have: with 150 values from a normal
 //! distribution 8 bits lose 9 dB against the extremes in the median, with 1000 values 5, with 16
-//! values 28. A parameter whose blocks hold fewer than [`FEWEST`] values is refused. Blocks of inputs
+//! values 28. A parameter whose blocks hold fewer than [`FEWEST`] values is an error. Blocks of inputs
 //! and outputs that have fewer values other than zero keep their extremes, and a warning names the
 //! target. Values that pile up near zero without being zero, as behind a softmax or a SiLU, have the
 //! defect of the zeros still: `mse` and `percentile` do better there.

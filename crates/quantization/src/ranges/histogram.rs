@@ -1,4 +1,4 @@
-//! How often which values occurred.
+//! Histograms of values.
 
 /// Bins on either side of zero.
 const SIDE: i64 = 2048;

@@ -1,10 +1,9 @@
 //! The common part of the estimators with a histogram.
 
-use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use burn::tensor::{Tensor, TensorData};
 use burn_compress_core::{FlatTensor, Grid, HostTensor};
+use parking_lot::Mutex;
+use std::fmt;
 
 use super::estimator::{RangeEstimator, Ranges};
 use super::histogram::Histogram;
@@ -60,12 +59,6 @@ impl<S: ClipSearch> HistogramEstimator<S> {
     fn is_poor(&self, histogram: &Histogram) -> bool {
         occupied(histogram) < self.search.fewest()
     }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Histogram>> {
-        self.histograms
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// The number of values other than zero.
@@ -83,7 +76,7 @@ impl<S: ClipSearch> RangeEstimator for HistogramEstimator<S> {
     ) -> Result<Ranges, QuantizationError> {
         qparams::check_finite(batch.minimum.clone(), batch.maximum.clone())?;
         let host = host(values.values.clone())?;
-        let mut histograms = self.lock();
+        let mut histograms = self.histograms.lock();
         if tracked.is_none() || self.latest {
             histograms.clear();
         }
@@ -112,7 +105,7 @@ impl<S: ClipSearch> RangeEstimator for HistogramEstimator<S> {
         let device = tracked.minimum.device();
         let mut maximum = host(Tensor::cat(vec![tracked.minimum, tracked.maximum], 0))?;
         let minimum = maximum.drain(..maximum.len() / 2).collect::<Vec<f32>>();
-        let histograms = self.lock();
+        let histograms = self.histograms.lock();
         if histograms.len() != minimum.len() {
             return Err(QuantizationError::State(format!(
                 "{} histograms for {} blocks",
@@ -140,7 +133,7 @@ impl<S: ClipSearch> RangeEstimator for HistogramEstimator<S> {
     }
 
     fn warning(&self) -> Option<String> {
-        let histograms = self.lock();
+        let histograms = self.histograms.lock();
         let poor = histograms.iter().filter(|one| self.is_poor(one));
         // Zeros alone lose nothing.
         let counts: Vec<u64> = poor.map(occupied).filter(|&count| count > 0).collect();
@@ -156,7 +149,7 @@ impl<S: ClipSearch> RangeEstimator for HistogramEstimator<S> {
     }
 
     fn state(&self) -> Option<HostTensor> {
-        let histograms = self.lock();
+        let histograms = self.histograms.lock();
         let values: Vec<f32> = histograms.iter().flat_map(Histogram::to_numbers).collect();
         Some(HostTensor {
             shape: vec![values.len()],
@@ -173,7 +166,7 @@ impl<S: ClipSearch> RangeEstimator for HistogramEstimator<S> {
             let histogram = Histogram::from_numbers(&mut numbers);
             histograms.push(histogram.ok_or_else(|| damaged("the histograms are damaged"))?);
         }
-        *self.lock() = histograms;
+        *self.histograms.lock() = histograms;
         Ok(())
     }
 }

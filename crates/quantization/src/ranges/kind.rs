@@ -51,11 +51,11 @@ impl ObserverKind {
     pub fn check(self) -> Result<(), QuantizationError> {
         match self {
             Self::Percentile(percent) if !(percent > 50.0 && percent <= 100.0) => {
-                Err(QuantizationError::Setting {
-                    key: "observer",
-                    value: format!("{{\"percentile\":{percent:?}}}"),
-                    expected: "a percentage is more than 50 and at most 100",
-                })
+                Err(QuantizationError::setting(
+                    "observer",
+                    format!("{{\"percentile\":{percent:?}}}"),
+                    "a percentage is more than 50 and at most 100",
+                ))
             }
             _ => Ok(()),
         }

@@ -1,8 +1,8 @@
 //! The extremes of a batch, averaged over the batches.
 //!
-//! The observer of quantization-aware training. A single batch says little about the range that a
-//! layer will meet, and the range of a training run's first batches says little about that of its
-//! last; an exponential moving average forgets the old and smooths the new:
+//! The observer of quantization-aware training. A single batch is a poor estimate of the range of a
+//! layer, and the range of a training run's first batches a poor estimate of that of its last; an
+//! exponential moving average forgets the old and smooths the new:
 //!
 //! ```text
 //! first batch   range = (min x, max x)
@@ -21,7 +21,7 @@ use burn_compress_core::{FlatTensor, Grid};
 use super::estimator::{RangeEstimator, Ranges};
 use crate::QuantizationError;
 
-/// How much of the old range a moving average keeps in each step.
+/// Weight of the old range in each step of a moving average.
 pub const DECAY: f64 = 0.99;
 
 /// One step of the exponential moving average: `decay * average + (1 - decay) * value`, or `value`

@@ -31,7 +31,7 @@ pub use observer::TargetObserver;
 pub(crate) use observer::testing as observer_testing;
 pub use target::QuantTarget;
 
-/// Behaviour of a quantizer with observers where the configuration says nothing else.
+/// Defaults of a quantizer with observers, for settings that the configuration leaves out.
 #[derive(Clone, Debug)]
 pub struct QuantDefaults {
     name: &'static str,
@@ -106,8 +106,8 @@ impl QuantDefaults {
 
 /// The targets that a configuration selects for a quantizer, with their observers.
 ///
-/// What a quantizer of one's own is made of: an [`Algorithm`](burn_compress_core::Algorithm) that
-/// holds these targets and calls them in its hooks.
+/// The base of a user's quantizer: an [`Algorithm`](burn_compress_core::Algorithm) that holds these
+/// targets and calls them in its hooks.
 ///
 /// | hook                      | call                                                            |
 /// |---------------------------|-----------------------------------------------------------------|
@@ -135,7 +135,7 @@ pub struct QuantTargets {
 
 impl QuantTargets {
     /// Claims what `config` selects, with an observer for each target, and folds batch norms where
-    /// it says so. Nothing is quantized before [`enable`](Self::enable).
+    /// it asks for it. Nothing is quantized before [`enable`](Self::enable).
     ///
     /// # Errors
     ///

@@ -66,7 +66,7 @@ impl Operation {
     }
 }
 
-/// What a layer of the quantized model takes, and what it should give.
+/// Recorded inputs of a layer of the quantized model, and the outputs in full precision.
 #[derive(Debug)]
 pub(crate) struct Samples {
     operation: Operation,

@@ -1,4 +1,4 @@
-//! Inputs and outputs.
+//! Inputs and outputs on the grid of DoReFa.
 
 use burn::tensor::Tensor;
 use burn_compress_core::{FlatTensor, Grid, Observer, Quantization, RoundGradient};
@@ -8,7 +8,7 @@ use crate::ranges::{DECAY, moving_average};
 use crate::targets::FixedQParams;
 use crate::{QuantDtype, QuantScheme, QuantizationError, blocks, precision};
 
-/// The layers of Burn whose outputs are cut to 0..=1.
+/// Layers of Burn whose outputs are cut to 0..=1.
 pub(super) const ACTIVATIONS: [&str; 26] = [
     "Celu",
     "Elu",
@@ -47,7 +47,7 @@ pub(super) fn output_grid(dtype: QuantDtype) -> FixedQParams {
     }
 }
 
-/// Lays the grid over the range of each batch and follows the average of the ranges.
+/// Observer that lays the grid over the range of each batch and averages the ranges.
 #[derive(Debug)]
 pub(super) struct BatchRange {
     pub(super) dtype: QuantDtype,

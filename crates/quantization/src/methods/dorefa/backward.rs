@@ -1,4 +1,4 @@
-//! Gradients that are changed on their way back.
+//! Hooks on gradients in the backward pass.
 //!
 //! Burn's tensors differentiate what they compute; a gradient that is no derivative, such as a
 //! rounded one, needs a step of its own in the backward pass. That step belongs to one backend, so
@@ -19,9 +19,9 @@ use burn::backend::{
 };
 use burn::tensor::{Device, Tensor};
 
-/// What happens to a gradient.
+/// Change of a gradient.
 pub(crate) trait GradientHook: fmt::Debug + Send + Sync {
-    /// The gradient that goes on, in the shape of `gradient`.
+    /// The changed gradient, in the shape of `gradient`.
     fn apply(&self, gradient: Tensor<1>) -> Tensor<1>;
 }
 

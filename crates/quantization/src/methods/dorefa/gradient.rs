@@ -27,7 +27,7 @@ pub enum GradientDtype {
     Dtype(QuantDtype),
 }
 
-/// How the gradients of one output are rounded.
+/// Rounding of the gradients of one output.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum GradientRounding {
     BySample(Steps),
@@ -62,12 +62,12 @@ impl GradientDtype {
 /// Rejects types that cannot hold zero and values on both sides of it.
 fn reject_one_bit(dtype: QuantDtype) -> Result<(), QuantizationError> {
     match dtype.bits() {
-        1 => Err(QuantizationError::Setting {
-            key: "gradients",
-            value: dtype.to_string(),
-            expected: "a gradient needs zero and values on both sides of it, which is a type of 2 \
+        1 => Err(QuantizationError::setting(
+            "gradients",
+            dtype,
+            "a gradient needs zero and values on both sides of it, which is a type of 2 \
                        bits or more: give `DoReFaConfig::with_gradients` one of its own",
-        }),
+        )),
         _ => Ok(()),
     }
 }
@@ -100,11 +100,11 @@ pub fn quantize_gradient<const D: usize>(
     reject_one_bit(dtype)?;
     let dims = gradient.dims();
     if noise.dims()[0] != dims[0] {
-        return Err(QuantizationError::Setting {
-            key: "noise",
-            value: format!("{} numbers", noise.dims()[0]),
-            expected: "one number for each sample of the gradient",
-        });
+        return Err(QuantizationError::setting(
+            "noise",
+            format!("{} numbers", noise.dims()[0]),
+            "one number for each sample of the gradient",
+        ));
     }
     if dims.contains(&0) {
         return Ok(gradient);
@@ -158,11 +158,11 @@ pub fn quantize_gradient_by_element<const D: usize>(
     reject_one_bit(dtype)?;
     let dims = gradient.dims();
     if noise.dims() != dims {
-        return Err(QuantizationError::Setting {
-            key: "noise",
-            value: format!("of shape {:?}", noise.dims()),
-            expected: "one number for each element of the gradient",
-        });
+        return Err(QuantizationError::setting(
+            "noise",
+            format!("of shape {:?}", noise.dims()),
+            "one number for each element of the gradient",
+        ));
     }
     if dims.contains(&0) {
         return Ok(gradient);
@@ -195,7 +195,7 @@ fn unit(rows: &Tensor<2>) -> (Tensor<2>, Tensor<2>) {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Steps {
     dtype: QuantDtype,
-    /// How many steps 0..=1 has.
+    /// Number of steps of 0..=1.
     levels: f32,
     scale: f32,
     zero_point: f32,
@@ -236,7 +236,7 @@ impl Steps {
     }
 }
 
-/// Rounds the gradient of one output.
+/// Transform that rounds the gradient of one output.
 ///
 /// The noise of a pass follows from the seed, the step and the number of the pass within the step,
 /// so that a resumed run draws what an uninterrupted one does.
@@ -245,12 +245,12 @@ pub(super) struct RoundedGradient {
     rounding: GradientRounding,
     seed: u64,
     step: Arc<AtomicUsize>,
-    /// The step of the last pass, and how many passes it had.
+    /// The step of the last pass, and its number of passes.
     passes: Mutex<(usize, u64)>,
 }
 
 impl RoundedGradient {
-    /// `step` is where the run is.
+    /// `step` is the number of completed steps.
     pub(super) fn new(rounding: GradientRounding, seed: u64, step: Arc<AtomicUsize>) -> Self {
         Self {
             rounding,
@@ -299,7 +299,7 @@ impl Transform for RoundedGradient {
     }
 }
 
-/// What happens to the gradient of one pass.
+/// Change of the gradient of one pass.
 #[derive(Debug)]
 struct Rounding {
     rounding: GradientRounding,
@@ -329,7 +329,7 @@ impl GradientHook for Rounding {
     }
 }
 
-/// So many numbers from -1/2..1/2.
+/// `count` numbers from -1/2..1/2.
 fn draw(mut rng: Rng, count: usize) -> Vec<f32> {
     (0..count).map(|_| rng.f32() - 0.5).collect()
 }

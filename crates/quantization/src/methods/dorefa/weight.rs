@@ -1,4 +1,4 @@
-//! Weights in -1..=1.
+//! Weights on the grid of DoReFa, in -1..=1.
 
 use std::sync::Arc;
 
@@ -83,7 +83,7 @@ pub(super) fn magnitude(plain: Tensor<1>) -> Tensor<1> {
     plain.abs().mean().clamp_min(f32::EPSILON)
 }
 
-/// Simulates a weight.
+/// Simulation of a weight.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Squeezed {
     pub(super) dtype: QuantDtype,

@@ -33,7 +33,7 @@ pub use rule::{LearnedRule, LearnedStart};
 pub struct LearnedQuantizer<L> {
     rule: Arc<L>,
     targets: QuantTargets,
-    /// What is trained of each target.
+    /// Trained tensors of each target.
     learned: Vec<Arc<LearnedTarget>>,
 }
 
@@ -74,7 +74,7 @@ impl<L: LearnedRule> LearnedQuantizer<L> {
         })
     }
 
-    /// Each target with what is trained of it.
+    /// Each target with its trained tensors.
     fn targets(&self) -> impl Iterator<Item = (&QuantTarget, &Arc<LearnedTarget>)> {
         self.targets.iter().zip(&self.learned)
     }

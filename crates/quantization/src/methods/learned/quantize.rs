@@ -10,8 +10,8 @@
 //! g       =  1 / sqrt(qmax n)    with the n values of the tensor, batch included
 //! ```
 //!
-//! What is trained is a number whose magnitude is the scale: a step beyond zero comes out on the
-//! other side. So scales stay positive, and at least [`f32::EPSILON`], without a correction after the
+//! The trained number has the scale as its magnitude: a step beyond zero comes out on the other
+//! side. So scales stay positive, and at least [`f32::EPSILON`], without a correction after the
 //! step that the optimizer would not know of.
 
 use burn::tensor::Tensor;
@@ -106,7 +106,7 @@ fn carry(path: Tensor<1>) -> Tensor<1> {
     path.clone() - path.detach()
 }
 
-/// The scale of what is trained.
+/// Scale of the trained number.
 pub(super) fn positive(trained: Tensor<1>) -> Tensor<1> {
     trained.abs().clamp_min(f32::EPSILON)
 }

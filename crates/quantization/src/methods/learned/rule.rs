@@ -174,11 +174,7 @@ pub(crate) fn check_positive(
 ) -> Result<(), QuantizationError> {
     match value {
         Some(value) if !(value.is_finite() && value as f32 > 0.0) => {
-            Err(QuantizationError::Setting {
-                key,
-                value: value.to_string(),
-                expected: "a positive number",
-            })
+            Err(QuantizationError::setting(key, value, "a positive number"))
         }
         _ => Ok(()),
     }

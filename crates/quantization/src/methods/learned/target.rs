@@ -1,12 +1,13 @@
 //! Learned scale and zero point of one target, from its first values to the end of the run.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 use burn_compress_core::{
     BoxError, Error, FlatTensor, Grid, Learnable, Observer, Quantization, Stage, TargetId,
     TargetSpace, TrainedBy, Transform,
 };
+use parking_lot::Mutex;
 
 use super::quantize::{fit, positive, quantize};
 use super::rule::{LearnedRule, LearnedStart, check_start};
@@ -80,12 +81,12 @@ impl LearnedTarget {
 
     /// Whether the first values were seen.
     pub(super) fn has_begun(&self) -> bool {
-        self.tensors().is_some()
+        self.tensors.lock().is_some()
     }
 
-    /// What is trained.
+    /// The trained tensors.
     pub(super) fn learnables(&self) -> Vec<Arc<Learnable>> {
-        match self.tensors().clone() {
+        match self.tensors.lock().clone() {
             None => Vec::new(),
             Some(tensors) => match tensors.zero_point {
                 ZeroPoint::Fixed(_) => vec![tensors.scale],
@@ -94,13 +95,13 @@ impl LearnedTarget {
         }
     }
 
-    /// Begins with the scale and the zero point of a saved state, or with none.
+    /// Starts with the scale and the zero point of a saved state, or with none.
     ///
     /// # Errors
     ///
     /// A device failed to hand over its values.
     pub(super) fn restore(&self, state: Option<Quantization>) -> Result<(), BoxError> {
-        *self.tensors() = None;
+        *self.tensors.lock() = None;
         if let Some(Quantization {
             grid,
             scale: Some(scale),
@@ -115,10 +116,6 @@ impl LearnedTarget {
             self.set(grid, start)?;
         }
         Ok(())
-    }
-
-    fn tensors(&self) -> MutexGuard<'_, Option<Tensors>> {
-        self.tensors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, grid: Grid, start: LearnedStart) -> Result<(), Error> {
@@ -138,7 +135,7 @@ impl LearnedTarget {
                 scale.tensor().detach().without_autodiff().zeros_like(),
             )),
         };
-        *self.tensors() = Some(Tensors {
+        *self.tensors.lock() = Some(Tensors {
             grid,
             scale,
             zero_point,
@@ -167,11 +164,15 @@ impl LearnedTarget {
         Ok(start)
     }
 
-    /// Begins with the first values and compares the blocks of all later ones.
+    /// Starts with the first values and compares the blocks of all later ones.
     fn see(&self, values: &FlatTensor) -> Result<(), BoxError> {
         let (kind, target) = (&self.kind, &self.id.target);
         let grid = self.granularity.grid(kind, target, &values.shape)?;
-        let known = self.tensors().as_ref().map(|tensors| tensors.grid.clone());
+        let known = self
+            .tensors
+            .lock()
+            .as_ref()
+            .map(|tensors| tensors.grid.clone());
         match known {
             Some(known) => {
                 blocks::check_same(&known, &grid)?;
@@ -199,7 +200,7 @@ impl LearnedTarget {
 
     /// Writes scale and zero point to the state of the target.
     pub(super) fn report(&self, quantization: &mut Quantization) {
-        if let Some(tensors) = self.tensors().as_ref() {
+        if let Some(tensors) = self.tensors.lock().as_ref() {
             quantization.grid = tensors.grid.clone();
             quantization.scale = Some(tensors.scale());
             quantization.zero_point = Some(tensors.zero_point());
@@ -222,7 +223,7 @@ struct Training(Arc<LearnedTarget>);
 
 impl Transform for Training {
     fn apply(&self, value: FlatTensor, _mask: Option<Tensor<1>>) -> FlatTensor {
-        let Some(tensors) = self.0.tensors().clone() else {
+        let Some(tensors) = self.0.tensors.lock().clone() else {
             return value;
         };
         if !fit(&tensors.grid, &value.shape) {
@@ -247,7 +248,7 @@ impl Transform for Training {
     }
 
     fn snapshot(&self) -> Arc<dyn Transform> {
-        let tensors = self.0.tensors();
+        let tensors = self.0.tensors.lock();
         Arc::new(Frozen {
             values: tensors.as_ref().map(|tensors| {
                 let (scale, zero_point) = (tensors.scale(), tensors.zero_point());

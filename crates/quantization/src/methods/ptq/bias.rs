@@ -1,4 +1,4 @@
-//! Correcting biases for what quantized weights do to the mean of a layer's outputs.
+//! Correction of biases for the shift that quantized weights cause in the mean of a layer's outputs.
 //!
 //! Rounding the weights of a channel moves its outputs by an error whose mean is not zero, since the
 //! inputs' mean is not. The mean can be measured and added to the bias:
@@ -43,7 +43,7 @@ struct Corrected {
 }
 
 impl BiasCorrection {
-    /// Those layers whose weight is selected and that have a bias.
+    /// The layers with a bias whose weight is selected.
     ///
     /// # Errors
     ///
@@ -132,7 +132,7 @@ impl BiasCorrection {
 }
 
 impl Corrected {
-    /// By how much the mean of each output channel of `quantized` is too small, over all calls.
+    /// Shift of the mean of each output channel from `full_precision` to `quantized`, over all calls.
     fn difference<M: Module + 'static, I: 'static>(
         &self,
         full_precision: &M,
