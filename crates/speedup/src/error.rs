@@ -1,4 +1,4 @@
-//! What can go wrong between a compressed model and its small version.
+//! Errors between a compressed model and its small version.
 
 use std::path::PathBuf;
 
@@ -11,6 +11,13 @@ pub enum SpeedupError {
     /// The compressed model could not be read or rebuilt.
     #[error(transparent)]
     Core(#[from] burn_compress_core::Error),
+
+    /// A compressed model that remembers no dummy input.
+    #[error(
+        "the compressed model has no dummy input to be cut and verified with: set one in its evaluator \
+         (`Evaluator::with_dummy_input`), or use `ModelSpeedup::new` with one"
+    )]
+    NoDummyInput,
 
     /// The model's graph could not be captured, analysed or sliced.
     #[error(transparent)]

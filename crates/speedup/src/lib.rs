@@ -1,13 +1,14 @@
 //! Real speedup for burn-compress: channels that a compressor masked are removed, the result is
 //! verified, saved and loaded.
 //!
-//! - [`ModelSpeedup`]: from a compressed model to a small one of the same Rust type.
+//! - [`ModelSpeedup`]: from a compressed model, or a plain one and masks, to a small one of the same
+//!   Rust type; [`SpeedupExt`]: the same with the dummy input of the run.
 //! - [`PartialChannels`]: what becomes of channels that only some of their layers mask.
 //! - [`slice_module`]: cutting channels out of parameters and running statistics.
 //! - [`reindex`]: masks, scales and zero points follow the channels.
 //! - [`verify`]: the small model computes what the simulated one did.
 //! - [`SpeedupReport`]: what was saved, and what is masked and was not cut ([`UncutMask`]).
-//! - [`save_small`] and [`load_small`]: one file for the small model and what is left of its
+//! - [`Small`], [`save_small`] and [`load_small`]: one file for the small model and what is left of its
 //!   compression, quantized parameters as integers of 1 to 8 bits; [`Storage`]: how large it is.
 //! - [`quantize_parameters`]: quantized parameters as integers in memory, as tensors of Burn's own
 //!   quantization.
@@ -15,6 +16,7 @@
 
 mod burn_tensors;
 mod container;
+mod cut;
 mod error;
 mod integers;
 mod outputs;
@@ -24,6 +26,7 @@ pub mod reindex;
 mod report;
 mod save;
 mod slice;
+mod small;
 mod speedup;
 mod state;
 mod tensors;
@@ -36,6 +39,7 @@ pub use partial::PartialChannels;
 pub use report::{Change, LayerChange, SpeedupReport, Storage};
 pub use save::{SaveConfig, load_small, save_small, save_small_with};
 pub use slice::slice_module;
-pub use speedup::{ModelSpeedup, Speedup};
+pub use small::Small;
+pub use speedup::{ModelSpeedup, Speedup, SpeedupExt};
 pub use state::SmallState;
 pub use uncut::UncutMask;

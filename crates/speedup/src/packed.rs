@@ -178,7 +178,7 @@ pub(crate) fn unpack(
         groups: json.groups,
         ..SmallState::default()
     };
-    let mut bits = Reel::new(MASKS, bits);
+    let mut bits = StreamReader::new(MASKS, bits);
     for (target, MaskJson { method, shape }) in json.masks {
         let error = |reason: String| format(format!("the mask of `{target}`: {reason}"));
         let entries = product(&shape).map_err(error)?;
@@ -189,7 +189,7 @@ pub(crate) fn unpack(
         state.masks.insert(target, mask.with_method(method));
     }
     bits.finish().map_err(&format)?;
-    let mut numbers = Reel::new(CALIBRATION, numbers);
+    let mut numbers = StreamReader::new(CALIBRATION, numbers);
     for (target, at) in json.calibration {
         let error = |reason: String| format(format!("the calibration of `{target}`: {reason}"));
         let settings = json
@@ -216,13 +216,13 @@ pub(crate) fn product(shape: &[usize]) -> Result<usize, String> {
 }
 
 /// The values of a tensor, taken from its front.
-pub(crate) struct Reel<T> {
+pub(crate) struct StreamReader<T> {
     name: &'static str,
     values: Vec<T>,
     next: usize,
 }
 
-impl<T: Clone> Reel<T> {
+impl<T: Clone> StreamReader<T> {
     pub fn new(name: &'static str, values: Vec<T>) -> Self {
         Self {
             name,

@@ -48,7 +48,7 @@ use serde::{Deserialize, Serialize};
 use crate::SpeedupError;
 use crate::container;
 use crate::integers::Integers;
-use crate::packed::{self, Reel, StateJson, product};
+use crate::packed::{self, StateJson, StreamReader, product};
 use crate::report::Storage;
 use crate::slice::{restore, set_groups, snapshot};
 use crate::state::SmallState;
@@ -131,12 +131,14 @@ pub fn save_small_with<M: Module>(
 ) -> Result<Storage, SpeedupError> {
     let path = path.as_ref();
     check_state(model, state)?;
-    let (container, storage) = pack(model, state, path, config)?;
+    let (content, storage) = content(model, state, path, config)?;
+    let container = content.into_bytes();
+    let container = container.map_err(|source| io_error(path, source.to_string()))?;
     container::write(path, &container)?;
     Ok(storage)
 }
 
-/// Refuses a state without a mask or a quantization that the model carries: what is loaded would
+/// Rejects a state without a mask or a quantization that the model carries: the loaded model would
 /// compute something else.
 fn check_state<M: Module>(model: &M, state: &SmallState) -> Result<(), SpeedupError> {
     let (masks, calibration) = simulated(model)?;
@@ -163,17 +165,21 @@ fn check_state<M: Module>(model: &M, state: &SmallState) -> Result<(), SpeedupEr
     Ok(())
 }
 
-/// The container of a file, and how large the file is.
-pub(crate) fn pack<M: Module>(
+fn io_error(path: &Path, reason: String) -> SpeedupError {
+    SpeedupError::Io {
+        path: path.to_path_buf(),
+        reason,
+    }
+}
+
+/// The content of a file, which is put together when it is written, and how large the file is.
+pub(crate) fn content<M: Module>(
     model: &M,
     state: &SmallState,
     path: &Path,
     config: &SaveConfig,
-) -> Result<(Bytes, Storage), SpeedupError> {
-    let io = |reason: String| SpeedupError::Io {
-        path: path.to_path_buf(),
-        reason,
-    };
+) -> Result<(Writer, Storage), SpeedupError> {
+    let io = |reason: String| io_error(path, reason);
     let mut collected = collect(model);
     for tensor in &collected {
         check_finite(&tensor.name, &tensor.data, "saved")?;
@@ -203,7 +209,7 @@ pub(crate) fn pack<M: Module>(
         }
         let (bytes, shape, dtype) = data.into_parts();
         if dtype == DType::F32 {
-            floats.extend_from_slice(&bytes);
+            floats.push(bytes);
             let shape = shape.to_vec();
             json.floats.insert(name, Described { shape, id });
             continue;
@@ -212,35 +218,37 @@ pub(crate) fn pack<M: Module>(
         tensors.push(burn_pack::Tensor::new(name, dtype, shape, id, bytes));
     }
     storage.integer_bytes = packed_integers.len() as u64;
-    let mut stream = |name: &str, dtype, count: usize, bytes: Bytes| {
-        if count > 0 {
+    let mut stream = |name: &str, dtype: DType, parts: Vec<Bytes>| {
+        let size: usize = parts.iter().map(|part| part.len()).sum();
+        if size > 0 {
+            let shape = vec![size / dtype.size()];
+            let joined = move || {
+                let parts: Vec<&[u8]> = parts.iter().map(|part| &part[..]).collect();
+                Ok(Bytes::from_bytes_vec(parts.concat()))
+            };
             let name = name.to_string();
-            tensors.push(burn_pack::Tensor::new(
-                name,
-                dtype,
-                vec![count],
-                None,
-                bytes,
+            tensors.push(burn_pack::Tensor::deferred(
+                name, dtype, shape, None, size, joined,
             ));
         }
     };
-    let (count, bytes) = (packed_integers.len(), packed_integers);
-    stream(INTEGERS, DType::U8, count, Bytes::from_bytes_vec(bytes));
-    let (count, bytes) = (floats.len() / 4, floats);
-    stream(FLOATS, DType::F32, count, Bytes::from_bytes_vec(bytes));
+    stream(
+        INTEGERS,
+        DType::U8,
+        vec![Bytes::from_bytes_vec(packed_integers)],
+    );
+    stream(FLOATS, DType::F32, floats);
     for (name, data) in values {
-        let (count, dtype) = (data.num_elements(), data.dtype());
-        stream(name, dtype, count, data.into_bytes());
+        stream(name, data.dtype(), vec![data.into_bytes()]);
     }
     let state_json = serde_json::to_string(&state_json).map_err(|source| io(source.to_string()))?;
     let json = serde_json::to_string(&json).map_err(|source| io(source.to_string()))?;
-    let container = Writer::new(tensors)
+    let content = Writer::new(tensors)
         .with_metadata(STATE, &state_json)
-        .with_metadata(TENSORS, &json)
-        .into_bytes()
-        .map_err(|source| io(source.to_string()))?;
-    storage.file_bytes = container::size(&container);
-    Ok((container, storage))
+        .with_metadata(TENSORS, &json);
+    let size = content.size().map_err(|source| io(source.to_string()))?;
+    storage.file_bytes = container::file_bytes(size);
+    Ok((content, storage))
 }
 
 /// Loads a small model into the full-size model that it was cut from.
@@ -345,7 +353,7 @@ fn read(path: &Path) -> Result<(Tensors, SmallState), SpeedupError> {
             false => Ok(()),
         }
     };
-    let mut floats = Reel::new(FLOATS, floats);
+    let mut floats = StreamReader::new(FLOATS, floats);
     for (name, Described { shape, id }) in json.floats {
         let error = |reason: String| format(format!("`{name}`: {reason}"));
         let values = product(&shape).and_then(|count| floats.take(count));
@@ -353,7 +361,7 @@ fn read(path: &Path) -> Result<(Tensors, SmallState), SpeedupError> {
         add(name, id, data, false)?;
     }
     floats.finish().map_err(format)?;
-    let mut bytes = Reel::new(INTEGERS, bytes);
+    let mut bytes = StreamReader::new(INTEGERS, bytes);
     for (name, Described { shape, id }) in json.integers {
         let values = dequantize(&name, &shape, &state, &mut bytes)
             .map_err(|reason| format(format!("the integers of `{name}`: {reason}")))?;
@@ -368,7 +376,7 @@ fn dequantize(
     name: &str,
     shape: &[usize],
     state: &SmallState,
-    bytes: &mut Reel<u8>,
+    bytes: &mut StreamReader<u8>,
 ) -> Result<Vec<f32>, String> {
     let target: TargetId = name.parse().map_err(|source| format!("{source}"))?;
     let entry = state.calibration.get(&target);

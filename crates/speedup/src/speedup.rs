@@ -12,17 +12,16 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use burn_compress_core::graph::{ChannelEntries, ChannelGraph, ChannelId, SlicePlan};
 use burn_compress_core::layer::layers;
-use burn_compress_core::{
-    Calibration, Compressed, DummyInput, History, Mask, MaskMethod, Masks, TargetId,
-};
-use indexmap::IndexMap;
+use burn_compress_core::{Calibration, Compressed, DummyInput, History, Masks};
 
 use crate::SpeedupError;
+use crate::cut::Cut;
 use crate::outputs::parameter_masks;
 use crate::partial::{self, PartialChannels};
-use crate::report::{Change, SpeedupReport};
+use crate::report::{Change, SpeedupReport, Storage};
 use crate::save::{self, SaveConfig};
 use crate::slice::{float_shapes, slice_module};
+use crate::small::Small;
 use crate::state::{SmallState, reindex_state};
 use crate::uncut::uncut;
 use crate::verify::{self, RoundingBoundary, TOLERANCE};
@@ -38,8 +37,80 @@ pub struct Speedup<M> {
     pub state: SmallState,
     /// The kept indices of every parameter, input and output that lost some.
     pub plan: SlicePlan,
-    /// What was saved, and how well it was verified.
+    /// The sizes before and after, and how well it was verified.
     pub report: SpeedupReport,
+}
+
+impl<M: Module> Speedup<M> {
+    /// Saves the small model in one file, quantized parameters as integers; [`Small::load`] reads
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`save_small`](crate::save_small).
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<Storage, SpeedupError> {
+        self.save_with(path, &SaveConfig::new())
+    }
+
+    /// Saves the small model in one file with the options of `config`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`save_small`](crate::save_small).
+    pub fn save_with(
+        &self,
+        path: impl AsRef<Path>,
+        config: &SaveConfig,
+    ) -> Result<Storage, SpeedupError> {
+        save::save_small_with(&self.model, &self.state, path, config)
+    }
+
+    /// The small model with its state, without plan and report.
+    pub fn into_small(self) -> Small<M> {
+        Small {
+            model: self.model,
+            state: self.state,
+        }
+    }
+}
+
+/// The speedup of a compressed model with the dummy input that it remembers.
+///
+/// ```
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::tensor::{Device, Tensor};
+/// use burn_compress_core::{Calibration, Compressed, DummyInput, History, Masks};
+/// use burn_compress_speedup::SpeedupExt;
+///
+/// let device = Device::flex();
+/// let model = LinearConfig::new(4, 3).init(&device);
+/// let (masks, calibration) = (Masks::new(), Calibration::new());
+/// let dummy = DummyInput::new(Tensor::<2>::ones([1, 4], &device), |model: &Linear, x| {
+///     model.forward(x)
+/// });
+/// // A run does this with the dummy input of its evaluator.
+/// let compressed = Compressed::from_parts(model, &masks, &calibration, History::default())?
+///     .with_dummy_input(dummy);
+/// assert_eq!(compressed.speedup()?.report.macs.small, 12);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait SpeedupExt<M> {
+    /// Removes the masked channels and verifies the result, as
+    /// [`ModelSpeedup::speedup_model`] does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ModelSpeedup::speedup_model`], and [`SpeedupError::NoDummyInput`] if the evaluator
+    /// of the run had no dummy input.
+    fn speedup(self) -> Result<Speedup<M>, SpeedupError>;
+}
+
+impl<M: Module + 'static> SpeedupExt<M> for Compressed<M> {
+    fn speedup(self) -> Result<Speedup<M>, SpeedupError> {
+        let dummy_input = self.dummy_input().cloned();
+        let dummy_input = dummy_input.ok_or(SpeedupError::NoDummyInput)?;
+        ModelSpeedup::new(self, dummy_input).speedup_model()
+    }
 }
 
 /// Removes the masked channels of a compressed model for real.
@@ -107,6 +178,51 @@ impl<M: Module + 'static> ModelSpeedup<M> {
         }
     }
 
+    /// Speeds up a plain model by masks that come from elsewhere, without a chain.
+    ///
+    /// Whatever else is simulated on the model stays.
+    ///
+    /// ```
+    /// use burn::nn::{Linear, LinearConfig};
+    /// use burn::prelude::*;
+    /// use burn::tensor::activation::relu;
+    /// use burn_compress_core::{DummyInput, Mask, Masks};
+    /// use burn_compress_speedup::ModelSpeedup;
+    ///
+    /// #[derive(Module, Debug)]
+    /// struct Mlp {
+    ///     first: Linear,
+    ///     second: Linear,
+    /// }
+    ///
+    /// let device = Device::flex();
+    /// let model = Mlp {
+    ///     first: LinearConfig::new(4, 3).with_bias(false).init(&device),
+    ///     second: LinearConfig::new(3, 2).init(&device),
+    /// };
+    /// let dummy_input = DummyInput::new(Tensor::<2>::ones([1, 4], &device), |model: &Mlp, x| {
+    ///     model.second.forward(relu(model.first.forward(x)))
+    /// });
+    /// let mask = Mask::new([1.0, 0.0, 1.0].repeat(4), [4, 3])?;
+    /// let masks = Masks::from([("first.weight".parse()?, mask)]);
+    /// let small = ModelSpeedup::from_masks(model, dummy_input, &masks)?.speedup_model()?;
+    /// assert_eq!(small.model.first.weight.dims(), [4, 2]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A mask of a target that the model does not have, and one of another shape than its target.
+    pub fn from_masks(
+        model: M,
+        dummy_input: DummyInput<M>,
+        masks: &Masks,
+    ) -> Result<Self, SpeedupError> {
+        let (calibration, history) = (Calibration::new(), History::default());
+        let compressed = Compressed::from_parts(model, masks, &calibration, history)?;
+        Ok(Self::new(compressed, dummy_input))
+    }
+
     /// Sets what becomes of channels that only some of the layers that make them mask, and that
     /// stay therefore. The default keeps their masks.
     ///
@@ -125,132 +241,151 @@ impl<M: Module + 'static> ModelSpeedup<M> {
     /// convolution without a wrapper, and a small model that does not compute the same.
     pub fn speedup_model(&self) -> Result<Speedup<M>, SpeedupError> {
         let graph = self.compressed.graph(&self.dummy_input)?;
+        let decision = self.decide(&graph)?;
+        log::info!("removing {} channels", decision.removed.len());
+        let cut = Cut::new(
+            self.compressed.unwrap_model(),
+            &graph.slice_plan(&decision.removed)?,
+            &decision.masks,
+            &self.compressed.calibration()?,
+        )?;
+        let compressed = self.without_lifted(&decision)?;
+        let simulated = compressed.as_ref().unwrap_or(&self.compressed);
+        let error = self.verify(&graph, &decision.order, simulated, &cut)?;
+        let (model, boundary) = self.simulate(simulated, &cut)?;
+        let report = self.report(&graph, &decision, &cut, error, boundary)?;
+        Ok(Speedup {
+            model,
+            state: cut.state,
+            plan: cut.plan,
+            report,
+        })
+    }
+
+    /// The compressed model without the masks that were lifted, if any were.
+    fn without_lifted(&self, decision: &Decision) -> Result<Option<Compressed<M>>, SpeedupError> {
+        let lifted = decision.lifted;
+        if lifted == 0 {
+            return Ok(None);
+        }
+        log::info!("lifting the masks of {lifted} channels that not all layers mask");
+        let (dense, history) = (self.compressed.unwrap_model(), History::default());
         let calibration = self.compressed.calibration()?;
-        let entries = ChannelEntries::new(&graph);
-        let (masks, order, lifted) = self.decide(&graph)?;
-        let removed: BTreeSet<ChannelId> = order.iter().copied().collect();
-        log::info!("removing {} channels", removed.len());
-        let without_lifted = match lifted {
-            0 => None,
-            _ => {
-                log::info!("lifting the masks of {lifted} channels that not all layers mask");
-                let dense = self.compressed.unwrap_model();
-                let history = History::default();
-                Some(Compressed::from_parts(
-                    dense,
-                    &masks,
-                    &calibration,
-                    history,
-                )?)
-            }
-        };
-        let compressed = without_lifted.as_ref().unwrap_or(&self.compressed);
+        let parts = Compressed::from_parts(dense, &decision.masks, &calibration, history)?;
+        Ok(Some(parts))
+    }
 
-        let dense = self.compressed.unwrap_model();
-        let is_baked = |target: &TargetId, mask: &Mask| {
-            target.target.is_param()
-                && mask.method() == MaskMethod::Mul
-                && !calibration.contains_key(target)
-        };
-        let multiplied = masks
-            .iter()
-            .filter(|(_, mask)| mask.method() == MaskMethod::Mul)
-            .map(named)
-            .collect();
-        let mut left = masks.clone();
-        left.retain(|target, mask| !is_baked(target, mask));
-        let baked = dense.clone().map(&mut Bake {
-            path: Vec::new(),
-            masks: multiplied,
-        });
-
-        let plan = graph.slice_plan(&removed)?;
-        let plain = slice_module(baked.clone(), &plan)?;
-        let state = reindex_state(&plan, &float_shapes(&dense), &left, &calibration)?;
-
+    /// The relative error of the cut model, without simulated quantization; an error with the layer
+    /// if it is another function.
+    fn verify(
+        &self,
+        graph: &ChannelGraph,
+        order: &[ChannelId],
+        compressed: &Compressed<M>,
+        cut: &Cut<M>,
+    ) -> Result<f64, SpeedupError> {
         let simulated = self.run(&compressed.masked_model())?;
-        let small = self.run(&with_state(
-            plain.clone(),
-            &state.masks,
-            &Calibration::new(),
-        )?)?;
-        let error = match verify::verify(&simulated, &small, TOLERANCE) {
+        let small = with_state(cut.small.clone(), &cut.state.masks, &Calibration::new())?;
+        let (error, tolerance) = match verify::verify(&simulated, &self.run(&small)?, TOLERANCE) {
             Err(SpeedupError::Differs {
                 error, tolerance, ..
-            }) => match self.error_f64(&baked, &plain, &left, &state.masks) {
-                Some(exact) if exact <= tolerance => exact,
-                None if error <= rounding(&simulated) => {
-                    let mut dtypes = simulated.iter().map(|data| data.dtype());
-                    let half = dtypes.find(|dtype| is_half(*dtype));
-                    let dtype = half.map_or_else(String::new, |dtype| format!("{dtype:?}"));
-                    return Err(SpeedupError::Coarse { error, dtype });
-                }
-                _ => {
-                    let layer = self.locate(&graph, &entries, &order, &baked, &left, &simulated);
-                    return Err(SpeedupError::Differs {
-                        layer,
-                        error,
-                        tolerance,
-                    });
-                }
-            },
-            result => result?,
+            }) => (error, tolerance),
+            result => return result,
         };
-        let mut boundary = RoundingBoundary::default();
-        let mut model = plain.clone();
-        if !state.masks.is_empty() || !state.calibration.is_empty() {
-            model = with_state(plain.clone(), &state.masks, &state.calibration)?;
+        match self.error_f64(&cut.dense, &cut.small, &cut.left, &cut.state.masks) {
+            Some(exact) if exact <= tolerance => Ok(exact),
+            None if error <= rounding(&simulated) => {
+                let mut dtypes = simulated.iter().map(|data| data.dtype());
+                let half = dtypes.find(|dtype| is_half(*dtype));
+                let dtype = half.map_or_else(String::new, |dtype| format!("{dtype:?}"));
+                Err(SpeedupError::Coarse { error, dtype })
+            }
+            _ => Err(SpeedupError::Differs {
+                layer: self.locate(graph, order, cut, &simulated),
+                error,
+                tolerance,
+            }),
         }
-        if !state.calibration.is_empty() {
-            let (simulated, small) = (self.run(compressed.model())?, self.run(&model)?);
-            boundary = verify::rounding_boundary(&simulated, &small, TOLERANCE)?;
+    }
+
+    /// The small model with what is left of its simulation, and how its quantized outputs differ.
+    fn simulate(
+        &self,
+        compressed: &Compressed<M>,
+        cut: &Cut<M>,
+    ) -> Result<(M, RoundingBoundary), SpeedupError> {
+        let (small, state) = (cut.small.clone(), &cut.state);
+        if state.masks.is_empty() && state.calibration.is_empty() {
+            return Ok((small, RoundingBoundary::default()));
         }
+        let model = with_state(small, &state.masks, &state.calibration)?;
+        if state.calibration.is_empty() {
+            return Ok((model, RoundingBoundary::default()));
+        }
+        let (simulated, small) = (self.run(compressed.model())?, self.run(&model)?);
+        let boundary = verify::rounding_boundary(&simulated, &small, TOLERANCE)?;
+        Ok((model, boundary))
+    }
+
+    fn report(
+        &self,
+        graph: &ChannelGraph,
+        decision: &Decision,
+        cut: &Cut<M>,
+        error: f64,
+        boundary: RoundingBoundary,
+    ) -> Result<SpeedupReport, SpeedupError> {
+        let (dense, masks) = (self.compressed.unwrap_model(), &decision.masks);
         let macs = Change {
             dense: graph.macs(),
-            small: graph.macs_after(&removed),
+            small: graph.macs_after(&decision.removed),
         };
         let layers = layers(self.compressed.model());
-        let by_parameter = parameter_masks(&graph, &layers, &masks)?;
+        let by_parameter = parameter_masks(graph, &layers, masks)?;
         let shapes = float_shapes(&dense);
-        let uncut = uncut(&graph, &layers, &masks, &by_parameter, &plan, &shapes)?;
+        let uncut = uncut(graph, &layers, masks, &by_parameter, &cut.plan, &shapes)?;
         for mask in uncut.iter().filter(|mask| mask.channels > 0) {
             log::warn!("masked and not cut: {mask}");
         }
-        let report = SpeedupReport::new(&dense, &plain, macs, error, boundary);
-        let storage = match save::pack(&plain, &state, Path::new(""), &SaveConfig::new()) {
+        let content = save::content(&cut.small, &cut.state, Path::new(""), &SaveConfig::new());
+        let storage = match content {
             Ok((_, storage)) => Some(storage),
             Err(error) => {
                 log::warn!("the small model cannot be saved: {error}");
                 None
             }
         };
-        Ok(Speedup {
-            model,
-            state,
-            plan,
-            report: report
-                .with_lifted_channels(lifted)
+        Ok(
+            SpeedupReport::new(&dense, &cut.small, macs, error, boundary)
+                .with_lifted_channels(decision.lifted)
                 .with_uncut(uncut)
                 .with_storage(storage),
-        })
+        )
     }
 
-    /// The masks that stay, the channels to remove, and of how many channels the masks were lifted.
-    fn decide(&self, graph: &ChannelGraph) -> Result<(Masks, Vec<ChannelId>, usize), SpeedupError> {
+    fn decide(&self, graph: &ChannelGraph) -> Result<Decision, SpeedupError> {
         let (entries, layers) = (ChannelEntries::new(graph), layers(self.compressed.model()));
         let mut masks = self.compressed.masks();
         let mut lifted = BTreeSet::new();
         loop {
             let by_parameter = parameter_masks(graph, &layers, &masks)?;
             let order = entries.removal_order(&by_parameter)?;
-            if self.partial_channels == PartialChannels::Keep {
-                return Ok((masks, order, 0));
-            }
             let removed = order.iter().copied().collect();
-            let found = partial::lift(graph, &layers, &masks, &by_parameter, &removed)?;
-            if found.channels.is_empty() {
-                return Ok((masks, order, lifted.len()));
-            }
+            let found = match self.partial_channels {
+                PartialChannels::Keep => None,
+                PartialChannels::Lift => {
+                    let found = partial::lift(graph, &layers, &masks, &by_parameter, &removed)?;
+                    (!found.channels.is_empty()).then_some(found)
+                }
+            };
+            let Some(found) = found else {
+                return Ok(Decision {
+                    masks,
+                    order,
+                    removed,
+                    lifted: lifted.len(),
+                });
+            };
             // Raw weights may read channels that only masked ones did not read: these stay now.
             lifted.extend(found.channels);
             masks = found.masks;
@@ -288,13 +423,11 @@ impl<M: Module + 'static> ModelSpeedup<M> {
     fn locate(
         &self,
         graph: &ChannelGraph,
-        entries: &ChannelEntries,
         order: &[ChannelId],
-        baked: &M,
-        masks: &Masks,
+        cut: &Cut<M>,
         simulated: &[TensorData],
     ) -> Option<String> {
-        let shapes = float_shapes(baked);
+        let (entries, shapes) = (ChannelEntries::new(graph), float_shapes(&cut.dense));
         let layers: Vec<_> = order
             .iter()
             .map(|&channel| entries.layer_of(channel))
@@ -307,8 +440,8 @@ impl<M: Module + 'static> ModelSpeedup<M> {
                 continue;
             };
             let differs = || -> Result<bool, SpeedupError> {
-                let state = reindex_state(&plan, &shapes, masks, &Calibration::new())?;
-                let small = slice_module(baked.clone(), &plan)?;
+                let state = reindex_state(&plan, &shapes, &cut.left, &Calibration::new())?;
+                let small = slice_module(cut.dense.clone(), &plan)?;
                 let small = self.run(&with_state(small, &state.masks, &Calibration::new())?)?;
                 Ok(verify::relative_error(simulated, &small)? > TOLERANCE)
             };
@@ -318,6 +451,16 @@ impl<M: Module + 'static> ModelSpeedup<M> {
         }
         None
     }
+}
+
+/// The channels to remove and the masks that stay.
+struct Decision {
+    masks: Masks,
+    /// In the order in which they were found.
+    order: Vec<ChannelId>,
+    removed: BTreeSet<ChannelId>,
+    /// The number of channels whose masks were lifted.
+    lifted: usize,
 }
 
 fn with_state<M: Module + 'static>(
@@ -344,45 +487,12 @@ fn rounding(outputs: &[TensorData]) -> f64 {
     8.0 * largest
 }
 
-fn named((target, mask): (&TargetId, &Mask)) -> (String, Mask) {
-    (target.to_string(), mask.clone())
-}
-
 /// Casts parameters and running statistics to `f64`.
 struct Widen;
 
 impl ModuleMapper for Widen {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         param.map(|tensor| tensor.cast(FloatDType::F64))
-    }
-}
-
-/// Multiplies parameters by their masks.
-struct Bake {
-    path: Vec<String>,
-    masks: IndexMap<String, Mask>,
-}
-
-impl ModuleMapper for Bake {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        match self.masks.get(&self.path.join(".")) {
-            Some(mask) => param.map(|tensor| {
-                let data = TensorData::new(mask.values().to_vec(), mask.shape().to_vec());
-                let mask = Tensor::<D>::from_data(data, &tensor.device());
-                // A mask holds singles whatever the parameter holds.
-                let dtype = FloatDType::from(tensor.dtype());
-                tensor * mask.cast(dtype)
-            }),
-            None => param,
-        }
     }
 }
 

@@ -37,8 +37,8 @@ pub(crate) fn reindex_state(
         ..SmallState::default()
     };
     for (target, mask) in masks {
-        let place = Place::find(plan, shapes, target, mask.shape())?;
-        if let Some(mask) = reindex_mask(&target.to_string(), mask, &place.shape, &place.slice)? {
+        let sliced = TargetSlice::find(plan, shapes, target, mask.shape())?;
+        if let Some(mask) = reindex_mask(&target.to_string(), mask, &sliced.shape, &sliced.slice)? {
             state.masks.insert(target.clone(), mask);
         }
     }
@@ -46,8 +46,8 @@ pub(crate) fn reindex_state(
         let mut entry = entry.clone();
         check_zero(plan, target, &entry)?;
         if entry.grid.len() > 1 {
-            let place = Place::find(plan, shapes, target, entry.grid.blocks())?;
-            entry = reindex_calibration(&target.to_string(), &entry, &place.shape, &place.slice)?;
+            let sliced = TargetSlice::find(plan, shapes, target, entry.grid.blocks())?;
+            entry = reindex_calibration(&target.to_string(), &entry, &sliced.shape, &sliced.slice)?;
         }
         state.calibration.insert(target.clone(), entry);
     }
@@ -90,12 +90,12 @@ fn check_zero(
 }
 
 /// The shape of a target before slicing and what stays of it.
-struct Place {
+struct TargetSlice {
     shape: Vec<usize>,
     slice: ParamSlice,
 }
 
-impl Place {
+impl TargetSlice {
     /// `extent` is the shape of the mask or grid: inputs and outputs have no shape of their own.
     fn find(
         plan: &SlicePlan,

@@ -19,6 +19,7 @@ pub struct Compressed<M> {
     history: History,
     skipped: Vec<Obstacle>,
     warnings: Vec<String>,
+    dummy_input: Option<DummyInput<M>>,
 }
 
 impl<M: Module + 'static> Compressed<M> {
@@ -32,6 +33,7 @@ impl<M: Module + 'static> Compressed<M> {
             history,
             skipped: Vec::new(),
             warnings: Vec::new(),
+            dummy_input: None,
         })
     }
 
@@ -43,6 +45,17 @@ impl<M: Module + 'static> Compressed<M> {
     pub(crate) fn with_warnings(mut self, warnings: Vec<String>) -> Self {
         self.warnings = warnings;
         self
+    }
+
+    /// Sets the dummy input of the model; the result of a run has that of its evaluator.
+    pub fn with_dummy_input(mut self, dummy_input: DummyInput<M>) -> Self {
+        self.dummy_input = Some(dummy_input);
+        self
+    }
+
+    /// The dummy input of the model, where the evaluator had one.
+    pub fn dummy_input(&self) -> Option<&DummyInput<M>> {
+        self.dummy_input.as_ref()
     }
 
     /// The model as it is simulated, in validation mode.

@@ -92,9 +92,12 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         }
         finite::require(&self.model, &self.spaces, self.progress.step)?;
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
-        let compressed = Compressed::new(self.model, self.progress.history)?;
-        Ok(compressed
+        let compressed = Compressed::new(self.model, self.progress.history)?
             .with_skipped(self.skipped)
-            .with_warnings(warnings))
+            .with_warnings(warnings);
+        Ok(match self.evaluator.dummy_input() {
+            Some(dummy_input) => compressed.with_dummy_input(dummy_input.clone()),
+            None => compressed,
+        })
     }
 }

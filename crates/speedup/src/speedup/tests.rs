@@ -6,7 +6,9 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
 use burn::tensor::Distribution;
 use burn::tensor::activation::relu;
-use burn_compress_core::{CalibrationEntry, Grid, QuantDtype, QuantScheme, Quantization, Wrapper};
+use burn_compress_core::{
+    CalibrationEntry, Grid, Mask, QuantDtype, QuantScheme, Quantization, TargetId, Wrapper,
+};
 use std::collections::BTreeMap;
 
 /// A stem, a residual block with a depthwise convolution, a grouped convolution and a head.
@@ -210,6 +212,78 @@ fn zero_must_stay_zero_where_channels_go() {
         error.to_string().contains("its zero point 0.25 is no int8"),
         "{error}"
     );
+}
+
+#[test]
+fn masks_from_elsewhere_cut_a_plain_model() {
+    let (net, dummy) = (Net::new(&Device::flex()), dummy(&Device::flex()));
+    let small = ModelSpeedup::from_masks(net.clone(), dummy.clone(), &masks()).unwrap();
+    let small = small.speedup_model().unwrap();
+    let of_chain = keep(&net, &masks());
+    assert_same(&small.model, &of_chain.model);
+    assert_eq!(small.report, of_chain.report);
+    assert_eq!(small.plan.params, of_chain.plan.params);
+
+    let error = |target: &str, mask: Mask| {
+        let masks = Masks::from([(id(target), mask)]);
+        let speedup = ModelSpeedup::from_masks(net.clone(), dummy.clone(), &masks);
+        let SpeedupError::Core(error) = speedup.unwrap_err() else {
+            panic!("{target}");
+        };
+        error.to_string()
+    };
+    let found = error("stem.weight", rows(&[4, 2, 3, 3], &[1]));
+    assert!(
+        found.contains("stem.weight") && found.contains("[8, 2, 3, 3]"),
+        "{found}"
+    );
+    let found = error("root.weight", rows(&[8, 2, 3, 3], &[1]));
+    assert!(found.contains("root"), "{found}");
+    let found = error("point._output_0", rows(&[1, 8, 1, 1], &[]));
+    assert!(
+        found.contains("point") && found.contains("Wrapper"),
+        "{found}"
+    );
+}
+
+#[test]
+fn a_result_remembers_its_dummy_input() {
+    let net = Net::new(&Device::flex());
+    let parts = || {
+        let (calibration, history) = (Calibration::new(), History::default());
+        Compressed::from_parts(net.clone(), &masks(), &calibration, history).unwrap()
+    };
+    let error = parts().speedup().unwrap_err();
+    assert!(matches!(error, SpeedupError::NoDummyInput), "{error}");
+    let remembered = parts().with_dummy_input(dummy(&Device::flex()));
+    let small = remembered.speedup().unwrap();
+    assert_eq!(small.report, keep(&net, &masks()).report);
+}
+
+#[test]
+fn a_small_model_saves_and_loads_itself() {
+    let calibration = Calibration::from([(id("stem.weight"), entry(Grid::per_channel(4, 0, 8)))]);
+    let small = speed_up(&masks(), &calibration).unwrap();
+    let directory = tempfile::TempDir::new().unwrap();
+    let (path, second) = (
+        directory.path().join("small"),
+        directory.path().join("second"),
+    );
+    let storage = small.save(&path).unwrap();
+    // The size was known without the file.
+    assert_eq!(small.report.storage, Some(storage));
+    assert_eq!(storage.file_bytes, std::fs::metadata(&path).unwrap().len());
+    let loaded = Small::load(Net::new(&Device::flex()), &path).unwrap();
+    assert_eq!(loaded.state, small.state);
+    assert_same(&loaded.model, &small.model);
+    loaded.save(&second).unwrap();
+    let again = Small::load(Net::new(&Device::flex()), &second).unwrap();
+    assert_same(&again.model, &small.model);
+    let config = SaveConfig::new().with_master_weights(true);
+    let raw = small.save_with(&path, &config).unwrap();
+    // Six of eight channels of 2 * 3 * 3 weights are left.
+    assert_eq!((storage.integers, raw.integers), (108, 0));
+    assert_eq!(small.clone().into_small().state, small.state);
 }
 
 #[test]
