@@ -7,4 +7,5 @@ mod fixtures;
 mod order;
 mod ratios;
 mod sharing;
+mod small;
 mod teacher;
