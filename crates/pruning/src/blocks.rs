@@ -40,8 +40,11 @@ impl Blocks {
     ///
     /// # Errors
     ///
-    /// When the tensor is empty or cannot be indexed, the block has too many dims, or a size is 0, below -1, or does
-    /// not divide its dim.
+    /// When
+    ///
+    /// - the tensor is empty or cannot be indexed;
+    /// - the block has too many dims;
+    /// - a size is 0, below -1, or does not divide its dim.
     pub fn new(shape: &[usize], block: &[i64]) -> Result<Self, PruningError> {
         if shape.contains(&0) {
             return Err(PruningError::Empty {

@@ -1,4 +1,4 @@
-//! What can go wrong while a pruner is configured or generates its masks.
+//! Errors of configuring pruners and of generating masks.
 
 use burn_compress_core::config::ConfigError;
 use burn_compress_core::{Obstacle, TargetId};

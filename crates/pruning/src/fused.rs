@@ -1,4 +1,4 @@
-//! A pruner in a chain: what it collects, when it decides, and which masks it writes.
+//! A pruner in a chain: values, decisions, masks.
 //!
 //! A pruner decides about groups: a target with its own blocks, or coupled channels, which is
 //! everything that has to lose the same channels for a channel to be exactly zero wherever it is

@@ -7,7 +7,7 @@ use burn_compress_core::Compressor;
 use crate::fused::FusedPruner;
 use crate::{PruningError, Schedule};
 
-/// When an [`AgpPruner`] updates.
+/// Settings of an [`AgpPruner`].
 #[derive(Config, Debug)]
 pub struct AgpConfig {
     /// Optimizer steps between two updates.
@@ -37,7 +37,7 @@ impl AgpPruner {
     }
 }
 
-/// When a [`LinearPruner`] updates.
+/// Settings of a [`LinearPruner`].
 #[derive(Config, Debug)]
 pub struct LinearConfig {
     /// Optimizer steps between two updates.

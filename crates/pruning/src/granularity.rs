@@ -61,7 +61,7 @@ pub enum Granularity {
     },
 }
 
-/// Where a list of block sizes that is too short is padded.
+/// The side at which a short list of block sizes is padded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PadSide {
@@ -71,7 +71,7 @@ pub enum PadSide {
     Back,
 }
 
-/// Where the channels of a target are.
+/// The dims of a target that carry channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Axes {
     /// The target is a parameter, with the dims of its output and input channels, if it has them.
@@ -103,29 +103,6 @@ impl From<ChannelDims> for Axes {
     }
 }
 
-impl Axes {
-    const fn output(self) -> Option<usize> {
-        match self {
-            Self::Parameter { output, .. } => output,
-            Self::Activation { .. } => None,
-        }
-    }
-
-    const fn input(self) -> Option<usize> {
-        match self {
-            Self::Parameter { input, .. } => input,
-            Self::Activation { .. } => None,
-        }
-    }
-
-    const fn channel(self) -> Option<usize> {
-        match self {
-            Self::Parameter { .. } => None,
-            Self::Activation { channel } => Some(channel),
-        }
-    }
-}
-
 impl Granularity {
     /// The grid of blocks on a target of `shape`.
     ///
@@ -141,25 +118,25 @@ impl Granularity {
         axes: Axes,
         default: &Granularity,
     ) -> Result<Blocks, PruningError> {
-        let channel = |dim: Option<usize>, granularity, needs| match dim {
+        let (output, input, channel) = match axes {
+            Axes::Parameter { output, input } => (output, input, None),
+            Axes::Activation { channel } => (None, None, Some(channel)),
+        };
+        let along = |dim: Option<usize>, granularity, needs| match dim {
             Some(dim) if dim < shape.len() => Blocks::along(shape, dim),
             _ => Err(PruningError::Granularity { granularity, needs }),
         };
         match self {
             Self::Default if *default == Self::Default => Blocks::elements(shape),
             Self::Default => default.resolve(shape, axes, &Self::Default),
-            Self::OutChannel => channel(
-                axes.output(),
+            Self::OutChannel => along(
+                output,
                 "out_channel",
                 "a parameter with an output-channel dim",
             ),
-            Self::InChannel => channel(
-                axes.input(),
-                "in_channel",
-                "a parameter with an input-channel dim",
-            ),
-            Self::PerChannel => channel(
-                axes.channel(),
+            Self::InChannel => along(input, "in_channel", "a parameter with an input-channel dim"),
+            Self::PerChannel => along(
+                channel,
                 "per_channel",
                 "an input or output with a channel dim",
             ),

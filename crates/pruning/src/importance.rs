@@ -85,7 +85,7 @@ pub trait Importance {
         Granularity::OutChannel
     }
 
-    /// How the scores of different parameters are combined where the graph couples their channels.
+    /// The scale of the scores, which decides how those of coupled parameters are combined.
     ///
     /// A channel of several parameters scores the sum of its members on the scale of the
     /// [loss](Scale::Loss) and their mean on any other. Where a concatenation joins layers whose
@@ -222,7 +222,7 @@ mod tests {
         "fc.weight".parse().unwrap()
     }
 
-    /// Whatever it is told, whatever the blocks are.
+    /// The same numbers for all blocks.
     struct Always(Vec<f32>);
 
     impl Importance for Always {

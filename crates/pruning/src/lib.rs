@@ -3,7 +3,7 @@
 //! A pruner works on the targets that a configuration selects, in four steps, each a pure function
 //! of host data:
 //!
-//! 1. [`PruningSettings`] say what is to be removed, [`Granularity`] in blocks of which shape.
+//! 1. [`PruningSettings`] hold the goals, [`Granularity`] the shape of the blocks.
 //! 2. An [`Importance`] gives each of the [`Blocks`] a score of what a [source](sources) gives: the
 //!    weights, gradients, outputs of layers.
 //! 3. [`mask::generate`] decides for all targets together which blocks stay.

@@ -11,7 +11,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How many of how many consecutive elements are kept.
+/// An N:M pattern: N of every M consecutive elements are kept.
 ///
 /// ```
 /// use burn_compress_pruning::Pattern;

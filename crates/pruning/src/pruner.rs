@@ -80,7 +80,7 @@ impl<P: Importance + Send + 'static, S: ScoreSource> Pruner<P, S> {
         }
     }
 
-    /// Sets what all pruners have in common.
+    /// Sets the settings that all pruners share.
     #[must_use]
     pub fn with_config(self, config: PrunerConfig) -> Self {
         Self { config, ..self }

@@ -54,7 +54,7 @@ impl ScheduleKind {
     }
 }
 
-/// When goals grow, and how far.
+/// Growth of the goals over optimizer steps.
 ///
 /// # Example
 ///

@@ -1,4 +1,4 @@
-//! What a configuration says about pruning a target.
+//! The settings of pruning for one target.
 //!
 //! ```text
 //! key                    value                 meaning
@@ -137,7 +137,7 @@ pub enum Normalizer {
     None,
 }
 
-/// What becomes of a target whose channels cannot be removed.
+/// The treatment of a target whose channels cannot be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnUnprunable {
@@ -190,7 +190,15 @@ impl PruningSettings {
         }
     }
 
-    /// These settings without those that say what holds anyway, so that equal ones do the same.
+    /// The ratio `wanted` within the minimum and the maximum.
+    pub(crate) fn clamped(&self, wanted: f64) -> f64 {
+        let most = self.max_sparse_ratio;
+        let wanted = most.map_or(wanted, |max| wanted.min(max));
+        let least = self.min_sparse_ratio;
+        least.map_or(wanted, |min| wanted.max(min))
+    }
+
+    /// These settings without those that equal a default, so that equal ones do the same.
     pub(crate) fn without_defaults(&self) -> Self {
         let settings = self.clone();
         Self {

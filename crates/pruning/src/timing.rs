@@ -1,10 +1,10 @@
-//! When a score is complete and masks are generated.
+//! Timing of scores and of decisions about masks.
 
 use burn_compress_core::BoxError;
 
 use crate::{PruningError, Schedule, ScheduleKind};
 
-/// When the score of a [source](crate::ScoreSource) is complete.
+/// The training steps after which the score of a [source](crate::ScoreSource) is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing(Kind);
 
@@ -42,7 +42,7 @@ impl Growth {
     }
 }
 
-/// What a training step is to a score.
+/// The place of a training step in the schedule of a pruner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Phase {
     /// Whether what the step computes belongs to a score.
@@ -148,7 +148,7 @@ impl Decisions {
         }
     }
 
-    /// What the step after `step` completed ones is to the score.
+    /// The phase of the step after `step` completed ones.
     pub(crate) fn phase(&self, step: usize) -> Phase {
         let collects = match (self.timing.0, self.schedule) {
             (Kind::Steps(steps), None) => step < steps,

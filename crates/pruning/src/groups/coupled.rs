@@ -187,7 +187,7 @@ impl CoupledGroup {
             .try_for_each(|member| member.write(keep, &self.settings))
     }
 
-    /// What is decided about the group, whose `targets` have a score.
+    /// The decision about the group, whose `targets` have a score.
     pub(super) fn decision(
         &self,
         targets: Vec<TargetId>,

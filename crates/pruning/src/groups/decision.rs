@@ -1,4 +1,4 @@
-//! What a pruner decides about at once, counted in blocks.
+//! One decision of a pruner, counted in blocks.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use burn_compress_core::{TargetId, TargetSpace};
 use crate::PruningSettings;
 use crate::mask::{gcd, part, rounded};
 
-/// What one decision is about: a target, coupled channels, or a dependency group.
+/// One decision: about a target, coupled channels, or a dependency group.
 pub(super) struct Decision {
     /// The targets that have a score, of which an error names the first.
     pub(super) targets: Vec<TargetId>,
@@ -60,20 +60,9 @@ impl Decision {
         rounded(removed.min(self.free), self.size, multiple)
     }
 
-    /// `ratio` within the minimum and the maximum.
-    fn clamp(&self, ratio: f64) -> f64 {
-        let settings = &self.settings;
-        let ratio = settings
-            .max_sparse_ratio
-            .map_or(ratio, |max| ratio.min(max));
-        settings
-            .min_sparse_ratio
-            .map_or(ratio, |min| ratio.max(min))
-    }
-
     /// The most blocks of each part that the maximum lets go.
     pub(super) fn most(&self) -> usize {
-        part(self.size, self.clamp(1.0))
+        part(self.size, self.settings.clamped(1.0))
     }
 
     /// The setting that decides how much goes, and its value.
@@ -83,7 +72,7 @@ impl Decision {
             (Some(threshold), _) => ("sparse_threshold", threshold),
             (None, ratio) => {
                 let ratio = ratio.unwrap_or(0.0);
-                let clamped = self.clamp(ratio);
+                let clamped = settings.clamped(ratio);
                 if clamped < ratio {
                     ("max_sparse_ratio", clamped)
                 } else if clamped > ratio {

@@ -40,7 +40,7 @@ pub(super) fn warn_of_goals(pruner: &'static str, decisions: &[Decision]) {
     }
 }
 
-/// What has a positive goal and lost nothing to it, a sentence each.
+/// A sentence for each positive goal that has removed nothing.
 pub(super) fn unchanged(decisions: &[Decision]) -> Vec<String> {
     let nothing = nothing(decisions);
     let mut sentences: Vec<String> = nothing.iter().map(|n| n.error.to_string()).collect();

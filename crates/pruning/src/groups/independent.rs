@@ -148,7 +148,7 @@ impl IndependentTarget {
         Ok(self.space.set_mask(Some(mask))?)
     }
 
-    /// What is decided about the target.
+    /// The decision about the target.
     pub(super) fn decision(&self, keep_at_least_one: bool) -> Result<Decision, PruningError> {
         let blocks = self.blocks()?;
         // In a global group the parts are ranked as one.

@@ -1,6 +1,7 @@
 //! The parameters of a group of coupled channels.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use burn_compress_core::graph::ChannelGroup;
@@ -15,41 +16,30 @@ use crate::{Blocks, PruningError, PruningSettings};
 
 /// A parameter dimension that carries channels of a group.
 #[derive(Clone)]
-pub(super) struct GroupMember {
+pub(super) struct FoundMember {
     pub(super) id: TargetId,
-    pub(super) space: Arc<TargetSpace>,
     pub(super) shape: Vec<usize>,
     pub(super) dim: usize,
     /// The indices along the dimension of each channel of the group.
     pub(super) positions: Vec<Vec<usize>>,
 }
 
-/// A member that is not claimed yet.
-pub(super) struct FoundMember {
-    pub(super) id: TargetId,
-    pub(super) shape: Vec<usize>,
-    pub(super) dim: usize,
-    positions: Vec<Vec<usize>>,
+/// A member whose target is claimed.
+#[derive(Clone)]
+pub(super) struct GroupMember {
+    pub(super) space: Arc<TargetSpace>,
+    pub(super) found: FoundMember,
+}
+
+impl Deref for GroupMember {
+    type Target = FoundMember;
+
+    fn deref(&self) -> &FoundMember {
+        &self.found
+    }
 }
 
 impl FoundMember {
-    /// The member once its target is claimed.
-    pub(super) fn claimed(self, space: Arc<TargetSpace>) -> GroupMember {
-        let Self {
-            id,
-            shape,
-            dim,
-            positions,
-        } = self;
-        GroupMember {
-            id,
-            space,
-            shape,
-            dim,
-            positions,
-        }
-    }
-
     /// One block for each index along the dimension.
     pub(super) fn blocks(&self) -> Result<Blocks, PruningError> {
         Blocks::along(&self.shape, self.dim).map_err(|error| error.at(&self.id))
@@ -104,11 +94,6 @@ pub(super) fn find_members(
 }
 
 impl GroupMember {
-    /// One block for each index along the dimension.
-    pub(super) fn blocks(&self) -> Result<Blocks, PruningError> {
-        Blocks::along(&self.shape, self.dim).map_err(|error| error.at(&self.id))
-    }
-
     /// The score of each index along the dimension, summed over the indices of each channel;
     /// `None` for channels that the parameter does not carry.
     pub(super) fn channel_scores(

@@ -89,25 +89,25 @@ impl PlannedGroup {
     /// Rejects what is set for a target whose mask is that of the group, if it is another.
     pub(super) fn check_follower(&self, item: &Item) -> Result<(), PruningError> {
         let method = |settings: &PruningSettings| settings.apply_method.unwrap_or_default();
-        let refuse = |reason: String| {
+        let reject = |reason: String| {
             let channels = self.group.key.clone();
             Err(PruningError::CoupledFollower { channels, reason }.at(item.id()))
         };
         if method(&item.settings) != method(&self.group.settings) {
-            return refuse("`apply_method` is not that of these channels".to_string());
+            return reject("`apply_method` is not that of these channels".to_string());
         }
         let Some((source, dims)) = alignment(item) else {
             return Ok(());
         };
         let Some(member) = self.members.iter().find(|member| member.id == source) else {
-            return refuse(format!(
+            return reject(format!(
                 "`align` follows `{source}`, which has other channels"
             ));
         };
         check_dims(&source, &dims, &member.shape).map_err(|error| error.at(item.id()))?;
         match dims[..] == [member.dim] {
             true => Ok(()),
-            false => refuse(format!(
+            false => reject(format!(
                 "`align` follows dims {dims:?} of `{source}`, whose channels lie along dim {}",
                 member.dim
             )),
@@ -139,7 +139,10 @@ impl PlannedGroup {
     ) -> CoupledGroup {
         let mut group = self.group;
         for ((member, scored), space) in self.members.into_iter().zip(self.scored).zip(spaces) {
-            let member = member.claimed(space);
+            let member = GroupMember {
+                space,
+                found: member,
+            };
             if scored {
                 group.scored.push(member.clone());
             }

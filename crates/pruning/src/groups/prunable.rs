@@ -1,4 +1,4 @@
-//! What of a selection can be pruned, found before anything is claimed or trained.
+//! Targets that cannot be pruned, found before anything is claimed or trained.
 //!
 //! Masks of whole channels promise that a cut can follow them. Whatever breaks the promise is looked
 //! for here, and all of it reported at once:
@@ -210,17 +210,17 @@ fn leave_out(selected: &[Item], mut sorted: Sorted, findings: Vec<Finding>) -> S
     let found = ids(&findings);
     let mut active = selected.iter().filter(|item| item.settings.is_active());
     let nothing_left = active.all(|item| found.contains(&item.id()));
-    let (skip, refuse): (Vec<Finding>, Vec<Finding>) = findings
+    let (skip, reject): (Vec<Finding>, Vec<Finding>) = findings
         .into_iter()
         .partition(|finding| skipped(finding) && !nothing_left);
     let mut gone = ids(&skip);
-    if !refuse.is_empty() {
+    if !reject.is_empty() {
         // Those that stand alone stay, so that a contradiction in what is asked of them is found.
-        let alone = refuse.iter().all(|finding| finding.alone);
+        let alone = reject.iter().all(|finding| finding.alone);
         if !alone {
-            gone.extend(ids(&refuse));
+            gone.extend(ids(&reject));
         }
-        let obstacles = obstacles(selected, refuse);
+        let obstacles = obstacles(selected, reject);
         sorted.refused = Some(Refused { obstacles, alone });
     }
     sorted.skipped = obstacles(selected, skip);

@@ -63,7 +63,7 @@ impl PruningGroups {
         targets.try_for_each(|target| target.write(&masks[&target.id.to_string()]))
     }
 
-    /// What has a positive goal and lost nothing to it, a sentence each.
+    /// A sentence for each positive goal that has removed nothing.
     pub(crate) fn unchanged(&self) -> Result<Vec<String>, PruningError> {
         Ok(goals::unchanged(&self.decisions()?))
     }

@@ -1,4 +1,4 @@
-//! What of a selected target decides about its group and its blocks.
+//! Selected targets: their alignment, their blocks, their output channels.
 
 use burn_compress_core::TargetId;
 use burn_compress_core::config::Selected;

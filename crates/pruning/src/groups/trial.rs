@@ -1,4 +1,4 @@
-//! Trial cuts: what removing some channels of everything that is selected comes to.
+//! Trial cuts of some channels of everything that is selected.
 
 use std::collections::BTreeSet;
 

@@ -112,7 +112,7 @@ fn copy<K: Display>(
     Ok(kept)
 }
 
-/// Refuses dims that a source of this shape does not have, or that are named twice.
+/// Rejects dims that a source of this shape does not have, or that are named twice.
 pub(crate) fn check_dims<K: Display>(
     source: &K,
     dims: &[usize],

@@ -36,7 +36,7 @@
 //!
 //! The rules are those of NNI 3.0 (<https://github.com/microsoft/nni>) with these deviations. A
 //! maximum and minimum hold in dependency groups and for each member of a global group. At least
-//! one block of a target stays, unless [`MaskConfig`] says otherwise. A threshold works in a
+//! one block of a target stays, unless [`MaskConfig`] turns that off. A threshold works in a
 //! dependency group. A target can be aligned to an aligned one and to a vector. Equal scores are
 //! cut at the exact count. Internal blocks have an effect in global groups too: the members' n-th
 //! smallest of each part are ranked as one, by their mean. Patterns and rounding are additions.
@@ -105,7 +105,7 @@ pub fn generate<K: Clone + Eq + Hash + Display>(
         } else if let Some(group) = &settings.global_group_id {
             global.entry(group).or_default().push(i);
         } else if let Some(ratio) = settings.sparse_ratio {
-            keeps[i] = Some(by_ratio(target, target.clamp(ratio), config));
+            keeps[i] = Some(by_ratio(target, target.settings.clamped(ratio), config));
         } else if let Some(pattern) = settings.pattern {
             let keep = pattern::keep(target, pattern);
             keeps[i] = Some(keep.map_err(|error| error.at(&target.key))?);
@@ -155,7 +155,7 @@ fn by_threshold<K: Clone + Eq + Hash + Display>(
     let below = ranking.below(threshold);
     let count = target.blocks.count();
     let sparsity = below as f64 / count as f64;
-    let allowed = target.clamp(sparsity);
+    let allowed = target.settings.clamped(sparsity);
     if allowed != sparsity {
         return by_ratio(target, allowed, config);
     }

@@ -1,4 +1,4 @@
-//! What a mask is generated for, and the mask.
+//! The input and the result of a generation of masks.
 
 use std::fmt::Display;
 use std::hash::Hash;
@@ -163,17 +163,6 @@ impl<K: Clone + Eq + Hash + Display> MaskTarget<K> {
     pub(super) fn ranking(&self) -> Ranking {
         let scores = self.scores.as_deref().unwrap_or_default();
         Ranking::new(scores, self.pruned.as_deref())
-    }
-
-    /// The ratio `wanted` within this target's minimum and maximum.
-    pub(super) fn clamp(&self, wanted: f64) -> f64 {
-        let wanted = self
-            .settings
-            .max_sparse_ratio
-            .map_or(wanted, |max| wanted.min(max));
-        self.settings
-            .min_sparse_ratio
-            .map_or(wanted, |min| wanted.max(min))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which patterns there are, and which targets they fit.
+//! Checks of patterns: of their numbers, and of the targets that they fit.
 
 use std::str::FromStr;
 

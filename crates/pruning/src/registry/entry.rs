@@ -1,4 +1,4 @@
-//! What is known of a pruner that can be chosen by name.
+//! The entry of a pruner that can be chosen by name.
 
 use burn_compress_core::Compressor;
 use burn_compress_core::config::ConfigList;
@@ -10,11 +10,11 @@ use crate::{PruningError, PruningSettings};
 pub struct Entry<M, I> {
     /// The name of the type, which [`Compressor::algorithms`] gives too.
     pub name: &'static str,
-    /// What it prunes, in a sentence.
+    /// A sentence about what it prunes.
     pub summary: &'static str,
-    /// Where it was published.
+    /// The publication.
     pub reference: &'static str,
-    /// What its score is made of.
+    /// The source of its score.
     pub needs: Needs,
     /// Whether it removes whole output channels when the configuration gives no granularity, and
     /// not single elements.
@@ -33,7 +33,7 @@ pub type Fuse<M, I> = fn(
     usize,
 ) -> Result<Compressor<M, I>, PruningError>;
 
-/// What a score is made of.
+/// The source of a score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Needs {

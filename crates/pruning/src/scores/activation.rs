@@ -81,7 +81,7 @@ impl Importance for MeanActivation {
     }
 }
 
-/// What an [`ActivationPruner`] needs to know.
+/// Settings of an [`ActivationPruner`].
 #[derive(Config, Debug)]
 pub struct ActivationConfig {
     /// The number of training steps whose outputs make the score.
@@ -89,7 +89,7 @@ pub struct ActivationConfig {
     /// Score each layer by its own output, before any norm and activation.
     #[config(default = false)]
     pub before_activation: bool,
-    /// What all pruners have in common.
+    /// Settings that all pruners share.
     #[config(default = "PrunerConfig::new()")]
     pub pruner: PrunerConfig,
 }

@@ -71,12 +71,12 @@ impl Importance for Apoz {
     }
 }
 
-/// What an [`ApozPruner`] needs to know.
+/// Settings of an [`ApozPruner`].
 #[derive(Config, Debug)]
 pub struct ApozConfig {
     /// The number of training steps whose activations make the score.
     pub training_steps: usize,
-    /// What all pruners have in common.
+    /// Settings that all pruners share.
     #[config(default = "PrunerConfig::new()")]
     pub pruner: PrunerConfig,
 }

@@ -92,12 +92,12 @@ impl Importance for Fisher {
     }
 }
 
-/// What a [`FisherPruner`] needs to know.
+/// Settings of a [`FisherPruner`].
 #[derive(Config, Debug)]
 pub struct FisherConfig {
     /// The number of training steps whose gradients make the score.
     pub training_steps: usize,
-    /// What all pruners have in common.
+    /// Settings that all pruners share.
     #[config(default = "PrunerConfig::new()")]
     pub pruner: PrunerConfig,
 }

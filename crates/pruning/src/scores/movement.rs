@@ -45,7 +45,7 @@
 //! <https://arxiv.org/abs/2109.04838>, for one score a block. The formulas are those of NNI 3.0.
 //! Deviations from the paper: masks are generated after a step, for the next one; a threshold is one
 //! of the sigmoid and rises with the schedule as a ratio does; a learning rate of the scores is
-//! constant; masks settle. The paper and NNI go on generating them in the cool-down, which
+//! constant; masks stay in the cool-down. The paper and NNI go on generating them there, which
 //! [`MovementConfig::train_after_masks`] brings back. A channel that comes back then is one whose
 //! running statistics a batch norm has taken from zeros, and a model that ends there is broken.
 
@@ -67,7 +67,7 @@ use crate::sources::{
 use crate::timing::{Growth, Phase, Timing};
 use crate::{Pruner, PrunerConfig, PruningError};
 
-/// When a [`MovementPruner`] prunes, and how hard.
+/// Settings of a [`MovementPruner`].
 #[derive(Config, Debug)]
 pub struct MovementConfig {
     /// Completed optimizer steps before the first masks. Scores are trained from the first step on.
@@ -83,7 +83,7 @@ pub struct MovementConfig {
     /// Train scores, penalise them and generate masks in the cool-down as well.
     #[config(default = false)]
     pub train_after_masks: bool,
-    /// What all pruners have in common.
+    /// Settings that all pruners share.
     #[config(default = "PrunerConfig::new()")]
     pub pruner: PrunerConfig,
 }

@@ -62,7 +62,7 @@ use crate::sources::{
 use crate::timing::{Phase, Timing, require_steps};
 use crate::{Pruner, PrunerConfig, PruningError};
 
-/// What a [`SlimPruner`] needs to know.
+/// Settings of a [`SlimPruner`].
 #[derive(Config, Debug)]
 pub struct SlimConfig {
     /// The number of training steps after which the factors decide.
@@ -76,7 +76,7 @@ pub struct SlimConfig {
     /// Go on training and penalising the factors after the last decision.
     #[config(default = false)]
     pub train_after_masks: bool,
-    /// What all pruners have in common.
+    /// Settings that all pruners share.
     #[config(default = "PrunerConfig::new()")]
     pub pruner: PrunerConfig,
 }

@@ -69,12 +69,12 @@ impl Importance for Taylor {
     }
 }
 
-/// What a [`TaylorPruner`] needs to know.
+/// Settings of a [`TaylorPruner`].
 #[derive(Config, Debug)]
 pub struct TaylorConfig {
     /// The number of training steps whose gradients make the score.
     pub training_steps: usize,
-    /// What all pruners have in common.
+    /// Settings that all pruners share.
     #[config(default = "PrunerConfig::new()")]
     pub pruner: PrunerConfig,
 }

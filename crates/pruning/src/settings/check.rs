@@ -1,4 +1,4 @@
-//! Which values settings may have, alone and together.
+//! Checks of the values of settings, alone and together.
 
 use super::PruningSettings;
 use crate::{Granularity, PruningError};
@@ -12,96 +12,76 @@ impl PruningSettings {
     /// without another, or there is no goal at all.
     pub fn check(&self) -> Result<(), PruningError> {
         self.check_ranges()?;
-        self.check_conflicts()?;
+        let granularity = self.granularity.as_ref();
+        let ratio = ("sparse_ratio", self.sparse_ratio.is_some());
+        let threshold = ("sparse_threshold", self.sparse_threshold.is_some());
+        let max = ("max_sparse_ratio", self.max_sparse_ratio.is_some());
+        let min = ("min_sparse_ratio", self.min_sparse_ratio.is_some());
+        let global = ("global_group_id", self.global_group_id.is_some());
+        let dependency = ("dependency_group_id", self.dependency_group_id.is_some());
+        let parts = (
+            "internal_metric_block",
+            self.internal_metric_block.is_some(),
+        );
+        let round_to = ("round_to", self.round_to.is_some());
+        let pattern = ("pattern", self.pattern.is_some());
+        let blocks = (
+            "granularity",
+            granularity.is_some_and(|g| *g != Granularity::Default),
+        );
+        let align = ("align", self.align.is_some());
+        let activation = ("activation", self.activation.is_some());
+        let normalizer = ("normalizer", self.normalizer.is_some());
+
+        let of_blocks = [
+            ratio, threshold, align, max, min, global, dependency, round_to, blocks,
+        ];
+        let conflicts = [
+            (ratio, threshold),
+            (ratio, align),
+            (global, threshold),
+            (dependency, align),
+            (dependency, normalizer),
+        ];
+        let conflicts = conflicts.into_iter();
+        let conflicts = conflicts.chain(of_blocks.map(|other| (pattern, other)));
+        for ((first, first_is_set), (second, second_is_set)) in conflicts {
+            if first_is_set && second_is_set {
+                return Err(PruningError::Conflict { first, second });
+            }
+        }
         if !self.is_active() && self.align.is_none() {
             return Err(PruningError::NoGoal);
         }
-        if self
-            .align
-            .as_ref()
-            .is_some_and(|align| align.dims.is_empty())
-        {
+        let align = self.align.as_ref();
+        if align.is_some_and(|align| align.dims.is_empty()) {
             return Err(PruningError::Setting {
                 key: "align",
                 value: "without `dims`".to_string(),
                 expected: "the dims of the source that correspond to those of the target",
             });
         }
-        let active = self.is_active();
-        let group = self.dependency_group_id.is_some() || self.global_group_id.is_some();
-        let goal = "sparse_ratio` or `sparse_threshold";
-        let any_group = "dependency_group_id` or `global_group_id";
+        let goal = ("sparse_ratio` or `sparse_threshold", self.is_active());
+        let any_group = (
+            "dependency_group_id` or `global_group_id",
+            dependency.1 || global.1,
+        );
         let requirements = [
-            (
-                "global_group_id",
-                "sparse_ratio",
-                self.sparse_ratio.is_some(),
-            ),
-            ("dependency_group_id", goal, active),
-            ("max_sparse_ratio", goal, active),
-            ("min_sparse_ratio", goal, active),
-            ("internal_metric_block", any_group, group),
-            ("round_to", goal, active),
-            ("activation", goal, active),
-            ("normalizer", "sparse_ratio", self.sparse_ratio.is_some()),
+            (global, ratio),
+            (dependency, goal),
+            (max, goal),
+            (min, goal),
+            (parts, any_group),
+            (round_to, goal),
+            (activation, goal),
+            (normalizer, ratio),
         ];
-        for (key, requires, met) in requirements {
-            if self.has(key) && !met {
+        for ((key, is_set), (requires, met)) in requirements {
+            if is_set && !met {
                 return Err(PruningError::Requires { key, requires });
             }
         }
         Ok(())
-    }
-
-    /// Refuses settings that exclude each other.
-    fn check_conflicts(&self) -> Result<(), PruningError> {
-        let of_pattern = [
-            "sparse_ratio",
-            "sparse_threshold",
-            "align",
-            "max_sparse_ratio",
-            "min_sparse_ratio",
-            "global_group_id",
-            "dependency_group_id",
-            "round_to",
-            "granularity",
-        ];
-        let conflicts = [
-            ("sparse_ratio", "sparse_threshold"),
-            ("sparse_ratio", "align"),
-            ("global_group_id", "sparse_threshold"),
-            ("dependency_group_id", "align"),
-            ("dependency_group_id", "normalizer"),
-        ]
-        .into_iter()
-        .chain(of_pattern.map(|other| ("pattern", other)));
-        for (first, second) in conflicts {
-            if self.has(first) && self.has(second) {
-                return Err(PruningError::Conflict { first, second });
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the setting of this name is set; a default granularity is none.
-    fn has(&self, key: &str) -> bool {
-        let granularity = self.granularity.as_ref();
-        match key {
-            "sparse_ratio" => self.sparse_ratio.is_some(),
-            "sparse_threshold" => self.sparse_threshold.is_some(),
-            "max_sparse_ratio" => self.max_sparse_ratio.is_some(),
-            "min_sparse_ratio" => self.min_sparse_ratio.is_some(),
-            "global_group_id" => self.global_group_id.is_some(),
-            "dependency_group_id" => self.dependency_group_id.is_some(),
-            "internal_metric_block" => self.internal_metric_block.is_some(),
-            "round_to" => self.round_to.is_some(),
-            "pattern" => self.pattern.is_some(),
-            "granularity" => granularity.is_some_and(|g| *g != Granularity::Default),
-            "align" => self.align.is_some(),
-            "activation" => self.activation.is_some(),
-            "normalizer" => self.normalizer.is_some(),
-            _ => false,
-        }
     }
 
     /// As [`check`](Self::check), but for settings that a schedule has scaled: before its first

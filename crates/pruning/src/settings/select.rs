@@ -1,4 +1,4 @@
-//! Which settings each target has that a configuration selects.
+//! The settings of each target that a configuration selects.
 
 use burn_compress_core::config::{ConfigList, Selected, Settings};
 use burn_compress_core::layer::{LayerInfo, channel_dims};
@@ -8,7 +8,7 @@ use super::{Align, PruningSettings};
 use crate::{Axes, Granularity, PruningError};
 
 impl PruningSettings {
-    /// The settings that a target has before the configuration says anything: a bias follows the
+    /// The settings of a target before those of the configuration: a bias follows the
     /// output channels of its weight, the `beta` of a norm follows its `gamma`.
     pub fn template(layer: &LayerInfo, target: &Target) -> Self {
         Self {
@@ -44,7 +44,7 @@ impl PruningSettings {
         }
     }
 
-    /// What a configuration selects, with the settings [resolved](Self::resolve).
+    /// The selected targets, with their settings [resolved](Self::resolve).
     ///
     /// A pruner uses this in place of [`ConfigList::select`], which knows no templates.
     ///
@@ -87,7 +87,7 @@ impl Settings for PruningSettings {
             .collect()
     }
 
-    /// What `over` sets counts. A goal replaces the goal of another kind: a ratio drops a threshold,
+    /// Settings of `over` win. A goal replaces the goal of another kind: a ratio drops a threshold,
     /// a pattern and an alignment below it, a threshold drops a ratio and its global group, a pattern
     /// or an alignment drops a ratio and the groups.
     fn merge(self, over: &Self) -> Self {
@@ -161,7 +161,7 @@ impl Settings for PruningSettings {
     }
 }
 
-/// Where the mask of a bias comes from unless it is pruned by itself.
+/// The alignment of a bias that is not pruned by itself.
 fn follows(layer: &LayerInfo, target: &Target) -> Option<Align> {
     let source = match target.param_name()? {
         "bias" => "weight",

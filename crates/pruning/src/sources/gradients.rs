@@ -22,7 +22,7 @@ pub struct Gradients {
     term: Term,
 }
 
-/// What a step adds for each weight.
+/// The term that a step adds for each weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 enum Term {
     /// `(weight * gradient)^2`.
@@ -132,7 +132,7 @@ impl<M: Module, I> Collector<M, I> for GradientSums {
 }
 
 impl GradientSums {
-    /// What a step adds for each weight, and the parameters without a gradient.
+    /// The terms of a step, and the parameters without a gradient.
     fn terms<M: Module>(
         &self,
         model: &M,

@@ -1,4 +1,4 @@
-//! What scores are made of.
+//! Sources of scores.
 //!
 //! A [`ScoreSource`] gives a number for each element of each parameter that is scored; an
 //! [`Importance`](crate::Importance) makes one score a block of them.

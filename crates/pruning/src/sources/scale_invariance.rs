@@ -34,7 +34,7 @@ pub(super) fn scale_invariant<M: Module + 'static, I: 'static>(
     invariant
 }
 
-/// What to do about a target whose scale the norm of `gamma` cancels.
+/// The remedy for a target whose scale the norm of `gamma` cancels.
 pub(crate) fn advice(by_graph: bool, target: &TargetId, gamma: &TargetId) -> String {
     let (layer, norm) = (&target.layer, &gamma.layer);
     let remedy = match by_graph {

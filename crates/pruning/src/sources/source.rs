@@ -1,4 +1,4 @@
-//! The contract of a source: what a score is made of, and how it is collected in a run.
+//! The contracts of a source of scores and of its collector in a run.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::timing::{Phase, Timing};
 use crate::{Blocks, PruningError, PruningSettings};
 
-/// What a score is made of: weights, gradients, outputs of layers, values that are trained.
+/// The source of a score: weights, gradients, outputs of layers, values that are trained.
 ///
 /// [`Pruner::over`](crate::Pruner::over) makes a pruner of a source and an
 /// [`Importance`](crate::Importance). The fields of a source, as serde has them, become part of
@@ -67,7 +67,7 @@ use crate::{Blocks, PruningError, PruningSettings};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait ScoreSource: Serialize + Send + 'static {
-    /// When the score is complete: at any time by default.
+    /// The steps after which the score is complete: none by default.
     fn timing(&self) -> Timing {
         Timing::immediate()
     }
@@ -160,7 +160,7 @@ pub trait Collector<M: Module, I>: Send {
         Ok(IndexMap::new())
     }
 
-    /// What was collected, for a checkpoint.
+    /// The collected values, for a checkpoint.
     ///
     /// # Errors
     ///
@@ -240,7 +240,7 @@ impl<'a, M: Module + 'static, I: 'static> Scored<'a, M, I> {
         self.targets.iter().find(|target| target.id() == id)
     }
 
-    /// What is selected and scored, in the order of the selection.
+    /// The selected targets that are scored, in the order of the selection.
     pub(crate) fn selected(&self) -> Vec<&'a Selected<PruningSettings>> {
         let paths = self.paths();
         let selected = self.selected.iter();

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::PruningError;
 
-/// What a step adds for each channel of an output: a mean over batch and positions.
+/// The statistic of a step for each channel of an output: a mean over batch and positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) enum Statistic {
     /// The mean magnitude.
@@ -31,7 +31,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// What is observed of a tensor, if that is possible.
+    /// The observation of a tensor, if it is possible.
     pub(super) fn of(stop: Stop) -> Option<Self> {
         Some(Self {
             name: stop.name,

@@ -1,4 +1,4 @@
-//! Which output scores a layer.
+//! The output that scores a layer.
 //!
 //! A layer that a rule names by `activation`: its output. Where it is called several times, it is the
 //! calls that are behind the scored layer.
