@@ -86,25 +86,35 @@ pub use burn_compress_speedup as speedup;
 pub mod prelude {
     pub use burn_compress_core::config::{ConfigList, Rule, named, on};
     pub use burn_compress_core::{
-        Budget, Compressed, Compressor, DummyInput, Evaluator, Layer, Target, TargetId, Wrapper,
+        Budget, Calibration, Compressed, Compressor, DummyInput, Error, Evaluator, History, Layer,
+        Mask, Masks, Obstacle, Target, TargetId, Wrapper,
     };
     pub use burn_compress_distillation::{
         Adaptive1dLayerwiseDistiller, AdaptiveConfig, AttentionConfig, AttentionDistiller,
         DistillConfig, DistillationRule, DistillationSettings, DkdConfig, DkdDistiller,
-        DynamicLayerwiseDistiller, FitNetsConfig, FitNetsDistiller, LogitsConfig, LogitsDistiller,
-        RelationalConfig, RelationalDistiller, Teacher, TeacherCache, Teachers,
+        DynamicLayerwiseDistiller, FeatureDistiller, FitNetsConfig, FitNetsDistiller,
+        LogitDistiller, LogitsConfig, LogitsDistiller, RelationalConfig, RelationalDistiller,
+        Teacher, TeacherCache, Teachers,
     };
     pub use burn_compress_pruning::{
         ActivationConfig, ActivationPruner, AgpConfig, AgpPruner, ApozConfig, ApozPruner,
         FisherConfig, FisherPruner, FpgmPruner, L1NormPruner, L2NormPruner, LampPruner,
         LevelPruner, LinearConfig as LinearScheduleConfig, LinearPruner, MovementConfig,
-        MovementPruner, PrunerConfig, PruningRule, PruningSettings, SlimConfig, SlimPruner,
+        MovementPruner, Pruner, PrunerConfig, PruningRule, PruningSettings, SlimConfig, SlimPruner,
         TaylorConfig, TaylorPruner,
     };
     pub use burn_compress_quantization::{
         AdaRoundConfig, AdaRoundQuantizer, BnnConfig, BnnQuantizer, DoReFaConfig, DoReFaQuantizer,
         GradientDtype, LsqConfig, LsqPlusConfig, LsqPlusQuantizer, LsqQuantizer, PtqConfig,
-        PtqQuantizer, QatConfig, QatQuantizer, QuantizationRule, QuantizationSettings,
+        PtqQuantizer, QatConfig, QatQuantizer, QuantDtype, QuantScheme, QuantizationRule,
+        QuantizationSettings, Quantizer,
     };
-    pub use burn_compress_speedup::{ModelSpeedup, Speedup, load_small, save_small};
+    pub use burn_compress_speedup::{
+        ModelSpeedup, SaveConfig, Small, Speedup, SpeedupExt, load_small, save_small,
+    };
 }
+
+/// The programs of the README, which are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

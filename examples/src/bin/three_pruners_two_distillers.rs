@@ -9,25 +9,13 @@ use burn_compress_examples::resnet::DigitsResNet;
 
 fn main() -> ExitCode {
     pipeline::run("three_pruners_two_distillers", |setup| {
-        let layers = |pattern: &str| {
-            let rule = Rule::new()
-                .with_op_names_re([pattern])
-                .with_op_types(["Conv2d"]);
-            let ratio = PruningSettings {
-                sparse_ratio: Some(setup.sparsity),
-                ..Default::default()
-            };
-            ConfigList::new(vec![rule.with_settings(ratio)])
+        let layers = |pattern| {
+            let rule = on(["Conv2d"]).with_op_names_re([pattern]);
+            ConfigList::from(rule.sparse_ratio(setup.sparsity))
         };
-        let features = |stage: &str, lambda: f64| {
-            let rule = Rule::new()
-                .with_op_names_re([stage])
-                .with_op_types(["Conv2d"]);
-            let lambda = DistillationSettings {
-                lambda: Some(lambda),
-                ..Default::default()
-            };
-            ConfigList::new(vec![rule.with_settings(lambda)])
+        let features = |pattern| {
+            let rule = on(["Conv2d"]).with_op_names_re([pattern]);
+            ConfigList::from(rule.lambda(0.1))
         };
         let predict =
             |teacher: &DigitsResNet, batch: &DigitsBatch| teacher.forward(batch.images.clone());
@@ -43,7 +31,7 @@ fn main() -> ExitCode {
         let chain = AgpPruner::new(chain, agp())?;
         let chain = DynamicLayerwiseDistiller::from_compressor(
             chain,
-            &features("stage1|stage2", 0.1),
+            &features("stage1|stage2"),
             &setup.dense,
             predict,
             DistillConfig::new(0.5),
@@ -57,7 +45,7 @@ fn main() -> ExitCode {
         )?;
         let chain = DynamicLayerwiseDistiller::from_compressor(
             chain,
-            &features("stage3", 0.1),
+            &features("stage3"),
             &setup.dense,
             predict,
             DistillConfig::new(0.5),

@@ -1,0 +1,56 @@
+//! Short programs, one a file, for what people do most.
+//!
+//! | how do I | file |
+//! |---|---|
+//! | prune and fine-tune | `prune.rs` |
+//! | quantize to int8 with training | `int8_with_training.rs` |
+//! | quantize to int8 without training | `int8_without_training.rs` |
+//! | distil | `distil.rs` |
+//! | fuse all three | `fuse.rs` |
+//! | train with Burn's `Learner` | `learner.rs` |
+//! | read the rules from TOML | `toml.rs` |
+//! | stop and resume | `resume.rs` |
+//! | save here and load there | `save.rs` |
+//! | go on training a small model | `fine_tune.rs` |
+//!
+//! `cargo run -p burn-compress-examples --bin how_do_i` runs all of them.
+
+mod distil;
+mod fine_tune;
+mod fuse;
+mod int8_with_training;
+mod int8_without_training;
+mod learner;
+mod prune;
+mod resume;
+mod save;
+mod setup;
+mod toml;
+
+fn main() -> anyhow::Result<()> {
+    let programs: [(&str, fn() -> anyhow::Result<()>); 10] = [
+        ("prune", prune::run),
+        ("int8_with_training", int8_with_training::run),
+        ("int8_without_training", int8_without_training::run),
+        ("distil", distil::run),
+        ("fuse", fuse::run),
+        ("learner", learner::run),
+        ("toml", toml::run),
+        ("resume", resume::run),
+        ("save", save::run),
+        ("fine_tune", fine_tune::run),
+    ];
+    for (name, run) in programs {
+        run()?;
+        println!("{name}: done");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_program_runs() {
+        super::main().unwrap();
+    }
+}
