@@ -91,6 +91,7 @@ impl<M: Module + 'static, I: 'static> QatQuantizer<M, I> {
         config: &ConfigList<QuantizationSettings>,
         quantizer: QatConfig,
     ) -> Result<Self, Error> {
+        compressor.evaluator().require_training(quantizer.name())?;
         // The standard scales, whose laws need no check.
         let defaults = QuantDefaults::of(&quantizer);
         Self::claim_with(compressor, config, Arc::new(quantizer), &defaults)
