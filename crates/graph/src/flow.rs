@@ -16,7 +16,7 @@ use burn_ir::{
 use super::Captured;
 use super::observed::{Bend, Function, Observed, bend};
 use super::operation::name;
-use crate::layer::LayerInfo;
+use crate::layer::{LayerInfo, LayerKind, LayerRole};
 use crate::target::{Target, TargetId};
 
 /// A tensor, and where in it a concatenation has put the first channel.
@@ -217,9 +217,9 @@ impl<'a> Flow<'a> {
             .unwrap_or_default()
     }
 
-    fn kind(&self, layer: &str) -> &str {
+    fn role(&self, layer: &str) -> LayerRole {
         let found = self.layers.iter().find(|known| known.path == layer);
-        found.map_or("", |layer| layer.kind.as_str())
+        LayerKind::of(found.map_or("", |layer| &layer.kind)).role()
     }
 
     /// The operations between two tensors.
@@ -253,7 +253,7 @@ impl<'a> Flow<'a> {
         let readers = self.readers(tensor);
         let wrapped = self.calls.get(&tensor).into_iter().flatten();
         for &(layer, output) in wrapped {
-            if self.kind(layer).ends_with("Norm") && output != tensor {
+            if self.role(layer) == LayerRole::Norm && output != tensor {
                 let inside = self.between(tensor, output);
                 return readers
                     .iter()
@@ -440,9 +440,7 @@ impl Walk<'_> {
         let mut next = Vec::new();
         let mut readers = flow.readers(tensor).to_vec();
         for &(layer, output) in flow.calls.get(&tensor).into_iter().flatten() {
-            let kind = flow.kind(layer);
-            let apart =
-                kind.ends_with("Norm") || kind.contains("Pool") || kind.contains("Interpol");
+            let apart = matches!(flow.role(layer), LayerRole::Norm | LayerRole::Pool);
             if apart && output != tensor {
                 let inside = flow.between(tensor, output);
                 readers.retain(|op| !inside.contains(op));

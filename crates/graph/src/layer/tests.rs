@@ -204,3 +204,68 @@ fn channels_of_ports_are_where_the_layer_puts_them(
 ) {
     assert_eq!(port_channel_dim(kind, rank), dim);
 }
+
+#[test]
+fn a_type_of_a_user_has_the_row_that_was_registered() {
+    let row = || {
+        LayerKind::new("TestMixer", LayerRole::Norm)
+            .with_param("kernel", Some(2), None)
+            .with_channels(PortChannels::Last)
+            .with_rank(5)
+    };
+    let before = (
+        channel_dims("TestMixer", "kernel", 3),
+        port_channel_dim("TestMixer", 5),
+    );
+    assert_eq!(
+        before,
+        (
+            ChannelDims {
+                output: Some(0),
+                input: Some(1)
+            },
+            1
+        )
+    );
+    row().register().unwrap();
+    let after = (
+        channel_dims("TestMixer", "kernel", 3),
+        port_channel_dim("TestMixer", 5),
+    );
+    assert_eq!(
+        after,
+        (
+            ChannelDims {
+                output: Some(2),
+                input: None
+            },
+            4
+        )
+    );
+    assert_eq!(LayerKind::of("TestMixer"), row());
+    // Vectors and other parameters are as everywhere.
+    assert_eq!(channel_dims("TestMixer", "bias", 1).output, Some(0));
+    assert_eq!(channel_dims("TestMixer", "other", 2).input, Some(1));
+
+    assert_eq!(row().register(), Ok(()));
+    let taken = KindError::Taken {
+        name: "TestMixer".into(),
+    };
+    assert_eq!(row().with_rank(4).register(), Err(taken));
+    for name in ["Linear", "Relu"] {
+        let row = LayerKind::new(name, LayerRole::Other);
+        assert_eq!(row.register(), Err(KindError::OfBurn { name: name.into() }));
+    }
+}
+
+#[rstest]
+#[case("Relu", LayerRole::Activation)]
+#[case("BatchNorm", LayerRole::Norm)]
+#[case("MyNorm", LayerRole::Norm)]
+#[case("AdaptiveAvgPool2d", LayerRole::Pool)]
+#[case("Interpolate2d", LayerRole::Pool)]
+#[case("Linear", LayerRole::Weighted)]
+#[case("", LayerRole::Other)]
+fn roles_are_known_by_the_name(#[case] kind: &str, #[case] role: LayerRole) {
+    assert_eq!(LayerKind::of(kind).role(), role);
+}

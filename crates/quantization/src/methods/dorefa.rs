@@ -57,6 +57,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use burn::config::Config;
 use burn::module::Module;
 use burn_compress_core::config::ConfigList;
+use burn_compress_core::layer::{LayerKind, LayerRole};
 use burn_compress_core::{
     Algorithm, BoxError, Compressor, Configuration, Error, FlatTensor, Mode, Quantization, Run,
     Stage, Target, TargetId, TargetSpace,
@@ -70,7 +71,7 @@ use crate::reject::{reject_binary, reject_blocks, reject_method, reject_observer
 use crate::targets::{QuantTarget, QuantTargets};
 use crate::{ApplyMethod, QuantizationError, QuantizationSettings};
 
-use activation::{ACTIVATIONS, BatchRange, output_grid};
+use activation::{BatchRange, output_grid};
 use gradient::RoundedGradient;
 use weight::{Squeezed, magnitude, one_bit_grid, weight_grid};
 
@@ -201,7 +202,7 @@ impl DoReFaQuantizer {
     /// Whether the values of an output come from an activation function.
     fn is_activation(&self, output: &QuantTarget) -> bool {
         let layer = output.layer();
-        ACTIVATIONS.contains(&layer.kind.as_str())
+        LayerKind::of(&layer.kind).role() == LayerRole::Activation
             || self.targets.fusions().is_activation(&layer.path)
     }
 

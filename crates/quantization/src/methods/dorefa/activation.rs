@@ -8,36 +8,6 @@ use crate::ranges::{DECAY, moving_average};
 use crate::targets::FixedQParams;
 use crate::{QuantDtype, QuantScheme, QuantizationError, blocks, precision};
 
-/// Layers of Burn whose outputs are cut to 0..=1.
-pub(super) const ACTIVATIONS: [&str; 26] = [
-    "Celu",
-    "Elu",
-    "GLU",
-    "Gelu",
-    "HardShrink",
-    "HardSigmoid",
-    "HardSwish",
-    "Hardtanh",
-    "LeakyRelu",
-    "LogSigmoid",
-    "Mish",
-    "PRelu",
-    "RRelu",
-    "Relu",
-    "Relu6",
-    "Selu",
-    "Shrink",
-    "SiLU",
-    "Sigmoid",
-    "SoftShrink",
-    "Softplus",
-    "Softsign",
-    "Tanh",
-    "Tanhshrink",
-    "Threshold",
-    "ThresholdedRelu",
-];
-
 /// The integers laid over 0..=1.
 pub(super) fn output_grid(dtype: QuantDtype) -> FixedQParams {
     FixedQParams {

@@ -20,6 +20,7 @@
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use burn_compress_core::config::Selected;
+use burn_compress_core::layer::{LayerKind, PortChannels};
 use burn_compress_core::{Error, Evaluator, FlatTensor, Target, TargetId, tap, with_parameters};
 use indexmap::IndexMap;
 
@@ -80,7 +81,7 @@ impl BiasCorrection {
             layers.push(Corrected {
                 bias: TargetId::new(&path, Target::param("bias")),
                 output: TargetId::new(&path, Target::Output(0)),
-                channels_last: layer.kind == "Linear",
+                channels_last: LayerKind::of(&layer.kind).channels() == PortChannels::Last,
                 channels: bias.shape[0],
             });
         }

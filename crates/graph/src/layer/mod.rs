@@ -41,6 +41,12 @@ use burn::tensor::{Bool, Int, Tensor};
 
 use crate::target::Target;
 
+mod kind;
+
+pub use kind::{
+    ChannelDims, KindError, LayerKind, LayerRole, PortChannels, channel_dims, port_channel_dim,
+};
+
 /// A layer of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerInfo {
@@ -83,12 +89,7 @@ impl LayerInfo {
 
     /// The number of dimensions of its inputs and outputs, where the type of the layer tells it.
     pub fn port_rank(&self) -> Option<usize> {
-        match self.kind.as_str() {
-            "Conv1d" | "ConvTranspose1d" => Some(3),
-            "Conv2d" | "ConvTranspose2d" => Some(4),
-            "Conv3d" | "ConvTranspose3d" => Some(5),
-            _ => None,
-        }
+        LayerKind::of(&self.kind).rank()
     }
 
     /// The last part of the path: the name of the field, or its position in a list.
@@ -105,60 +106,6 @@ pub fn layers<M: Module>(model: &M) -> Vec<LayerInfo> {
     let mut collector = LayerCollector::new();
     model.visit(&mut collector);
     collector.finish()
-}
-
-/// The dimensions of a parameter that run over the layer's channels; `None` where there is none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChannelDims {
-    /// The dimension of the output channels.
-    pub output: Option<usize>,
-    /// The dimension of the input channels, of those of one group in a grouped convolution.
-    pub input: Option<usize>,
-}
-
-/// Where the channels of a parameter are, in Burn's layouts.
-///
-/// | parameter                     | layout                      | output | input |
-/// |-------------------------------|-----------------------------|--------|-------|
-/// | `Conv1d`/`2d`/`3d` weight     | `[out, in / groups, k, ..]` | 0      | 1     |
-/// | `ConvTranspose*` weight       | `[in, out / groups, k, ..]` | 1      | 0     |
-/// | `Linear` weight               | `[in, out]`                 | 1      | 0     |
-/// | `Embedding` weight            | `[n_embedding, d_model]`    | 1      | none  |
-/// | any vector: bias, gamma, beta | `[out]`                     | 0      | none  |
-/// | anything else, rank 2 and up  | `[out, in, ..]` is assumed  | 0      | 1     |
-pub fn channel_dims(kind: &str, param: &str, rank: usize) -> ChannelDims {
-    let transposed = kind == "Linear" || kind.starts_with("ConvTranspose");
-    let (output, input) = match (rank, param) {
-        (0, _) => (None, None),
-        (1, _) => (Some(0), None),
-        (_, "weight") if transposed => (Some(1), Some(0)),
-        (_, "weight") if kind == "Embedding" => (Some(1), None),
-        _ => (Some(0), Some(1)),
-    };
-    ChannelDims { output, input }
-}
-
-/// The dimension of the channels in an input or output of a layer: the last one for layers that put
-/// features last, `[.., channels]`, otherwise that of images, `[batch, channels, ..]`.
-///
-/// A layer that leaves both open, an activation function for example, is taken for one of images
-/// if its input or output has four dimensions or more.
-pub fn port_channel_dim(kind: &str, rank: usize) -> usize {
-    const LAST: [&str; 5] = [
-        "Linear",
-        "LayerNorm",
-        "RmsNorm",
-        "Embedding",
-        "MultiHeadAttention",
-    ];
-    let last = rank.saturating_sub(1);
-    let is_image = kind.starts_with("Conv") || kind.contains("Pool") || {
-        matches!(kind, "BatchNorm" | "GroupNorm" | "InstanceNorm") || rank >= 4
-    };
-    match is_image && !LAST.contains(&kind) {
-        true => last.min(1),
-        false => last,
-    }
 }
 
 thread_local! {
