@@ -1,4 +1,4 @@
-//! What all distillers share: a place in the chain, the sum of the losses and the constructors.
+//! The common part of all distillers: a place in the chain, the sum of the losses and the constructors.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ impl Options {
         }
     }
 
-    /// What the rules select, once the options and the evaluator are found to fit.
+    /// The targets that the rules select, after a check of options and evaluator.
     pub(crate) fn select<M: Module + 'static, I: 'static>(
         &self,
         compressor: &Compressor<M, I>,

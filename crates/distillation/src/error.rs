@@ -39,7 +39,7 @@ pub enum DistillationError {
         student_shape: Vec<usize>,
         /// Shape of the teacher's hidden state.
         teacher_shape: Vec<usize>,
-        /// What the distiller needs.
+        /// The condition of the distiller.
         expected: &'static str,
     },
 
@@ -65,7 +65,7 @@ pub enum DistillationError {
     LossShape {
         /// Path of the student's layer.
         student: String,
-        /// How many numbers there are.
+        /// Its numbers.
         found: usize,
     },
 
@@ -134,7 +134,7 @@ pub enum DistillationError {
     NoPosition {
         /// `student` or `teacher`.
         whose: &'static str,
-        /// What the layer has instead.
+        /// The inputs or outputs of the layer.
         reason: String,
     },
 
@@ -155,7 +155,7 @@ pub enum DistillationError {
         key: &'static str,
         /// Its value.
         value: String,
-        /// What it can be.
+        /// Its range.
         expected: String,
     },
 
@@ -178,7 +178,7 @@ pub enum DistillationError {
     Links {
         /// Path of the student's layer.
         student: String,
-        /// How many there are.
+        /// Their number.
         found: usize,
     },
 
@@ -297,9 +297,9 @@ pub enum DistillationError {
     ForeignCache {
         /// The file.
         path: PathBuf,
-        /// What the file holds.
+        /// The teacher and links of the file.
         found: String,
-        /// What is needed.
+        /// The teacher and links of the distiller.
         expected: String,
     },
 
@@ -329,7 +329,7 @@ pub enum DistillationError {
         state: String,
         /// Its shape for the whole batch.
         shape: Vec<usize>,
-        /// How many keys the batch has.
+        /// The number of keys of the batch.
         keys: usize,
     },
 }

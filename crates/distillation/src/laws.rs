@@ -1,5 +1,5 @@
-//! What every loss promises, checked: one finite number, and at least 0 where it is a distance; and
-//! the name of a loss.
+//! Checks of the laws of a loss: one finite number, and at least 0 where it is a distance; and the
+//! name of a loss.
 
 use std::ops::RangeInclusive;
 
@@ -8,7 +8,7 @@ use burn_compress_core::{BoxError, reads};
 
 use crate::error::DistillationError;
 
-/// How far from 0 the rounding of a distance may lie.
+/// The largest distance from 0 that is taken for rounding.
 const ROUNDING: f32 = 1e-4;
 
 fn range(is_distance: bool) -> RangeInclusive<f32> {

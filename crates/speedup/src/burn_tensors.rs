@@ -51,7 +51,7 @@ const LARGEST_BLOCK: usize = u8::MAX as usize;
 /// what its integers save.
 const SMALLEST_BLOCK: usize = 16;
 
-/// What to change so that Burn can hold a target.
+/// The change that lets Burn hold a target.
 mod remedy {
     pub(super) const ZERO_POINT: &str = "quantize it with the symmetric scheme";
     pub(super) const WIDTH: &str = "use a signed type of at most 8 bits";

@@ -195,7 +195,7 @@ impl Integers {
     ///
     /// # Errors
     ///
-    /// What does not fit `entry` and `shape`, in words.
+    /// The mismatch with `entry` and `shape`, in words.
     pub fn unpack(bytes: &[u8], shape: &[usize], entry: &CalibrationEntry) -> Result<Self, String> {
         check_grid(entry, shape)?;
         let integer = Self::integer_type(entry)?;
@@ -265,7 +265,7 @@ impl Blocks {
     }
 }
 
-/// What the model computes with, one value for each element.
+/// The values that the model computes with, one for each element.
 fn simulate(quantization: &Quantization, values: Tensor<1>, shape: &[usize]) -> Tensor<1> {
     let (Some(scale), Some(zero)) = (&quantization.scale, &quantization.zero_point) else {
         return values;

@@ -44,7 +44,7 @@ struct MaskJson {
     shape: Vec<usize>,
 }
 
-/// What targets that are quantized alike have in common.
+/// The settings of targets that are quantized alike.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SettingsJson {

@@ -9,7 +9,7 @@
 //! stay            0   2      each kept by the other one
 //! ```
 //!
-//! [`PartialChannels`] says what becomes of the masks of `0` in the first and of `2` in the second.
+//! [`PartialChannels`] sets what happens to the masks of `0` in the first and of `2` in the second.
 //! NNI's `ModelSpeedup` keeps the union of the kept channels with their raw weights, which is
 //! [`PartialChannels::Lift`].
 
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::SpeedupError;
 use crate::outputs::MaskableOutput;
 
-/// What becomes of the masks of a channel that stays because not all layers that make it mask it.
+/// Treatment of the masks of a channel that stays because not all layers that make it mask it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PartialChannels {
@@ -90,7 +90,7 @@ pub(crate) fn lift(
     Ok(Lifted { masks, channels })
 }
 
-/// What each layer that masks a partial channel altogether holds of it.
+/// The positions of a partial channel in each layer that masks it altogether.
 fn partial(
     graph: &ChannelGraph,
     by_parameter: &IndexMap<String, Mask>,
@@ -175,7 +175,7 @@ fn unmask(mask: &Mask, dim: usize, index: usize) -> Result<Option<Mask>, Speedup
     Ok(Some(Mask::new(values, mask.shape())?.with_method(method)))
 }
 
-/// What the indices along `dim` hold that are not masked altogether: ones, but for whole channels
+/// The entries of the indices along `dim` that are not masked altogether: ones, but for whole channels
 /// of the other dimensions. `None` if they are masked value by value.
 fn pattern(mask: &Mask, dim: usize) -> Option<Vec<f32>> {
     let gone = mask.removed_along(dim);

@@ -1,4 +1,4 @@
-//! What lives on a channel goes with the channel: masks, scales, zero points and tracked ranges.
+//! State that goes with its channel: masks, scales, zero points and tracked ranges.
 //!
 //! Quantization parameters have one value for each block of a target, on a grid that is coarser
 //! than the target or as fine. Removing indices of the target removes their values from the grid:

@@ -1,4 +1,4 @@
-//! What a speedup saved.
+//! The report of a speedup.
 
 use std::fmt;
 
@@ -45,7 +45,7 @@ pub struct LayerChange {
     pub after: Vec<usize>,
 }
 
-/// How large the file of a small model is, and what it holds.
+/// The size of the file of a small model, and its content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Storage {
@@ -70,7 +70,7 @@ fn ratio(before: u64, after: u64) -> f64 {
     before as f64 / after.max(1) as f64
 }
 
-/// What a speedup saved, and how well the small model was verified.
+/// Sizes before and after a speedup, and how well the small model was verified.
 ///
 /// Its `Display` is a small table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -62,7 +62,7 @@ const INTEGERS: &str = "integers:";
 const FLOATS: &str = "floats:";
 const PARAM: &str = "param:";
 
-/// How [`save_small_with`] saves.
+/// Options of [`save_small_with`].
 ///
 /// ```
 /// use burn_compress_speedup::SaveConfig;

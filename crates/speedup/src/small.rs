@@ -9,7 +9,7 @@ use crate::report::Storage;
 use crate::save::{SaveConfig, load_small, save_small_with};
 use crate::state::SmallState;
 
-/// A small model with what is left of its compression: the content of a file.
+/// A small model with its compression state: the content of a file.
 ///
 /// ```
 /// use burn::nn::{Linear, LinearConfig};
@@ -46,7 +46,7 @@ use crate::state::SmallState;
 pub struct Small<M> {
     /// The model, its state attached.
     pub model: M,
-    /// What is still simulated.
+    /// The masks and the calibration that are still simulated.
     pub state: SmallState,
 }
 

@@ -32,7 +32,7 @@ pub struct Speedup<M> {
     /// The model: the same Rust type with smaller tensors. Masks are part of its parameters; only
     /// what is left in `state` is still simulated.
     pub model: M,
-    /// What is left of the compression: scales and zero points, masks of inputs and outputs and of
+    /// The rest of the compression: scales and zero points, masks of inputs and outputs and of
     /// quantized parameters.
     pub state: SmallState,
     /// The kept indices of every parameter, input and output that lost some.
@@ -475,7 +475,7 @@ fn is_half(dtype: DType) -> bool {
     matches!(dtype, DType::F16 | DType::BF16)
 }
 
-/// What a few roundings can move an output in half precision by, relative to the largest; 0 where
+/// The error that a few roundings can make in half precision, relative to the largest output; 0 where
 /// no output is.
 fn rounding(outputs: &[TensorData]) -> f64 {
     let step = |data: &TensorData| match data.dtype() {

@@ -1,4 +1,4 @@
-//! What is left of the compression in a small model: found by carrying the plan out on masks and
+//! The compression state of a small model: found by carrying the plan out on masks and
 //! calibration as well.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use crate::SpeedupError;
 use crate::reindex::{reindex_calibration, reindex_mask};
 
-/// What is left of the compression in a small model.
+/// The compression state of a small model: what is still simulated.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SmallState {
     /// Masks of values that could not be removed, and masks of quantized parameters.
@@ -21,7 +21,7 @@ pub struct SmallState {
     pub groups: BTreeMap<String, usize>,
 }
 
-/// What is left of masks and calibration once the plan is carried out.
+/// The masks and the calibration after the plan is carried out.
 pub(crate) fn reindex_state(
     plan: &SlicePlan,
     shapes: &IndexMap<String, Vec<usize>>,

@@ -101,7 +101,7 @@ impl ModuleVisitor for Collector {
     for_each_kind!(collect);
 }
 
-/// What an ordinary load checks of a tensor of a model.
+/// The properties of a tensor that an ordinary load checks.
 struct Layout {
     name: String,
     dtype: DType,

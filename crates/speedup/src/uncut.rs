@@ -1,4 +1,4 @@
-//! What is masked in a small model: masks that the cut could not follow.
+//! The masks of a small model that the cut could not follow.
 //!
 //! Masks of single values promise no cut. Masks of whole channels do, and where a channel stays all
 //! the same the report names what keeps it.
@@ -27,7 +27,7 @@ pub struct UncutMask {
     /// The number of its masked output channels.
     #[serde(default)]
     pub channels: usize,
-    /// Why the first of these channels stays; absent where none is masked as a whole.
+    /// The reason that the first of these channels stays; absent where none is masked as a whole.
     #[serde(default)]
     pub reason: Option<String>,
 }
@@ -110,7 +110,7 @@ fn channels(
         .collect()
 }
 
-/// Why a channel stays that a mask covers.
+/// The reason that a masked channel stays.
 fn reason(
     graph: &ChannelGraph,
     entries: &ChannelEntries,

@@ -1,4 +1,4 @@
-//! Whether the small model computes what the simulated one did.
+//! Comparison of the small model with the simulated one.
 //!
 //! ```text
 //! error = max |simulated - small| / max |simulated|
@@ -29,7 +29,7 @@ const TINY: f64 = 1e-30;
 pub struct RoundingBoundary {
     /// Number of compared values.
     pub values: u64,
-    /// How many of them differ by more than the tolerance.
+    /// The number of them that differ by more than the tolerance.
     pub differing: u64,
 }
 

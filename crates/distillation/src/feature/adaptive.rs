@@ -27,7 +27,7 @@ use crate::feature::learnables::Learnables;
 use crate::feature::loss::{FeatureLoss, FeaturePair};
 use crate::settings::{DistillationSettings, check_projected, unused_setting};
 
-/// How an [`Adaptive1dLayerwiseDistiller`] weighs and starts.
+/// Configuration of an [`Adaptive1dLayerwiseDistiller`].
 #[derive(Config, Debug, Copy)]
 pub struct AdaptiveConfig {
     /// The weight of the user's own loss.

@@ -29,7 +29,7 @@ use crate::feature::learnables::Learnables;
 use crate::feature::loss::{FeatureLoss, FeaturePair};
 use crate::settings::{DistillationSettings, reject_apply_method};
 
-/// How the losses of an [`AttentionDistiller`] weigh against the task's.
+/// Configuration of an [`AttentionDistiller`].
 #[derive(Config, Debug, Copy)]
 pub struct AttentionConfig {
     /// The weight of the user's own loss.

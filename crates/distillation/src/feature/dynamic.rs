@@ -26,7 +26,7 @@ use crate::feature::learnables::Learnables;
 use crate::feature::loss::{FeatureLoss, FeaturePair};
 use crate::settings::DistillationSettings;
 
-/// How the losses of a [`DynamicLayerwiseDistiller`] weigh against the task's.
+/// Configuration of a [`DynamicLayerwiseDistiller`].
 #[derive(Config, Debug, Copy)]
 pub struct DistillConfig {
     /// The weight of the user's own loss.

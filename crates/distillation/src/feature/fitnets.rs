@@ -34,7 +34,7 @@ use crate::feature::loss::{FeatureLoss, FeaturePair};
 use crate::losses::mse;
 use crate::settings::{DistillationSettings, check_projected, reject_apply_method};
 
-/// How a [`FitNetsDistiller`] weighs and starts.
+/// Configuration of a [`FitNetsDistiller`].
 #[derive(Config, Debug, Copy)]
 pub struct FitNetsConfig {
     /// The weight of the user's own loss.

@@ -35,7 +35,7 @@ use crate::feature::learnables::Learnables;
 use crate::feature::loss::{FeatureLoss, FeaturePair};
 use crate::settings::{DistillationSettings, check_lambda, reject_apply_method};
 
-/// How a [`RelationalDistiller`] weighs its losses.
+/// Configuration of a [`RelationalDistiller`].
 #[derive(Config, Debug, Copy)]
 pub struct RelationalConfig {
     /// The weight of the user's own loss.

@@ -32,7 +32,7 @@ use crate::error::DistillationError;
 use crate::logit::loss::{LogitLoss, LogitPair};
 use crate::settings::{check_lambda, check_positive};
 
-/// How a [`DkdDistiller`] softens and weighs.
+/// Configuration of a [`DkdDistiller`].
 #[derive(Config, Debug, Copy)]
 pub struct DkdConfig {
     /// The weight of the user's own loss.
@@ -44,7 +44,7 @@ pub struct DkdConfig {
     /// The weight of the other classes.
     #[config(default = 8.0)]
     pub beta: f64,
-    /// How much the logits are divided by.
+    /// The divisor of the logits.
     #[config(default = 4.0)]
     pub temperature: f64,
     /// Steps over which the distillation grows to its full weight.

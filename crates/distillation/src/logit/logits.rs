@@ -31,7 +31,7 @@ use crate::error::DistillationError;
 use crate::logit::loss::{LogitLoss, LogitPair};
 use crate::settings::{check_lambda, check_positive};
 
-/// How a [`LogitsDistiller`] softens and weighs.
+/// Configuration of a [`LogitsDistiller`].
 #[derive(Config, Debug, Copy)]
 pub struct LogitsConfig {
     /// The weight of the user's own loss.
@@ -40,7 +40,7 @@ pub struct LogitsConfig {
     /// The weight of the soft targets, times the `lambda` of the rule.
     #[config(default = 1.0)]
     pub alpha: f64,
-    /// How much the logits are divided by.
+    /// The divisor of the logits.
     #[config(default = 4.0)]
     pub temperature: f64,
 }

@@ -18,7 +18,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::activation::log_softmax;
 
-/// How much the logits are divided by.
+/// The divisor of the logits.
 pub const TEMPERATURE: f64 = 2.0;
 
 /// Divergence of the student's class probabilities from the teacher's.

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::DistillationError;
 use crate::tensors::cast_like;
 
-/// How the outputs of several teachers are aggregated.
+/// Aggregation of the outputs of several teachers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TeacherAggregation {

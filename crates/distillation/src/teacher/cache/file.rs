@@ -152,7 +152,7 @@ fn decode(content: &[u8]) -> Result<Content, String> {
     }
 }
 
-/// What is left to read.
+/// The bytes that are not read yet.
 struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {
