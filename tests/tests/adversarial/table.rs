@@ -6,6 +6,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
+use burn_compress::UnknownDtype;
 use burn_compress::config::ConfigError;
 use burn_compress::distillation::DistillationError;
 use burn_compress::graph::GraphError;
@@ -234,6 +235,7 @@ fn is_typed(error: &(dyn StdError + 'static)) -> bool {
         || error.is::<GraphError>()
         || error.is::<PruningError>()
         || error.is::<QuantizationError>()
+        || error.is::<UnknownDtype>()
         || error.is::<DistillationError>()
         || error.is::<SpeedupError>()
         || error.is::<ParseTargetError>()
