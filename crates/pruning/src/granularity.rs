@@ -15,7 +15,7 @@
 //! `[in, out]`, that of a convolution `[out, in / groups, ..]`. [`Axes`] names them.
 
 use burn_compress_core::config::did_you_mean;
-use burn_compress_core::layer::{ChannelDims, port_channel_dim};
+use burn_compress_core::layer::{ChannelDims, LayerKind, PortChannels};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
 
@@ -45,8 +45,9 @@ pub enum Granularity {
     OutChannel,
     /// One block for each input channel of a parameter.
     InChannel,
-    /// One block for each channel of an input or output: along the last dim of a `Linear`,
-    /// `Embedding`, `LayerNorm` or `RmsNorm`, along dim 1 of any other layer.
+    /// One block for each channel of an input or output: along the last dim of layers whose row in
+    /// the [table of kinds](burn_compress_core::layer::LayerKind) has the channels there, as `Linear`
+    /// and `LayerNorm`, along dim 1 of any other layer.
     PerChannel,
     /// Blocks of these sizes, -1 for a whole dim, padded at the front with 1.
     Block(Vec<i64>),
@@ -91,7 +92,7 @@ pub enum Axes {
 /// Whether the inputs and outputs of a layer of `kind` have their channels at the end, and not
 /// behind the batch as images have.
 pub(crate) fn channels_last(kind: &str) -> bool {
-    port_channel_dim(kind, 4) == 3
+    LayerKind::of(kind).channels() == PortChannels::Last
 }
 
 impl From<ChannelDims> for Axes {

@@ -1,7 +1,7 @@
 //! The settings of each target that a configuration selects.
 
 use burn_compress_core::config::{ConfigList, Selected, Settings};
-use burn_compress_core::layer::{LayerInfo, channel_dims};
+use burn_compress_core::layer::{LayerInfo, LayerKind, LayerRole, channel_dims};
 use burn_compress_core::target::{Mode, Target};
 
 use super::{Align, PruningSettings};
@@ -71,13 +71,14 @@ impl Settings for PruningSettings {
     const MODE: Mode = Mode::Pruning;
 
     /// `weight` and `bias` of convolutions and linear layers, `gamma` and `beta` of batch norms,
-    /// `weight` of embeddings, where they exist; nothing of other layers.
+    /// `weight` of embeddings, where they exist, and `weight` and `bias` of types that are
+    /// [registered](LayerKind::register) as [weighted](LayerRole::Weighted); nothing of other layers.
     fn default_targets(layer: &LayerInfo) -> Vec<Target> {
-        let names: &[&str] = match layer.kind.as_str() {
-            "Linear" => &["weight", "bias"],
-            kind if kind.starts_with("Conv") => &["weight", "bias"],
-            kind if kind.starts_with("BatchNorm") => &["gamma", "beta"],
-            "Embedding" => &["weight"],
+        let kind = layer.kind.as_str();
+        let names: &[&str] = match LayerKind::of(kind).role() {
+            LayerRole::Weighted => &["weight", "bias"],
+            _ if kind.starts_with("Conv") => &["weight", "bias"],
+            _ if kind.starts_with("BatchNorm") => &["gamma", "beta"],
             _ => &[],
         };
         names

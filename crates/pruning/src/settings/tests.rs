@@ -1,8 +1,9 @@
 use super::*;
 use crate::PruningError;
+use crate::granularity::channels_last;
 use burn::module::ParamId;
 use burn_compress_core::config::{ConfigList, Settings};
-use burn_compress_core::layer::{LayerInfo, ParamInfo};
+use burn_compress_core::layer::{LayerInfo, LayerKind, LayerRole, ParamInfo, PortChannels};
 use rstest::rstest;
 
 fn layer(kind: &str, params: &[(&str, &[usize])]) -> LayerInfo {
@@ -232,6 +233,20 @@ fn a_pattern_must_fit_the_parameter() {
 fn default_targets(#[case] layer: LayerInfo, #[case] names: &[&str]) {
     let names: Vec<Target> = names.iter().map(|name| Target::param(*name)).collect();
     assert_eq!(PruningSettings::default_targets(&layer), names);
+}
+
+#[test]
+fn a_registered_type_is_pruned_as_its_row_has_it() {
+    let kind = LayerKind::new("RowsOfDense", LayerRole::Weighted);
+    let kind = kind.with_param("weight", Some(1), Some(0));
+    let registered = kind.with_channels(PortChannels::Last).register();
+    registered.unwrap();
+    let layer = layer("RowsOfDense", &[("weight", &[12, 16]), ("bias", &[16])]);
+    let targets = ["weight", "bias"].map(Target::param);
+    assert_eq!(PruningSettings::default_targets(&layer), targets);
+    let bias = PruningSettings::template(&layer, &targets[1]);
+    assert_eq!(bias.align.unwrap().dims, [1]);
+    assert!(channels_last("RowsOfDense") && !channels_last("Conv2d"));
 }
 
 #[test]
