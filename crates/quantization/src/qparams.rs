@@ -17,9 +17,9 @@
 //! Integer-Arithmetic-Only Inference*, arXiv 1712.05877, section 2.1 and 3.1.
 
 use burn::tensor::Tensor;
-use burn_compress_core::reads;
+use burn_compress_core::{QuantDtype, QuantScheme, reads};
 
-use crate::{QuantDtype, QuantScheme, QuantizationError};
+use crate::QuantizationError;
 
 /// Scale and zero point of each block.
 ///

@@ -4,11 +4,11 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use burn::tensor::Tensor;
-use burn_compress_core::{BoxError, Configuration, Target, reads};
+use burn_compress_core::{BoxError, Configuration, QuantDtype, QuantScheme, Target, reads};
 
 use crate::qparams::{self, QParams};
 use crate::ranges::{ObserverKind, RangeEstimator, Ranges};
-use crate::{ApplyMethod, QuantDtype, QuantScheme, QuantizationError, QuantizationSettings};
+use crate::{ApplyMethod, QuantizationError, QuantizationSettings};
 
 /// Rule from the observed range of each block to its scale and zero point.
 ///

@@ -1,6 +1,8 @@
 //! Rejection of settings that a quantizer has no use for.
 
-use crate::{Granularity, QuantDtype, QuantizationError, QuantizationSettings};
+use burn_compress_core::QuantDtype;
+
+use crate::{Granularity, QuantizationError, QuantizationSettings};
 
 /// Rejects `int1`.
 pub(crate) fn reject_binary(dtype: QuantDtype) -> Result<(), QuantizationError> {

@@ -1,10 +1,8 @@
 //! Setters of quantization rules, for configurations in code.
 
-use burn_compress_core::setters;
+use burn_compress_core::{QuantDtype, QuantScheme, setters};
 
-use crate::{
-    ApplyMethod, Granularity, ObserverKind, QuantDtype, QuantScheme, QuantizationSettings,
-};
+use crate::{ApplyMethod, Granularity, ObserverKind, QuantizationSettings};
 
 setters! {
     /// The settings of [`QuantizationSettings`] under the names that they have in a file.

@@ -2,11 +2,11 @@
 
 use burn_compress_core::config::Settings;
 use burn_compress_core::layer::LayerInfo;
-use burn_compress_core::{Grid, Mode, RoundGradient, Target};
+use burn_compress_core::{Grid, Mode, QuantDtype, QuantScheme, RoundGradient, Target};
 use serde::{Deserialize, Serialize};
 
 use crate::ranges::FEWEST;
-use crate::{Granularity, ObserverKind, QuantDtype, QuantScheme, QuantizationError};
+use crate::{Granularity, ObserverKind, QuantizationError};
 
 /// The settings of a quantized target. Whatever is absent has a default.
 ///

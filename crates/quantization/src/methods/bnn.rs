@@ -31,8 +31,8 @@ use burn::config::Config;
 use burn::module::Module;
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
-    Algorithm, BoxError, Compressor, Configuration, Error, FlatTensor, Mode, RoundGradient, Run,
-    TargetId,
+    Algorithm, BoxError, Compressor, Configuration, Error, FlatTensor, Mode, QuantDtype,
+    QuantScheme, RoundGradient, Run, TargetId,
 };
 use indexmap::IndexMap;
 
@@ -40,9 +40,7 @@ use crate::constructors::constructors;
 use crate::parameters::raw;
 use crate::reject::{reject_blocks, reject_method, reject_observer};
 use crate::targets::{FixedQParams, QuantTargets};
-use crate::{
-    ApplyMethod, QuantDtype, QuantScheme, QuantizationError, QuantizationSettings, precision,
-};
+use crate::{ApplyMethod, QuantizationError, QuantizationSettings, precision};
 
 const NAME: &str = "BnnQuantizer";
 

@@ -29,14 +29,14 @@
 
 use burn::config::Config;
 use burn::tensor::Tensor;
-use burn_compress_core::{Configuration, FlatTensor, Grid, Target};
+use burn_compress_core::{Configuration, FlatTensor, Grid, QuantDtype, QuantScheme, Target};
 use serde::{Deserialize, Serialize};
 
 use super::learned::{
     LearnedQuantizer, LearnedRule, LearnedStart, check_positive, checked_quantize,
 };
 use crate::qparams::host;
-use crate::{QuantDtype, QuantScheme, QuantizationError, QuantizationSettings, blocks};
+use crate::{QuantizationError, QuantizationSettings, blocks};
 
 /// Start of a block that holds nothing but zeros.
 pub(super) const START_OF_ZEROS: f32 = 0.01;

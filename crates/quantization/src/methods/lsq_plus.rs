@@ -44,12 +44,12 @@
 
 use burn::config::Config;
 use burn::tensor::Tensor;
-use burn_compress_core::{Configuration, FlatTensor, Grid, Target};
+use burn_compress_core::{Configuration, FlatTensor, Grid, QuantDtype, QuantScheme, Target};
 
 use super::learned::{LearnedQuantizer, LearnedRule, LearnedStart, checked_quantize};
 use super::lsq::{LsqInit, START_OF_ZEROS};
 use crate::qparams::host;
-use crate::{QuantDtype, QuantScheme, QuantizationError, QuantizationSettings, blocks};
+use crate::{QuantizationError, QuantizationSettings, blocks};
 
 /// Settings of a [`LsqPlusQuantizer`].
 #[derive(Config, Debug, Copy)]

@@ -36,9 +36,10 @@
 //! affine scheme; a group of Q that holds nothing but outliers counts as one value, as with none the
 //! divergence would be infinite and forbid every threshold in a gap.
 
+use burn_compress_core::{QuantDtype, QuantScheme};
+
 use super::histogram::Histogram;
 use super::histogram_estimator::ClipSearch;
-use crate::{QuantDtype, QuantScheme};
 
 /// The number of values that a block needs for its histogram to have a shape.
 pub const FEWEST: u64 = 150;

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use burn::tensor::Tensor;
-use burn_compress_core::{FlatTensor, Grid, HostTensor};
+use burn_compress_core::{FlatTensor, Grid, HostTensor, QuantDtype, QuantScheme};
 
-use crate::{QuantDtype, QuantScheme, QuantizationError};
+use crate::QuantizationError;
 
 /// The smallest and largest value of each block.
 ///

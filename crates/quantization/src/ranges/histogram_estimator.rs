@@ -1,7 +1,7 @@
 //! The common part of the estimators with a histogram.
 
 use burn::tensor::{Tensor, TensorData};
-use burn_compress_core::{FlatTensor, Grid, HostTensor};
+use burn_compress_core::{FlatTensor, Grid, HostTensor, QuantDtype, QuantScheme};
 use parking_lot::Mutex;
 use std::fmt;
 
@@ -9,7 +9,7 @@ use super::estimator::{RangeEstimator, Ranges};
 use super::histogram::Histogram;
 use super::min_max::widen;
 use crate::qparams::{self, host};
-use crate::{QuantDtype, QuantScheme, QuantizationError, precision};
+use crate::{QuantizationError, precision};
 
 /// Search for the range of a block in its histogram.
 pub trait ClipSearch: fmt::Debug + Send + Sync {

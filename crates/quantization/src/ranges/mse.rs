@@ -16,9 +16,11 @@
 //! Nagel et al., *A White Paper on Neural Network Quantization*, arXiv 2106.08295, section 3.1.
 //! Deviation: one factor shrinks both ends, where the paper searches both ends of an affine range.
 
+use burn_compress_core::{QuantDtype, QuantScheme};
+
 use super::histogram::Histogram;
 use super::histogram_estimator::ClipSearch;
-use crate::{QuantDtype, QuantScheme, qparams};
+use crate::qparams;
 
 /// Steps of the search.
 const STEPS: u8 = 100;

@@ -16,9 +16,10 @@
 //! Evaluation*, arXiv 2004.09602, section 5.2, for the symmetric range. Deviation: the affine range
 //! treats its ends alike and apart, so that values without negatives keep their zero.
 
+use burn_compress_core::{QuantDtype, QuantScheme};
+
 use super::histogram::Histogram;
 use super::histogram_estimator::ClipSearch;
-use crate::{QuantDtype, QuantScheme};
 
 /// The range that holds a percentage of the values on either side.
 #[derive(Clone, Copy, Debug)]

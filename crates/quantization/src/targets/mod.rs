@@ -11,7 +11,7 @@ use burn::tensor::Device;
 use burn_compress_core::config::{ConfigList, Selected};
 use burn_compress_core::{
     AlgorithmState, BoxError, Compressor, Configuration, Error, Evaluator, FlatTensor, Mode,
-    Quantization, TargetId, TargetSpace, parameters,
+    QuantDtype, QuantScheme, Quantization, TargetId, TargetSpace, parameters,
 };
 use indexmap::{IndexMap, IndexSet};
 use serde::Serialize;
@@ -21,9 +21,7 @@ use crate::error::error_of;
 use crate::qparams::QParams;
 use crate::range_rule::{self, RangeRule};
 use crate::reject::reject_binary;
-use crate::{
-    ApplyMethod, ObserverKind, QuantDtype, QuantScheme, QuantizationError, QuantizationSettings,
-};
+use crate::{ApplyMethod, ObserverKind, QuantizationError, QuantizationSettings};
 
 pub(crate) use fixed::FixedQParams;
 pub use observer::TargetObserver;

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use burn_compress_core::{FlatTensor, HostTensor, Observer, Quantization, Target};
+use burn_compress_core::{
+    FlatTensor, HostTensor, Observer, QuantDtype, QuantScheme, Quantization, Target,
+};
 
 use crate::qparams::{self, QParams};
 use crate::range_rule::{self, RangeRule};
 use crate::ranges::{ObserverKind, RangeEstimator, Ranges};
-use crate::{
-    Granularity, QuantDtype, QuantScheme, QuantizationError, QuantizationSettings, blocks,
-    precision,
-};
+use crate::{Granularity, QuantizationError, QuantizationSettings, blocks, precision};
 
 /// Observer of the values of one target, which computes its scale and zero point.
 ///

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use burn_compress_core::config::Selected;
 use burn_compress_core::layer::LayerInfo;
-use burn_compress_core::{Quantization, Target, TargetId, TargetSpace};
+use burn_compress_core::{QuantDtype, QuantScheme, Quantization, Target, TargetId, TargetSpace};
 
 use super::observer::TargetObserver;
-use crate::{ApplyMethod, QuantDtype, QuantScheme, QuantizationSettings};
+use crate::{ApplyMethod, QuantizationSettings};
 
 /// Claimed target of a quantizer: its settings, its state in the model and its observer.
 #[derive(Debug)]

@@ -1,12 +1,14 @@
 //! Inputs and outputs on the grid of DoReFa.
 
 use burn::tensor::Tensor;
-use burn_compress_core::{FlatTensor, Grid, Observer, Quantization, RoundGradient};
+use burn_compress_core::{
+    FlatTensor, Grid, Observer, QuantDtype, QuantScheme, Quantization, RoundGradient,
+};
 
 use crate::qparams::{self, QParams};
 use crate::ranges::{DECAY, moving_average};
 use crate::targets::FixedQParams;
-use crate::{QuantDtype, QuantScheme, QuantizationError, blocks, precision};
+use crate::{QuantizationError, blocks, precision};
 
 /// The integers laid over 0..=1.
 pub(super) fn output_grid(dtype: QuantDtype) -> FixedQParams {

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::{Tensor, TensorData};
-use burn_compress_core::{FlatTensor, RoundGradient, Transform, fake_quantize};
+use burn_compress_core::{
+    FlatTensor, QuantDtype, QuantScheme, RoundGradient, Transform, fake_quantize,
+};
 use fastrand::Rng;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::backward::{GradientHook, hooked};
-use crate::{QuantDtype, QuantScheme, QuantizationError, precision, qparams};
+use crate::{QuantizationError, precision, qparams};
 
 /// The type that gradients are rounded to while a [`DoReFaQuantizer`](crate::DoReFaQuantizer)
 /// trains, and whose rounding it is.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use burn_compress_core::{FlatTensor, RoundGradient, Transform};
+use burn_compress_core::{FlatTensor, QuantDtype, RoundGradient, Transform};
 
 use super::super::bnn::sign;
+use crate::precision;
 use crate::targets::FixedQParams;
-use crate::{QuantDtype, precision};
 
 /// The integers laid over -1..=1.
 pub(super) fn weight_grid(dtype: QuantDtype) -> FixedQParams {

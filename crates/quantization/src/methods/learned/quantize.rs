@@ -15,9 +15,9 @@
 //! step that the optimizer would not know of.
 
 use burn::tensor::Tensor;
-use burn_compress_core::{FlatTensor, Grid};
+use burn_compress_core::{FlatTensor, Grid, QuantDtype};
 
-use crate::{QuantDtype, QuantizationError, precision};
+use crate::{QuantizationError, precision};
 
 /// Rounds to a grid whose scale, and zero point if it requires a gradient, are learned.
 ///

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use burn_compress_core::{Configuration, FlatTensor, Grid, Target};
+use burn_compress_core::{Configuration, FlatTensor, Grid, QuantDtype, QuantScheme, Target};
 
-use crate::{QuantDtype, QuantScheme, QuantizationError, QuantizationSettings};
+use crate::{QuantizationError, QuantizationSettings};
 
 /// First scale and zero point of each block.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 use burn_compress_core::{
-    BoxError, Error, FlatTensor, Grid, Learnable, Observer, Quantization, Stage, TargetId,
-    TargetSpace, TrainedBy, Transform,
+    BoxError, Error, FlatTensor, Grid, Learnable, Observer, QuantDtype, QuantScheme, Quantization,
+    Stage, TargetId, TargetSpace, TrainedBy, Transform,
 };
 use parking_lot::Mutex;
 
@@ -13,7 +13,7 @@ use super::quantize::{fit, positive, quantize};
 use super::rule::{LearnedRule, LearnedStart, check_start};
 use crate::qparams::{self, host};
 use crate::targets::QuantTarget;
-use crate::{Granularity, QuantDtype, QuantScheme, QuantizationError, blocks, precision};
+use crate::{Granularity, QuantizationError, blocks, precision};
 
 /// Learned scale and zero point of one target.
 #[derive(Debug)]
