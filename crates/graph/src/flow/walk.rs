@@ -8,7 +8,7 @@ use burn_ir::{
     NumericOperationIr as Numeric, OperationIr, TensorIr,
 };
 
-use super::{Flow, Place};
+use super::links::{Flow, Place};
 use crate::layer::LayerRole;
 use crate::observed::Bend;
 
