@@ -137,7 +137,7 @@ impl<'a> Analysis<'a> {
                         labels,
                         value: vec![Some(0.0); size],
                         origins: vec![(index, dim)],
-                        spoiler: None,
+                        nonzero_since: None,
                     });
                 }
             }
@@ -198,9 +198,9 @@ impl<'a> Analysis<'a> {
             let zero = labelled
                 .filter(|(label, _)| label.is_some())
                 .all(|(_, value)| *value == Some(0.0));
-            axis.spoiler = match zero {
+            axis.nonzero_since = match zero {
                 true => None,
-                false => axis.spoiler.or(Some(self.op)),
+                false => axis.nonzero_since.or(Some(self.op)),
             };
             if data {
                 for (param, dim) in std::mem::take(&mut axis.origins) {
@@ -343,8 +343,8 @@ impl<'a> Analysis<'a> {
             }
         }
         let (Some(a), Some(b)) = (a, b) else { return };
-        let spoiler = [a, b].into_iter().find_map(|axis| axis.spoiler);
-        let what = match spoiler {
+        let nonzero_since = [a, b].into_iter().find_map(|axis| axis.nonzero_since);
+        let what = match nonzero_since {
             Some(op) => name(&self.captured.graph.operations[op]),
             None => "what is left".to_string(),
         };

@@ -131,7 +131,7 @@ pub(super) struct Axis {
     /// activation took part.
     pub origins: Vec<Origin>,
     /// The operation after which the values were no longer zero.
-    pub spoiler: Option<usize>,
+    pub nonzero_since: Option<usize>,
 }
 
 impl Axis {
@@ -141,7 +141,7 @@ impl Axis {
             labels,
             value,
             origins: Vec::new(),
-            spoiler: None,
+            nonzero_since: None,
         })
     }
 
@@ -151,7 +151,7 @@ impl Axis {
             labels: self.labels.clone(),
             value: self.value.iter().map(|v| v.and_then(&f)).collect(),
             origins: self.origins.clone(),
-            spoiler: self.spoiler,
+            nonzero_since: self.nonzero_since,
         }
     }
 
@@ -161,7 +161,7 @@ impl Axis {
         let value = indices.map(|i| self.value[i]).collect();
         Self::new(labels, value).map(|axis| Self {
             origins: self.origins.clone(),
-            spoiler: self.spoiler,
+            nonzero_since: self.nonzero_since,
             ..axis
         })
     }

@@ -148,7 +148,7 @@ pub(super) fn elementwise(
                 .axes
                 .iter_mut()
                 .flatten()
-                .for_each(|axis| axis.spoiler = None);
+                .for_each(|axis| axis.nonzero_since = None);
         }
     }
     let data = values.iter().any(|value| value.data);
@@ -249,6 +249,6 @@ pub(super) fn combine(
         labels,
         value,
         origins,
-        spoiler: labelled.iter().find_map(|axis| axis.spoiler),
+        nonzero_since: labelled.iter().find_map(|axis| axis.nonzero_since),
     })
 }

@@ -105,7 +105,7 @@ fn chain(parts: &[Option<&Axis>], sizes: impl Iterator<Item = usize>) -> Option<
     origins.dedup();
     Axis::new(labels, value).map(|axis| Axis {
         origins,
-        spoiler: parts.iter().flatten().find_map(|axis| axis.spoiler),
+        nonzero_since: parts.iter().flatten().find_map(|axis| axis.nonzero_since),
         ..axis
     })
 }
@@ -125,7 +125,7 @@ fn along(a: &mut Analysis, parts: &[Option<&Axis>]) -> Option<Axis> {
             }
         }
         if let Some(axis) = part {
-            joined.spoiler = joined.spoiler.or(axis.spoiler);
+            joined.nonzero_since = joined.nonzero_since.or(axis.nonzero_since);
             joined.origins.extend(axis.origins.iter().copied());
         }
     }
