@@ -89,19 +89,15 @@ pub mod prelude {
         Budget, Calibration, Compressed, Compressor, DummyInput, Error, Evaluator, History, Layer,
         Mask, Masks, Obstacle, Target, TargetId, Wrapper,
     };
+    pub use burn_compress_distillation::registry::built_in::*;
     pub use burn_compress_distillation::{
-        Adaptive1dLayerwiseDistiller, AdaptiveConfig, AttentionConfig, AttentionDistiller,
-        DistillConfig, DistillationRule, DistillationSettings, DkdConfig, DkdDistiller,
-        DynamicLayerwiseDistiller, FeatureDistiller, FitNetsConfig, FitNetsDistiller,
-        LogitDistiller, LogitsConfig, LogitsDistiller, RelationalConfig, RelationalDistiller,
-        Teacher, TeacherCache, Teachers,
+        DistillationRule, DistillationSettings, FeatureDistiller, LogitDistiller, Teacher,
+        TeacherCache, Teachers,
     };
+    pub use burn_compress_pruning::built_in::*;
     pub use burn_compress_pruning::{
-        ActivationConfig, ActivationPruner, AgpConfig, AgpPruner, ApozConfig, ApozPruner,
-        FisherConfig, FisherPruner, FpgmPruner, L1NormPruner, L2NormPruner, LampPruner,
-        LevelPruner, LinearConfig as LinearScheduleConfig, LinearPruner, MovementConfig,
-        MovementPruner, Pruner, PrunerConfig, PruningRule, PruningSettings, SlimConfig, SlimPruner,
-        TaylorConfig, TaylorPruner,
+        AgpConfig, AgpPruner, LinearConfig as LinearScheduleConfig, LinearPruner, Pruner,
+        PrunerConfig, PruningRule, PruningSettings,
     };
     pub use burn_compress_quantization::{
         AdaRoundConfig, AdaRoundQuantizer, BnnConfig, BnnQuantizer, DoReFaConfig, DoReFaQuantizer,

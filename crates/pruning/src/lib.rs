@@ -55,6 +55,7 @@ pub mod sources;
 mod timing;
 
 pub use blocks::Blocks;
+pub use built_in::*;
 pub use config::PrunerConfig;
 pub use error::PruningError;
 pub use gradual::{AgpConfig, AgpPruner, LinearConfig, LinearPruner};
@@ -65,11 +66,15 @@ pub use pruner::Pruner;
 pub use registry::pruners;
 pub use rule::PruningRule;
 pub use schedule::{Schedule, ScheduleKind};
-pub use scores::{
-    ActivationConfig, ActivationPruner, ApozConfig, ApozPruner, FisherConfig, FisherPruner,
-    FpgmPruner, L1NormPruner, L2NormPruner, LampPruner, LevelPruner, MovementConfig,
-    MovementPruner, SlimConfig, SlimPruner, TaylorConfig, TaylorPruner,
-};
 pub use settings::{Align, Normalizer, OnUnprunable, PruningSettings};
 pub use sources::ScoreSource;
 pub use timing::{Phase, Timing};
+
+/// The built-in pruners and their configurations.
+pub mod built_in {
+    pub use crate::scores::{
+        ActivationConfig, ActivationPruner, ApozConfig, ApozPruner, FisherConfig, FisherPruner,
+        FpgmPruner, L1NormPruner, L2NormPruner, LampPruner, LevelPruner, MovementConfig,
+        MovementPruner, SlimConfig, SlimPruner, TaylorConfig, TaylorPruner,
+    };
+}

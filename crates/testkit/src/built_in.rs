@@ -30,11 +30,13 @@ pub fn pruners() -> Vec<Subject<'static>> {
 /// Every quantizer of the library, without folded batch norms.
 pub fn quantizers() -> Vec<Subject<'static>> {
     let entries = quantization::quantizers::<Net, Batch>().into_iter();
-    let subject = |entry: quantization::Entry<Net, Batch>| match entry.name {
-        "BnnQuantizer" => Subject::quantizer(entry.name, 4, move |chain| {
+    let subject = |entry: quantization::Entry<Net, Batch>| match entry.keeps_zero {
+        true => Subject::quantizer(entry.name, 8, move |chain| {
+            Ok((entry.fuse)(chain, &int8())?)
+        }),
+        false => Subject::quantizer(entry.name, 4, move |chain| {
             Ok((entry.fuse)(chain, &binary(false))?)
         }),
-        name => Subject::quantizer(name, 8, move |chain| Ok((entry.fuse)(chain, &int8())?)),
     };
     entries.map(subject).collect()
 }
@@ -42,12 +44,12 @@ pub fn quantizers() -> Vec<Subject<'static>> {
 /// Every quantizer of the library, with the batch norms of three convolutions folded into them.
 pub fn folding_quantizers() -> Vec<Subject<'static>> {
     let entries = quantization::quantizers::<Net, Batch>().into_iter();
-    let subject = |entry: quantization::Entry<Net, Batch>| match entry.name {
-        "BnnQuantizer" => Subject::folding_quantizer(entry.name, 4, move |chain| {
-            Ok((entry.fuse)(chain, &binary(true))?)
-        }),
-        name => Subject::folding_quantizer(name, 8, move |chain| {
+    let subject = |entry: quantization::Entry<Net, Batch>| match entry.keeps_zero {
+        true => Subject::folding_quantizer(entry.name, 8, move |chain| {
             Ok((entry.fuse)(chain, &int8_with_folded_norms())?)
+        }),
+        false => Subject::folding_quantizer(entry.name, 4, move |chain| {
+            Ok((entry.fuse)(chain, &binary(true))?)
         }),
     };
     entries.map(subject).collect()

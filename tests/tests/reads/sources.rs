@@ -13,7 +13,7 @@ const READS: [&str; 5] = [
 ];
 
 /// Where that may stand, and how often. Only the first is part of a training run.
-const PLACES: [(&str, usize); 5] = [
+const PLACES: [(&str, usize); 6] = [
     // Counts its reads: one of a tensor, and a transaction with its import.
     ("core/src/run/reads/mod.rs", 3),
     // Whether a model is finite: before a run, at its end and where it is saved.
@@ -24,6 +24,8 @@ const PLACES: [(&str, usize); 5] = [
     ("graph/src/dummy.rs", 1),
     // The parameters of a model that is saved.
     ("speedup/src/tensors.rs", 1),
+    // Whole models that the test kit compares.
+    ("testkit/src/nets.rs", 1),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
