@@ -99,11 +99,9 @@ pub mod prelude {
         AgpConfig, AgpPruner, LinearConfig as LinearScheduleConfig, LinearPruner, Pruner,
         PrunerConfig, PruningRule, PruningSettings,
     };
+    pub use burn_compress_quantization::built_in::*;
     pub use burn_compress_quantization::{
-        AdaRoundConfig, AdaRoundQuantizer, BnnConfig, BnnQuantizer, DoReFaConfig, DoReFaQuantizer,
-        GradientDtype, LsqConfig, LsqPlusConfig, LsqPlusQuantizer, LsqQuantizer, PtqConfig,
-        PtqQuantizer, QatConfig, QatQuantizer, QuantDtype, QuantScheme, QuantizationRule,
-        QuantizationSettings, Quantizer,
+        QuantDtype, QuantScheme, QuantizationRule, QuantizationSettings, Quantizer,
     };
     pub use burn_compress_speedup::{
         ModelSpeedup, SaveConfig, Small, Speedup, SpeedupExt, load_small, save_small,

@@ -191,7 +191,7 @@ macro_rules! constructors {
             #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
             pub fn new<M: burn::module::Module + 'static, T: burn::module::Module + 'static, I: 'static $(, $generic)?>(
                 model: M,
-                config: &burn_compress_core::config::ConfigList<$crate::DistillationSettings>,
+                config: impl Into<burn_compress_core::config::ConfigList<$crate::DistillationSettings>>,
                 evaluator: burn_compress_core::Evaluator<M, I>,
                 teacher: &T,
                 predict: impl Fn(&T, &I) -> $output + Send + 'static,
@@ -209,7 +209,7 @@ macro_rules! constructors {
             /// Those of [`new`](Self::new), and a target that another distiller of the chain has.
             pub fn from_compressor<M: burn::module::Module + 'static, T: burn::module::Module + 'static, I: 'static $(, $generic)?>(
                 compressor: burn_compress_core::Compressor<M, I>,
-                config: &burn_compress_core::config::ConfigList<$crate::DistillationSettings>,
+                config: impl Into<burn_compress_core::config::ConfigList<$crate::DistillationSettings>>,
                 teacher: &T,
                 predict: impl Fn(&T, &I) -> $output + Send + 'static,
                 $($labels: impl Fn(&I) -> burn::tensor::Tensor<1, burn::tensor::Int> + Send + 'static,)?
@@ -228,7 +228,7 @@ macro_rules! constructors {
             /// layers or logits do not fit, and a cache that another teacher filled.
             pub fn from_teachers<M: burn::module::Module + 'static, I: 'static>(
                 compressor: burn_compress_core::Compressor<M, I>,
-                config: &burn_compress_core::config::ConfigList<$crate::DistillationSettings>,
+                config: impl Into<burn_compress_core::config::ConfigList<$crate::DistillationSettings>>,
                 teachers: impl Into<$crate::Teachers<I>>,
                 $($labels: impl Fn(&I) -> burn::tensor::Tensor<1, burn::tensor::Int> + Send + 'static,)?
                 distiller: $config,

@@ -15,7 +15,7 @@ macro_rules! constructors {
             #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
             pub fn new<M: burn::module::Module + 'static, I: 'static>(
                 model: M,
-                config: &burn_compress_core::config::ConfigList<$crate::PruningSettings>,
+                config: impl Into<burn_compress_core::config::ConfigList<$crate::PruningSettings>>,
                 evaluator: burn_compress_core::Evaluator<M, I>,
                 pruner: $config,
             ) -> Result<burn_compress_core::Compressor<M, I>, $crate::PruningError> {
@@ -30,7 +30,7 @@ macro_rules! constructors {
             /// Those of `new`, and a target that another pruner of the chain has.
             pub fn from_compressor<M: burn::module::Module + 'static, I: 'static>(
                 compressor: burn_compress_core::Compressor<M, I>,
-                config: &burn_compress_core::config::ConfigList<$crate::PruningSettings>,
+                config: impl Into<burn_compress_core::config::ConfigList<$crate::PruningSettings>>,
                 pruner: $config,
             ) -> Result<burn_compress_core::Compressor<M, I>, $crate::PruningError> {
                 let made: fn(
@@ -40,7 +40,7 @@ macro_rules! constructors {
                 let made = made(&pruner)?.with_name(stringify!($name));
                 made.add_to(
                     compressor,
-                    config,
+                    &config.into(),
                     burn_compress_core::Configuration::of(&pruner),
                 )
             }

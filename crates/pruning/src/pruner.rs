@@ -103,7 +103,7 @@ impl<P: Importance + Send + 'static, S: ScoreSource> Pruner<P, S> {
     pub fn new<M: Module + 'static, I: 'static>(
         self,
         model: M,
-        rules: &ConfigList<PruningSettings>,
+        rules: impl Into<ConfigList<PruningSettings>>,
         evaluator: Evaluator<M, I>,
     ) -> Result<Compressor<M, I>, PruningError> {
         self.from_compressor(Compressor::from_model(model, evaluator), rules)
@@ -118,12 +118,12 @@ impl<P: Importance + Send + 'static, S: ScoreSource> Pruner<P, S> {
     pub fn from_compressor<M: Module + 'static, I: 'static>(
         self,
         compressor: Compressor<M, I>,
-        rules: &ConfigList<PruningSettings>,
+        rules: impl Into<ConfigList<PruningSettings>>,
     ) -> Result<Compressor<M, I>, PruningError> {
         let configuration = (self.importance.configuration())
             .with("source", &self.source)
             .with("pruner", &self.config);
-        self.add_to(compressor, rules, configuration)
+        self.add_to(compressor, &rules.into(), configuration)
     }
 
     /// Adds the pruner to a chain, with its configuration in checkpoints.

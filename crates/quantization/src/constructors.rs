@@ -23,7 +23,7 @@ macro_rules! constructors {
             #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
             pub fn new $($on_method)* (
                 model: M,
-                config: &burn_compress_core::config::ConfigList<$crate::QuantizationSettings>,
+                config: impl Into<burn_compress_core::config::ConfigList<$crate::QuantizationSettings>>,
                 evaluator: burn_compress_core::Evaluator<M, I>,
                 quantizer: $config,
             ) -> Result<burn_compress_core::Compressor<M, I>, burn_compress_core::Error> {
@@ -38,10 +38,10 @@ macro_rules! constructors {
             /// Those of `new`, and a target that another quantizer of the chain has.
             pub fn from_compressor $($on_method)* (
                 mut compressor: burn_compress_core::Compressor<M, I>,
-                config: &burn_compress_core::config::ConfigList<$crate::QuantizationSettings>,
+                config: impl Into<burn_compress_core::config::ConfigList<$crate::QuantizationSettings>>,
                 quantizer: $config,
             ) -> Result<burn_compress_core::Compressor<M, I>, burn_compress_core::Error> {
-                let quantizer = Self::claim(&mut compressor, config, quantizer)?;
+                let quantizer = Self::claim(&mut compressor, &config.into(), quantizer)?;
                 compressor.push(quantizer);
                 Ok(compressor)
             }

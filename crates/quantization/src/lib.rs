@@ -41,14 +41,13 @@ mod testing;
 mod tests;
 
 pub use bn_fusion::fold;
+pub use built_in::*;
 pub use burn_compress_core::{QuantDtype, QuantScheme};
 pub use error::QuantizationError;
 pub use granularity::Granularity;
 pub use methods::{
-    AdaRoundConfig, AdaRoundQuantizer, BnnConfig, BnnQuantizer, DoReFaConfig, DoReFaQuantizer,
-    Entry, Fuse, GradientDtype, LearnedQuantizer, LearnedRule, LearnedStart, LsqConfig, LsqInit,
-    LsqPlusConfig, LsqPlusQuantizer, LsqQuantizer, PtqConfig, PtqQuantizer, QatConfig,
-    QatQuantizer, dorefa, lsq, lsq_plus, quantizers,
+    Entry, Fuse, LearnedQuantizer, LearnedRule, LearnedStart, LsqInit, dorefa, lsq, lsq_plus,
+    quantizers,
 };
 pub use qparams::QParams;
 pub use quantizer::{Quantizer, RangeQuantizer};
@@ -61,4 +60,13 @@ pub use targets::{QuantDefaults, QuantTarget, QuantTargets, TargetObserver};
 /// All quantizers by name.
 pub mod registry {
     pub use crate::methods::{Entry, Fuse, quantizers};
+}
+
+/// The built-in quantizers and their configurations.
+pub mod built_in {
+    pub use crate::methods::{
+        AdaRoundConfig, AdaRoundQuantizer, BnnConfig, BnnQuantizer, DoReFaConfig, DoReFaQuantizer,
+        GradientDtype, LsqConfig, LsqPlusConfig, LsqPlusQuantizer, LsqQuantizer, PtqConfig,
+        PtqQuantizer, QatConfig, QatQuantizer,
+    };
 }

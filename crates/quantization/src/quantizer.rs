@@ -40,7 +40,7 @@ impl<R: RangeRule> Quantizer<R> {
     pub fn new<M: Module + 'static, I: 'static>(
         self,
         model: M,
-        rules: &ConfigList<QuantizationSettings>,
+        rules: impl Into<ConfigList<QuantizationSettings>>,
         evaluator: Evaluator<M, I>,
     ) -> Result<Compressor<M, I>, Error> {
         self.from_compressor(Compressor::from_model(model, evaluator), rules)
@@ -55,11 +55,12 @@ impl<R: RangeRule> Quantizer<R> {
     pub fn from_compressor<M: Module + 'static, I: 'static>(
         self,
         mut compressor: Compressor<M, I>,
-        rules: &ConfigList<QuantizationSettings>,
+        rules: impl Into<ConfigList<QuantizationSettings>>,
     ) -> Result<Compressor<M, I>, Error> {
         let rule = Arc::new(self.rule);
         let defaults = QuantDefaults::of(&*rule).with_rule(rule.clone());
-        let quantizer = RangeQuantizer::claim_with(&mut compressor, rules, rule, &defaults)?;
+        let quantizer =
+            RangeQuantizer::claim_with(&mut compressor, &rules.into(), rule, &defaults)?;
         compressor.push(quantizer);
         Ok(compressor)
     }

@@ -151,13 +151,13 @@ fn evaluator(device: &Device) -> Evaluator<Net, Tensor<4>> {
 fn chain(device: &Device) -> anyhow::Result<Compressor<Net, Tensor<4>>> {
     let teacher = Net::new(device);
     let forward = |net: &Net, x: &Tensor<4>| net.forward(x.clone());
-    let half = ConfigList::from(named(["conv1"]).sparse_ratio(0.5));
-    let int8 = ConfigList::from(named(["conv1", "conv2"]).quant_dtype(QuantDtype::INT8));
-    let hidden = ConfigList::from(named(["conv2"]).lambda(0.1));
-    let pruner = Pruner::with(Spread).new(teacher.clone(), &half, evaluator(device))?;
-    let quantizer = Quantizer::with(PowerOfTwo).from_compressor(pruner, &int8)?;
+    let half = named(["conv1"]).sparse_ratio(0.5);
+    let int8 = named(["conv1", "conv2"]).quant_dtype(QuantDtype::INT8);
+    let hidden = named(["conv2"]).lambda(0.1);
+    let pruner = Pruner::with(Spread).new(teacher.clone(), half, evaluator(device))?;
+    let quantizer = Quantizer::with(PowerOfTwo).from_compressor(pruner, int8)?;
     let distiller = FeatureDistiller::with(Cosine);
-    Ok(distiller.from_compressor(quantizer, &hidden, &teacher, forward)?)
+    Ok(distiller.from_compressor(quantizer, hidden, &teacher, forward)?)
 }
 
 fn main() -> anyhow::Result<()> {

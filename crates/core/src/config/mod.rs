@@ -168,7 +168,8 @@ pub trait Settings: Serialize + DeserializeOwned + Clone + Debug + PartialEq + D
 
 /// A configuration: a list of rules, each for other targets.
 ///
-/// It is (de)serialized as a plain list, so that it can be a part of a larger file.
+/// It is (de)serialized as a plain list, so that it can be a part of a larger file. Compressors take
+/// whatever becomes one: a list, a reference to a list, a rule, or an array of rules.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(transparent, bound = "S: Settings")]
 pub struct ConfigList<S> {

@@ -123,7 +123,7 @@ impl<L: FeatureLoss> FeatureDistiller<L> {
     pub fn new<M: Module + 'static, T: Module + 'static, I: 'static, O>(
         self,
         model: M,
-        config: &ConfigList<DistillationSettings>,
+        config: impl Into<ConfigList<DistillationSettings>>,
         evaluator: Evaluator<M, I>,
         teacher: &T,
         predict: impl Fn(&T, &I) -> O + Send + 'static,
@@ -141,7 +141,7 @@ impl<L: FeatureLoss> FeatureDistiller<L> {
     pub fn from_compressor<M: Module + 'static, T: Module + 'static, I: 'static, O>(
         self,
         compressor: Compressor<M, I>,
-        config: &ConfigList<DistillationSettings>,
+        config: impl Into<ConfigList<DistillationSettings>>,
         teacher: &T,
         predict: impl Fn(&T, &I) -> O + Send + 'static,
     ) -> Result<Compressor<M, I>, Error> {
@@ -159,13 +159,13 @@ impl<L: FeatureLoss> FeatureDistiller<L> {
     pub fn from_teachers<M: Module + 'static, I: 'static>(
         self,
         mut compressor: Compressor<M, I>,
-        config: &ConfigList<DistillationSettings>,
+        config: impl Into<ConfigList<DistillationSettings>>,
         teachers: impl Into<Teachers<I>>,
     ) -> Result<Compressor<M, I>, Error> {
         let (loss, options) = (self.loss, self.options);
         let failed = |error: DistillationError| error.of(options.name);
         loss.validate().map_err(failed)?;
-        let selected = options.select(&compressor, config)?;
+        let selected = options.select(&compressor, &config.into())?;
         let mut linked: IndexSet<TargetId> = IndexSet::new();
         let mut links = Vec::new();
         for item in &selected {

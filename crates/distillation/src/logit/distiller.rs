@@ -150,7 +150,7 @@ impl<L: LogitLoss, I: 'static> LogitDistiller<L, I> {
     pub fn new<M: Module + 'static, T: Module + 'static>(
         self,
         model: M,
-        config: &ConfigList<DistillationSettings>,
+        config: impl Into<ConfigList<DistillationSettings>>,
         evaluator: Evaluator<M, I>,
         teacher: &T,
         predict: impl Fn(&T, &I) -> Tensor<2> + Send + 'static,
@@ -168,7 +168,7 @@ impl<L: LogitLoss, I: 'static> LogitDistiller<L, I> {
     pub fn from_compressor<M: Module + 'static, T: Module + 'static>(
         self,
         compressor: Compressor<M, I>,
-        config: &ConfigList<DistillationSettings>,
+        config: impl Into<ConfigList<DistillationSettings>>,
         teacher: &T,
         predict: impl Fn(&T, &I) -> Tensor<2> + Send + 'static,
     ) -> Result<Compressor<M, I>, Error> {
@@ -186,7 +186,7 @@ impl<L: LogitLoss, I: 'static> LogitDistiller<L, I> {
     pub fn from_teachers<M: Module + 'static>(
         self,
         mut compressor: Compressor<M, I>,
-        config: &ConfigList<DistillationSettings>,
+        config: impl Into<ConfigList<DistillationSettings>>,
         teachers: impl Into<Teachers<I>>,
     ) -> Result<Compressor<M, I>, Error> {
         let (loss, options) = (self.loss, self.options);
@@ -195,7 +195,7 @@ impl<L: LogitLoss, I: 'static> LogitDistiller<L, I> {
         if loss.needs_labels() && self.labels.is_none() {
             return Err(failed(DistillationError::NoLabels));
         }
-        let selected = options.select(&compressor, config)?;
+        let selected = options.select(&compressor, &config.into())?;
         let [item] = &selected[..] else {
             let found = selected.iter().map(|item| item.id().to_string()).collect();
             return Err(failed(DistillationError::OneOutput { found }));

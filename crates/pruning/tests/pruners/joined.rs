@@ -236,9 +236,9 @@ type Fuse<M> = fn(
 
 fn norms<M: Module + 'static>() -> [Fuse<M>; 3] {
     [
-        L1NormPruner::from_compressor,
-        L2NormPruner::from_compressor,
-        FpgmPruner::from_compressor,
+        |chain, rules, config| L1NormPruner::from_compressor(chain, rules, config),
+        |chain, rules, config| L2NormPruner::from_compressor(chain, rules, config),
+        |chain, rules, config| FpgmPruner::from_compressor(chain, rules, config),
     ]
 }
 

@@ -11,10 +11,10 @@ pub fn run() -> anyhow::Result<()> {
     let teacher = Net::new(&device); // the better network, of any type
     let student = Net::new(&device);
 
-    let rules = ConfigList::from(named(["head"]).lambda(1.0));
+    let rules = named(["head"]).lambda(1.0);
     let distiller = LogitsDistiller::new(
         student,
-        &rules,
+        rules,
         evaluator(&device)?,
         &teacher,
         teach,

@@ -13,14 +13,14 @@ pub fn run() -> anyhow::Result<()> {
     let device = Device::flex();
     let net = Net::new(&device);
     let teacher = net.clone();
-    let half = ConfigList::from(on(["Conv2d"]).sparse_ratio(0.5));
-    let pruner = L1NormPruner::new(net, &half, evaluator(&device)?, PrunerConfig::new())?;
+    let half = on(["Conv2d"]).sparse_ratio(0.5);
+    let pruner = L1NormPruner::new(net, half, evaluator(&device)?, PrunerConfig::new())?;
     let small = pruner.compress(Budget::none())?.speedup()?.model;
 
     // A chain begins with it as with any model: here a distiller from the full-size network.
-    let rules = ConfigList::from(named(["head"]).lambda(1.0));
+    let rules = named(["head"]).lambda(1.0);
     let config = LogitsConfig::new();
-    let chain = LogitsDistiller::new(small, &rules, evaluator(&device)?, &teacher, teach, config)?;
+    let chain = LogitsDistiller::new(small, rules, evaluator(&device)?, &teacher, teach, config)?;
     let small = chain.compress(Budget::steps(4))?.into_model();
 
     // Your own loop, with a fresh optimizer.

@@ -11,15 +11,14 @@ pub fn run() -> anyhow::Result<()> {
     let model = Net::new(&device);
     let teacher = model.clone();
 
-    let half = ConfigList::from(on(["Conv2d"]).sparse_ratio(0.5));
-    let int8 = ConfigList::from(on(["Conv2d", "Linear"]).quant_dtype(QuantDtype::INT8));
-    let hidden = ConfigList::from(named(["conv2"]).lambda(0.1));
+    let half = on(["Conv2d"]).sparse_ratio(0.5);
+    let int8 = on(["Conv2d", "Linear"]).quant_dtype(QuantDtype::INT8);
+    let hidden = named(["conv2"]).lambda(0.1);
 
-    let chain = TaylorPruner::new(model, &half, evaluator(&device)?, TaylorConfig::new(2))?;
-    let chain = QatQuantizer::from_compressor(chain, &int8, QatConfig::new())?;
+    let chain = TaylorPruner::new(model, half, evaluator(&device)?, TaylorConfig::new(2))?;
+    let chain = QatQuantizer::from_compressor(chain, int8, QatConfig::new())?;
     let config = DistillConfig::new(0.1); // the weight of the task's own loss
-    let chain =
-        DynamicLayerwiseDistiller::from_compressor(chain, &hidden, &teacher, teach, config)?;
+    let chain = DynamicLayerwiseDistiller::from_compressor(chain, hidden, &teacher, teach, config)?;
     println!("{chain}");
     let small = chain.compress(Budget::steps(6))?.speedup()?;
 

@@ -11,8 +11,8 @@ pub fn run() -> anyhow::Result<()> {
     let rules = on(["Conv2d", "Linear"])
         .with_target_names(["weight", "_input_"])
         .quant_dtype(QuantDtype::INT8);
-    let (rules, config) = (ConfigList::from(rules), PtqConfig::new().with_batches(4));
-    let quantizer = PtqQuantizer::new(Net::new(&device), &rules, evaluator(&device)?, config)?;
+    let config = PtqConfig::new().with_batches(4);
+    let quantizer = PtqQuantizer::new(Net::new(&device), rules, evaluator(&device)?, config)?;
     let compressed = quantizer.compress(Budget::none())?; // nothing is trained
 
     ensure!(compressed.calibration()?.len() == 6);

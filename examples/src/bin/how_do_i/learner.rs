@@ -12,9 +12,9 @@ use crate::setup::{Net, evaluator};
 
 pub fn run() -> anyhow::Result<()> {
     let device = Device::flex();
-    let half = ConfigList::from(on(["Conv2d"]).sparse_ratio(0.5));
+    let half = on(["Conv2d"]).sparse_ratio(0.5);
     let net = Net::new(&device);
-    let pruner = TaylorPruner::new(net, &half, evaluator(&device)?, TaylorConfig::new(2))?;
+    let pruner = TaylorPruner::new(net, half, evaluator(&device)?, TaylorConfig::new(2))?;
 
     let steps = 4;
     let mut learner = Learner::new(pruner.into_trainee(steps)?, AdamConfig::new().init(), 1e-3);

@@ -10,8 +10,8 @@ pub fn run() -> anyhow::Result<()> {
     let device = Device::flex();
     let model = Net::new(&device); // your trained model
 
-    let half = ConfigList::from(on(["Conv2d"]).sparse_ratio(0.5));
-    let pruner = TaylorPruner::new(model, &half, evaluator(&device)?, TaylorConfig::new(2))?;
+    let half = on(["Conv2d"]).sparse_ratio(0.5);
+    let pruner = TaylorPruner::new(model, half, evaluator(&device)?, TaylorConfig::new(2))?;
     let pruner = AgpPruner::new(pruner, AgpConfig::new(2, 5))?; // every 2 steps, 5 times
     let compressed = pruner.compress(Budget::steps(14))?; // the last 4 fine-tune
     println!("{compressed}");

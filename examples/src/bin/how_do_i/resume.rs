@@ -28,10 +28,10 @@ fn chain(
     model: &Net,
 ) -> anyhow::Result<Compressor<Net, burn_compress_examples::digits::DigitsBatch>> {
     let evaluator = evaluator(&Device::flex())?;
-    let half = ConfigList::from(on(["Conv2d"]).sparse_ratio(0.5));
+    let half = on(["Conv2d"]).sparse_ratio(0.5);
     Ok(TaylorPruner::new(
         model.clone(),
-        &half,
+        half,
         evaluator,
         TaylorConfig::new(4),
     )?)

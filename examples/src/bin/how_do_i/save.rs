@@ -9,9 +9,9 @@ use crate::setup::{Net, evaluator};
 pub fn run() -> anyhow::Result<()> {
     let device = Device::flex();
     let file = std::env::temp_dir().join(format!("net-{}.small", std::process::id()));
-    let half = ConfigList::from(on(["Conv2d"]).sparse_ratio(0.5));
+    let half = on(["Conv2d"]).sparse_ratio(0.5);
     let net = Net::new(&device);
-    let pruner = L1NormPruner::new(net, &half, evaluator(&device)?, PrunerConfig::new())?;
+    let pruner = L1NormPruner::new(net, half, evaluator(&device)?, PrunerConfig::new())?;
     let small = pruner.compress(Budget::none())?.speedup()?;
     small.save(&file)?;
 
