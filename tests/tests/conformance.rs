@@ -84,7 +84,7 @@ fn binary_inputs_of_pruned_channels_are_refused() {
     let chain = Compressor::from_model(NetConfig::default().init(1), evaluator(6));
     let chain = prune(chain, HALF, PrunerConfig::new()).unwrap();
     let binary = BnnConfig::new().with_any_dtype(true);
-    let chain = BnnQuantizer::from_compressor(chain, &int8(), binary).unwrap();
+    let chain = BnnQuantizer::from_compressor(chain, int8(), binary).unwrap();
     let compressed = chain.compress(Budget::steps(6)).unwrap();
     let error = ModelSpeedup::new(compressed, dummy_input()).speedup_model();
     assert_says(&error.unwrap_err(), &["conv1._input_0", "no zero"]);

@@ -30,7 +30,7 @@ impl Importance for Peak {
 fn over<S: ScoreSource + Copy>(name: &'static str, source: S) -> Subject<'static> {
     Subject::pruner(name, move |chain| {
         let pruner = Pruner::over(source, Peak).with_name(name);
-        Ok(pruner.from_compressor(chain, &half_of_the_channels())?)
+        Ok(pruner.from_compressor(chain, half_of_the_channels())?)
     })
 }
 
@@ -38,7 +38,7 @@ fn over<S: ScoreSource + Copy>(name: &'static str, source: S) -> Subject<'static
 fn a_user_s_pruners_conform() {
     let own = [
         Subject::pruner("Spread", |chain| {
-            Ok(Pruner::with(Spread).from_compressor(chain, &half_of_the_channels())?)
+            Ok(Pruner::with(Spread).from_compressor(chain, half_of_the_channels())?)
         }),
         over("TaylorPeak", Gradients::taylor(3)),
         over("OutputPeak", Outputs::magnitudes(3)),
@@ -66,7 +66,7 @@ fn a_user_s_pruners_conform() {
 fn a_user_s_pruner_follows_a_schedule() {
     let scheduled = Subject::pruner("AgpPruner", |chain| {
         let pruner = Pruner::over(Gradients::fisher(2), Peak);
-        let pruner = pruner.from_compressor(chain, &half_of_the_channels())?;
+        let pruner = pruner.from_compressor(chain, half_of_the_channels())?;
         Ok(AgpPruner::new(pruner, AgpConfig::new(2, 3))?)
     });
     if let Err(failure) = check(&[&scheduled]) {

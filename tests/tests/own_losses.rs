@@ -72,16 +72,16 @@ fn own_distillers() -> [Subject<'static>; 3] {
     [
         Subject::distiller("Cosine", |chain| {
             let distiller = FeatureDistiller::with(Cosine);
-            Ok(distiller.from_compressor(chain, &hidden_states(), &teacher(), teach)?)
+            Ok(distiller.from_compressor(chain, hidden_states(), &teacher(), teach)?)
         }),
         Subject::distiller("Projected", |chain| {
             let distiller = FeatureDistiller::with(Projected { seed: 3 });
-            Ok(distiller.from_compressor(chain, &hidden_states(), &teacher(), teach)?)
+            Ok(distiller.from_compressor(chain, hidden_states(), &teacher(), teach)?)
         }),
         Subject::distiller("Regression", |chain| {
             let distiller = LogitDistiller::with(Regression);
             let distiller = distiller.with_labels(|batch: &Batch| batch.labels.clone());
-            Ok(distiller.from_compressor(chain, &logits(), &teacher(), teach)?)
+            Ok(distiller.from_compressor(chain, logits(), &teacher(), teach)?)
         }),
     ]
 }

@@ -239,7 +239,7 @@ mod tests {
         let quantizer = Subject::quantizer("QatQuantizer", 8, |chain| {
             Ok(QatQuantizer::from_compressor(
                 chain,
-                &int8(),
+                int8(),
                 QatConfig::new(),
             )?)
         });

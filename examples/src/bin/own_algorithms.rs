@@ -196,15 +196,15 @@ fn main() -> anyhow::Result<()> {
 fn subjects() -> [Subject<'static>; 3] {
     [
         Subject::pruner("Spread", |chain| {
-            Ok(Pruner::with(Spread).from_compressor(chain, &kit::half_of_the_channels())?)
+            Ok(Pruner::with(Spread).from_compressor(chain, kit::half_of_the_channels())?)
         }),
         Subject::quantizer("PowerOfTwo", 8, |chain| {
-            Ok(Quantizer::with(PowerOfTwo).from_compressor(chain, &kit::int8())?)
+            Ok(Quantizer::with(PowerOfTwo).from_compressor(chain, kit::int8())?)
         }),
         Subject::distiller("Cosine", |chain| {
             let (teacher, teach) = (kit::nets::teacher(), kit::nets::teach);
             let distiller = FeatureDistiller::with(Cosine);
-            Ok(distiller.from_compressor(chain, &kit::hidden_states(), &teacher, teach)?)
+            Ok(distiller.from_compressor(chain, kit::hidden_states(), &teacher, teach)?)
         }),
     ]
 }

@@ -24,28 +24,28 @@ fn main() -> ExitCode {
         // Stem and first stage share their channels through the additions, so they go together.
         let chain = TaylorPruner::new(
             setup.dense.clone(),
-            &layers("stem|stage1"),
+            layers("stem|stage1"),
             setup.evaluator(setup.steps)?,
             TaylorConfig::new(setup.interval()),
         )?;
         let chain = AgpPruner::new(chain, agp())?;
         let chain = DynamicLayerwiseDistiller::from_compressor(
             chain,
-            &features("stage1|stage2"),
+            features("stage1|stage2"),
             &setup.dense,
             predict,
             DistillConfig::new(0.5),
         )?;
-        let chain = L1NormPruner::from_compressor(chain, &layers("stage2"), PrunerConfig::new())?;
+        let chain = L1NormPruner::from_compressor(chain, layers("stage2"), PrunerConfig::new())?;
         let chain = AgpPruner::new(chain, agp())?;
-        let chain = L2NormPruner::from_compressor(chain, &layers("stage3"), PrunerConfig::new())?;
+        let chain = L2NormPruner::from_compressor(chain, layers("stage3"), PrunerConfig::new())?;
         let chain = LinearPruner::new(
             chain,
             LinearScheduleConfig::new(setup.interval(), setup.updates()),
         )?;
         let chain = DynamicLayerwiseDistiller::from_compressor(
             chain,
-            &features("stage3"),
+            features("stage3"),
             &setup.dense,
             predict,
             DistillConfig::new(0.5),

@@ -31,23 +31,23 @@ fn pruners(cases: &mut Cases) {
     let half = || rules::<PruningSettings>(HALF);
     let steps = ["`training_steps` is 0", "at least 1"];
     cases.refused("TaylorPruner: no steps", "Setting", steps, move || {
-        TaylorPruner::from_compressor(chain(), &half(), TaylorConfig::new(0))?;
+        TaylorPruner::from_compressor(chain(), half(), TaylorConfig::new(0))?;
         Ok(())
     });
     cases.refused("FisherPruner: no steps", "Setting", steps, move || {
-        FisherPruner::from_compressor(chain(), &half(), FisherConfig::new(0))?;
+        FisherPruner::from_compressor(chain(), half(), FisherConfig::new(0))?;
         Ok(())
     });
     cases.refused("ActivationPruner: no steps", "Setting", steps, move || {
-        ActivationPruner::from_compressor(chain(), &half(), ActivationConfig::new(0))?;
+        ActivationPruner::from_compressor(chain(), half(), ActivationConfig::new(0))?;
         Ok(())
     });
     cases.refused("ApozPruner: no steps", "Setting", steps, move || {
-        ApozPruner::from_compressor(chain(), &half(), ApozConfig::new(0))?;
+        ApozPruner::from_compressor(chain(), half(), ApozConfig::new(0))?;
         Ok(())
     });
     cases.refused("SlimPruner: no steps", "Setting", steps, move || {
-        SlimPruner::from_compressor(chain(), &half(), SlimConfig::new(0))?;
+        SlimPruner::from_compressor(chain(), half(), SlimConfig::new(0))?;
         Ok(())
     });
     for value in NO_WEIGHTS {
@@ -58,13 +58,13 @@ fn pruners(cases: &mut Cases) {
         let name = format!("SlimPruner: regular_scale {value}");
         cases.refused(name, "Setting", part.clone(), move || {
             let options = SlimConfig::new(2).with_regular_scale(value);
-            SlimPruner::from_compressor(chain(), &half(), options)?;
+            SlimPruner::from_compressor(chain(), half(), options)?;
             Ok(())
         });
         let name = format!("MovementPruner: regular_scale {value}");
         cases.refused(name, "Setting", part, move || {
             let options = MovementConfig::new(1, 3).with_regular_scale(value);
-            MovementPruner::from_compressor(chain(), &half(), options)?;
+            MovementPruner::from_compressor(chain(), half(), options)?;
             Ok(())
         });
     }
@@ -73,13 +73,13 @@ fn pruners(cases: &mut Cases) {
         let name = format!("SlimPruner: learning_rate {value}");
         cases.refused(name, "Setting", part.clone(), move || {
             let options = SlimConfig::new(2).with_learning_rate(value);
-            SlimPruner::from_compressor(chain(), &half(), options)?;
+            SlimPruner::from_compressor(chain(), half(), options)?;
             Ok(())
         });
         let name = format!("MovementPruner: learning_rate {value}");
         cases.refused(name, "Setting", part, move || {
             let options = MovementConfig::new(1, 3).with_learning_rate(value);
-            MovementPruner::from_compressor(chain(), &half(), options)?;
+            MovementPruner::from_compressor(chain(), half(), options)?;
             Ok(())
         });
     }
@@ -88,7 +88,7 @@ fn pruners(cases: &mut Cases) {
         let parts = ["`warmup_step`", "less than `cooldown_begin_step`"];
         cases.refused(name, "Setting", parts, move || {
             let options = MovementConfig::new(warmup, cooldown);
-            MovementPruner::from_compressor(chain(), &half(), options)?;
+            MovementPruner::from_compressor(chain(), half(), options)?;
             Ok(())
         });
     }
@@ -99,7 +99,7 @@ fn pruners(cases: &mut Cases) {
         ["TaylorPruner", "at least"],
         move || {
             let options = TaylorConfig::new(usize::MAX);
-            TaylorPruner::from_compressor(chain(), &half(), options)?.compress(Budget::steps(3))?;
+            TaylorPruner::from_compressor(chain(), half(), options)?.compress(Budget::steps(3))?;
             Ok(())
         },
     );
@@ -109,7 +109,7 @@ fn pruners(cases: &mut Cases) {
         ["MovementPruner"],
         move || {
             let options = MovementConfig::new(usize::MAX - 1, usize::MAX);
-            MovementPruner::from_compressor(chain(), &half(), options)?
+            MovementPruner::from_compressor(chain(), half(), options)?
                 .compress(Budget::steps(3))?;
             Ok(())
         },
@@ -153,7 +153,7 @@ fn schedules(cases: &mut Cases) {
         "Setting",
         parts,
         || {
-            let chain = TaylorPruner::from_compressor(chain(), &rules(HALF), TaylorConfig::new(4))?;
+            let chain = TaylorPruner::from_compressor(chain(), rules(HALF), TaylorConfig::new(4))?;
             AgpPruner::new(chain, AgpConfig::new(3, 2))?;
             Ok(())
         },
@@ -191,7 +191,7 @@ fn quantizers(cases: &mut Cases) {
         "Setting",
         ["`batches` is 0", "one batch"],
         move || {
-            PtqQuantizer::from_compressor(chain(), &int8(), PtqConfig::new().with_batches(0))?;
+            PtqQuantizer::from_compressor(chain(), int8(), PtqConfig::new().with_batches(0))?;
             Ok(())
         },
     );
@@ -202,14 +202,14 @@ fn quantizers(cases: &mut Cases) {
         parts,
         move || {
             let options = AdaRoundConfig::new().with_batches(0);
-            AdaRoundQuantizer::from_compressor(chain(), &weights(), options)?;
+            AdaRoundQuantizer::from_compressor(chain(), weights(), options)?;
             Ok(())
         },
     );
     let parts = ["`steps` is 0", "at least one step"];
     cases.refused("AdaRoundQuantizer: no steps", "Setting", parts, move || {
         let options = AdaRoundConfig::new().with_steps(0);
-        AdaRoundQuantizer::from_compressor(chain(), &weights(), options)?;
+        AdaRoundQuantizer::from_compressor(chain(), weights(), options)?;
         Ok(())
     });
     for value in NOT_POSITIVE {
@@ -217,32 +217,32 @@ fn quantizers(cases: &mut Cases) {
         let name = format!("AdaRoundQuantizer: learning_rate {value}");
         cases.refused(name, "Setting", parts.clone(), move || {
             let options = AdaRoundConfig::new().with_learning_rate(value);
-            AdaRoundQuantizer::from_compressor(chain(), &weights(), options)?;
+            AdaRoundQuantizer::from_compressor(chain(), weights(), options)?;
             Ok(())
         });
         let name = format!("LsqQuantizer: learning_rate {value}");
         cases.refused(name, "Setting", parts.clone(), move || {
             let options = LsqConfig::new().with_learning_rate(Some(value));
-            LsqQuantizer::from_compressor(chain(), &int8(), options)?;
+            LsqQuantizer::from_compressor(chain(), int8(), options)?;
             Ok(())
         });
         let name = format!("LsqPlusQuantizer: learning_rate {value}");
         cases.refused(name, "Setting", parts, move || {
             let options = LsqPlusConfig::new().with_learning_rate(Some(value));
-            LsqPlusQuantizer::from_compressor(chain(), &int8(), options)?;
+            LsqPlusQuantizer::from_compressor(chain(), int8(), options)?;
             Ok(())
         });
         let parts = [format!("`init` is {value}"), "positive".to_owned()];
         let name = format!("LsqQuantizer: init {value}");
         cases.refused(name, "Setting", parts.clone(), move || {
             let options = LsqConfig::new().with_init(LsqInit::Constant(value));
-            LsqQuantizer::from_compressor(chain(), &int8(), options)?;
+            LsqQuantizer::from_compressor(chain(), int8(), options)?;
             Ok(())
         });
         let name = format!("LsqPlusQuantizer: init {value}");
         cases.refused(name, "Setting", parts, move || {
             let options = LsqPlusConfig::new().with_init(LsqInit::Constant(value));
-            LsqPlusQuantizer::from_compressor(chain(), &int8(), options)?;
+            LsqPlusQuantizer::from_compressor(chain(), int8(), options)?;
             Ok(())
         });
     }
@@ -254,7 +254,7 @@ fn quantizers(cases: &mut Cases) {
         let name = format!("AdaRoundQuantizer: regularization {value}");
         cases.refused(name, "Setting", parts, move || {
             let options = AdaRoundConfig::new().with_regularization(value);
-            AdaRoundQuantizer::from_compressor(chain(), &weights(), options)?;
+            AdaRoundQuantizer::from_compressor(chain(), weights(), options)?;
             Ok(())
         });
     }
@@ -278,7 +278,7 @@ fn quantizers(cases: &mut Cases) {
             parts,
             move || {
                 let options = AdaRoundConfig::new();
-                AdaRoundQuantizer::from_compressor(chain(), &rules(rules_of), options)?;
+                AdaRoundQuantizer::from_compressor(chain(), rules(rules_of), options)?;
                 Ok(())
             },
         );
@@ -315,7 +315,7 @@ fn quantizers(cases: &mut Cases) {
         "Setting",
         ["BnnQuantizer", "int8"],
         || {
-            BnnQuantizer::from_compressor(chain(), &rules(QUANTIZE), BnnConfig::new())?;
+            BnnQuantizer::from_compressor(chain(), rules(QUANTIZE), BnnConfig::new())?;
             Ok(())
         },
     );
@@ -384,14 +384,14 @@ fn dorefa(text: &str) -> crate::table::Attempt {
 }
 
 fn lsq_run() -> crate::table::Attempt {
-    let chain = LsqQuantizer::from_compressor(chain(), &rules(QUANTIZE), LsqConfig::new())?;
+    let chain = LsqQuantizer::from_compressor(chain(), rules(QUANTIZE), LsqConfig::new())?;
     chain.compress(Budget::none())?;
     Ok(())
 }
 
 fn lsq_plus_run() -> crate::table::Attempt {
     let options = LsqPlusConfig::new();
-    let chain = LsqPlusQuantizer::from_compressor(chain(), &rules(QUANTIZE), options)?;
+    let chain = LsqPlusQuantizer::from_compressor(chain(), rules(QUANTIZE), options)?;
     chain.compress(Budget::none())?;
     Ok(())
 }

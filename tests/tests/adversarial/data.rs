@@ -26,49 +26,49 @@ const FUSE: [(&str, Fuse); 9] = [
     ("TaylorPruner", |chain| {
         Ok(TaylorPruner::from_compressor(
             chain,
-            &rules(HIDDEN),
+            rules(HIDDEN),
             TaylorConfig::new(2),
         )?)
     }),
     ("FisherPruner", |chain| {
         Ok(FisherPruner::from_compressor(
             chain,
-            &rules(HIDDEN),
+            rules(HIDDEN),
             FisherConfig::new(2),
         )?)
     }),
     ("SlimPruner", |chain| {
         Ok(SlimPruner::from_compressor(
             chain,
-            &rules(HIDDEN),
+            rules(HIDDEN),
             SlimConfig::new(2),
         )?)
     }),
     ("QatQuantizer", |chain| {
         Ok(QatQuantizer::from_compressor(
             chain,
-            &rules(QUANTIZE),
+            rules(QUANTIZE),
             QatConfig::new(),
         )?)
     }),
     ("LsqQuantizer", |chain| {
         Ok(LsqQuantizer::from_compressor(
             chain,
-            &rules(QUANTIZE),
+            rules(QUANTIZE),
             LsqConfig::new(),
         )?)
     }),
     ("LsqPlusQuantizer", |chain| {
         Ok(LsqPlusQuantizer::from_compressor(
             chain,
-            &rules(QUANTIZE),
+            rules(QUANTIZE),
             LsqPlusConfig::new(),
         )?)
     }),
     ("DoReFaQuantizer", |chain| {
         Ok(DoReFaQuantizer::from_compressor(
             chain,
-            &rules(QUANTIZE),
+            rules(QUANTIZE),
             DoReFaConfig::new(),
         )?)
     }),
@@ -220,21 +220,21 @@ fn weights(cases: &mut Cases) {
         ("L1NormPruner", |chain| {
             Ok(L1NormPruner::from_compressor(
                 chain,
-                &rules(HIDDEN),
+                rules(HIDDEN),
                 PrunerConfig::new(),
             )?)
         }),
         ("L2NormPruner", |chain| {
             Ok(L2NormPruner::from_compressor(
                 chain,
-                &rules(HIDDEN),
+                rules(HIDDEN),
                 PrunerConfig::new(),
             )?)
         }),
         ("FpgmPruner", |chain| {
             Ok(FpgmPruner::from_compressor(
                 chain,
-                &rules(HIDDEN),
+                rules(HIDDEN),
                 PrunerConfig::new(),
             )?)
         }),

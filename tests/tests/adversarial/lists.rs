@@ -583,7 +583,7 @@ fn in_code(cases: &mut Cases) {
                         ..PruningSettings::default()
                     };
                     set(&mut settings, value);
-                    L1NormPruner::from_compressor(chain(), &rule(settings), PrunerConfig::new())?;
+                    L1NormPruner::from_compressor(chain(), rule(settings), PrunerConfig::new())?;
                     Ok(())
                 },
             );
@@ -628,7 +628,7 @@ fn in_code(cases: &mut Cases) {
                     observer: Some(ObserverKind::Percentile(percent)),
                     ..QuantizationSettings::default()
                 };
-                QatQuantizer::from_compressor(chain(), &rule(settings), QatConfig::new())?;
+                QatQuantizer::from_compressor(chain(), rule(settings), QatConfig::new())?;
                 Ok(())
             },
         );

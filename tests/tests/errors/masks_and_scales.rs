@@ -172,7 +172,7 @@ fn integers_that_are_not_those_of_the_type() {
         maximum: None,
     };
     let config = ConfigList::from_json(r#"[{"op_names": ["stem"], "quant_dtype": "int8"}]"#);
-    let quantizer = PtqQuantizer::from_compressor(chain(), &config.unwrap(), PtqConfig::new());
+    let quantizer = PtqQuantizer::from_compressor(chain(), config.unwrap(), PtqConfig::new());
     for (mut chain, target) in [
         (chain(), "stem.weight"),
         (chain(), "stem._output_0"),

@@ -10,15 +10,15 @@ fn a_chain_and_its_result_are_tables() {
     let net = NetConfig::default().init(1);
     let pruner = TaylorPruner::new(
         net,
-        &half_of_the_channels(),
+        half_of_the_channels(),
         evaluator(4),
         TaylorConfig::new(2),
     )
     .unwrap();
-    let quantizer = QatQuantizer::from_compressor(pruner, &int8(), QatConfig::new()).unwrap();
+    let quantizer = QatQuantizer::from_compressor(pruner, int8(), QatConfig::new()).unwrap();
     let chain = DynamicLayerwiseDistiller::from_compressor(
         quantizer,
-        &hidden_states(),
+        hidden_states(),
         &teacher(),
         teach,
         DistillConfig::new(0.1),

@@ -147,7 +147,7 @@ fn two_distillers_nest_newest_first() {
         let rules = format!(r#"[{{"op_names": ["{layer}"], "lambda": {lambda}}}]"#);
         DynamicLayerwiseDistiller::from_compressor(
             chain,
-            &ConfigList::from_json(&rules).unwrap(),
+            ConfigList::from_json(&rules).unwrap(),
             &Numbers::new(1.0, 2.0),
             |teacher: &Numbers, x: &Tensor<2>| teacher.forward(x.clone()),
             DistillConfig::new(origin),

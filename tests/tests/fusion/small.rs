@@ -11,7 +11,7 @@ fn a_result_is_cut_with_the_dummy_input_of_its_evaluator() {
     let run = || {
         let (rules, config) = (half_of_the_channels(), TaylorConfig::new(2));
         let pruner = TaylorPruner::new(net(), &rules, evaluator(4), config).unwrap();
-        let chain = QatQuantizer::from_compressor(pruner, &int8(), QatConfig::new()).unwrap();
+        let chain = QatQuantizer::from_compressor(pruner, int8(), QatConfig::new()).unwrap();
         chain.compress(Budget::steps(4)).unwrap()
     };
     let small = run().speedup().unwrap();

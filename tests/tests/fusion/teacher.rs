@@ -18,7 +18,7 @@ fn teacher_and_original_model_stay_as_they_were() {
     let record = seen.clone();
     let chain = DynamicLayerwiseDistiller::new(
         student,
-        &ConfigList::from_json(DISTILL).unwrap(),
+        ConfigList::from_json(DISTILL).unwrap(),
         evaluator(STEPS),
         &teacher,
         move |teacher: &Net, batch: &Batch| {

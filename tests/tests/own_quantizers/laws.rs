@@ -113,7 +113,7 @@ fn scales_and_zero_points(
             zero_point,
             copies,
         };
-        let chain = Quantizer::with(rule).from_compressor(plain(1), &weight());
+        let chain = Quantizer::with(rule).from_compressor(plain(1), weight());
         assert_unlawful(chain.unwrap(), budget, expected);
     }
 }
@@ -134,7 +134,7 @@ fn starts(
         zero_point,
         copies,
     };
-    let chain = LearnedQuantizer::from_compressor(plain(1), &weight(), rule);
+    let chain = LearnedQuantizer::from_compressor(plain(1), weight(), rule);
     assert_unlawful(chain.unwrap(), Budget::steps(2), expected);
 }
 

@@ -31,7 +31,7 @@ impl RangeRule for PowerOfTwo {
 }
 
 pub fn power_of_two(chain: Chain) -> Built {
-    Ok(Quantizer::with(PowerOfTwo).from_compressor(chain, &config())?)
+    Ok(Quantizer::with(PowerOfTwo).from_compressor(chain, config())?)
 }
 
 /// The mean of the extremes of all batches, which needs a count beside the range.
@@ -96,7 +96,7 @@ impl RangeRule for Mean {
 }
 
 pub fn mean_of_extremes(chain: Chain) -> Built {
-    Ok(Quantizer::with(Mean).from_compressor(chain, &config())?)
+    Ok(Quantizer::with(Mean).from_compressor(chain, config())?)
 }
 
 /// Scales that are trained from a power of two on.
@@ -127,11 +127,7 @@ impl LearnedRule for Learned {
 }
 
 pub fn learned(chain: Chain) -> Built {
-    Ok(LearnedQuantizer::from_compressor(
-        chain,
-        &config(),
-        Learned,
-    )?)
+    Ok(LearnedQuantizer::from_compressor(chain, config(), Learned)?)
 }
 
 #[test]
@@ -160,8 +156,8 @@ impl RangeRule for Standard {
 #[test]
 fn a_rule_with_the_standard_hooks_trains_as_qat_does() {
     let budget = Budget::steps(STEPS);
-    let standard = Quantizer::with(Standard).from_compressor(plain(1), &config());
-    let qat = QatQuantizer::from_compressor(plain(1), &config(), QatConfig::new());
+    let standard = Quantizer::with(Standard).from_compressor(plain(1), config());
+    let qat = QatQuantizer::from_compressor(plain(1), config(), QatConfig::new());
     let standard = outcome(standard.unwrap(), &budget);
     assert_eq!(
         standard.difference(&outcome(qat.unwrap(), &budget)),

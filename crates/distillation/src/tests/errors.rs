@@ -134,7 +134,7 @@ const FC: &str = r#"[{"op_names": ["fc"]}]"#;
 fn settings_out_of_range(#[case] config: LogitsConfig, #[case] expected: &str) {
     let chain = LogitsDistiller::new(
         net(3, 1),
-        &rules(FC),
+        rules(FC),
         evaluator(),
         &net(3, 2),
         logits,
@@ -150,7 +150,7 @@ fn weights_out_of_range() {
         let teacher = net(3, 2);
         refused(DkdDistiller::new(
             net(3, 1),
-            &rules(FC),
+            rules(FC),
             evaluator(),
             &teacher,
             logits,
@@ -164,7 +164,7 @@ fn weights_out_of_range() {
     let relational = |config| {
         let teacher = net(3, 2);
         let chain =
-            RelationalDistiller::new(net(3, 1), &rules(FC), evaluator(), &teacher, logits, config);
+            RelationalDistiller::new(net(3, 1), rules(FC), evaluator(), &teacher, logits, config);
         refused(chain)
     };
     let config = RelationalConfig::new();
@@ -179,7 +179,7 @@ fn teachers_that_cannot_teach() {
         let config = LogitsConfig::new();
         refused(LogitsDistiller::from_teachers(
             chain(3),
-            &rules(FC),
+            rules(FC),
             teachers,
             config,
         ))
@@ -201,7 +201,7 @@ fn labels_that_do_not_fit() {
         let config = DkdConfig::new();
         let teacher = net(3, 2);
         let chain =
-            DkdDistiller::from_compressor(chain(3), &rules(FC), &teacher, logits, labels, config);
+            DkdDistiller::from_compressor(chain(3), rules(FC), &teacher, logits, labels, config);
         refused(chain)
     };
     assert!(with(|_| Tensor::from_ints([0], &Device::flex())).contains("4 rows of 2"));
@@ -220,7 +220,7 @@ fn a_batch_too_small_for_relations() {
         let teacher = net(3, 2);
         let chain = RelationalDistiller::new(
             net(3, 1),
-            &rules(FC),
+            rules(FC),
             single.clone(),
             &teacher,
             logits,
@@ -250,7 +250,7 @@ fn outputs_that_a_layer_does_not_have() {
     let rules = r#"[{"op_names": ["first"], "target_names": ["_output_1"]}]"#;
     let chain = DynamicLayerwiseDistiller::new(
         net(3, 1),
-        &super::rules(rules),
+        super::rules(rules),
         evaluator(),
         &net(3, 2),
         logits,

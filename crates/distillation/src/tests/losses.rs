@@ -91,7 +91,7 @@ fn squares(scale: f64, json: &str) -> Result<Compressor<Net, Batch>, Error> {
 
 fn regression(target: f64) -> Result<Compressor<Net, Batch>, Error> {
     let distiller = LogitDistiller::with(Regression { target }).with_labels(labels);
-    distiller.new(net(3, 1), &rules(FC), evaluator(), &net(5, 2), logits)
+    distiller.new(net(3, 1), rules(FC), evaluator(), &net(5, 2), logits)
 }
 
 fn projected() -> Result<Compressor<Net, Batch>, Error> {
@@ -208,7 +208,7 @@ fn each_link_has_learnables_of_its_own() {
         }
     }
     let distiller = FeatureDistiller::with(Averaged);
-    let chain = distiller.new(net(3, 1), &rules(json), evaluator(), &net(3, 2), logits);
+    let chain = distiller.new(net(3, 1), rules(json), evaluator(), &net(3, 2), logits);
     let mut chain = chain.unwrap();
     chain.advance(&Budget::steps(4), Some(1)).unwrap();
     let path = std::env::temp_dir().join(format!("burn-compress-{}-links", std::process::id()));
@@ -226,7 +226,7 @@ fn each_link_has_learnables_of_its_own() {
 fn teachers_caches_and_masked_channels_work_as_for_built_in_ones() {
     let loss = |teachers: Teachers<Batch>| {
         let distiller = FeatureDistiller::with(Squares(1.0)).with_origin_loss_lambda(0.0);
-        let chain = distiller.from_teachers(chain(3), &rules(SECOND), teachers);
+        let chain = distiller.from_teachers(chain(3), rules(SECOND), teachers);
         losses(&chain.unwrap().compress(Budget::steps(1)).unwrap())[0].0
     };
     let teacher = |seed: u64| Teacher::new(&net(3, seed), logits);
@@ -301,9 +301,9 @@ fn broken_laws_name_distiller_and_layer(
 ) {
     let gives = || Gives(values.clone(), is_distance);
     let features = FeatureDistiller::with(gives());
-    let features = features.new(net(3, 1), &rules(SECOND), evaluator(), &net(3, 2), logits);
+    let features = features.new(net(3, 1), rules(SECOND), evaluator(), &net(3, 2), logits);
     let classes = LogitDistiller::with(gives());
-    let classes = classes.new(net(3, 1), &rules(FC), evaluator(), &net(3, 2), logits);
+    let classes = classes.new(net(3, 1), rules(FC), evaluator(), &net(3, 2), logits);
     for (error, layer) in [(refused(features), "second"), (refused(classes), "fc")] {
         assert!(error.starts_with("Gives: "), "{error}");
         assert!(
@@ -317,7 +317,7 @@ fn broken_laws_name_distiller_and_layer(
 #[test]
 fn a_negative_loss_is_no_error_unless_it_is_a_distance() {
     let distiller = FeatureDistiller::with(Gives(vec![-2.0], false));
-    let chain = distiller.new(net(3, 1), &rules(SECOND), evaluator(), &net(3, 2), logits);
+    let chain = distiller.new(net(3, 1), rules(SECOND), evaluator(), &net(3, 2), logits);
     let compressed = chain.unwrap().compress(Budget::steps(1)).unwrap();
     let (loss, task) = losses(&compressed)[0];
     assert!((loss - task + 4.0).abs() < 1e-6, "{loss} {task}");
@@ -327,7 +327,7 @@ fn a_negative_loss_is_no_error_unless_it_is_a_distance() {
 fn data_that_are_not_finite_are_no_fault_of_the_distiller() {
     let evaluator = evaluator().with_loss(|net: &Net, batch: &Batch| task(net, batch) * f32::NAN);
     let distiller = FeatureDistiller::with(Gives(vec![f32::NAN], false));
-    let chain = distiller.new(net(3, 1), &rules(SECOND), evaluator, &net(3, 2), logits);
+    let chain = distiller.new(net(3, 1), rules(SECOND), evaluator, &net(3, 2), logits);
     let error = chain.unwrap().compress(Budget::steps(1)).unwrap_err();
     assert!(matches!(error, Error::LossNotFinite { .. }), "{error}");
 }
@@ -351,7 +351,7 @@ fn rules_that_do_not_fit(#[case] json: &str, #[case] expected: &str) {
 #[test]
 fn labels_that_are_missing_are_found_before_the_run() {
     let distiller = LogitDistiller::with(Regression { target: 1.0 });
-    let chain = distiller.new(net(3, 1), &rules(FC), evaluator(), &net(3, 2), logits);
+    let chain = distiller.new(net(3, 1), rules(FC), evaluator(), &net(3, 2), logits);
     let error = chain.unwrap_err().to_string();
     assert!(
         error.contains("Regression: ") && error.contains("with_labels"),
@@ -359,7 +359,7 @@ fn labels_that_are_missing_are_found_before_the_run() {
     );
     let labels = |_: &Batch| Tensor::from_ints([0, 1, 2, 0], &Device::flex());
     let distiller = LogitDistiller::with(Regression { target: 1.0 }).with_labels(labels);
-    let chain = distiller.new(net(3, 1), &rules(FC), evaluator(), &net(3, 2), logits);
+    let chain = distiller.new(net(3, 1), rules(FC), evaluator(), &net(3, 2), logits);
     let error = refused(chain);
     assert!(
         error.contains("Regression: the label of row 2 is 2"),

@@ -19,7 +19,7 @@ fn masks(removed: usize) -> Masks {
 fn distilled(chain: Compressor<Net, Batch>, rules: &str) -> Compressor<Net, Batch> {
     DynamicLayerwiseDistiller::from_compressor(
         chain,
-        &super::rules(rules),
+        super::rules(rules),
         &net(3, 2),
         logits,
         DistillConfig::new(0.0),

@@ -24,7 +24,7 @@ fn teacher(width: usize, seed: u64) -> Teacher<Batch> {
 
 fn first_loss(teachers: impl Into<Teachers<Batch>>) -> f64 {
     let config = LogitsConfig::new().with_origin_loss_lambda(0.0);
-    let chain = LogitsDistiller::from_teachers(chain(3), &rules(FC), teachers, config);
+    let chain = LogitsDistiller::from_teachers(chain(3), rules(FC), teachers, config);
     losses(&chain.unwrap().compress(Budget::steps(1)).unwrap())[0].0
 }
 
@@ -50,7 +50,7 @@ fn hidden_states_of_teachers_are_averaged() {
     let loss = |teachers: Teachers<Batch>| {
         let config = DistillConfig::new(0.0);
         let chain =
-            DynamicLayerwiseDistiller::from_teachers(chain(3), &rules(FIRST), teachers, config);
+            DynamicLayerwiseDistiller::from_teachers(chain(3), rules(FIRST), teachers, config);
         losses(&chain.unwrap().compress(Budget::steps(1)).unwrap())[0].0
     };
     let both = || [net(3, 2), net(3, 3)].map(|net| Teacher::new(&net, logits));
@@ -129,7 +129,7 @@ fn run(cache: Option<TeacherCache<Batch>>) -> (usize, Vec<(f64, f64)>, Vec<u32>)
         teacher = teacher.with_cache(cache);
     }
     let config = DistillConfig::new(0.5);
-    let chain = DynamicLayerwiseDistiller::from_teachers(chain(3), &rules(FIRST), teacher, config);
+    let chain = DynamicLayerwiseDistiller::from_teachers(chain(3), rules(FIRST), teacher, config);
     let compressed = chain.unwrap().compress(Budget::steps(7)).unwrap();
     let losses = losses(&compressed);
     let weights = bits(&compressed.unwrap_model());
@@ -159,7 +159,7 @@ fn a_checkpoint_saves_the_cache() {
     let (scratch, checkpoint) = (Scratch::new("stopped"), Scratch::new("checkpoint"));
     let teacher = teacher(3, 2).with_cache(scratch.cache());
     let config = LogitsConfig::new();
-    let chain = LogitsDistiller::from_teachers(chain(3), &rules(FC), teacher, config);
+    let chain = LogitsDistiller::from_teachers(chain(3), rules(FC), teacher, config);
     let mut chain = chain.unwrap();
     chain.advance(&Budget::steps(7), Some(2)).unwrap();
     assert!(scratch.cache().is_empty());
@@ -172,7 +172,7 @@ fn logits_are_cached() {
     let scratch = Scratch::new("logits");
     let run = |teacher: Teacher<Batch>| {
         let chain =
-            LogitsDistiller::from_teachers(chain(3), &rules(FC), teacher, LogitsConfig::new());
+            LogitsDistiller::from_teachers(chain(3), rules(FC), teacher, LogitsConfig::new());
         losses(&chain.unwrap().compress(Budget::steps(4)).unwrap())
     };
     let plain = run(teacher(5, 2));
@@ -186,7 +186,7 @@ fn a_cache_that_another_predict_filled_is_refused() {
     let run = |teacher: Teacher<Batch>| {
         let teacher = teacher.with_cache(scratch.cache());
         let config = LogitsConfig::new();
-        let chain = LogitsDistiller::from_teachers(chain(3), &rules(FC), teacher, config);
+        let chain = LogitsDistiller::from_teachers(chain(3), rules(FC), teacher, config);
         chain.unwrap().compress(Budget::steps(4))
     };
     run(teacher(5, 2)).unwrap();
@@ -218,7 +218,7 @@ fn samples_that_share_a_key_are_refused() {
         let cache = TeacherCache::open(&scratch.0, key).unwrap();
         let config = LogitsConfig::new();
         let teacher = teacher(5, 2).with_cache(cache);
-        let chain = LogitsDistiller::from_teachers(chain(3), &rules(FC), teacher, config);
+        let chain = LogitsDistiller::from_teachers(chain(3), rules(FC), teacher, config);
         let error = chain.unwrap().compress(Budget::steps(3)).unwrap_err();
         assert!(error.to_string().contains("a key of its own"), "{error}");
     }
@@ -227,7 +227,7 @@ fn samples_that_share_a_key_are_refused() {
 fn refused(cache: TeacherCache<Batch>, teacher: Teacher<Batch>) -> DistillationError {
     let config = LogitsConfig::new();
     let chain =
-        LogitsDistiller::from_teachers(chain(3), &rules(FC), teacher.with_cache(cache), config);
+        LogitsDistiller::from_teachers(chain(3), rules(FC), teacher.with_cache(cache), config);
     let error = chain.and_then(|chain| chain.compress(Budget::steps(1)));
     match error.unwrap_err() {
         Error::Algorithm { source, .. } => *source.downcast().unwrap(),

@@ -41,7 +41,7 @@ fn soft_targets_are_weighted() {
     let config = config.with_alpha(0.5).with_origin_loss_lambda(0.25);
     let chain = LogitsDistiller::from_compressor(
         chain(3),
-        &rules(r#"[{"op_names": ["fc"], "lambda": 3}]"#),
+        rules(r#"[{"op_names": ["fc"], "lambda": 3}]"#),
         &teacher,
         logits,
         config,
@@ -61,7 +61,7 @@ fn target_and_other_classes_are_weighted_and_warm_up() {
     let config = DkdConfig::new().with_beta(2.0).with_warmup_steps(4);
     let chain = DkdDistiller::from_compressor(
         chain(3),
-        &rules(r#"[{"op_names": ["fc"]}]"#),
+        rules(r#"[{"op_names": ["fc"]}]"#),
         &teacher,
         logits,
         labels,
@@ -95,7 +95,7 @@ fn attention_crosses_widths() {
     let teacher = net(5, 2);
     let chain = AttentionDistiller::from_compressor(
         chain(3),
-        &rules(r#"[{"op_names": ["first"], "lambda": 2}]"#),
+        rules(r#"[{"op_names": ["first"], "lambda": 2}]"#),
         &teacher,
         logits,
         AttentionConfig::new().with_origin_loss_lambda(0.0),
@@ -117,7 +117,7 @@ fn relations_cross_layers() {
     let config = RelationalConfig::new().with_distance_weight(2.0);
     let chain = RelationalDistiller::from_compressor(
         chain(3),
-        &rules(r#"[{"op_names": ["fc"], "link": "first"}]"#),
+        rules(r#"[{"op_names": ["fc"], "link": "first"}]"#),
         &teacher,
         logits,
         config.with_angle_weight(3.0).with_origin_loss_lambda(0.0),
@@ -135,7 +135,7 @@ fn hints_alone_train_the_regressor() {
     let teacher = net(6, 2);
     let chain = FitNetsDistiller::from_compressor(
         chain(3),
-        &rules(r#"[{"op_names": ["second"]}]"#),
+        rules(r#"[{"op_names": ["second"]}]"#),
         &teacher,
         logits,
         FitNetsConfig::new()

@@ -59,7 +59,7 @@ fn a_branch_of_a_concatenation_keeps_its_best_channel() {
         ));
         let (model, options) = (net(&device), PrunerConfig::new());
         let pruner =
-            L1NormPruner::new(model, &config.unwrap(), evaluator(&device), options).unwrap();
+            L1NormPruner::new(model, config.unwrap(), evaluator(&device), options).unwrap();
         let compressed = pruner.compress(Budget::none()).unwrap();
         assert_eq!(removed(&compressed, "left.weight"), [false, true]);
         let block = removed(&compressed, "block.weight");
@@ -78,7 +78,7 @@ fn elements_are_not_coupled_even_where_a_channel_has_one() {
     let config =
         ConfigList::from_json(r#"[{"op_names": ["left", "right", "block"], "sparse_ratio": 0.5}]"#);
     let (model, options) = (net(&device), PrunerConfig::new());
-    let pruner = LevelPruner::new(model, &config.unwrap(), evaluator(&device), options).unwrap();
+    let pruner = LevelPruner::new(model, config.unwrap(), evaluator(&device), options).unwrap();
     let compressed = pruner.compress(Budget::none()).unwrap();
     let sparsity =
         |target: &str| compressed.masks()[&target.parse::<TargetId>().unwrap()].sparsity();

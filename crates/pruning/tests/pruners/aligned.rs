@@ -13,7 +13,7 @@ use crate::nets::{chain, removed, rules};
 /// Half of the channels of all convolutions, and one more rule.
 fn pruned(rule: &str) -> Result<Masks, Box<dyn std::error::Error>> {
     let text = format!(r#"[{{"op_types": ["Conv2d"], "sparse_ratio": 0.5}}, {rule}]"#);
-    let pruner = L1NormPruner::from_compressor(chain(), &rules(&text), PrunerConfig::new())?;
+    let pruner = L1NormPruner::from_compressor(chain(), rules(&text), PrunerConfig::new())?;
     Ok(pruner.compress(Budget::none())?.masks())
 }
 
@@ -106,7 +106,7 @@ fn an_alignment_that_does_not_fit_is_refused_by_name() {
 #[test]
 fn what_cannot_be_decided_is_refused_before_the_training() {
     let refused = |text: &str| {
-        let pruner = L1NormPruner::from_compressor(chain(), &rules(text), PrunerConfig::new());
+        let pruner = L1NormPruner::from_compressor(chain(), rules(text), PrunerConfig::new());
         pruner.map(|_| ()).unwrap_err()
     };
     let found = refused(
@@ -150,7 +150,7 @@ fn the_channels_of_a_linear_layer_are_the_last_dim() {
             "_output_0": {"align": {"target_name": "weight", "dims": [1]}}}}]"#;
     let options = PrunerConfig::new().with_coupled(false);
     let net = Sequence { fc: fc.into() };
-    let pruner = L1NormPruner::new(net, &rules(text), evaluator, options).unwrap();
+    let pruner = L1NormPruner::new(net, rules(text), evaluator, options).unwrap();
     let masks = pruner.compress(Budget::none()).unwrap().masks();
     let output = mask(&masks, "fc._output_0");
     assert_eq!(output.shape(), [1, 1, 6]);

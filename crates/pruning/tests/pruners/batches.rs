@@ -33,7 +33,7 @@ fn mask(batches: &[&[[f32; 2]]]) -> Vec<f32> {
     let config = ConfigList::from_json(r#"[{"op_types": ["Linear"], "sparse_ratio": 0.5}]"#);
     let options = FisherConfig::new(batches.len());
     let options = options.with_pruner(PrunerConfig::new().with_coupled(false));
-    let pruner = FisherPruner::new(model, &config.unwrap(), evaluator, options).unwrap();
+    let pruner = FisherPruner::new(model, config.unwrap(), evaluator, options).unwrap();
     let compressed = pruner.compress(Budget::steps(batches.len())).unwrap();
     compressed.masks()[0].values().to_vec()
 }

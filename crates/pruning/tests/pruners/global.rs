@@ -15,7 +15,7 @@ const SHARED: usize = 4 + 12;
 
 fn pruned(settings: &str) -> Masks {
     let text = format!(r#"[{{"op_types": ["Conv2d"], "global_group_id": "model", {settings}}}]"#);
-    let pruner = L1NormPruner::from_compressor(chain(), &rules(&text), PrunerConfig::new());
+    let pruner = L1NormPruner::from_compressor(chain(), rules(&text), PrunerConfig::new());
     pruner.unwrap().compress(Budget::none()).unwrap().masks()
 }
 
@@ -110,7 +110,7 @@ fn parts_that_are_asked_for_hold_beside_those_of_the_graph() {
             r#"[{{"op_names": ["grouped", "block"], "global_group_id": 1, "sparse_ratio": 0.6,
                 "internal_metric_block": {parts}}}]"#
         );
-        let pruner = L1NormPruner::from_compressor(chain(), &rules(&text), PrunerConfig::new());
+        let pruner = L1NormPruner::from_compressor(chain(), rules(&text), PrunerConfig::new());
         let masks = pruner.unwrap().compress(Budget::none()).unwrap().masks();
         let removed = removed(&masks, "block.weight");
         let counts: Vec<usize> = removed
@@ -124,7 +124,7 @@ fn parts_that_are_asked_for_hold_beside_those_of_the_graph() {
     }
     let text = r#"[{"op_names": ["grouped", "block"], "global_group_id": 1, "sparse_ratio": 0.6,
         "internal_metric_block": 5}]"#;
-    let pruner = L1NormPruner::from_compressor(chain(), &rules(text), PrunerConfig::new());
+    let pruner = L1NormPruner::from_compressor(chain(), rules(text), PrunerConfig::new());
     let error = pruner.map(|_| ()).unwrap_err().to_string();
     assert!(
         error.contains("12 scores cannot be split into 10 equal"),
@@ -142,7 +142,7 @@ fn kept_channels_are_rounded_in_coupled_groups() {
         (r#", "round_to": 6"#, [2, 6]),
     ] {
         let pruner =
-            L1NormPruner::from_compressor(chain(), &rules(&text(more)), PrunerConfig::new());
+            L1NormPruner::from_compressor(chain(), rules(&text(more)), PrunerConfig::new());
         let masks = pruner.unwrap().compress(Budget::none()).unwrap().masks();
         assert_eq!(lost(&masks), expected, "{more}");
     }
@@ -150,7 +150,7 @@ fn kept_channels_are_rounded_in_coupled_groups() {
     for (multiple, expected) in [(8, 4), (5, 2)] {
         let more = format!(r#", "round_to": {multiple}"#);
         let prune =
-            |text: &str| L1NormPruner::from_compressor(chain(), &rules(text), PrunerConfig::new());
+            |text: &str| L1NormPruner::from_compressor(chain(), rules(text), PrunerConfig::new());
         let error = prune(&text(&more)).unwrap_err().to_string();
         assert!(
             error.starts_with("stem.weight: `sparse_ratio` 0.5 removes none of its 8 channels"),
@@ -168,7 +168,7 @@ fn kept_channels_are_rounded_in_coupled_groups() {
 fn elements_of_the_whole_model_are_ranked_by_lamp() {
     let text = r#"[{"op_types": ["Conv2d", "Linear"], "sparse_ratio": 0.6,
         "global_group_id": "model"}]"#;
-    let pruner = LampPruner::from_compressor(chain(), &rules(text), PrunerConfig::new());
+    let pruner = LampPruner::from_compressor(chain(), rules(text), PrunerConfig::new());
     let masks = pruner.unwrap().compress(Budget::none()).unwrap().masks();
     let weights: Vec<_> = masks
         .iter()
@@ -189,7 +189,7 @@ fn elements_of_the_whole_model_are_ranked_by_lamp() {
 fn a_schedule_raises_a_global_goal() {
     let text = r#"[{"op_types": ["Conv2d"], "sparse_ratio": 0.6, "global_group_id": 1,
         "max_sparse_ratio": 0.67}]"#;
-    let chain = TaylorPruner::from_compressor(chain(), &rules(text), TaylorConfig::new(1)).unwrap();
+    let chain = TaylorPruner::from_compressor(chain(), rules(text), TaylorConfig::new(1)).unwrap();
     let chain = AgpPruner::new(chain, AgpConfig::new(2, 3)).unwrap();
     let masks = chain.compress(Budget::steps(6)).unwrap().masks();
     let [stem, shared] = lost(&masks);

@@ -16,7 +16,7 @@ use rstest::rstest;
 use crate::nets::{Chain, chain, count, rules};
 
 fn prune(text: &str, options: PrunerConfig) -> Result<Chain, PruningError> {
-    L1NormPruner::from_compressor(chain(), &rules(text), options)
+    L1NormPruner::from_compressor(chain(), rules(text), options)
 }
 
 fn alone() -> PrunerConfig {
@@ -229,7 +229,7 @@ fn channels_that_the_first_one_gates_cannot_go() {
             net.head.forward(x * gate)
         }));
     let text = r#"[{"op_names": ["conv"], "sparse_ratio": 0.5}]"#;
-    let error = L1NormPruner::new(net, &rules(text), evaluator, PrunerConfig::new());
+    let error = L1NormPruner::new(net, rules(text), evaluator, PrunerConfig::new());
     // The slice is one of six equal parts.
     assert_eq!(
         error.unwrap_err().to_string(),
@@ -258,7 +258,7 @@ fn a_threshold_below_every_score_is_reported_after_the_run() {
 fn the_report_of_a_schedule_is_that_of_its_last_masks() {
     let text = r#"[{"op_names": ["stem"], "sparse_threshold": 1e-3}]"#;
     let options = alone();
-    let pruner = LevelPruner::from_compressor(chain(), &rules(text), options).unwrap();
+    let pruner = LevelPruner::from_compressor(chain(), rules(text), options).unwrap();
     let pruner = AgpPruner::new(pruner, AgpConfig::new(1, 2)).unwrap();
     let compressed = pruner.compress(Budget::steps(3)).unwrap();
     assert_eq!(
@@ -271,7 +271,7 @@ fn the_report_of_a_schedule_is_that_of_its_last_masks() {
     // The sigmoid of a score that has not moved is 0.5.
     let text = r#"[{"op_names": ["stem"], "sparse_threshold": 1e-3}]"#;
     let options = MovementConfig::new(0, 2).with_pruner(options);
-    let pruner = MovementPruner::from_compressor(chain(), &rules(text), options).unwrap();
+    let pruner = MovementPruner::from_compressor(chain(), rules(text), options).unwrap();
     let compressed = pruner.compress(Budget::steps(3)).unwrap();
     assert_eq!(compressed.warnings().len(), 1);
 }
@@ -295,7 +295,7 @@ fn a_ratio_is_no_more_than_a_number_of_blocks_needs() {
     let prune = |ratio: f64| {
         let net = Conv2dConfig::new([1, 49], [1, 1]).init(&device);
         let text = format!(r#"[{{"op_types": ["Conv2d"], "sparse_ratio": {ratio}}}]"#);
-        L1NormPruner::new(net, &rules(&text), training(&device), alone())
+        L1NormPruner::new(net, rules(&text), training(&device), alone())
     };
     let warnings = |ratio: f64| {
         let compressed = prune(ratio).unwrap().compress(Budget::none()).unwrap();

@@ -112,7 +112,7 @@ fn masks(chain: Chain) -> Masks {
 
 fn spread() -> Chain {
     Pruner::with(Spread)
-        .from_compressor(chain(), &rules(CONVS))
+        .from_compressor(chain(), rules(CONVS))
         .unwrap()
 }
 
@@ -166,7 +166,7 @@ fn an_own_source_is_scheduled_and_resumed_bit_for_bit() {
     let scheduled = || {
         let source = SummedWeights { training_steps: 2 };
         let pruner = Pruner::over(source, Norm { order: 2 });
-        let pruner = pruner.from_compressor(chain(), &rules(CONVS)).unwrap();
+        let pruner = pruner.from_compressor(chain(), rules(CONVS)).unwrap();
         AgpPruner::new(pruner, AgpConfig::new(3, 3)).unwrap()
     };
     let budget = Budget::steps(9);
@@ -202,7 +202,7 @@ fn another_configuration_does_not_resume(
         let config = PrunerConfig::new().with_keep_at_least_one(keep);
         Pruner::over(SummedWeights { training_steps }, Norm { order })
             .with_config(config)
-            .from_compressor(chain(), &rules(CONVS))
+            .from_compressor(chain(), rules(CONVS))
             .unwrap()
     };
     let path = format!(
@@ -238,7 +238,7 @@ fn a_broken_law_is_an_error_of_the_pruner_at_its_target(
 ) {
     let pruner = Pruner::with(Broken(scores))
         .with_config(PrunerConfig::new().with_coupled(coupled))
-        .from_compressor(chain(), &rules(CONVS))
+        .from_compressor(chain(), rules(CONVS))
         .unwrap();
     let error = pruner.compress(Budget::none()).unwrap_err();
     let Error::Algorithm { source, .. } = error else {
@@ -252,7 +252,7 @@ fn a_broken_law_is_an_error_of_the_pruner_at_its_target(
 #[test]
 fn a_source_over_no_steps_is_rejected() {
     let pruner = Pruner::over(SummedWeights { training_steps: 0 }, Spread);
-    let error = pruner.from_compressor(chain(), &rules(CONVS)).unwrap_err();
+    let error = pruner.from_compressor(chain(), rules(CONVS)).unwrap_err();
     assert!(
         error.to_string().starts_with("`training_steps` is 0"),
         "{error}"

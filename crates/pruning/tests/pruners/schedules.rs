@@ -51,10 +51,10 @@ fn scheduled(
     times: usize,
 ) -> Result<Chain, PruningError> {
     let chain = match steps {
-        None => L1NormPruner::from_compressor(chain(), &rules(ratio), alone())?,
+        None => L1NormPruner::from_compressor(chain(), rules(ratio), alone())?,
         Some(steps) => {
             let options = TaylorConfig::new(steps).with_pruner(alone());
-            TaylorPruner::from_compressor(chain(), &rules(ratio), options)?
+            TaylorPruner::from_compressor(chain(), rules(ratio), options)?
         }
     };
     match agp {
@@ -157,7 +157,7 @@ proptest! {
             .with_learning_rate(rate)
             .with_pruner(alone());
         let good = warmup < cooldown && [0.0, 1.0].contains(&scale) && rate == 1e-2;
-        match MovementPruner::from_compressor(chain(), &rules(0.5), options) {
+        match MovementPruner::from_compressor(chain(), rules(0.5), options) {
             Ok(_) => prop_assert!(good),
             Err(error) => {
                 let typed = matches!(error, PruningError::Setting { .. });

@@ -54,7 +54,7 @@ fn every_pruner_refuses_values_that_are_not_finite_by_name() {
 fn all_of_them_are_named_at_once() {
     let net = spoilt(&[STEM, BLOCK], f32::INFINITY);
     let text = r#"[{"op_types": ["Conv2d"], "sparse_ratio": 0.5}]"#;
-    let error = L1NormPruner::new(net, &rules(text), evaluator(), PrunerConfig::new());
+    let error = L1NormPruner::new(net, rules(text), evaluator(), PrunerConfig::new());
     let error = error.unwrap_err();
     assert!(
         matches!(&error, PruningError::Several(errors) if errors.len() == 2),
@@ -68,7 +68,7 @@ fn all_of_them_are_named_at_once() {
 fn what_is_not_pruned_is_not_looked_at() {
     let net = spoilt(&[BLOCK], f32::INFINITY);
     let text = r#"[{"op_names": ["stem"], "sparse_ratio": 0.5}]"#;
-    assert!(L1NormPruner::new(net, &rules(text), evaluator(), PrunerConfig::new()).is_ok());
+    assert!(L1NormPruner::new(net, rules(text), evaluator(), PrunerConfig::new()).is_ok());
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_score_that_overflows_is_refused() {
     // The values are finite, their norms are not.
     let text = r#"[{"op_types": ["Conv2d"], "sparse_ratio": 0.5}]"#;
     let net = net(1).map(&mut Large);
-    let pruner = L2NormPruner::new(net, &rules(text), evaluator(), PrunerConfig::new()).unwrap();
+    let pruner = L2NormPruner::new(net, rules(text), evaluator(), PrunerConfig::new()).unwrap();
     let error = pruner.compress(Budget::none()).unwrap_err();
     let text = with_sources(&error);
     assert!(text.contains("stem.weight: score 0 is inf"), "{text}");
@@ -109,7 +109,7 @@ fn alignments_with_dims_that_are_unknown_or_none_are_refused() {
             r#"[{{"op_types": ["Conv2d"], "sparse_ratio": 0.5,
                 "target_settings": {{"bias": {{"align": {align}}}}}}}]"#
         );
-        let error = L1NormPruner::from_compressor(chain(), &rules(&text), PrunerConfig::new());
+        let error = L1NormPruner::from_compressor(chain(), rules(&text), PrunerConfig::new());
         error.unwrap_err().to_string()
     };
     // The channels of the bias are those of the weight, whatever is written.
@@ -144,7 +144,7 @@ fn dims_of_an_output_are_checked_without_a_dummy_input() {
         );
         let evaluator = burn_compress_core::Evaluator::<Net, crate::nets::Batch>::new();
         let options = PrunerConfig::new().with_coupled(false);
-        let pruner = L1NormPruner::new(net(1), &rules(&text), evaluator, options);
+        let pruner = L1NormPruner::new(net(1), rules(&text), evaluator, options);
         pruner.map(|_| ()).map_err(|error| error.to_string())
     };
     assert_eq!(refused("[0]", "stem"), Ok(()));

@@ -102,7 +102,7 @@ fn config(json: &str) -> ConfigList<QuantizationSettings> {
 const FUSE: &str = r#"[{"op_types": ["Conv2d", "Linear"], "fuse": true}]"#;
 
 fn qat(json: &str) -> Result<Chain, Error> {
-    QatQuantizer::new(net(), &config(json), evaluator(), QatConfig::new())
+    QatQuantizer::new(net(), config(json), evaluator(), QatConfig::new())
 }
 
 fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
@@ -266,7 +266,7 @@ fn gradients_pass_the_fold() {
 
 #[test]
 fn post_training_quantization_sees_the_folded_weight() {
-    let chain = PtqQuantizer::new(net(), &config(FUSE), evaluator(), PtqConfig::new()).unwrap();
+    let chain = PtqQuantizer::new(net(), config(FUSE), evaluator(), PtqConfig::new()).unwrap();
     let compressed = chain.compress(Budget::none()).unwrap();
     let net = net();
     let folded = host(fold::weight(net.conv.weight.val(), 0, &values_of(&net.bn)));
@@ -350,7 +350,7 @@ fn a_follower_with_a_quantization_of_its_own() {
 #[test]
 fn what_fusing_needs() {
     let options = PtqConfig::new().with_bias_correction(true);
-    let error = PtqQuantizer::new(net(), &config(FUSE), evaluator(), options).unwrap_err();
+    let error = PtqQuantizer::new(net(), config(FUSE), evaluator(), options).unwrap_err();
     assert!(
         error.to_string().contains("leave out `bias_correction`"),
         "{error}"
@@ -360,7 +360,7 @@ fn what_fusing_needs() {
         .with_optimizer(SgdConfig::new().init())
         .with_learning_rate(0.1)
         .with_loss(|model: &Net, x: &Tensor<4>| model.forward(x.clone()).mean().reshape([1]));
-    let error = QatQuantizer::new(net(), &config(FUSE), evaluator, QatConfig::new()).unwrap_err();
+    let error = QatQuantizer::new(net(), config(FUSE), evaluator, QatConfig::new()).unwrap_err();
     assert!(matches!(
         error,
         Error::MissingEvaluator {

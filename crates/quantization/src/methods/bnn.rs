@@ -223,7 +223,7 @@ mod tests {
     const SECOND: &str = r#"[{"op_names": ["second"], "target_names": ["weight"]}]"#;
 
     fn fuse(chain: Chain, config: &str, quantizer: BnnConfig) -> Result<Chain, Error> {
-        BnnQuantizer::from_compressor(chain, &rules(config), quantizer)
+        BnnQuantizer::from_compressor(chain, rules(config), quantizer)
     }
 
     fn build() -> Chain {

@@ -27,8 +27,10 @@ mod save;
 mod setup;
 mod toml;
 
+type Program = fn() -> anyhow::Result<()>;
+
 fn main() -> anyhow::Result<()> {
-    let programs: [(&str, fn() -> anyhow::Result<()>); 10] = [
+    let programs: [(&str, Program); 10] = [
         ("prune", prune::run),
         ("int8_with_training", int8_with_training::run),
         ("int8_without_training", int8_without_training::run),

@@ -15,7 +15,7 @@ const THRESHOLD: &str = r#"[{"op_types": ["Linear"], "sparse_threshold": 0.5}]"#
 
 fn movement(config: &str, options: MovementConfig) -> Chain {
     let options = options.with_pruner(alone());
-    MovementPruner::from_compressor(chain(), &rules(config), options).unwrap()
+    MovementPruner::from_compressor(chain(), rules(config), options).unwrap()
 }
 
 /// As the paper has it: scores and masks move in the cool-down as well.
@@ -149,7 +149,7 @@ fn coupled_channels_leave_together() {
 #[case(MovementConfig::new(0, 1).with_regular_scale(f64::NAN), "regular_scale")]
 #[case(MovementConfig::new(0, 1).with_learning_rate(f64::NAN), "learning_rate")]
 fn bad_settings_are_named(#[case] config: MovementConfig, #[case] expected: &str) {
-    let error = MovementPruner::new(columns(), &rules(HALF), difference(), config).unwrap_err();
+    let error = MovementPruner::new(columns(), rules(HALF), difference(), config).unwrap_err();
     match error {
         PruningError::Setting { key, .. } => assert_eq!(key, expected),
         other => panic!("{other}"),
@@ -160,7 +160,7 @@ fn bad_settings_are_named(#[case] config: MovementConfig, #[case] expected: &str
 fn only_parameters_that_are_multiplied_have_scores() {
     let refused = |config: &str| {
         let options = MovementConfig::new(0, 1).with_pruner(alone());
-        let error = MovementPruner::from_compressor(chain(), &rules(config), options).unwrap_err();
+        let error = MovementPruner::from_compressor(chain(), rules(config), options).unwrap_err();
         error.to_string()
     };
     let error = refused(

@@ -23,7 +23,7 @@ fn half() -> ConfigList<PruningSettings> {
 }
 
 fn slim(config: SlimConfig) -> Chain {
-    SlimPruner::from_compressor(chain(), &half(), config.with_pruner(alone())).unwrap()
+    SlimPruner::from_compressor(chain(), half(), config.with_pruner(alone())).unwrap()
 }
 
 fn factors(chain: &Chain) -> Vec<f32> {
@@ -127,7 +127,7 @@ fn a_batch_norm_behind_a_layer_is_found(
     #[case] both: bool,
 ) {
     let chain =
-        SlimPruner::from_compressor(Normed::chain(), &rules(config), SlimConfig::new(1)).unwrap();
+        SlimPruner::from_compressor(Normed::chain(), rules(config), SlimConfig::new(1)).unwrap();
     let sources: IndexSet<String> = sources.iter().map(ToString::to_string).collect();
     let pairs = normed_layers(&chain, "SlimPruner", &sources);
     let found: Vec<_> = pairs
@@ -257,7 +257,7 @@ fn a_snapshot_keeps_its_factors() {
 #[case(SlimConfig::new(1).with_regular_scale(f64::NAN), "regular_scale")]
 #[case(SlimConfig::new(1).with_learning_rate(0.0), "learning_rate")]
 fn bad_settings_are_named(#[case] config: SlimConfig, #[case] expected: &str) {
-    let error = SlimPruner::new(columns(), &half(), difference(), config).unwrap_err();
+    let error = SlimPruner::new(columns(), half(), difference(), config).unwrap_err();
     match error {
         PruningError::Setting { key, .. } => assert_eq!(key, expected),
         other => panic!("{other}"),
@@ -268,7 +268,7 @@ fn bad_settings_are_named(#[case] config: SlimConfig, #[case] expected: &str) {
 fn only_parameters_that_are_multiplied_have_factors() {
     let refused = |config: &str| {
         let options = SlimConfig::new(1).with_pruner(alone());
-        let error = SlimPruner::from_compressor(chain(), &rules(config), options).unwrap_err();
+        let error = SlimPruner::from_compressor(chain(), rules(config), options).unwrap_err();
         error.to_string()
     };
     let error = refused(

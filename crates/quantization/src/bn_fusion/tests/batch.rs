@@ -78,7 +78,7 @@ fn a_frozen_norm_keeps_its_statistics() {
         host((output - 0.5).square().mean())[0]
     };
     let expected = loss(&frozen);
-    let fused = QatQuantizer::new(frozen, &config(PLAIN), evaluator(), QatConfig::new());
+    let fused = QatQuantizer::new(frozen, config(PLAIN), evaluator(), QatConfig::new());
     let mut chain = fused.unwrap();
     chain.advance(&Budget::steps(1), None).unwrap();
     let found = chain.history().steps[0].loss as f32;

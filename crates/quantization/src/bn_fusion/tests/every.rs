@@ -62,7 +62,7 @@ fn learned_scales_begin_at_the_folded_weight() {
         "fuse_names": [["conv", "bn"]]}]"#;
     let options = LsqConfig::new().with_learning_rate(Some(1e-12));
     let chain = Compressor::from_model(net(), evaluator());
-    let mut chain = LsqQuantizer::from_compressor(chain, &config(json), options).unwrap();
+    let mut chain = LsqQuantizer::from_compressor(chain, config(json), options).unwrap();
     chain.advance(&Budget::steps(1), None).unwrap();
     // As the observer of QAT sees it: with the statistics that the first pass has moved.
     let net = net();
@@ -117,7 +117,7 @@ fn rounding_is_learned_for_the_folded_weight() {
         "fuse_names": [["conv", "bn"]]}]"#;
     let options = AdaRoundConfig::new().with_steps(400);
     let chain = Compressor::from_model(net(), evaluator());
-    let chain = AdaRoundQuantizer::from_compressor(chain, &config(json), options).unwrap();
+    let chain = AdaRoundQuantizer::from_compressor(chain, config(json), options).unwrap();
     let adaptive = chain.compress(Budget::none()).unwrap();
     let ptq = with("PtqQuantizer", json).compress(Budget::none()).unwrap();
     let normed = |net: &Net| net.bn.forward(net.conv.forward(batch()));
@@ -151,7 +151,7 @@ fn a_folded_bias_belongs_to_the_quantizer_that_folds() {
     let bias = r#"[{"op_names": ["conv"], "target_names": ["bias"]}]"#;
     let fused = r#"[{"op_names": ["conv"], "target_names": ["weight"],
         "fuse_names": [["conv", "bn"]]}]"#;
-    let qat = |chain, json| QatQuantizer::from_compressor(chain, &config(json), QatConfig::new());
+    let qat = |chain, json| QatQuantizer::from_compressor(chain, config(json), QatConfig::new());
     let refused = |error: Error, expected: &str| {
         let Error::Algorithm { source, .. } = error else {
             panic!("{error}");

@@ -41,7 +41,7 @@ fn masked_norms_are_folded_whoever_comes_first(#[values(true, false)] pruned_fir
     if pruned_first {
         chain.update_masks(&removed_channel()).unwrap();
     }
-    chain = QatQuantizer::from_compressor(chain, &config(FUSE), QatConfig::new()).unwrap();
+    chain = QatQuantizer::from_compressor(chain, config(FUSE), QatConfig::new()).unwrap();
     if !pruned_first {
         chain.update_masks(&removed_channel()).unwrap();
     }

@@ -17,7 +17,7 @@ fn what_others_have_claimed_is_not_fused() {
         let mut chain = Compressor::from_model(net(), evaluator());
         let id = TargetId::new(layer, name.parse().unwrap());
         chain.claim(mode, &[id]).unwrap();
-        let error = QatQuantizer::from_compressor(chain, &config(FUSE), QatConfig::new());
+        let error = QatQuantizer::from_compressor(chain, config(FUSE), QatConfig::new());
         let error = error.unwrap_err().to_string();
         assert!(
             error.contains(&format!("has claimed `{target}`")),

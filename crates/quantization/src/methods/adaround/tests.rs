@@ -308,7 +308,7 @@ fn blocks_and_zero_points_have_their_place() {
 #[case(AdaRoundConfig::new().with_regularization(-1.0), "`regularization` is -1")]
 #[case(AdaRoundConfig::new().with_batches(0), "`batches` is 0")]
 fn settings_that_cannot_be(#[case] options: AdaRoundConfig, #[case] expected: &str) {
-    let error = AdaRoundQuantizer::new(Net::new(), &rules(WEIGHTS), evaluator(), options);
+    let error = AdaRoundQuantizer::new(Net::new(), rules(WEIGHTS), evaluator(), options);
     let error = error.unwrap_err().to_string();
     assert!(error.contains(expected), "{error}");
 }
@@ -332,7 +332,7 @@ fn weights_that_cannot_be_learned_are_named() {
             .with_data(|_| vec![Tensor::<4>::ones([1, 1, 1, 1], &Device::flex())])
             .with_loss(|model: &Bare, x: &Tensor<4>| model.conv.forward(x.clone()).mean());
         let options = AdaRoundConfig::new();
-        let chain = AdaRoundQuantizer::new(model, &rules(json), evaluator, options);
+        let chain = AdaRoundQuantizer::new(model, rules(json), evaluator, options);
         match chain.unwrap_err() {
             Error::Algorithm { source, .. } => *source.downcast::<QuantizationError>().unwrap(),
             other => panic!("{other}"),
@@ -361,7 +361,7 @@ fn masked_weights_take_no_part() {
     let masks = burn_compress_core::Masks::from([("conv.weight".parse().unwrap(), mask)]);
     chain.update_masks(&masks).unwrap();
     let options = AdaRoundConfig::new().with_steps(50);
-    let chain = AdaRoundQuantizer::from_compressor(chain, &rules(WEIGHTS), options).unwrap();
+    let chain = AdaRoundQuantizer::from_compressor(chain, rules(WEIGHTS), options).unwrap();
     let compressed = chain.compress(Budget::none()).unwrap();
     assert_eq!(host(compressed.model().conv.weight.val())[..18], [0.0; 18]);
     let raw = host(compressed.unwrap_model().conv.weight.val());

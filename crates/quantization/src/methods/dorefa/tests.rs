@@ -15,7 +15,7 @@ const ALL: &str = r#"[
 ]"#;
 
 fn fuse(chain: Chain, config: &str) -> Result<Chain, Error> {
-    DoReFaQuantizer::from_compressor(chain, &rules(config), DoReFaConfig::new())
+    DoReFaQuantizer::from_compressor(chain, rules(config), DoReFaConfig::new())
 }
 
 fn build() -> Chain {

@@ -12,7 +12,7 @@ use crate::testing::{
 const ALL: &str = r#"[{"op_types": ["Linear"], "quant_dtype": "int4"}]"#;
 
 fn fuse(chain: Chain, config: &str, quantizer: LsqConfig) -> Result<Chain, Error> {
-    LsqQuantizer::from_compressor(chain, &rules(config), quantizer)
+    LsqQuantizer::from_compressor(chain, rules(config), quantizer)
 }
 
 fn build() -> Chain {

@@ -11,7 +11,7 @@ use crate::testing::{
 const ALL: &str = r#"[{"op_types": ["Linear"], "quant_dtype": "int4"}]"#;
 
 fn fuse(chain: Chain, config: &str, quantizer: LsqPlusConfig) -> Result<Chain, Error> {
-    LsqPlusQuantizer::from_compressor(chain, &rules(config), quantizer)
+    LsqPlusQuantizer::from_compressor(chain, rules(config), quantizer)
 }
 
 fn exact() -> LsqPlusConfig {

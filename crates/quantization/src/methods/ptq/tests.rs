@@ -119,7 +119,7 @@ fn scales_by_hand() {
 fn nothing_is_trained() {
     let model = net();
     let weight = host(model.conv.weight.val());
-    let chain = PtqQuantizer::new(model, &rules(ALL), evaluator(0.1), PtqConfig::new()).unwrap();
+    let chain = PtqQuantizer::new(model, rules(ALL), evaluator(0.1), PtqConfig::new()).unwrap();
     let compressed = chain.compress(Budget::none()).unwrap();
     assert_eq!(host(compressed.unwrap_model().conv.weight.val()), weight);
     assert!(compressed.history().steps.is_empty());
@@ -149,7 +149,7 @@ fn a_fused_run_trains_in_full_precision() {
     for follow in [true, false] {
         let options = PtqConfig::new().with_follow_training(follow);
         let chain = Compressor::from_model(net(), evaluator(0.1));
-        let chain = PtqQuantizer::from_compressor(chain, &rules(ALL), options).unwrap();
+        let chain = PtqQuantizer::from_compressor(chain, rules(ALL), options).unwrap();
         let compressed = chain.compress(Budget::steps(5)).unwrap();
         assert_eq!(compressed.history().steps, plain.history().steps);
         let calibration = compressed.calibration().unwrap();
@@ -260,7 +260,7 @@ fn bypassed_targets_are_calibrated_and_left_alone() {
 fn a_layer_that_is_never_called_is_named() {
     let evaluator =
         evaluator(0.1).with_loss(|model: &Net, x: &Tensor<4>| model.conv.forward(x.clone()).mean());
-    let chain = PtqQuantizer::new(net(), &rules(ALL), evaluator, PtqConfig::new()).unwrap();
+    let chain = PtqQuantizer::new(net(), rules(ALL), evaluator, PtqConfig::new()).unwrap();
     let error = chain.compress(Budget::none()).unwrap_err();
     assert!(error.to_string().contains("`fc._input_0`"), "{error}");
 }
@@ -270,7 +270,7 @@ fn values_that_are_not_finite_are_named() {
     let device = Device::flex();
     let bad = Tensor::<4>::full([1, 2, 4, 4], f32::NAN, &device);
     let evaluator = evaluator(0.1).with_data(move |_| vec![bad.clone()]);
-    let chain = PtqQuantizer::new(net(), &rules(ALL), evaluator, PtqConfig::new()).unwrap();
+    let chain = PtqQuantizer::new(net(), rules(ALL), evaluator, PtqConfig::new()).unwrap();
     let error = chain.compress(Budget::none()).unwrap_err().to_string();
     assert!(
         error.contains("conv._input_0") && error.contains("not finite"),
@@ -287,7 +287,7 @@ fn weights_alone_need_no_data() {
     let compressed = chain.compress(Budget::none()).unwrap();
     assert_eq!(compressed.calibration().unwrap().len(), 1);
 
-    let error = PtqQuantizer::new(net(), &rules(ALL), nothing(), PtqConfig::new()).unwrap_err();
+    let error = PtqQuantizer::new(net(), rules(ALL), nothing(), PtqConfig::new()).unwrap_err();
     assert!(
         matches!(
             error,
@@ -306,7 +306,7 @@ fn weights_alone_need_no_data() {
 #[test]
 fn settings_that_cannot_be_are_errors() {
     let options = PtqConfig::new().with_batches(0);
-    let error = PtqQuantizer::new(net(), &rules(ALL), evaluator(0.1), options).unwrap_err();
+    let error = PtqQuantizer::new(net(), rules(ALL), evaluator(0.1), options).unwrap_err();
     assert!(matches!(
         cause(error),
         QuantizationError::Setting { key: "batches", .. }

@@ -80,7 +80,7 @@ const WEIGHTS: &str = r#"[{"op_types": ["Linear"], "target_names": ["weight"],
     "quant_dtype": "uint2", "quant_scheme": "affine"}]"#;
 
 fn fuse(chain: Chain, config: &str, options: DoReFaConfig) -> Result<Chain, Error> {
-    DoReFaQuantizer::from_compressor(chain, &rules(config), options)
+    DoReFaQuantizer::from_compressor(chain, rules(config), options)
 }
 
 fn of_weight() -> DoReFaConfig {
@@ -253,7 +253,7 @@ fn layers_without_a_wrapper_are_refused() {
         .with_loss(|model: &Plain, x: &Tensor<2>| model.fc.forward(x.clone()).mean());
     let fc = LinearConfig::new(2, 2).init(&Device::flex());
     let chain = Compressor::from_model(Plain { fc }, evaluator);
-    let error = DoReFaQuantizer::from_compressor(chain, &rules(WEIGHTS), of_weight());
+    let error = DoReFaQuantizer::from_compressor(chain, rules(WEIGHTS), of_weight());
     let error = error.unwrap_err().to_string();
     assert!(error.contains("`fc` is not wrapped"), "{error}");
 }
