@@ -167,7 +167,7 @@ impl Axis {
     }
 }
 
-/// What the analysis knows about a tensor.
+/// State of a tensor in the analysis.
 #[derive(Debug, Clone)]
 pub(super) struct Value {
     /// The sizes of its dimensions.

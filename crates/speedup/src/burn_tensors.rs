@@ -61,7 +61,7 @@ mod remedy {
     pub(super) const CALIBRATE: &str = "calibrate it first";
 }
 
-/// Burn's scheme for a parameter of shape `shape` that is quantized as `entry` says.
+/// Burn's scheme for a parameter of shape `shape` that is quantized by `entry`.
 ///
 /// The store is the one that `device` prefers.
 ///

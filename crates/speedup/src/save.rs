@@ -24,7 +24,7 @@
 //!
 //! A parameter is stored raw, as before, when its quantization does not act yet, when its type has
 //! more than 8 bits, or when a scale is so small or so large that the values do not come back
-//! exactly. [`Storage`] says what was stored how.
+//! exactly. [`Storage`] lists what was stored how.
 //!
 //! # Ordinary loads
 //!
@@ -96,7 +96,7 @@ struct Described {
 
 /// Saves a small model and its state in one file, quantized parameters as integers.
 ///
-/// A quantized parameter takes 1 to 8 bits a value, as its type says. What is loaded computes bit
+/// A quantized parameter takes 1 to 8 bits a value, by its type. What is loaded computes bit
 /// for bit the same, but its raw values are the rounded ones; to train on from the unrounded ones,
 /// save with [`SaveConfig::with_master_weights`]. A parameter whose type has more bits, or whose
 /// quantization does not act yet, is stored as floats.
@@ -118,7 +118,7 @@ pub fn save_small<M: Module>(
     save_small_with(model, state, path, &SaveConfig::new())
 }
 
-/// Saves a small model and its state in one file, as `config` says.
+/// Saves a small model and its state in one file with the options of `config`.
 ///
 /// # Errors
 ///

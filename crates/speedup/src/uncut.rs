@@ -22,7 +22,7 @@ pub struct UncutMask {
     pub target: TargetId,
     /// The number of its masked values.
     pub masked: usize,
-    /// The number of values that its mask tells apart.
+    /// The number of values of its mask.
     pub values: usize,
     /// The number of its masked output channels.
     #[serde(default)]

@@ -15,7 +15,7 @@ pub enum ConfigError {
         format: &'static str,
         /// What the text should hold.
         expected: &'static str,
-        /// What the parser says, with the position.
+        /// Message of the parser, with the position.
         reason: String,
     },
     /// The configuration has a value that the format cannot hold.
@@ -23,7 +23,7 @@ pub enum ConfigError {
     Write {
         /// `JSON` or `TOML`.
         format: &'static str,
-        /// What the writer says.
+        /// Message of the writer.
         reason: String,
     },
     /// There is no rule, so nothing would be compressed.
@@ -49,7 +49,7 @@ pub enum ConfigError {
         /// What was found and what is expected.
         reason: String,
     },
-    /// A rule that says nothing about which layers it is for.
+    /// A rule without a selection of layers.
     #[error(
         "rule {rule} selects no layers: give it at least one of `op_types`, `op_names` and \
          `op_names_re` (excluding keys alone select nothing)"
@@ -93,7 +93,7 @@ pub enum ConfigError {
         key: &'static str,
         /// The pattern.
         pattern: String,
-        /// What the parser says.
+        /// Message of the parser.
         reason: String,
     },
     /// A pattern that matches no layer's path.

@@ -36,7 +36,7 @@
 //!
 //! A misspelt key, name, type or target, a pattern without a match, an exclusion of something that
 //! does not exist, a rule that selects nothing, a target that is selected twice and settings that
-//! are used by no target are all errors, which say what was found and what to write instead. This
+//! are used by no target are all errors, with what was found and what to write instead. This
 //! is where the list differs from NNI's, which ignores or overrides most of these.
 //!
 //! What stays without an error is what a selection of many passes over: a layer that matches a

@@ -388,7 +388,7 @@ fn not_finite<S: Settings>(settings: &S) -> Option<(String, f64)> {
     find("", &toml::Value::try_from(settings).ok()?)
 }
 
-/// Removes the fields that are not set; TOML knows no null.
+/// Removes the fields that are not set; TOML has no null.
 fn remove_nulls(value: &mut Value) {
     if let Value::Object(map) = value {
         map.retain(|_, value| !value.is_null());

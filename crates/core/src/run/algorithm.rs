@@ -50,7 +50,7 @@ pub trait Algorithm<M: Module, I>: Any + Send {
     /// What the algorithm does.
     fn mode(&self) -> Mode;
 
-    /// Refuses a run that is too short for what the algorithm wants to do.
+    /// Rejects a run that is too short for the algorithm.
     ///
     /// # Errors
     ///
@@ -63,7 +63,7 @@ pub trait Algorithm<M: Module, I>: Any + Send {
     ///
     /// # Errors
     ///
-    /// What the algorithm meets.
+    /// Any error of the algorithm; ends the run.
     fn prepare(&mut self, _run: Run<'_, M>) -> Result<(), BoxError> {
         Ok(())
     }
@@ -72,7 +72,7 @@ pub trait Algorithm<M: Module, I>: Any + Send {
     ///
     /// # Errors
     ///
-    /// What the algorithm meets.
+    /// Any error of the algorithm; ends the run.
     fn observe(&mut self, _run: Run<'_, M>) -> Result<(), BoxError> {
         Ok(())
     }
@@ -81,7 +81,7 @@ pub trait Algorithm<M: Module, I>: Any + Send {
     ///
     /// # Errors
     ///
-    /// What the algorithm meets.
+    /// Any error of the algorithm; ends the run.
     fn loss(
         &mut self,
         loss: Tensor<1>,
@@ -95,7 +95,7 @@ pub trait Algorithm<M: Module, I>: Any + Send {
     ///
     /// # Errors
     ///
-    /// What the algorithm meets.
+    /// Any error of the algorithm; ends the run.
     fn gradients(
         &mut self,
         _gradients: &GradientsParams,
@@ -121,7 +121,7 @@ pub trait Algorithm<M: Module, I>: Any + Send {
     ///
     /// # Errors
     ///
-    /// What the algorithm meets.
+    /// Any error of the algorithm; ends the run.
     fn project(&mut self, _run: Run<'_, M>) -> Result<IndexMap<TargetId, FlatTensor>, BoxError> {
         Ok(IndexMap::new())
     }
@@ -130,7 +130,7 @@ pub trait Algorithm<M: Module, I>: Any + Send {
     ///
     /// # Errors
     ///
-    /// What the algorithm meets.
+    /// Any error of the algorithm; ends the run.
     fn after_step(&mut self, _run: Run<'_, M>) -> Result<(), BoxError> {
         Ok(())
     }
@@ -139,7 +139,7 @@ pub trait Algorithm<M: Module, I>: Any + Send {
     ///
     /// # Errors
     ///
-    /// What the algorithm meets.
+    /// Any error of the algorithm; ends the run.
     fn finish(&mut self, _run: Run<'_, M>) -> Result<(), BoxError> {
         Ok(())
     }
@@ -154,7 +154,7 @@ pub trait Algorithm<M: Module, I>: Any + Send {
     ///
     /// # Errors
     ///
-    /// What the algorithm meets.
+    /// Any error of the algorithm; ends the run.
     fn rewrite(&mut self, _run: Run<'_, M>) -> Result<IndexMap<TargetId, FlatTensor>, BoxError> {
         Ok(IndexMap::new())
     }
@@ -167,7 +167,7 @@ pub trait Algorithm<M: Module, I>: Any + Send {
     ///
     /// # Errors
     ///
-    /// What the algorithm meets.
+    /// Any error of the algorithm; ends the run.
     fn warnings(&self) -> Result<Vec<String>, BoxError> {
         Ok(Vec::new())
     }

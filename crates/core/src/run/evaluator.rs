@@ -300,7 +300,7 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
     }
 }
 
-/// A seed that tells nothing of its neighbours, by SplitMix64.
+/// A seed without relation to its neighbours, by SplitMix64.
 fn decorrelated(seed: u64, index: u64) -> u64 {
     let mut z = seed.wrapping_add(index.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

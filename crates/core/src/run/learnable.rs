@@ -138,7 +138,7 @@ impl Learnable {
         floats(self.tensor())
     }
 
-    /// Replaces the values; what the optimizer knows of the tensor stays.
+    /// Replaces the values; the optimizer's state of the tensor stays.
     ///
     /// # Errors
     ///

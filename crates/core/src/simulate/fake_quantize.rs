@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Rounding has a zero gradient almost everywhere, so the backward pass pretends that it was not
-//! there (straight-through estimator); [`RoundGradient`] says how far the pretence goes.
+//! there (straight-through estimator); [`RoundGradient`] is how far the pretence goes.
 //!
 //! The value that comes out is bit for bit `(q - z) * s`. The usual `x + (x' - x).detach()` is off
 //! by a rounding error, and then the simulated network is not the one that runs on integers.
@@ -38,7 +38,7 @@ pub enum RoundGradient {
 
 /// Rounds `x` to the grid of `scale` and `zero_point` between `qmin` and `qmax`.
 ///
-/// Gradients flow to `x` as `gradient` says, never to `scale` or `zero_point`. Without automatic
+/// Gradients flow to `x` by `gradient`, never to `scale` or `zero_point`. Without automatic
 /// differentiation on the device of `x` only the value is computed.
 ///
 /// # Shapes

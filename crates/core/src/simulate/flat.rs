@@ -1,4 +1,4 @@
-//! Tensors whose rank only the run time knows.
+//! Tensors whose rank is known at run time alone.
 
 use burn::tensor::{DType, FloatDType, Tensor};
 

@@ -158,7 +158,7 @@ impl Folding {
         })
     }
 
-    /// Whether the folded model lacks what a compressor of `mode` wants to act on.
+    /// Whether the folded model lacks a target of a compressor of `mode`.
     pub(crate) fn hides(&self, id: &TargetId, mode: Option<Mode>) -> bool {
         match id.target {
             // Masks act on the parameters of the norm before these are folded.

@@ -355,7 +355,7 @@ impl TargetSpace {
         })
     }
 
-    /// Takes over what a copy of this state knows, but for the transforms: those of a copy are
+    /// Takes over the content of a copy of this state, but for the transforms: those of a copy are
     /// snapshots, which nothing trains.
     pub(crate) fn restore(&self, copy: &Self) {
         let copied = copy.lock().clone();

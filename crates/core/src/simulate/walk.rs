@@ -15,7 +15,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor};
 use crate::simulate::space::TargetSpace;
 use crate::simulate::wrapper::port::Ports;
 
-/// What a reading walk meets.
+/// Stop of a reading walk.
 pub(crate) enum Seen<'a> {
     /// The ports of a wrapper.
     Wrapper(&'a Ports),
@@ -23,7 +23,7 @@ pub(crate) enum Seen<'a> {
     Simulation(&'a Arc<TargetSpace>),
 }
 
-/// What an editing walk meets.
+/// Stop of an editing walk.
 pub(crate) enum Edited<'a> {
     /// A wrapper: its path, its ports and the layer inside.
     Wrapper {
