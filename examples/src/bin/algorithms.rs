@@ -41,8 +41,8 @@ struct Args {
     #[arg(long, default_value = "")]
     only: String,
 
-    /// Only these widths, as `W4A4`
-    #[arg(long, value_delimiter = ',')]
+    /// Only these widths, as `W4A4;W4A4, norms folded`
+    #[arg(long, value_delimiter = ';')]
     widths: Vec<String>,
 
     /// Where to compute
@@ -95,6 +95,10 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
+    let known = WIDTHS.map(Width::name);
+    if let Some(unknown) = args.widths.iter().find(|width| !known.contains(width)) {
+        anyhow::bail!("`{unknown}` is no width; those are {}", known.join("; "));
+    }
     let setups = setups(args)?;
     let seeds = setups.len();
     let dense: Vec<f64> = setups
