@@ -94,7 +94,8 @@ impl<M> DummyInput<M> {
     ///
     /// Only for operations that have none, such as the custom operations of a backend extension,
     /// which go by their identifier, or code that a [`CustomOp`](crate::CustomOp) stands for. The
-    /// rule is made anew for every operation of that name, from its shapes and numbers.
+    /// rule is made anew for every operation of that name, from its shapes and numbers. Of two rules
+    /// for one name the later counts; a rule for an operation that the pass does not have is an error.
     ///
     /// ```
     /// # use burn::{nn::{Linear, LinearConfig}, prelude::*};

@@ -1,7 +1,7 @@
 //! One recorded operation in the place of code that cannot be captured.
 
 use burn::tensor::kind::Basic;
-use burn::tensor::{BackendPrimitive, Tensor};
+use burn::tensor::{BackendPrimitive, DType, Tensor};
 use burn_capture::{CaptureBackend, CaptureClient};
 use burn_ir::{CustomOpIr, OperationIr, ScalarIr, TensorIr};
 use burn_router::{RouterClient, RouterTensor};
@@ -91,17 +91,14 @@ impl CustomOp {
         self
     }
 
-    /// Records the operation and returns its output, of the float type of the first input, or `None`
-    /// unless all inputs are on the capture device.
-    ///
-    /// # Panics
-    ///
-    /// When the first input holds no floats.
+    /// Records the operation and returns its output, or `None` unless all inputs are on the capture
+    /// device. The output has the type of the first input of floats, `f32` without any.
     pub fn output<const D: usize>(mut self, shape: [usize; D]) -> Option<Tensor<D>> {
         let Recorder::Capture(client) = self.recorder else {
             return None;
         };
-        let dtype = self.op.inputs.first()?.dtype;
+        let mut types = self.op.inputs.iter().map(|input| input.dtype);
+        let dtype = types.find(DType::is_float).unwrap_or(DType::F32);
         let out = TensorIr::uninit(client.create_empty_handle(), shape.into(), dtype);
         self.op.outputs.push(out);
         let out = client.register(OperationIr::Custom(self.op)).pop()?;

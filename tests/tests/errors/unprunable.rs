@@ -165,6 +165,18 @@ fn goals_that_remove_nothing_are_listed_with_the_layers_that_cannot_be_pruned() 
 }
 
 #[test]
+fn a_target_is_listed_once_whatever_is_wrong_with_it() {
+    // Blocks of two channels, which no cut follows, and of which none would go.
+    let rule = r#"[{"op_names": ["flat", "head"], "granularity": [-1, 2], "sparse_ratio": 0.5,
+        "round_to": 9}]"#;
+    let (model, evaluator, _) = mixed();
+    let error = prune(model, evaluator, rule).unwrap_err();
+    let found = obstacles(&error);
+    let layers: Vec<&str> = found.iter().map(|o| o.target.layer.as_str()).collect();
+    assert_eq!(layers, ["flat", "head"]);
+}
+
+#[test]
 fn what_is_listed_is_all_that_has_to_be_excluded() {
     let (model, evaluator, dummy) = mixed();
     let rules = format!("[{{{WEIGHTS}, \"exclude_op_names\": {STUCK:?}}}]");

@@ -244,6 +244,17 @@ fn a_number_that_follows_the_channels_fails_a_trial() {
     assert!(matches!(failure, CutFailure::Operation { operation, .. } if operation == "scale"));
 }
 
+#[test]
+fn an_operation_on_integers_gives_floats() {
+    let forward = |net: &Net, x: Tensor<4>| {
+        let op = CustomOp::new("lookup").input(&x.clone().int());
+        net.first.forward(op.output(x.dims()).unwrap_or(x))
+    };
+    let dummy = DummyInput::new(images(3), forward).with_rule("lookup", |_| OperationRule::new());
+    let graph = analyze(&Net::new(), &dummy);
+    assert!(graph.is_used("first.weight"));
+}
+
 /// A kernel that has an implementation for each backend, the capture among them.
 #[backend_extension(Flex, Capture)]
 trait Swish: burn::backend::Backend {

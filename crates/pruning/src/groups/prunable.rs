@@ -46,16 +46,17 @@ impl Refused {
         let mut obstacles = self.obstacles;
         let others = other.map(|error| error.into_obstacles(&mut obstacles));
         let mut others = others.unwrap_or_default();
-        if self.alone && !others.is_empty() {
-            return others.remove(0);
+        if !(self.alone && !others.is_empty()) {
+            sort_by_selection(&mut obstacles, selected);
+            // What stands alone is checked further, so that its goal may be found as well.
+            let mut seen = IndexSet::new();
+            obstacles.retain(|obstacle| seen.insert(obstacle.target.clone()));
+            others.insert(0, PruningError::Unprunable { obstacles });
         }
-        sort_by_selection(&mut obstacles, selected);
-        let error = PruningError::Unprunable { obstacles };
-        if others.is_empty() {
-            return error;
+        match others.len() {
+            1 => others.remove(0),
+            _ => PruningError::Several(others),
         }
-        others.insert(0, error);
-        PruningError::Several(others)
     }
 }
 
