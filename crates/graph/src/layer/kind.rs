@@ -194,7 +194,7 @@ impl LayerKind {
     /// Sets the dimensions of the output and input channels in a parameter of rank 2 or more.
     ///
     /// A vector runs over the output channels. A parameter without a row is taken for
-    /// `[out, in, ..]`.
+    /// `[out, in, ..]`. A dimension that a parameter does not have holds no channels.
     pub fn with_param(
         mut self,
         name: impl Into<String>,
@@ -275,7 +275,9 @@ impl LayerKind {
             1 => (Some(0), None),
             _ => {
                 let row = self.params.iter().find(|(name, _)| name == param);
-                return row.map_or(ChannelDims::new(0, 1), |(_, dims)| *dims);
+                let dims = row.map_or(ChannelDims::new(0, 1), |(_, dims)| *dims);
+                let there = |dim: &usize| *dim < rank;
+                (dims.output.filter(there), dims.input.filter(there))
             }
         };
         ChannelDims { output, input }

@@ -269,3 +269,14 @@ fn a_type_of_a_user_has_the_row_that_was_registered() {
 fn roles_are_known_by_the_name(#[case] kind: &str, #[case] role: LayerRole) {
     assert_eq!(LayerKind::of(kind).role(), role);
 }
+
+#[test]
+fn a_dimension_that_a_parameter_lacks_holds_no_channels() {
+    let kind = LayerKind::new("Odd", LayerRole::Weighted).with_param("weight", Some(2), Some(0));
+    let dims = |rank| {
+        let dims = kind.dims("weight", rank);
+        (dims.output, dims.input)
+    };
+    assert_eq!(dims(3), (Some(2), Some(0)));
+    assert_eq!(dims(2), (None, Some(0)));
+}
