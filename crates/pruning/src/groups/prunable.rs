@@ -46,7 +46,7 @@ impl Refused {
         let mut obstacles = self.obstacles;
         let others = other.map(|error| error.into_obstacles(&mut obstacles));
         let mut others = others.unwrap_or_default();
-        if !(self.alone && !others.is_empty()) {
+        if !self.alone || others.is_empty() {
             sort_by_selection(&mut obstacles, selected);
             // What stands alone is checked further, so that its goal may be found as well.
             let mut seen = IndexSet::new();
