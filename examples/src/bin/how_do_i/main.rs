@@ -6,6 +6,7 @@
 //! | quantize to int8 with training | `int8_with_training.rs` |
 //! | quantize to int8 without training | `int8_without_training.rs` |
 //! | distil | `distil.rs` |
+//! | prune and quantize in one run | `prune_and_quantize.rs` |
 //! | fuse all three | `fuse.rs` |
 //! | train with Burn's `Learner` | `learner.rs` |
 //! | read the rules from TOML | `toml.rs` |
@@ -22,6 +23,7 @@ mod int8_with_training;
 mod int8_without_training;
 mod learner;
 mod prune;
+mod prune_and_quantize;
 mod resume;
 mod save;
 mod setup;
@@ -30,11 +32,12 @@ mod toml;
 type Program = fn() -> anyhow::Result<()>;
 
 fn main() -> anyhow::Result<()> {
-    let programs: [(&str, Program); 10] = [
+    let programs: [(&str, Program); 11] = [
         ("prune", prune::run),
         ("int8_with_training", int8_with_training::run),
         ("int8_without_training", int8_without_training::run),
         ("distil", distil::run),
+        ("prune_and_quantize", prune_and_quantize::run),
         ("fuse", fuse::run),
         ("learner", learner::run),
         ("toml", toml::run),
