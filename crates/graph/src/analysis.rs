@@ -1,5 +1,4 @@
-//! The state of the channel analysis: what is known about every tensor, and the steps that rules
-//! are made of.
+//! State of the channel analysis: the description of every tensor, and the steps of rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,12 +10,12 @@ use super::labels::{Axis, Label, Labels, Origin, Value};
 use super::operation::name;
 use super::{GraphError, rules};
 
-/// How the forward pass uses a dimension of a parameter.
+/// Use of a parameter's dimension in the forward pass.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Role {
-    /// Its channels are made here: masking the entry makes the channel zero.
+    /// Source of channels: masking the entry makes the channel zero.
     pub producer: bool,
-    /// Its channels are read here, as the input of a contraction.
+    /// Reader of channels, as the input of a contraction.
     pub consumer: bool,
 }
 
@@ -82,9 +81,9 @@ pub(super) struct Analysis<'a> {
     pub depthwise: BTreeMap<usize, usize>,
     pub blocks: Vec<Blocks>,
     pub macs: Vec<Macs>,
-    /// Tensors that are padded with minus infinity, and what they were before.
+    /// Tensors padded with minus infinity, with the tensors before the padding.
     pub padded: BTreeMap<TensorId, TensorIr>,
-    /// The names of operations that a rule of the user was applied to.
+    /// Names of operations with a rule of the user that was applied.
     pub ruled: BTreeSet<String>,
     inputs: BTreeSet<TensorId>,
     op: usize,
@@ -176,7 +175,7 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    /// What is known about a tensor; nothing but its shape if no rule has described it.
+    /// Description of a tensor; its shape alone if no rule has described it.
     pub fn value(&self, tensor: &TensorIr) -> Value {
         match self.tensors.get(&tensor.id) {
             Some(value) => value.clone(),
@@ -191,7 +190,7 @@ impl<'a> Analysis<'a> {
 
     /// Describes an operation's output.
     ///
-    /// Where an activation takes part, the parameters that the axes come from make its channels.
+    /// Where an input depends on the model's inputs, the parameters behind the axes make its channels.
     pub fn set(&mut self, out: &TensorIr, mut axes: Vec<Option<Axis>>, data: bool) {
         for axis in axes.iter_mut().flatten() {
             let labelled = axis.labels.iter().zip(&axis.value);
@@ -277,7 +276,7 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    /// The parameters whose channels tensors carry, for messages.
+    /// Parameters that make the channels of tensors, for messages.
     pub fn producers_of(&self, values: &[Value]) -> String {
         let axes = || values.iter().flat_map(|v| v.axes.iter().flatten());
         let wanted: BTreeSet<usize> = axes()
@@ -373,7 +372,7 @@ impl<'a> Analysis<'a> {
         (own.labels == axis.labels).then_some((param, dim))
     }
 
-    /// Why the channels that meet an unlabelled `tensor` in this operation must stay.
+    /// Reason for protecting channels that this operation combines with an unlabelled `tensor`.
     pub fn fixed_by(&self, tensor: &TensorIr) -> String {
         match self.is_input(tensor) {
             true => "is a channel of the model's input".to_string(),
@@ -394,7 +393,7 @@ impl<'a> Analysis<'a> {
     }
 }
 
-/// The path of the layer that the parameter at `path` belongs to.
+/// Path of the layer of the parameter at `path`.
 pub(super) fn layer_of(path: &str) -> &str {
     path.rsplit_once('.').map_or("", |(layer, _)| layer)
 }

@@ -1,5 +1,5 @@
-//! Rules of the user for operations that Burn does not know: kernels of a backend extension, and
-//! code that a [`CustomOp`](crate::CustomOp) stands for.
+//! Rules of the user for operations outside of Burn: kernels of a backend extension, and code in the
+//! place of which a [`CustomOp`](crate::CustomOp) is recorded.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,8 +9,7 @@ use burn_ir::OperationIr;
 
 use super::operation::{Operation, name};
 
-/// The constant that a removed channel's elements have, from those of the inputs; `None` where it
-/// is not known.
+/// Constant of a removed channel in an output, from those in the inputs; `None` where it is unknown.
 pub(super) type Constant = Arc<dyn Fn(&[Option<f64>]) -> Option<f64> + Send + Sync>;
 
 /// A dimension of a tensor of an operation: the tensor's position, and the dimension.
@@ -22,16 +21,15 @@ pub enum Dim {
     Output(usize, usize),
 }
 
-/// What an operation does with channels.
+/// Rule of an operation: the way of channels from its inputs to its outputs.
 ///
 /// A rule lists for each output dimension the input dimensions that its channels come from
 /// ([`carry`](Self::carry)), and the dimensions that are summed over ([`contract`](Self::contract)).
 /// Channels along an input dimension that it does not list must stay.
 ///
 /// A channel can be removed when it is exactly zero wherever a contraction reads it. A rule therefore
-/// tells as well which constant comes out where the elements of the inputs are the constants of a
-/// removed channel: a function of one `Option<f64>` an input, `None` for anything else than a
-/// constant. [`all_zero`] and [`any_zero`] are the usual ones. With a constant that is not certain,
+/// maps the constants of a removed channel in the inputs to the constant in the output: a function of
+/// one `Option<f64>` an input, `None` for anything else than a constant. [`all_zero`] and [`any_zero`] are the usual ones. With a constant that is not certain,
 /// return `None`: the channel then stays.
 ///
 /// ```

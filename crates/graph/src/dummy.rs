@@ -1,4 +1,4 @@
-//! Dummy inputs: what a model is called with when its graph is captured or its output verified.
+//! Dummy inputs, for capturing the graph of a model and verifying its output.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use burn_capture::{CaptureBackend, TensorId};
 use super::custom::{OperationRule, Rules};
 use super::operation::Operation;
 
-/// Inputs of a forward pass together with the way to call it.
+/// Inputs of a forward pass together with the call.
 ///
 /// Any signature fits: inputs are a tensor (float, int or bool) or a tuple of up to four, outputs
 /// a tensor, a tuple of tensors or a `Vec` of them.
@@ -37,7 +37,7 @@ pub struct DummyInput<M> {
 
 type Forward<M> = dyn Fn(&M, &Device) -> Traced + Send + Sync;
 
-/// One forward pass: which inputs it had and what came out.
+/// Inputs and outputs of one forward pass.
 pub(super) struct Traced {
     /// Shape and, on the capture device, identifier of each input tensor.
     pub inputs: Vec<(Option<TensorId>, Vec<usize>)>,
@@ -90,7 +90,7 @@ impl<M> DummyInput<M> {
         }
     }
 
-    /// Gives the operation `name` a rule: what becomes of channels in it.
+    /// Gives the operation `name` a rule, along which channels are followed through it.
     ///
     /// Only for operations that have none, such as the custom operations of a backend extension,
     /// which go by their identifier, or code that a [`CustomOp`](crate::CustomOp) stands for. The
@@ -155,7 +155,7 @@ impl<M> fmt::Debug for DummyInput<M> {
     }
 }
 
-/// Tensors that a forward pass is called with.
+/// Input tensors of a forward pass.
 pub trait ForwardInputs: Send + Sync {
     /// The same tensors on `device`.
     fn to_device(&self, device: &Device) -> Self
@@ -171,7 +171,7 @@ pub trait ForwardInputs: Send + Sync {
     fn describe(&self) -> Vec<(Option<TensorId>, Vec<usize>)>;
 }
 
-/// Tensors that come out of a forward pass.
+/// Output tensors of a forward pass.
 pub trait ForwardOutputs {
     /// Identifier of each tensor on the capture device.
     fn ids(&self) -> Vec<Option<TensorId>>;

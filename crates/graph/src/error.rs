@@ -1,4 +1,4 @@
-//! What can go wrong between a model and its channel graph.
+//! Errors of capture, analysis and slicing plans.
 
 /// An error of the capture, the analysis or a slicing plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +27,7 @@ pub enum GraphError {
     /// Burn refused the capture.
     #[error("the forward pass cannot be captured: {message}")]
     Capture {
-        /// What Burn said.
+        /// Message of Burn.
         message: String,
     },
     /// An output of the forward pass is no tensor of the capture.
@@ -56,7 +56,7 @@ pub enum GraphError {
     Rule {
         /// The operation's name.
         operation: String,
-        /// What does not fit.
+        /// The mismatch.
         found: String,
     },
     /// A rule was given for an operation that has none to be given.
@@ -79,7 +79,7 @@ pub enum GraphError {
     /// A channel that must stay was to be removed.
     #[error("a channel of `{param}` cannot be removed: {reason}")]
     Protected {
-        /// The parameter it belongs to.
+        /// The parameter.
         param: String,
         /// Why it must stay.
         reason: String,

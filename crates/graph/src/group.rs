@@ -1,4 +1,4 @@
-//! The result of the analysis: channels, the groups they form, and why some must stay.
+//! Result of the analysis: channels, their groups, and the reasons why some must stay.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,7 +16,7 @@ use super::macs::{CountedOp, OperationMacs};
 use super::{Captured, GraphError};
 use crate::target::{Target, TargetId};
 
-/// Which parameters of a model belong together, channel by channel.
+/// Coupling of a model's parameters, channel by channel.
 #[derive(Debug, Clone)]
 pub struct ChannelGraph {
     pub(super) params: IndexMap<String, ParamNode>,
@@ -30,7 +30,7 @@ pub struct ChannelGraph {
     pub(super) ports: BTreeMap<TargetId, Vec<PortChannels>>,
     pub(super) ops: Vec<CountedOp>,
     pub(super) batch: u64,
-    /// What the forward pass consists of, for trial cuts.
+    /// Operations of the forward pass, for trial cuts.
     pub(super) operations: Vec<OperationIr>,
     pub(super) outputs: Vec<Vec<usize>>,
     pub(super) param_tensors: BTreeMap<TensorId, String>,
@@ -53,7 +53,7 @@ pub struct ParamNode {
 }
 
 impl ParamNode {
-    /// The path of the layer it belongs to, `blocks.0.conv1`.
+    /// Path of its layer, `blocks.0.conv1`.
     pub fn layer(&self) -> &str {
         layer_of(&self.path)
     }
@@ -87,7 +87,7 @@ pub struct GroupMember {
     pub param: String,
     /// The dimension.
     pub dim: usize,
-    /// For each channel of the group, the indices along the dimension that belong to it.
+    /// Indices of each channel of the group along the dimension.
     pub positions: Vec<Vec<usize>>,
 }
 

@@ -1,4 +1,4 @@
-//! Which channels form a group, and into how many equal blocks each group is split.
+//! Groups of channels, and the number of equal blocks that each group is split into.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -113,8 +113,9 @@ pub(super) fn find(analysis: &Analysis) -> (Vec<Found>, BTreeMap<(usize, usize),
 
 /// The number of equal blocks of every group.
 ///
-/// A split fits a group if it runs over the group's channels in their order. Where every block
-/// holds the same channels anyway it asks for nothing; any other split protects its channels.
+/// - A split over the group's channels in their order fits.
+/// - A split whose blocks all hold the same channels adds no constraint.
+/// - Any other split protects its channels.
 pub(super) fn fit_blocks(analysis: &mut Analysis, groups: &[Found]) -> Vec<usize> {
     let mut blocks = vec![1; groups.len()];
     let starts: BTreeMap<ChannelId, usize> = groups
@@ -152,7 +153,7 @@ enum Fit {
     None,
 }
 
-/// How a split of `channels` fits; `starts` has the group that each first channel belongs to.
+/// Fit of a split of `channels`; `starts` maps each first channel to its group.
 fn fit(
     channels: &[ChannelId],
     blocks: usize,

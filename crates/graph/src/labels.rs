@@ -1,4 +1,4 @@
-//! Channel labels: which unit of the model every index of a tensor's dimension belongs to.
+//! Channel labels: the unit of the model at every index of a tensor's dimension.
 //!
 //! Each index of a parameter's dimension starts as a label of its own. Operations carry labels
 //! from their inputs to their outputs and join labels that can only be removed together. Labels
@@ -8,8 +8,8 @@ use std::fmt;
 
 use indexmap::IndexSet;
 
-/// One unit of a model that can only be removed as a whole: an output channel of a convolution
-/// with its bias, the entry of every normalization after it and whatever is added to it.
+/// Smallest removable unit of a model: an output channel of a convolution with its bias, the entry of
+/// every normalization after it and the channels that are added to it.
 ///
 /// Identifiers are ordered as the parameters are in the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -122,10 +122,10 @@ pub(super) type Origin = (usize, usize);
 /// One labelled dimension of a tensor.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Axis {
-    /// Per index, the unit it belongs to.
+    /// Unit of each index.
     pub labels: Vec<Label>,
-    /// Per index, the value that every element there has once the unit's parameters are masked,
-    /// where that is a known constant.
+    /// Constant value of the elements at each index once the unit's parameters are masked, where it
+    /// is known.
     pub value: Vec<Option<f64>>,
     /// The parameter dimensions whose entries these are, in whatever order, as long as no
     /// activation took part.
@@ -135,7 +135,7 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// An axis without a single label is no axis.
+    /// An axis, or `None` without any label.
     pub fn new(labels: Vec<Label>, value: Vec<Option<f64>>) -> Option<Self> {
         labels.iter().any(Option::is_some).then(|| Self {
             labels,

@@ -119,7 +119,7 @@
 //!
 //! # Files
 //!
-//! In reading order; each knows those above it and, but for `analysis.rs` and its rules, none below.
+//! In reading order; each imports those above it and, but for `analysis.rs` and its rules, none below.
 //!
 //! | file          | what it holds                                                     |
 //! |---------------|-------------------------------------------------------------------|

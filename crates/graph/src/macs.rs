@@ -21,7 +21,7 @@ pub struct OperationMacs {
     pub macs: u64,
 }
 
-/// An operation with what its count depends on.
+/// An operation with the factors of its count.
 #[derive(Debug, Clone)]
 pub(super) struct CountedOp {
     pub layer: String,

@@ -17,7 +17,7 @@ pub enum Observed {
     Port {
         /// The input or output.
         target: TargetId,
-        /// Which of its calls in a forward pass.
+        /// Number of the call in a forward pass, from 0.
         call: usize,
         /// The number of its calls in a forward pass.
         calls: usize,

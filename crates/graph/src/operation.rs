@@ -1,4 +1,4 @@
-//! Operations as messages and rules see them: a name, shapes and numbers.
+//! Operations in messages and rules: a name, shapes and numbers.
 
 use burn_ir::{OperationIr, ScalarIr, TensorIr};
 

@@ -1,4 +1,4 @@
-//! What is left of every parameter, layer and port once channels are removed.
+//! Slice plans: the kept indices of every parameter, layer and port once channels are removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use super::labels::ChannelId;
 use super::{ChannelGraph, GraphError, GroupedConv};
 use crate::target::TargetId;
 
-/// What to keep of a model when a set of channels is removed.
+/// Kept parts of a model without a set of channels.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SlicePlan {
     /// The parameters and running statistics that change, in module order, by path.
@@ -22,7 +22,7 @@ pub struct SlicePlan {
     pub ambiguous_ports: Vec<TargetId>,
 }
 
-/// What to keep of one parameter.
+/// Kept indices of one parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParamSlice {
     /// The parameter's path.

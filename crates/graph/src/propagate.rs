@@ -1,11 +1,11 @@
-//! Which channels can be removed, given the masks.
+//! Removable channels of masked parameters.
 //!
-//! A channel is removed when nothing that the model computes depends on it. Two reasons are known:
+//! A channel is removed when the output of the model does not depend on it, for one of two reasons:
 //!
 //! ```text
-//! it is zero:      every entry that makes it is masked: the rows of every convolution or linear
-//!                  layer that feeds it, their biases, gamma and beta of every normalization
-//! nobody reads it: every entry of every weight that reads it is masked
+//! it is zero:   every entry that makes it is masked: the rows of every convolution or linear layer
+//!               that feeds it, their biases, gamma and beta of every normalization
+//! it is unread: every entry of every weight that reads it is masked
 //! ```
 //!
 //! A channel that is fed by several layers joined by an addition goes only when all of them agree:
@@ -13,8 +13,8 @@
 //! masked from then on, so a channel that was read by removed channels alone goes as well, and so
 //! on until nothing changes (a fixpoint).
 //!
-//! All masks are masks of parameters here. Pruners ask with the masks that they are about to write,
-//! speedup with those that a run has left.
+//! Masks are those of parameters: for pruners the masks about to be written, for speedup those that a
+//! run has left.
 //!
 //! Reference: the mask conflicts and the mask inference of NNI's `ModelSpeedup`. There, masks are
 //! found numerically, by running random inputs and testing for constant outputs; here they follow
@@ -28,7 +28,7 @@ use super::error::GraphError;
 use super::group::{ChannelGraph, ChannelGroup, GroupMember, ParamNode};
 use super::labels::ChannelId;
 
-/// The entries of a parameter that belong to one channel: everything at `index` along `dim`.
+/// Entries of one channel in a parameter: everything at `index` along `dim`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// Path of the parameter, `conv1.weight`.
@@ -75,10 +75,10 @@ pub struct ChannelEntries {
     fixed: BTreeSet<ChannelId>,
 }
 
-/// Channels that live side by side in the same tensors, in order.
+/// Channels of the same tensors, in order.
 #[derive(Debug)]
 struct Group {
-    /// How errors name the group: the layer that makes the channels.
+    /// Name of the group in errors: the layer that makes the channels.
     name: String,
     channels: Vec<ChannelId>,
     /// Into how many contiguous blocks the channels are split. Each keeps the same number.

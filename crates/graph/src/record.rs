@@ -8,9 +8,9 @@ use burn_router::{RouterClient, RouterTensor};
 
 /// Stands for code of a forward pass in its capture: one operation with inputs and an output.
 ///
-/// A kernel of one's own, or code that reads values, cannot run on the capture device. Let it record
-/// what it is instead; on every other device nothing is recorded and the code runs. What becomes of
-/// channels in it is told by [`DummyInput::with_rule`](crate::DummyInput::with_rule).
+/// A custom kernel, or code that reads values, cannot run on the capture device and records an
+/// operation there instead; on every other device nothing is recorded and the code runs.
+/// [`DummyInput::with_rule`](crate::DummyInput::with_rule) gives the operation its rule.
 ///
 /// ```
 /// use burn::tensor::{Tensor, TensorData};
@@ -35,7 +35,7 @@ pub struct CustomOp {
     recorder: Recorder,
 }
 
-/// Where an operation is recorded, as far as its inputs tell.
+/// Device of an operation, from its inputs.
 #[derive(Clone)]
 enum Recorder {
     Unknown,

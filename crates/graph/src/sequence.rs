@@ -1,4 +1,4 @@
-//! Which wrapped layer directly follows another.
+//! Wrapped layers that directly follow one another.
 
 use burn_capture::TensorId;
 use burn_ir::OperationIr;
@@ -52,7 +52,7 @@ impl Captured {
             .collect()
     }
 
-    /// How many operations read a tensor.
+    /// Number of operations that read a tensor.
     fn reads(&self, tensor: TensorId) -> usize {
         let computes =
             |op: &&OperationIr| !matches!(op, OperationIr::Init(_) | OperationIr::Drop(_));

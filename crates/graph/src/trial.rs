@@ -1,10 +1,9 @@
 //! A cut that is tried before it is made: the forward pass of the smaller model, on the capture
 //! device.
 //!
-//! The analysis knows what the operations of a forward pass do with a channel. It does not know what
-//! the code between them does with the *number* of channels: a `reshape` to a number that is written
-//! down, a norm that compares its input with a field of its own, an attention that divides by the
-//! root of a width. A trial gives every parameter the shape that a [`SlicePlan`] leaves of it and
+//! The analysis follows a channel through the operations of a forward pass. The *number* of channels
+//! also enters the code between them: a `reshape` to a literal number, a norm that compares its input
+//! with a field of its own, an attention that divides by the root of a width. A trial gives every parameter the shape that a [`SlicePlan`] leaves of it and
 //! captures the forward pass again, which computes nothing. The pass follows the cut when it ends,
 //! puts out the shapes that it put out before, and consists of the same operations with the same
 //! constants. Reshapes do not count: Burn's linear layer merges the leading dimensions of its input

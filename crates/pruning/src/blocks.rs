@@ -4,6 +4,8 @@
 //! output channel, a block of shape `[1, 1, 1, 1]` is one element. [`Blocks`] goes from elements to
 //! blocks ([`reduce`](Blocks::reduce)) and back ([`expand`](Blocks::expand)).
 
+use burn_compress_core::{Axes, Granularity, Grid};
+
 use crate::PruningError;
 
 /// The grid of blocks over a tensor in row-major order.
@@ -29,7 +31,7 @@ use crate::PruningError;
 pub struct Blocks {
     shape: Vec<usize>,
     block: Vec<usize>,
-    grid: Vec<usize>,
+    grid: Grid,
 }
 
 impl Blocks {
@@ -46,40 +48,44 @@ impl Blocks {
     /// - the block has too many dims;
     /// - a size is 0, below -1, or does not divide its dim.
     pub fn new(shape: &[usize], block: &[i64]) -> Result<Self, PruningError> {
-        if shape.contains(&0) {
-            return Err(PruningError::Empty {
-                shape: shape.to_vec(),
-            });
-        }
-        let elements = shape
-            .iter()
-            .try_fold(1usize, |n, &size| n.checked_mul(size));
-        if elements.is_none() {
-            let shape = shape.to_vec();
-            return Err(PruningError::TooLarge { shape });
-        }
-        let Some(padding) = shape.len().checked_sub(block.len()) else {
-            return Err(PruningError::BlockRank {
-                block: block.to_vec(),
-                shape: shape.to_vec(),
-            });
-        };
-        let sizes = std::iter::repeat_n(1, padding).chain(block.iter().copied());
-        let block = sizes
-            .zip(shape)
-            .enumerate()
-            .map(|(dim, (block, &size))| match block {
-                -1 => Ok(size),
-                1.. if (size as u64).is_multiple_of(block as u64) => Ok(block as usize),
-                _ => Err(PruningError::BlockSize { block, dim, size }),
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let grid = shape.iter().zip(&block).map(|(s, b)| s / b).collect();
-        Ok(Self {
+        Ok(Self::from_grid(shape, Grid::tile(shape, block)?))
+    }
+
+    /// The blocks of a granularity on a target of `shape` with the channel dims `axes`.
+    ///
+    /// [`Granularity::Default`] stands for `default`; as the default it is one block an element.
+    ///
+    /// ```
+    /// use burn_compress_pruning::{Axes, Blocks, Granularity};
+    ///
+    /// // A linear weight is `[in, out]`: its output channels are the columns.
+    /// let axes = Axes::Parameter { output: Some(1), input: Some(0) };
+    /// let blocks = Blocks::of(&Granularity::OutChannel, &[12, 16], axes, &Granularity::Default)?;
+    /// assert_eq!(blocks.grid(), [1, 16]);
+    /// # Ok::<(), burn_compress_pruning::PruningError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Granularity::grid`].
+    pub fn of(
+        granularity: &Granularity,
+        shape: &[usize],
+        axes: Axes,
+        default: &Granularity,
+    ) -> Result<Self, PruningError> {
+        let grid = granularity.grid(shape, axes, default)?;
+        Ok(Self::from_grid(shape, grid))
+    }
+
+    /// The blocks of a grid that tiles a tensor of `shape`.
+    fn from_grid(shape: &[usize], grid: Grid) -> Self {
+        let block = shape.iter().zip(grid.blocks()).map(|(size, n)| size / n);
+        Self {
             shape: shape.to_vec(),
-            block,
+            block: block.collect(),
             grid,
-        })
+        }
     }
 
     /// One block for each index along dim `dim`.
@@ -88,8 +94,7 @@ impl Blocks {
     ///
     /// When the tensor is empty or cannot be indexed.
     pub fn along(shape: &[usize], dim: usize) -> Result<Self, PruningError> {
-        let sizes = (0..shape.len()).map(|other| if other == dim { 1 } else { -1 });
-        Self::new(shape, &sizes.collect::<Vec<i64>>())
+        Ok(Self::from_grid(shape, Grid::along(shape, dim)?))
     }
 
     /// One block for each element.
@@ -113,12 +118,12 @@ impl Blocks {
 
     /// The number of blocks along each dim.
     pub fn grid(&self) -> &[usize] {
-        &self.grid
+        self.grid.blocks()
     }
 
     /// The number of blocks.
     pub fn count(&self) -> usize {
-        self.grid.iter().product()
+        self.grid.len()
     }
 
     /// The number of elements in one block.
@@ -149,10 +154,10 @@ impl Blocks {
         }
         let mut gathered = vec![T::default(); data.len()];
         let mut filled = vec![0; self.count()];
-        self.for_each(|element, block| {
-            gathered[block * len + filled[block]] = data[element];
+        for (&value, block) in data.iter().zip(self.of_each_element()) {
+            gathered[block * len + filled[block]] = value;
             filled[block] += 1;
-        });
+        }
         gathered
     }
 
@@ -190,9 +195,8 @@ impl Blocks {
     /// When `keep` has not one value for each block.
     pub fn expand(&self, keep: &[bool]) -> Vec<f32> {
         assert_eq!(keep.len(), self.count(), "one value for each block");
-        let mut mask = vec![0.0; self.elements_count()];
-        self.for_each(|element, block| mask[element] = f32::from(u8::from(keep[block])));
-        mask
+        let kept = |block: usize| f32::from(u8::from(keep[block]));
+        self.of_each_element().map(kept).collect()
     }
 
     /// The mask in the smallest shape that broadcasts to the tensor, and that shape: dims that a
@@ -203,45 +207,25 @@ impl Blocks {
     ///
     /// When `keep` has not one value for each block.
     pub fn expand_broadcast(&self, keep: &[bool]) -> (Vec<f32>, Vec<usize>) {
-        let spanned = |d: usize| self.grid[d] == 1;
+        let spanned = |d: usize| self.grid()[d] == 1;
         let pick = |sizes: &[usize]| -> Vec<usize> {
             (0..sizes.len())
                 .map(|d| if spanned(d) { 1 } else { sizes[d] })
                 .collect()
         };
-        let reduced = Self {
-            shape: pick(&self.shape),
-            block: pick(&self.block),
-            grid: self.grid.clone(),
-        };
+        let reduced = Self::from_grid(&pick(&self.shape), self.grid.clone());
         (reduced.expand(keep), reduced.shape)
     }
 
     /// The grid without the dims of size 1.
     pub(crate) fn squeezed_grid(&self) -> Vec<usize> {
-        self.grid.iter().copied().filter(|&n| n > 1).collect()
+        self.grid().iter().copied().filter(|&n| n > 1).collect()
     }
 
-    /// Calls `f` with each element and its block, elements in row-major order.
-    fn for_each(&self, mut f: impl FnMut(usize, usize)) {
-        let Some(last) = self.shape.len().checked_sub(1) else {
-            return f(0, 0);
-        };
-        let strides = strides(&self.grid);
-        let mut index = vec![0; last];
-        let mut element = 0;
-        loop {
-            let row: usize = (0..last)
-                .map(|d| index[d] / self.block[d] * strides[d])
-                .sum();
-            for i in 0..self.shape[last] {
-                f(element, row + i / self.block[last]);
-                element += 1;
-            }
-            if !advance(&mut index, &self.shape[..last]) {
-                return;
-            }
-        }
+    /// The block of each element, elements in row-major order.
+    fn of_each_element(&self) -> impl Iterator<Item = usize> {
+        let blocks = self.grid.block_of_each_element(&self.shape);
+        blocks.into_iter().map(|block| block as usize)
     }
 }
 
@@ -269,6 +253,7 @@ pub(crate) fn advance(index: &mut [usize], shape: &[usize]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn_compress_core::BlockError;
     use proptest::prelude::*;
     use rstest::rstest;
 
@@ -287,16 +272,16 @@ mod tests {
     }
 
     #[rstest]
-    #[case(&[4], &[3], PruningError::BlockSize { block: 3, dim: 0, size: 4 })]
-    #[case(&[4], &[0], PruningError::BlockSize { block: 0, dim: 0, size: 4 })]
-    #[case(&[2, 4], &[-2], PruningError::BlockSize { block: -2, dim: 1, size: 4 })]
-    #[case(&[4], &[1, 1], PruningError::BlockRank { block: vec![1, 1], shape: vec![4] })]
-    #[case(&[4, 0], &[1, 1], PruningError::Empty { shape: vec![4, 0] })]
-    #[case(&[usize::MAX, 2], &[1, 1], PruningError::TooLarge { shape: vec![usize::MAX, 2] })]
+    #[case(&[4], &[3], BlockError::BlockSize { block: 3, dim: 0, shape: vec![4] })]
+    #[case(&[4], &[0], BlockError::BlockSize { block: 0, dim: 0, shape: vec![4] })]
+    #[case(&[2, 4], &[-2], BlockError::BlockSize { block: -2, dim: 1, shape: vec![2, 4] })]
+    #[case(&[4], &[1, 1], BlockError::BlockRank { block: vec![1, 1], shape: vec![4] })]
+    #[case(&[4, 0], &[1, 1], BlockError::Empty { shape: vec![4, 0] })]
+    #[case(&[usize::MAX, 2], &[1, 1], BlockError::TooLarge { shape: vec![usize::MAX, 2] })]
     fn bad_blocks_are_refused(
         #[case] shape: &[usize],
         #[case] block: &[i64],
-        #[case] error: PruningError,
+        #[case] error: BlockError,
     ) {
         let found = Blocks::new(shape, block).unwrap_err();
         assert_eq!(found.to_string(), error.to_string());

@@ -1,7 +1,7 @@
 //! Errors of configuring pruners and of generating masks.
 
 use burn_compress_core::config::ConfigError;
-use burn_compress_core::{Obstacle, TargetId};
+use burn_compress_core::{BlockError, Obstacle, TargetId};
 use indexmap::IndexSet;
 use thiserror::Error;
 
@@ -10,7 +10,7 @@ use crate::Pattern;
 /// An error of this crate.
 ///
 /// Errors that belong to one target are wrapped in [`Target`](PruningError::Target), which names
-/// it: `conv1.weight: block size 3 does not divide dim 0 of size 8`.
+/// it: `conv1.weight: block size 3 does not divide dim 0 of the shape [8, 3]`.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PruningError {
@@ -327,50 +327,9 @@ pub enum PruningError {
     #[error("nothing to prune to; set `sparse_ratio`, `sparse_threshold`, `pattern` or `align`")]
     NoGoal,
 
-    /// The granularity has no meaning for the target.
-    #[error("granularity `{granularity}` needs {needs}; use a list of block sizes instead")]
-    Granularity {
-        /// The granularity found.
-        granularity: &'static str,
-        /// What the target lacks.
-        needs: &'static str,
-    },
-
-    /// A block has more dims than the target.
-    #[error(
-        "block {block:?} has more dims than the target of shape {shape:?}; give one size a dim"
-    )]
-    BlockRank {
-        /// The block found.
-        block: Vec<i64>,
-        /// The shape of the target.
-        shape: Vec<usize>,
-    },
-
-    /// A block does not tile a dim of the target.
-    #[error("block size {block} does not divide dim {dim} of size {size}; use a divisor or -1")]
-    BlockSize {
-        /// The block size found.
-        block: i64,
-        /// The dim of the target.
-        dim: usize,
-        /// The size of that dim.
-        size: usize,
-    },
-
-    /// The target has no elements.
-    #[error("the target of shape {shape:?} has no elements; exclude it from the configuration")]
-    Empty {
-        /// The shape of the target.
-        shape: Vec<usize>,
-    },
-
-    /// The target has more elements than can be counted.
-    #[error("the target of shape {shape:?} has more elements than can be indexed; check its shape")]
-    TooLarge {
-        /// The shape of the target.
-        shape: Vec<usize>,
-    },
+    /// Blocks that do not fit the target.
+    #[error(transparent)]
+    Block(#[from] BlockError),
 
     /// The number of values is not the number that the target has room for.
     #[error("found {found} {what}, expected {expected}")]
@@ -585,14 +544,14 @@ mod tests {
 
     #[test]
     fn an_error_names_its_target() {
-        let error = PruningError::BlockSize {
+        let error = PruningError::from(BlockError::BlockSize {
             block: 3,
             dim: 0,
-            size: 8,
-        };
+            shape: vec![8, 3],
+        });
         assert_eq!(
             error.at("conv1.weight").to_string(),
-            "conv1.weight: block size 3 does not divide dim 0 of size 8; use a divisor or -1"
+            "conv1.weight: block size 3 does not divide dim 0 of the shape [8, 3]; use a divisor or -1"
         );
     }
 }

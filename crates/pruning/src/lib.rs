@@ -17,11 +17,11 @@
 //! ```
 //! use burn_compress_pruning::mask::{MaskConfig, MaskTarget, generate};
 //! use burn_compress_pruning::scores::L1Norm;
-//! use burn_compress_pruning::{Axes, Granularity, Importance, PruningSettings, Schedule};
+//! use burn_compress_pruning::{Axes, Blocks, Granularity, Importance, PruningSettings, Schedule};
 //!
 //! let weight = [0.1, -0.2, 3.0, 4.0, -0.5, 0.5, 2.0, -1.0];
 //! let axes = Axes::Parameter { output: Some(0), input: Some(1) };
-//! let blocks = Granularity::OutChannel.resolve(&[4, 2], axes, &Granularity::Default)?;
+//! let blocks = Blocks::of(&Granularity::OutChannel, &[4, 2], axes, &Granularity::Default)?;
 //! let scores = L1Norm.score(&weight, &blocks);
 //!
 //! // After the first of two updates, 0.5 * (1 - (1 - 1/2)^3) = 0.4375 of the rows go.
@@ -40,7 +40,6 @@ mod constructors;
 mod error;
 mod fused;
 mod gradual;
-mod granularity;
 mod groups;
 mod importance;
 pub mod mask;
@@ -56,10 +55,10 @@ mod timing;
 
 pub use blocks::Blocks;
 pub use built_in::*;
+pub use burn_compress_core::{Axes, BlockError, Granularity, PadSide};
 pub use config::PrunerConfig;
 pub use error::PruningError;
 pub use gradual::{AgpConfig, AgpPruner, LinearConfig, LinearPruner};
-pub use granularity::{Axes, Granularity, PadSide};
 pub use importance::{Importance, Scale};
 pub use pattern::Pattern;
 pub use pruner::Pruner;

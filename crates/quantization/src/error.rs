@@ -1,7 +1,6 @@
 //! Errors of quantization.
 
-use burn_compress_core::config::did_you_mean;
-use burn_compress_core::{Error, UnknownDtype};
+use burn_compress_core::{BlockError, Error, UnknownDtype};
 
 /// Error of a quantizer, its settings or its values.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -10,17 +9,6 @@ pub enum QuantizationError {
     /// The name of a type is not `int1`..`int8` or `uint1`..`uint8`.
     #[error("unknown quantized type `{found}`: use `int` or `uint` and 1 to 8 bits, as in `int8`")]
     UnknownDtype {
-        /// The name that was found.
-        found: String,
-    },
-
-    /// The name of a granularity is unknown.
-    #[error(
-        "unknown granularity `{found}`: use `default`, `out_channel`, `in_channel`, \
-         `per_channel` or a list of block sizes{}",
-        did_you_mean(found, ["default", "out_channel", "in_channel", "per_channel"])
-    )]
-    UnknownGranularity {
         /// The name that was found.
         found: String,
     },
@@ -36,19 +24,13 @@ pub enum QuantizationError {
         reason: String,
     },
 
-    /// Block sizes do not divide the shape of the target.
-    #[error(
-        "block size {block} on `{target}` does not divide dimension {dim} of its shape {shape:?}"
-    )]
-    BlockSize {
+    /// Blocks that do not fit the target.
+    #[error("`{target}`: {error}")]
+    Blocks {
         /// The target.
         target: String,
-        /// The dimension of the target, in Burn's layout.
-        dim: usize,
-        /// The block size along that dimension.
-        block: i64,
-        /// The shape of the target.
-        shape: Vec<usize>,
+        /// What does not fit, and what to do.
+        error: BlockError,
     },
 
     /// Blocks were made for another shape.

@@ -42,9 +42,8 @@ mod tests;
 
 pub use bn_fusion::fold;
 pub use built_in::*;
-pub use burn_compress_core::{QuantDtype, QuantScheme};
+pub use burn_compress_core::{BlockError, Granularity, QuantDtype, QuantScheme};
 pub use error::QuantizationError;
-pub use granularity::Granularity;
 pub use methods::{
     Entry, Fuse, LearnedQuantizer, LearnedRule, LearnedStart, LsqInit, dorefa, lsq, lsq_plus,
     quantizers,

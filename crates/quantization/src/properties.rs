@@ -28,12 +28,12 @@ fn granularities() -> impl Strategy<Value = (Target, Granularity)> {
     prop_oneof![
         Just((Target::Input(0), Granularity::Default)),
         Just((Target::Input(0), Granularity::PerChannel)),
-        Just((Target::Input(0), Granularity::Blocks(vec![-1, 2]))),
+        Just((Target::Input(0), Granularity::Block(vec![-1, 2]))),
         Just((weight(), Granularity::OutChannel)),
         Just((weight(), Granularity::InChannel)),
-        Just((weight(), Granularity::Blocks(vec![3, 2]))),
-        Just((weight(), Granularity::Blocks(vec![1, 1]))),
-        Just((weight(), Granularity::Blocks(vec![2]))),
+        Just((weight(), Granularity::Block(vec![3, 2]))),
+        Just((weight(), Granularity::Block(vec![1, 1]))),
+        Just((weight(), Granularity::Block(vec![2]))),
     ]
 }
 

@@ -6,7 +6,7 @@ use burn_compress_core::{Grid, Mode, QuantDtype, QuantScheme, RoundGradient, Tar
 use serde::{Deserialize, Serialize};
 
 use crate::ranges::FEWEST;
-use crate::{Granularity, ObserverKind, QuantizationError};
+use crate::{Granularity, ObserverKind, QuantizationError, granularity};
 
 /// The settings of a quantized target. Whatever is absent has a default.
 ///
@@ -19,6 +19,21 @@ use crate::{Granularity, ObserverKind, QuantizationError};
 /// | `apply_method` | `clamp_round`, `qat_clamp_round`, `bypass`                   | algorithm's |
 /// | `fuse_names`   | lists of layers, `[["conv", "bn", "relu"]]`                  | none        |
 /// | `fuse`         | `true`, `false`                                              | `false`     |
+///
+/// A [`Granularity`] is the partition of a target into blocks with a scale and a zero point each:
+///
+/// | name          | targets         | blocks                                                   |
+/// |---------------|-----------------|----------------------------------------------------------|
+/// | `default`     | all             | one for the whole tensor                                 |
+/// | `out_channel` | parameters      | one per output channel of the layer                      |
+/// | `in_channel`  | parameters      | one per input channel of the layer                       |
+/// | `per_channel` | inputs, outputs | one per channel: along the last dimension of `Linear` and others that put features last, along dimension 1 of all others |
+/// | `[4, -1]`     | all             | of this size; -1 is the whole dimension                  |
+///
+/// Channels are those of the layer, whatever the layout: the output channels of a linear layer are
+/// dimension 1 of Burn's `[in, out]` weight. Block sizes are in Burn's layout; a list that is
+/// shorter than the target's rank is filled with 1 at the front. Sizes must divide the target, and
+/// blocks of inputs and outputs span the batch (-1 first), since a scale belongs to no sample.
 ///
 /// Layers that are fused are quantized as the one operation that they are in a deployed network: a
 /// convolution or linear layer, then a batch norm, a rectifier or both. The norm is folded into the
@@ -153,11 +168,10 @@ impl Settings for QuantizationSettings {
         self.check().map_err(|error| error.to_string())?;
         let granularity = self.granularity();
         let checked = match target.param_name().and_then(|name| layer.param(name)) {
-            Some(param) => granularity
-                .grid(&layer.kind, target, &param.shape)
+            Some(param) => granularity::grid(&granularity, &layer.kind, target, &param.shape)
                 .and_then(|grid| self.check_blocks(target, &param.shape, &grid)),
             // The shapes of inputs and outputs are known only once they are seen.
-            None => granularity.check_kind(target),
+            None => granularity::check_kind(&granularity, target),
         };
         checked.map_err(|error| error.to_string())
     }
@@ -216,7 +230,7 @@ mod tests {
     fn json_round_trip() {
         let json = r#"{"quant_dtype":"int4","quant_scheme":"affine","granularity":[4,-1],"observer":{"percentile":99.9},"apply_method":"qat_clamp_round"}"#;
         let settings = read(json).unwrap();
-        assert_eq!(settings.granularity(), Granularity::Blocks(vec![4, -1]));
+        assert_eq!(settings.granularity(), Granularity::Block(vec![4, -1]));
         assert_eq!(settings.observer, Some(ObserverKind::Percentile(99.9)));
         assert_eq!(serde_json::to_string(&settings).unwrap(), json);
         let empty = read("{}").unwrap();
@@ -232,22 +246,19 @@ mod tests {
     #[case(r#"{"quant_dtype": "int16"}"#, "unknown quantized type `int16`")]
     #[case(
         r#"{"granularity": "channel"}"#,
-        "unknown granularity `channel`: use `default`"
+        "unknown granularity \"channel\": use \"default\""
     )]
-    #[case(
-        r#"{"granularity": 4}"#,
-        "`granularity` is the name of one or a list of block sizes"
-    )]
+    #[case(r#"{"granularity": 4}"#, "unknown granularity 4: use \"default\"")]
     #[case(r#"{"quant_scheme": "Affine"}"#, "unknown variant `Affine`")]
     #[case(
         r#"{"granularity": "out_chanel"}"#,
-        "unknown granularity `out_chanel`: use"
+        "unknown granularity \"out_chanel\": use"
     )]
     #[case(
         r#"{"granularity": "out_chanel"}"#,
-        "sizes, did you mean `out_channel`?"
+        "padding], did you mean `out_channel`?"
     )]
-    #[case(r#"{"granularity": [1.5]}"#, "found [1.5]")]
+    #[case(r#"{"granularity": [1.5]}"#, "unknown granularity [1.5]")]
     #[case(
         r#"{"observer": "entropy"}"#,
         "unknown observer `entropy`: use `min_max`"
@@ -268,13 +279,13 @@ mod tests {
     #[rstest]
     #[case(Granularity::OutChannel, Target::Output(0), "use `per_channel`")]
     #[case(Granularity::PerChannel, Target::param("weight"), "use `out_channel`")]
-    #[case(Granularity::Blocks(vec![]), Target::param("weight"), "empty")]
-    #[case(Granularity::Blocks(vec![0, 2]), Target::Input(0), "positive, or -1")]
-    #[case(Granularity::Blocks(vec![1, 1, 1]), Target::param("weight"), "3 block sizes")]
+    #[case(Granularity::Block(vec![]), Target::param("weight"), "empty")]
+    #[case(Granularity::Block(vec![0, 2]), Target::Input(0), "positive, or -1")]
+    #[case(Granularity::Block(vec![1, 1, 1]), Target::param("weight"), "block [1, 1, 1] has more dims")]
     #[case(
-        Granularity::Blocks(vec![4, 1]),
+        Granularity::Block(vec![4, 1]),
         Target::param("weight"),
-        "block size 4 on `weight` does not divide dimension 0 of its shape [6, 8]"
+        "`weight`: block size 4 does not divide dim 0 of the shape [6, 8]"
     )]
     fn settings_that_do_not_fit(
         #[case] granularity: Granularity,

@@ -1,10 +1,11 @@
 //! What the pruning families share: the targets of a configuration, their scores and goals.
 
+use burn_compress::Axes;
 use burn_compress::config::{ConfigList, Selected};
-use burn_compress::layer::{channel_dims, layers};
+use burn_compress::layer::layers;
 use burn_compress::pruning::Importance;
 use burn_compress::pruning::scores::{Fpgm, L1Norm, L2Norm, Level};
-use burn_compress::pruning::{Axes, Blocks, Granularity, PruningSettings};
+use burn_compress::pruning::{Blocks, Granularity, PruningSettings};
 use burn_compress::target::TargetId;
 
 use super::array::Array;
@@ -84,8 +85,8 @@ pub fn select(
             Some(param) => {
                 let granularity = selected.settings.granularity.clone().unwrap_or_default();
                 let rank = param.shape.len();
-                let axes = Axes::from(channel_dims(&selected.layer.kind, &param.name, rank));
-                let blocks = granularity.resolve(&param.shape, axes, default);
+                let axes = Axes::of(&selected.layer.kind, &selected.target, rank);
+                let blocks = Blocks::of(&granularity, &param.shape, axes, default);
                 Some(blocks.map_err(|error| failed(&error))?)
             }
             None => None,

@@ -383,7 +383,7 @@ const QUANTIZATION: &[Row] = &[
     (
         r#""target_names": ["weight"], "granularity": [1, 1, 1, 1, 1]"#,
         "Invalid",
-        &["rule 0", "stem", "5 block sizes"],
+        &["rule 0", "stem", "has more dims"],
     ),
     (
         r#""observer": "entropy""#,

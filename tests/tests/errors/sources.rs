@@ -38,7 +38,7 @@ fn what_an_error_wraps_is_printed_once() {
     let blocks = r#"[{"op_names": ["stem"], "quant_dtype": "int8", "target_names": ["weight"],
         "granularity": [4, 1, 1, 1]}]"#;
     let quantization = quantize(blocks).unwrap_err();
-    assert_said_once(&*quantization, "does not divide dimension 0");
+    assert_said_once(&*quantization, "does not divide dim 0");
 
     let link = r#"[{"op_names": ["stem"], "link": "head"}]"#;
     let distillation = distill(link).unwrap().compress(Budget::steps(1));

@@ -3,6 +3,58 @@
 use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+/// Blocks that do not fit a target.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BlockError {
+    /// The granularity has no meaning for the target.
+    #[error("granularity `{granularity}` needs {needs}; use a list of block sizes instead")]
+    Granularity {
+        /// The granularity found.
+        granularity: &'static str,
+        /// What the target lacks.
+        needs: &'static str,
+    },
+
+    /// A block has more dims than the target.
+    #[error(
+        "block {block:?} has more dims than the target of shape {shape:?}; give one size a dim"
+    )]
+    BlockRank {
+        /// The block found.
+        block: Vec<i64>,
+        /// The shape of the target.
+        shape: Vec<usize>,
+    },
+
+    /// A block does not tile a dim of the target.
+    #[error(
+        "block size {block} does not divide dim {dim} of the shape {shape:?}; use a divisor or -1"
+    )]
+    BlockSize {
+        /// The block size found.
+        block: i64,
+        /// The dim of the target.
+        dim: usize,
+        /// The shape of the target.
+        shape: Vec<usize>,
+    },
+
+    /// The target has no elements.
+    #[error("the target of shape {shape:?} has no elements; exclude it from the configuration")]
+    Empty {
+        /// The shape of the target.
+        shape: Vec<usize>,
+    },
+
+    /// The target has more elements than can be counted.
+    #[error("the target of shape {shape:?} has more elements than can be indexed; check its shape")]
+    TooLarge {
+        /// The shape of the target.
+        shape: Vec<usize>,
+    },
+}
+
 /// The number of blocks along each dimension of a target.
 ///
 /// `[1, 1]` is one block for a whole matrix (per tensor), `[1, C, 1, 1]` one block a channel. The
@@ -29,6 +81,54 @@ impl Grid {
         let mut blocks = vec![1; rank.max(dim.saturating_add(1))];
         blocks[dim] = size;
         Self(blocks)
+    }
+
+    /// The blocks of shape `block` that tile a target of `shape`.
+    ///
+    /// A size of -1 spans the whole dim. A `block` shorter than `shape` is padded at the front
+    /// with 1.
+    ///
+    /// # Errors
+    ///
+    /// When
+    ///
+    /// - the target is empty or cannot be indexed;
+    /// - the block has too many dims;
+    /// - a size is 0, below -1, or does not divide its dim.
+    pub fn tile(shape: &[usize], block: &[i64]) -> Result<Self, BlockError> {
+        let of_target = || shape.to_vec();
+        if shape.contains(&0) {
+            return Err(BlockError::Empty { shape: of_target() });
+        }
+        if num_elements(shape).is_none() {
+            return Err(BlockError::TooLarge { shape: of_target() });
+        }
+        let Some(padding) = shape.len().checked_sub(block.len()) else {
+            let (block, shape) = (block.to_vec(), of_target());
+            return Err(BlockError::BlockRank { block, shape });
+        };
+        let sizes = std::iter::repeat_n(1, padding).chain(block.iter().copied());
+        let counted = sizes.zip(shape).enumerate();
+        let blocks = counted.map(|(dim, (block, &size))| match block {
+            -1 => Ok(1),
+            1.. if (size as u64).is_multiple_of(block as u64) => Ok(size / block as usize),
+            _ => Err(BlockError::BlockSize {
+                block,
+                dim,
+                shape: of_target(),
+            }),
+        });
+        blocks.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// One block for each index along dim `dim` of a target of `shape`.
+    ///
+    /// # Errors
+    ///
+    /// When the target is empty or cannot be indexed.
+    pub fn along(shape: &[usize], dim: usize) -> Result<Self, BlockError> {
+        let sizes = (0..shape.len()).map(|other| if other == dim { 1 } else { -1 });
+        Self::tile(shape, &sizes.collect::<Vec<i64>>())
     }
 
     /// The number of blocks along each dimension.
@@ -85,25 +185,13 @@ impl Grid {
 
     /// For each element of a target of shape `dims`, in row-major order, the index of its block.
     pub fn block_of_each_element(&self, dims: &[usize]) -> Vec<i32> {
-        let elements: usize = dims.iter().product();
-        let mut position = vec![0usize; dims.len()];
-        let mut blocks = Vec::with_capacity(elements);
-        for _ in 0..elements {
-            let block = position
-                .iter()
-                .zip(dims)
-                .zip(&self.0)
-                .fold(0, |block, ((&at, &size), &count)| {
-                    block * count + at * count / size
-                });
-            blocks.push(block as i32);
-            for dim in (0..dims.len()).rev() {
-                position[dim] += 1;
-                if position[dim] < dims[dim] {
-                    break;
-                }
-                position[dim] = 0;
-            }
+        let counts = self.0.iter().chain(std::iter::repeat(&1));
+        let mut blocks = vec![0];
+        for (&size, &count) in dims.iter().zip(counts) {
+            let inner = |&block: &i32| {
+                (0..size).map(move |at| block * count as i32 + (at * count / size) as i32)
+            };
+            blocks = blocks.iter().flat_map(inner).collect();
         }
         blocks
     }

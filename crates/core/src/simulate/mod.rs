@@ -14,6 +14,7 @@ pub(crate) mod block;
 pub mod fake_quantize;
 pub(crate) mod flat;
 pub(crate) mod folding;
+pub(crate) mod granularity;
 pub(crate) mod mask;
 pub(crate) mod masks;
 pub(crate) mod params;

@@ -15,11 +15,14 @@
 //! # Ok::<(), burn_compress_graph::layer::KindError>(())
 //! ```
 //!
-//! The rows are those of the whole program: the layout of a type does not depend on the model, and
-//! Burn tells of a layer that is not wrapped nothing but the name of its type. Channels that are
-//! coupled do not need a row, the graph finds them in the operations. A row tells which dimension a
-//! layer's own settings are about: `granularity`, the output channels that scores and scales are
-//! given to, the channels of inputs and outputs, and where activations are looked for.
+//! The rows are those of the whole program: the layout of a type does not depend on the model, and of
+//! a layer that is not wrapped only the name of the type is known. Coupled channels need no row, the
+//! graph finds them in the operations. A row is for
+//!
+//! - `granularity`;
+//! - the output channels that have a score or a scale;
+//! - the channels of inputs and outputs;
+//! - the search for activations behind a layer.
 
 use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock};
@@ -241,9 +244,8 @@ impl LayerKind {
 
     /// The row of the type called `name`.
     ///
-    /// A type without one is judged by its name as far as that tells: what begins with `Conv` has
-    /// its channels behind the batch, what ends in `Norm` normalizes, what contains `Pool` or
-    /// `Interpol` changes places.
+    /// For a type without one the name decides: `Conv..` has its channels behind the batch, `..Norm`
+    /// is a normalization, `..Pool..` and `..Interpol..` mix positions.
     pub fn of(name: &str) -> Self {
         let registered = || {
             let rows = REGISTERED.read().unwrap_or_else(PoisonError::into_inner);
@@ -263,7 +265,7 @@ impl LayerKind {
         self.channels
     }
 
-    /// The number of dimensions of inputs and outputs, where the type tells it.
+    /// Number of dimensions of inputs and outputs, where the type fixes it.
     pub fn rank(&self) -> Option<usize> {
         self.rank
     }
@@ -311,7 +313,7 @@ fn of_burn(name: &str) -> Option<LayerKind> {
     })
 }
 
-/// What the name of a type tells that has no row.
+/// Row of a type that has none, from its name.
 fn by_name(name: &str) -> LayerKind {
     let pool = name.contains("Pool");
     let role = match () {

@@ -5,10 +5,9 @@
 //! `Relu`), or whatever stands in a `Wrapper`. Modules that only contain other modules are not
 //! layers, unless they are wrapped.
 //!
-//! Burn tells a visitor the *enclosing* type when it enters a field, so a module shows its type
-//! only by its fields. One without fields to enter (`Relu`, `MaxPool2d`) is listed with an empty
-//! [`LayerInfo::kind`]; in a `Wrapper` its type is known. A field that is `None` cannot be told
-//! from such a module and is listed likewise.
+//! Visitors of Burn receive the *enclosing* type with each field, so that only fields give a module's
+//! type. A module without fields (`Relu`, `MaxPool2d`), and a field that is `None`, has an empty
+//! [`LayerInfo::kind`]; a `Wrapper` names the type of what it holds.
 //!
 //! ```
 //! use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -53,7 +52,7 @@ pub struct LayerInfo {
     /// The field names from the model down to the layer, `blocks.0.conv1`; empty when the model
     /// itself owns parameters.
     pub path: String,
-    /// The short type name, `Conv2d`; empty when it cannot be known (see the [module](self)).
+    /// The short type name, `Conv2d`; empty where the module shows none (see the [module](self)).
     pub kind: String,
     /// Whether the layer stands in a `Wrapper`, so that its inputs and outputs can be targets.
     pub wrapped: bool,
@@ -87,7 +86,7 @@ impl LayerInfo {
         }
     }
 
-    /// The number of dimensions of its inputs and outputs, where the type of the layer tells it.
+    /// Number of dimensions of its inputs and outputs, where the type of the layer fixes it.
     pub fn port_rank(&self) -> Option<usize> {
         LayerKind::of(&self.kind).rank()
     }
@@ -128,8 +127,8 @@ fn short_type_name<L>() -> &'static str {
     name.rsplit("::").next().unwrap_or(name)
 }
 
-/// The visitor behind [`layers`]: it records the tree of modules, and [`finish`](Self::finish)
-/// tells layers from the modules that contain them.
+/// The visitor behind [`layers`]: records the tree of modules, from which [`finish`](Self::finish)
+/// takes the layers.
 pub(crate) struct LayerCollector {
     /// In visiting order, parents before children; the first is the model.
     nodes: Vec<Node>,
@@ -144,7 +143,7 @@ struct Node {
     parent: usize,
     /// The type of the struct or enum, once one of its fields was entered.
     kind: Option<String>,
-    /// Whether the field belongs to a struct or enum, not to a list.
+    /// Whether the field is one of a struct or enum, not of a list.
     field: bool,
     wrapped: bool,
     /// Whether anything was found in it: a module, a parameter, a flag.
@@ -156,7 +155,7 @@ struct Node {
 
 impl LayerCollector {
     pub(crate) fn new() -> Self {
-        // Visits by others announce as well, with nobody to hear it.
+        // Other visits announce as well, without a collector to read it.
         ANNOUNCED.set(None);
         Self {
             nodes: vec![Node::new(String::new(), 0, false)],

@@ -1,4 +1,4 @@
-//! Activation functions that Burn has as operations of their own.
+//! Activation functions that are single operations of Burn.
 
 use burn_ir::{ActivationOperationIr as Activation, DimOpIr, OperationIr};
 
@@ -43,7 +43,7 @@ pub(super) fn apply(
     }
 }
 
-/// A normalization along `axis`: a removed channel would change all others there.
+/// Normalization along `axis`: its channels must stay, since each changes all others.
 fn normalize(a: &mut Analysis, op: &DimOpIr) {
     reduce::dims(a, &op.input, &[op.axis], &op.out, reduce::lost);
 }

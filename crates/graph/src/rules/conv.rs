@@ -13,7 +13,7 @@ use super::super::analysis::{Analysis, Blocks, Grouped, Macs, Size, layer_of};
 use super::super::labels::{Axis, Value};
 use super::{matmul, reduce};
 
-/// A convolution of any rank.
+/// Rule of a convolution of any rank.
 pub(super) struct Conv<'a> {
     x: &'a TensorIr,
     weight: &'a TensorIr,
@@ -47,7 +47,7 @@ from_op!(
     ConvTranspose3dOpIr
 );
 
-/// The tensors of a convolution, checked.
+/// Checked tensors of a convolution.
 struct Parts {
     x: Value,
     weight: Value,
@@ -78,7 +78,7 @@ fn parts(a: &mut Analysis, op: &Conv) -> Result<Parts, GraphError> {
     })
 }
 
-/// A convolution.
+/// Rule of convolutions: plain, grouped or depthwise.
 pub(super) fn conv(a: &mut Analysis, op: &Conv) -> Result<(), GraphError> {
     let parts = parts(a, op)?;
     let (inputs, per_group) = (parts.x.shape[1], parts.weight.shape[1]);
@@ -121,7 +121,7 @@ pub(super) fn conv(a: &mut Analysis, op: &Conv) -> Result<(), GraphError> {
     Ok(())
 }
 
-/// Every input channel has its own filters: they go with it.
+/// Depthwise convolution: the filters of an input channel are removed with it.
 fn depthwise(a: &mut Analysis, op: &Conv, parts: &Parts) -> Option<Axis> {
     let weight = parts.weight.axes[0].as_ref();
     let outputs = parts.weight.shape[0];
@@ -151,7 +151,7 @@ fn depthwise(a: &mut Analysis, op: &Conv, parts: &Parts) -> Option<Axis> {
     matmul::biased(a, weight, parts.bias.as_ref(), &parts.layer)
 }
 
-/// Channels are split into groups, each convolved alone: every group must keep equally many.
+/// Grouped convolution: every group must keep equally many channels.
 fn grouped(a: &mut Analysis, op: &Conv, parts: &Parts) -> Option<Axis> {
     let (x, weight) = (parts.x.axes[1].as_ref(), parts.weight.axes[0].as_ref());
     if let Some(columns) = &parts.weight.axes[1] {
@@ -196,7 +196,7 @@ fn grouped(a: &mut Analysis, op: &Conv, parts: &Parts) -> Option<Axis> {
     matmul::biased(a, weight, parts.bias.as_ref(), &parts.layer)
 }
 
-/// A transposed convolution.
+/// Rule of transposed convolutions.
 pub(super) fn transposed(a: &mut Analysis, op: &Conv) -> Result<(), GraphError> {
     let parts = parts(a, op)?;
     let (inputs, per_group) = (parts.x.shape[1], parts.weight.shape[1]);
@@ -243,7 +243,7 @@ pub(super) fn transposed(a: &mut Analysis, op: &Conv) -> Result<(), GraphError> 
     Ok(())
 }
 
-/// A deformable convolution: offsets and modulation are read as positions.
+/// Rule of deformable convolutions: offsets and modulation are positions, without channels.
 pub(super) fn deformable(a: &mut Analysis, op: &DeformConv2dOpIr) -> Result<(), GraphError> {
     for tensor in [Some(&op.offset), op.mask.as_ref()].into_iter().flatten() {
         let value = a.value(tensor);

@@ -10,7 +10,7 @@ use super::super::custom::{Dim, OperationRule};
 use super::super::labels::Value;
 use super::elementwise::{self, Operand};
 
-/// Applies the user's rule; without one, an operation that reads labels is an error.
+/// Applies the rule of the user. Without one, an operation that reads labels is an error.
 pub(super) fn apply(a: &mut Analysis, op: &OperationIr) -> Result<(), GraphError> {
     let inputs: Vec<&TensorIr> = op.inputs().collect();
     let outputs: Vec<&TensorIr> = op.outputs().collect();
@@ -55,7 +55,7 @@ struct Ruled<'a> {
 }
 
 impl Ruled<'_> {
-    /// Whether everything that the rule lists is there.
+    /// Checks that the operation has every tensor and dimension of the rule.
     fn check(&self, a: &Analysis) -> Result<(), GraphError> {
         let fail = |found: String| {
             Err(GraphError::Rule {
@@ -157,7 +157,7 @@ impl Ruled<'_> {
         }
     }
 
-    /// Channels that the rule leaves out must stay; along a parameter they are no channels.
+    /// Protects the channels that the rule leaves out; along a parameter they are no channels.
     fn keep_unlisted(&self, a: &mut Analysis) {
         let carried = self.rule.carried.iter().flat_map(|carried| &carried.from);
         let contracted = self.rule.contracted.iter().flatten();

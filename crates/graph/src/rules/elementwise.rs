@@ -1,8 +1,10 @@
 //! Operations on elements at the same place: arithmetic, comparisons, functions of one number.
 //!
-//! Indices of equal position belong together. A tensor that is repeated along a dimension (size 1)
-//! takes the labels of the others there; a tensor that has the dimension's size but no labels
-//! cannot shrink with them, so that the channels it meets must stay.
+//! Indices of equal position share a label. Along a dimension, an operand of
+//!
+//! - size 1 is repeated and takes the labels of the others;
+//! - full size with labels has its labels joined with those of the others;
+//! - full size without labels cannot shrink: the channels that it is combined with must stay.
 
 use burn_ir::{BinaryOpIr, MaskFillOpIr, MaskWhereOpIr, ScalarOpIr, TensorIr};
 
@@ -11,7 +13,7 @@ use super::super::analysis::Analysis;
 use super::super::labels::{Axis, Value};
 use super::super::operation::number;
 
-/// What is known of an operand's element once the channel is masked.
+/// Value of an operand's element once the channel is masked, where it is known.
 pub(super) type Known = Option<f64>;
 
 /// `f(x)` with a function whose values are known.
@@ -133,7 +135,7 @@ pub(super) fn neither(x: Known, y: Known) -> Known {
     (x == Some(0.0) && y == Some(0.0)).then_some(0.0)
 }
 
-/// The rule itself, for any number of operands.
+/// The elementwise rule for any number of operands.
 pub(super) fn elementwise(
     a: &mut Analysis,
     inputs: &[&TensorIr],
@@ -171,11 +173,11 @@ pub(super) fn elementwise(
 
 /// An operand along one dimension.
 pub(super) enum Operand<'a> {
-    /// It has the dimension's size and labels.
+    /// Full size, with labels.
     Labelled(&'a Axis),
-    /// It has the dimension's size and no labels.
+    /// Full size, without labels.
     Fixed,
-    /// It has size 1 there.
+    /// Size 1, repeated.
     Repeated(Option<&'a Axis>),
 }
 

@@ -7,7 +7,7 @@ use super::super::analysis::{Analysis, Macs, Size};
 use super::super::labels::{Axis, Value};
 use super::reduce;
 
-/// `lhs [.., m, k] @ rhs [.., k, n]`; leading dimensions of size 1 are repeated.
+/// Matrix product `lhs [.., m, k] @ rhs [.., k, n]`; leading dimensions of size 1 are repeated.
 pub(super) fn matmul(a: &mut Analysis, op: &MatmulOpIr) -> Result<(), GraphError> {
     let (lhs, rhs) = (a.value(&op.lhs), a.value(&op.rhs));
     let rank = op.out.shape.to_vec().len();
@@ -44,7 +44,7 @@ fn layer(a: &Analysis, lhs: &Value, rhs: &Value) -> String {
     }
 }
 
-/// The leading dimensions: joined where both have them, zero where either is.
+/// Leading dimensions of a product: joined where both have labels, zero where either is zero.
 fn batch_axes(
     a: &mut Analysis,
     lhs: &Value,
@@ -83,7 +83,7 @@ fn batch_axes(
         .collect()
 }
 
-/// `x [.., k] @ weight [k, n] + bias [n]` as one operation.
+/// Linear layer `x [.., k] @ weight [k, n] + bias [n]` as one operation.
 pub(super) fn linear(a: &mut Analysis, op: &LinearOpIr) -> Result<(), GraphError> {
     let (x, weight) = (a.value(&op.x), a.value(&op.weight));
     let last = x.shape.len().saturating_sub(1);
@@ -120,8 +120,8 @@ pub(super) fn linear(a: &mut Analysis, op: &LinearOpIr) -> Result<(), GraphError
     Ok(())
 }
 
-/// The output channels of a layer: those of its weight joined with those of its bias. They are
-/// zero if both are masked.
+/// Output channels of a layer: those of the weight joined with those of the bias, zero if both are
+/// masked.
 pub(super) fn biased(
     a: &mut Analysis,
     weight: Option<&Axis>,
@@ -149,7 +149,7 @@ pub(super) fn biased(
     })
 }
 
-/// Rows of a table `[n, d]` picked by index: the `d` features are channels, the rows are not.
+/// Embedding, rows of a table `[n, d]` by index: the `d` features are channels, the rows are not.
 pub(super) fn embedding(a: &mut Analysis, op: &EmbeddingOpIr) -> Result<(), GraphError> {
     let (weights, indices) = (a.value(&op.weights), a.value(&op.indices));
     let out = op.out.shape.to_vec();
@@ -168,9 +168,9 @@ pub(super) fn embedding(a: &mut Analysis, op: &EmbeddingOpIr) -> Result<(), Grap
     Ok(())
 }
 
-/// `softmax(query @ key^T * scale) @ value`, each `[batch, heads, length, features]`.
+/// Attention `softmax(query @ key^T * scale) @ value`, each `[batch, heads, length, features]`.
 ///
-/// The default scale depends on the number of features of the query, which therefore stay.
+/// Without a scale, features of the query must stay: the default scale depends on their number.
 pub(super) fn attention(a: &mut Analysis, op: &AttentionOpIr) -> Result<(), GraphError> {
     let [query, key, value] = [&op.query, &op.key, &op.value].map(|tensor| a.value(tensor));
     if [&query, &key, &value].iter().any(|v| v.shape.len() != 4) {

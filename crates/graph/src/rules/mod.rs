@@ -1,8 +1,10 @@
 //! One rule for every operation, one kind of operation a file.
 //!
-//! A rule reads what is known about the inputs of an operation and describes its output. It has
-//! three things to decide: which indices belong to one channel from here on, which channels can
-//! no longer be removed, and what a removed channel's elements are.
+//! A rule describes the outputs of an operation from its inputs:
+//!
+//! - the indices that share a channel from here on;
+//! - the channels that can no longer be removed;
+//! - the value of a removed channel's elements.
 
 mod activation;
 mod conv;

@@ -1,32 +1,31 @@
-//! Reductions, cumulative operations and sorting: what they run over must stay, the other
-//! dimensions keep their channels.
+//! Reductions, cumulative operations and sorting: channels along the reduced dimensions must stay,
+//! those along the others pass.
 
 use burn_ir::{ReduceOpIr, TensorIr};
 
 use super::super::analysis::Analysis;
 
-/// A removed channel's constant is what comes out.
+/// Constant of a removed channel, passed on as it is.
 pub(super) fn keep(x: f64) -> Option<f64> {
     Some(x)
 }
 
-/// Of a removed channel's constants only zero is sure to come out.
+/// Constant of a removed channel where it is zero, otherwise unknown.
 pub(super) fn zero(x: f64) -> Option<f64> {
     (x == 0.0).then_some(0.0)
 }
 
-/// Nothing is known of the result.
+/// Unknown constant.
 pub(super) fn lost(_: f64) -> Option<f64> {
     None
 }
 
-/// Runs over every dimension.
+/// Reduction over every dimension.
 pub(super) fn all(a: &mut Analysis, op: &ReduceOpIr) {
     a.opaque([&op.input], [&op.out]);
 }
 
-/// Runs over `dims`; `f` is what becomes of a removed channel's constant along the other
-/// dimensions.
+/// Reduction over `dims`; `f` maps the constant of a removed channel along the other dimensions.
 pub(super) fn dims(
     a: &mut Analysis,
     input: &TensorIr,

@@ -6,7 +6,7 @@ use super::super::GraphError;
 use super::super::analysis::Analysis;
 use super::super::labels::{Axis, Value};
 
-/// Dimensions change places: `out[i] = input[axes[i]]`.
+/// Permutation of dimensions: `out[i] = input[axes[i]]`.
 pub(super) fn permute(a: &mut Analysis, input: &TensorIr, axes: &[usize], out: &TensorIr) {
     let value = a.value(input);
     a.same_source(input, out);
@@ -14,14 +14,14 @@ pub(super) fn permute(a: &mut Analysis, input: &TensorIr, axes: &[usize], out: &
     a.set(out, moved, value.data);
 }
 
-/// Two dimensions change places.
+/// Exchange of two dimensions.
 pub(super) fn swap_dims(a: &mut Analysis, op: &SwapDimsOpIr) {
     let mut axes: Vec<usize> = (0..op.out.shape.to_vec().len()).collect();
     axes.swap(op.dim1, op.dim2);
     permute(a, &op.input, &axes, &op.out);
 }
 
-/// Indices run backwards.
+/// Reversal of indices along dimensions.
 pub(super) fn flip(a: &mut Analysis, op: &FlipOpIr) {
     let mut value = a.value(&op.input);
     for &dim in &op.axes {
@@ -33,7 +33,7 @@ pub(super) fn flip(a: &mut Analysis, op: &FlipOpIr) {
     a.set(&op.out, value.axes, value.data);
 }
 
-/// Dimensions of size 1 are repeated, and dimensions are put in front.
+/// Broadcast: repeats dimensions of size 1 and adds dimensions in front.
 pub(super) fn expand(a: &mut Analysis, op: &ShapeOpIr) {
     let value = a.value(&op.input);
     let shape = op.out.shape.to_vec();
@@ -52,7 +52,7 @@ pub(super) fn expand(a: &mut Analysis, op: &ShapeOpIr) {
     a.set(&op.out, axes, value.data);
 }
 
-/// A dimension is laid out several times.
+/// Repetition of a dimension, end to end.
 pub(super) fn repeat(a: &mut Analysis, op: &RepeatDimOpIr) {
     let mut value = a.value(&op.tensor);
     let size = value.shape[op.dim];
@@ -62,7 +62,7 @@ pub(super) fn repeat(a: &mut Analysis, op: &RepeatDimOpIr) {
     a.set(&op.out, value.axes, value.data);
 }
 
-/// Along `dim` the labels follow one another; along the others they belong together.
+/// Concatenation: labels follow one another along `dim` and are joined along the others.
 pub(super) fn cat(a: &mut Analysis, op: &CatOpIr) -> Result<(), GraphError> {
     let values: Vec<Value> = op.tensors.iter().map(|tensor| a.value(tensor)).collect();
     let rank = op.out.shape.to_vec().len();
@@ -224,7 +224,7 @@ fn regroup(
     for (dim, &n) in output.iter().enumerate() {
         let stride: usize = output[dim + 1..].iter().product();
         let coordinate = |i: usize| (i / stride) % n;
-        // The first element with each coordinate speaks for all others.
+        // The first element with each coordinate stands for all others.
         let first: Vec<usize> = (0..n).map(|c| source(c * stride)).collect();
         let same = |i: usize| {
             let (x, y) = (source(i), first[coordinate(i)]);

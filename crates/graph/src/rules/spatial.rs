@@ -8,18 +8,18 @@ use super::super::labels::Axis;
 use super::super::operation::number;
 use super::reduce;
 
-/// Pooling and interpolation: batch and channels pass, zero stays zero.
+/// Pooling and interpolation: batch and channels pass, and zero stays zero.
 pub(super) fn pool(a: &mut Analysis, x: &TensorIr, out: &TensorIr) -> Result<(), GraphError> {
     feature_map(a, x, out, reduce::zero)
 }
 
-/// Pooling that takes the largest element, which is never one of a padding with minus infinity.
+/// Max pooling, whose result is never an element of a padding with minus infinity.
 pub(super) fn max_pool(a: &mut Analysis, x: &TensorIr, out: &TensorIr) -> Result<(), GraphError> {
     let unpadded = a.padded.get(&x.id).cloned();
     pool(a, unpadded.as_ref().unwrap_or(x), out)
 }
 
-/// The positions of the largest elements.
+/// Positions of the largest elements.
 pub(super) fn pool_indices(
     a: &mut Analysis,
     x: &TensorIr,
@@ -42,7 +42,7 @@ fn feature_map(
     Ok(())
 }
 
-/// A grid of positions is read from every channel alike.
+/// Sampling at a grid of positions, the same for every channel.
 pub(super) fn grid_sample(a: &mut Analysis, op: &GridSample2dOpIr) {
     let grid = a.value(&op.grid);
     for axis in grid.axes.iter().flatten() {
@@ -51,7 +51,7 @@ pub(super) fn grid_sample(a: &mut Analysis, op: &GridSample2dOpIr) {
     reduce::dims(a, &op.tensor, &[2, 3], &op.out, reduce::zero);
 }
 
-/// Padding: a padded dimension cannot shrink, in the others zero padding keeps zero.
+/// Padding: channels along a padded dimension must stay; along the others zero padding keeps zero.
 pub(super) fn pad(a: &mut Analysis, op: &PadOpIr) {
     let value = a.value(&op.input);
     let fill = match op.mode {

@@ -18,9 +18,9 @@ use super::selected::Item;
 use crate::importance::Scorer;
 use crate::{PrunerConfig, PruningError};
 
-/// Sorts what a configuration selects into groups and claims their targets.
+/// Sorts the selection of a configuration into groups and claims their targets.
 ///
-/// What cannot work is refused here: targets that cannot be pruned, values that are not finite,
+/// Rejects what cannot work: targets that cannot be pruned, values that are not finite,
 /// settings that contradict each other, goals that can remove nothing.
 pub(crate) fn build<M: Module + 'static, I: 'static>(
     compressor: &mut Compressor<M, I>,
@@ -42,7 +42,7 @@ pub(crate) fn build<M: Module + 'static, I: 'static>(
     Ok(groups)
 }
 
-/// The groups of what can be pruned, after all checks.
+/// Groups of the targets that can be pruned, after all checks.
 fn checked<M: Module + 'static, I: 'static>(
     compressor: &mut Compressor<M, I>,
     scorer: &Scorer,
@@ -108,7 +108,7 @@ fn claim<M: Module + 'static, I: 'static>(
     Ok(compressor.claim(Mode::Pruning, &ids)?)
 }
 
-/// These groups with what is known of them together, after the checks of all of them.
+/// The groups as one, after the checks that concern all of them.
 fn indexed<M: Module>(
     mut groups: PruningGroups,
     model: &M,

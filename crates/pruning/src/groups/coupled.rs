@@ -1,4 +1,4 @@
-//! Groups of coupled channels: what has to lose the same channels for them to be exactly zero.
+//! Groups of coupled channels, masked together so that a removed channel is exactly zero.
 
 use std::sync::Arc;
 
@@ -20,13 +20,13 @@ pub(super) struct CoupledGroup {
     pub(super) elements: usize,
     pub(super) scored: Vec<GroupMember>,
     pub(super) written: Vec<GroupMember>,
-    /// Why a channel must stay.
+    /// Reason that keeps a channel.
     pub(super) protected: Vec<Option<String>>,
-    /// Channels that are all that some parameter has of the group, as a branch of a concatenation;
-    /// fewest first. Not all of them can go.
+    /// Sets of channels of which one must stay: all channels that some parameter has of the group, as
+    /// a branch of a concatenation; fewest first.
     pub(super) branches: Vec<Vec<usize>>,
-    /// The channels by the scored members that carry them, where not all carry all: the layers that
-    /// a concatenation joins.
+    /// Channels by the scored members that carry them, where not all carry all: the layers of a
+    /// concatenation.
     pub(super) producers: Vec<Vec<usize>>,
 }
 
@@ -105,14 +105,14 @@ impl CoupledGroup {
         })
     }
 
-    /// Whether scores are brought to one mean, which means nothing to a threshold.
+    /// Whether scores are brought to one mean; under a threshold they are not.
     fn is_normalized(&self) -> bool {
         let settings = &self.settings;
         settings.sparse_threshold.is_none() && settings.normalizer != Some(Normalizer::None)
     }
 
-    /// Lets the best channel of every branch stay, among equals one that is kept at present; whether
-    /// there is one that had to be chosen.
+    /// Keeps the best channel of every branch, among equals one that is kept at present; returns
+    /// whether one had to be chosen.
     fn keep_branches(&self, scores: &[f32], current: Option<&[bool]>, stays: &mut [bool]) -> bool {
         let is_kept = |channel: usize| current.is_none_or(|keep| keep[channel]);
         let better = |one: usize, other: usize| {

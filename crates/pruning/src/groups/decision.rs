@@ -16,14 +16,14 @@ pub(super) struct Decision {
     pub(super) parts: usize,
     /// The blocks of one part.
     pub(super) size: usize,
-    /// The most blocks of one part that may go.
+    /// Largest number of blocks of one part that may be removed.
     pub(super) free: usize,
-    /// Why some must stay, if it is not only that one of them has to.
+    /// Reason that keeps blocks, unless it is only that one must stay.
     pub(super) reason: Option<String>,
     /// The elements of one block.
     pub(super) weight: usize,
     pub(super) coupled: bool,
-    /// Where the masks are.
+    /// States that hold the masks.
     pub(super) spaces: Vec<Arc<TargetSpace>>,
 }
 
@@ -54,18 +54,18 @@ impl Decision {
         round_to / gcd(round_to, self.parts)
     }
 
-    /// How many blocks of each part go where `removed` may, once they are rounded.
+    /// Number of blocks of each part that are removed where `removed` may be, after rounding.
     pub(super) fn rounded(&self, removed: usize) -> usize {
         let multiple = self.multiple(self.settings.round_to.unwrap_or(1));
         rounded(removed.min(self.free), self.size, multiple)
     }
 
-    /// The most blocks of each part that the maximum lets go.
+    /// Largest number of blocks of each part that the maximum allows to remove.
     pub(super) fn most(&self) -> usize {
         part(self.size, self.settings.clamped(1.0))
     }
 
-    /// The setting that decides how much goes, and its value.
+    /// Setting that decides the sparsity, and its value.
     pub(super) fn key(&self) -> (&'static str, f64) {
         let settings = &self.settings;
         match (settings.sparse_threshold, settings.sparse_ratio) {

@@ -21,8 +21,8 @@ impl Importance for Zeros {
 /// Generates masks with scores of zero, to find settings that contradict each other before the
 /// training. Nothing is written.
 ///
-/// Inputs and outputs whose shape only a pass tells are left out, with all that follows them; their
-/// alignments are checked against the source alone.
+/// Inputs and outputs whose shape is unknown before a pass are left out, with all that follows them;
+/// their alignments are checked against the source alone.
 pub(super) fn dry_run(
     groups: &PruningGroups,
     scored: &IndexSet<String>,

@@ -1,11 +1,13 @@
-//! Goals that remove nothing: found before the training where the scores have no say, else reported
-//! after it.
+//! Goals that remove nothing: found before the training where they do not depend on the scores, else
+//! reported after it.
 //!
 //! A goal is a number of blocks once it is rounded: a ratio is cut to an integer, `round_to` keeps
-//! more, one block always stays. What can remove nothing at any ratio, or by a rounding that was asked
-//! for, is refused. A ratio of less than one block removes nothing by its definition and is warned of,
-//! before the run and after it. Only the goal at the end of a schedule counts, earlier ones may well be
-//! less than one block.
+//! more, one block always stays.
+//!
+//! - Nothing can be removed at any ratio, or nothing is left by `round_to`: an error.
+//! - The ratio is less than one block: a warning before the run and after it.
+//!
+//! Only the goal at the end of a schedule counts; earlier ones may be less than one block.
 
 use std::sync::Arc;
 
@@ -40,7 +42,7 @@ pub(super) fn warn_of_goals(pruner: &'static str, decisions: &[Decision]) {
     }
 }
 
-/// A sentence for each positive goal that has removed nothing.
+/// One warning for each positive goal that has removed nothing.
 pub(super) fn unchanged(decisions: &[Decision]) -> Vec<String> {
     let nothing = nothing(decisions);
     let mut sentences: Vec<String> = nothing.iter().map(|n| n.error.to_string()).collect();
@@ -126,7 +128,7 @@ impl Decision {
         self.at_most()
     }
 
-    /// Whether nothing is removed even where everything goes that the maximum lets go.
+    /// Whether nothing is removed even at the maximum.
     fn at_most(&self) -> Option<Nothing> {
         let most = self.most();
         match self.settings.max_sparse_ratio {
@@ -135,7 +137,7 @@ impl Decision {
         }
     }
 
-    /// Whether nothing is left of the `wanted` blocks of each part.
+    /// Whether none of the `wanted` blocks of each part is removed.
     fn of_count(&self, wanted: usize, key: (&'static str, f64)) -> Option<Nothing> {
         let (name, value) = key;
         let positive = self.settings.sparse_threshold.is_some() || value > 0.0;

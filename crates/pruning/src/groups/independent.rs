@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use burn_compress_core::layer::channel_dims;
 use burn_compress_core::{Mask, Target, TargetId, TargetSpace};
 use indexmap::IndexMap;
 
 use super::decision::Decision;
 use super::selected::{Item, alignment};
-use crate::granularity::channels_last;
 use crate::importance::Scorer;
 use crate::mask::{MaskTarget, TargetMask};
 use crate::{Axes, Blocks, Granularity, PruningError, PruningSettings};
@@ -28,7 +26,7 @@ pub(super) struct IndependentTarget {
 }
 
 impl IndependentTarget {
-    /// A target that is decided about on its own, once it is claimed.
+    /// An independent target, once it is claimed.
     pub(super) fn new(
         item: Item,
         space: Arc<TargetSpace>,
@@ -69,25 +67,16 @@ impl IndependentTarget {
     pub(super) fn blocks(&self) -> Result<Blocks, PruningError> {
         let shape = self.shape();
         let shape = shape.ok_or_else(|| PruningError::UnknownShape.at(&self.id))?;
-        self.granularity
-            .resolve(&shape, self.axes(shape.len()), &Granularity::Default)
-            .map_err(|error| error.at(&self.id))
+        let (axes, default) = (self.axes(shape.len()), Granularity::Default);
+        Blocks::of(&self.granularity, &shape, axes, &default).map_err(|error| error.at(&self.id))
     }
 
-    /// Where the channels of the target are, which has `rank` dims.
+    /// Channel dims of the target, which has `rank` dims.
     fn axes(&self, rank: usize) -> Axes {
-        match &self.id.target {
-            Target::Param(name) => channel_dims(&self.kind, name, rank).into(),
-            Target::Input(_) | Target::Output(_) => Axes::Activation {
-                channel: match channels_last(&self.kind) {
-                    true => rank.saturating_sub(1),
-                    false => 1,
-                },
-            },
-        }
+        Axes::of(&self.kind, &self.id.target, rank)
     }
 
-    /// What the mask is generated for, with goals scaled by `factor`.
+    /// Input of the mask generation, with goals scaled by `factor`.
     pub(super) fn target(
         &self,
         data: &IndexMap<String, Vec<f32>>,
@@ -126,7 +115,7 @@ impl IndependentTarget {
         scorer.check(&blocks, axes, &self.id)
     }
 
-    /// Which blocks the mask in force keeps, if there is one.
+    /// Blocks that the present mask keeps, if there is one.
     fn current(&self, blocks: &Blocks) -> Option<Vec<bool>> {
         let mask = self.space.mask()?;
         if mask.shape() != blocks.shape() {

@@ -69,7 +69,7 @@ impl<'a> Parameters<'a> {
     }
 }
 
-/// All members of a group; a weight among them that nobody selected must not be masked.
+/// All members of a group; a weight among them that is not selected must not be masked.
 pub(super) fn find_members(
     parameters: &Parameters<'_>,
     group: &ChannelGroup,
@@ -109,7 +109,7 @@ impl GroupMember {
         Ok(self.positions.iter().map(sum).collect())
     }
 
-    /// What is kept along the dimension when the group keeps the channels `keep`.
+    /// Kept indices along the dimension when the group keeps the channels `keep`.
     fn kept(&self, keep: &[bool]) -> Vec<bool> {
         let mut kept = vec![true; self.shape[self.dim]];
         for (positions, keep) in self.positions.iter().zip(keep) {

@@ -1,7 +1,5 @@
-//! Pruning groups: what is decided about together.
-//!
-//! Either a target with blocks of its own, or the channels that the graph couples over several
-//! parameters.
+//! Pruning groups, the units of a decision: a target with blocks of its own, or the channels that the
+//! graph couples over several parameters.
 
 mod build;
 mod coupled;

@@ -21,7 +21,7 @@ pub(super) struct PlannedGroup {
     members: Vec<FoundMember>,
     /// Whether each member has a score.
     scored: Vec<bool>,
-    /// Whether all rules ask to leave it out where it cannot be pruned.
+    /// Whether all rules are set to skip it where it cannot be pruned.
     skips: bool,
 }
 
@@ -86,7 +86,7 @@ pub(super) fn couple(
 }
 
 impl PlannedGroup {
-    /// Rejects what is set for a target whose mask is that of the group, if it is another.
+    /// Rejects settings of a target that differ from those of the group, whose mask it shares.
     pub(super) fn check_follower(&self, item: &Item) -> Result<(), PruningError> {
         let method = |settings: &PruningSettings| settings.apply_method.unwrap_or_default();
         let reject = |reason: String| {
@@ -114,12 +114,12 @@ impl PlannedGroup {
         }
     }
 
-    /// Whether all rules ask to leave it out where it cannot be pruned.
+    /// Whether all rules are set to skip it where it cannot be pruned.
     pub(super) fn skips(&self) -> bool {
         self.skips
     }
 
-    /// What the group is to lose, before any mask is.
+    /// Goal of the group, before any mask.
     pub(super) fn decision(&self, keep_at_least_one: bool) -> Decision {
         let members = self.members.iter().zip(&self.scored);
         let scored = members.filter(|(_, scored)| **scored);
@@ -153,7 +153,7 @@ impl PlannedGroup {
     }
 }
 
-/// The settings of a group with the parts that the graph and the configuration ask for together.
+/// Settings of a group, with the number of parts that graph and configuration require together.
 fn in_parts(
     settings: PruningSettings,
     group: &ChannelGroup,

@@ -1,7 +1,6 @@
 //! Targets that cannot be pruned, found before anything is claimed or trained.
 //!
-//! Masks of whole channels promise that a cut can follow them. Whatever breaks the promise is looked
-//! for here, and all of it reported at once:
+//! Masks of whole channels must allow a cut. All obstacles are found here and reported at once:
 //!
 //! - layers that the forward pass never calls, and channels that must stay;
 //! - channels that are coupled with those of a layer that is not selected;
@@ -10,7 +9,7 @@
 //! - forward passes that need the number of channels, found by a
 //!   [trial cut](Compressor::trial_cut).
 //!
-//! Masks of elements, of patterns and of blocks smaller than a channel promise no cut.
+//! Masks of elements, of patterns and of blocks smaller than a channel need not allow one.
 
 use burn::module::Module;
 use burn_compress_core::graph::ChannelGraph;
@@ -22,21 +21,21 @@ use super::selected::{Item, output_dim, skips};
 use super::trial::{EXCLUDE, Trial, Whole, matrices, removable_of, whole};
 use crate::{Granularity, PruningError};
 
-/// A selection, sorted into groups of the graph and what is decided about on its own.
+/// A selection, sorted into groups of the graph and independent targets.
 pub(super) struct Sorted {
     pub(super) grouped: IndexMap<usize, Vec<Item>>,
     pub(super) left: Vec<Item>,
-    /// What is left out on request.
+    /// Targets that are left out on request.
     pub(super) skipped: Vec<Obstacle>,
-    /// What of the selection cannot be pruned and is in none of the above.
+    /// Selected targets that cannot be pruned and are in none of the above.
     pub(super) refused: Option<Refused>,
 }
 
 /// The selected targets that cannot be pruned.
 pub(super) struct Refused {
     obstacles: Vec<Obstacle>,
-    /// Whether all of them stand outside of the groups. A contradiction of their settings explains
-    /// the refusal then.
+    /// Whether all of them are outside of the groups: a contradiction of their settings is the cause
+    /// then.
     alone: bool,
 }
 
@@ -69,7 +68,7 @@ struct Finding {
     remedy: String,
 }
 
-/// Sorts what a configuration selects. Without `coupled` nothing promises a cut.
+/// Sorts the selection of a configuration. Without `coupled` no mask needs to allow a cut.
 pub(super) fn sort<M: Module + 'static, I: 'static>(
     compressor: &mut Compressor<M, I>,
     pruner: &'static str,
@@ -114,7 +113,7 @@ pub(super) fn sort<M: Module + 'static, I: 'static>(
     Ok(leave_out(selected, sorted, findings))
 }
 
-/// An added mask takes 1000 from a parameter, which makes nothing of it zero.
+/// Added masks, which take 1000 from a parameter and make nothing of it zero.
 fn reject_added(item: &Item) -> Result<(), PruningError> {
     let added = item.settings.apply_method == Some(MaskMethod::Add);
     match added && item.settings.is_active() && item.target.is_param() {
@@ -149,7 +148,7 @@ fn no_channels(graph: &ChannelGraph, item: &Item, dim: usize) -> Finding {
     }
 }
 
-/// Everything in the way of a cut.
+/// All obstacles of a cut.
 fn look<M: Module + 'static, I: 'static>(
     compressor: &Compressor<M, I>,
     pruner: &'static str,
@@ -198,7 +197,7 @@ fn look<M: Module + 'static, I: 'static>(
     Ok(findings)
 }
 
-/// Rejects what was found, or leaves it out where every rule concerned asks for that.
+/// Rejects the obstacles, or leaves their targets out where every rule concerned is set to skip.
 fn leave_out(selected: &[Item], mut sorted: Sorted, findings: Vec<Finding>) -> Sorted {
     if findings.is_empty() {
         return sorted;
@@ -216,7 +215,7 @@ fn leave_out(selected: &[Item], mut sorted: Sorted, findings: Vec<Finding>) -> S
         .partition(|finding| skipped(finding) && !nothing_left);
     let mut gone = ids(&skip);
     if !reject.is_empty() {
-        // Those that stand alone stay, so that a contradiction in what is asked of them is found.
+        // Groups of one stay, so that a contradiction in their settings is found.
         let alone = reject.iter().all(|finding| finding.alone);
         if !alone {
             gone.extend(ids(&reject));
@@ -232,8 +231,8 @@ fn leave_out(selected: &[Item], mut sorted: Sorted, findings: Vec<Finding>) -> S
     sorted
 }
 
-/// Leaves out the groups of which every channel must stay, where their rules ask for that and
-/// something else is left to prune.
+/// Leaves out the groups of which every channel must stay, where their rules are set to skip and other
+/// targets are left to prune.
 pub(super) fn skip_stuck(
     plans: &mut Vec<PlannedGroup>,
     left: &mut Vec<Item>,
@@ -262,7 +261,7 @@ pub(super) fn skip_stuck(
     drop_followers(left, gone);
 }
 
-/// Takes out what would follow the masks of targets that are gone: the bias of a skipped layer.
+/// Removes targets that follow the masks of skipped ones: the bias of a skipped layer.
 fn drop_followers(left: &mut Vec<Item>, mut gone: IndexSet<TargetId>) {
     loop {
         let follows = |item: &Item| {

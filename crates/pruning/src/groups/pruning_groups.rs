@@ -1,4 +1,4 @@
-//! Everything that one pruner decides about: coupled groups and independent targets.
+//! Groups of one pruner: coupled groups and independent targets.
 
 use indexmap::{IndexMap, IndexSet};
 
@@ -13,11 +13,11 @@ use crate::mask::{MaskConfig, TargetMask, generate, lcm};
 use crate::sources::ScoredTarget;
 use crate::{PrunerConfig, PruningError};
 
-/// Everything that one pruner decides about.
+/// Groups of one pruner.
 pub(crate) struct PruningGroups {
     pub(super) coupled: Vec<CoupledGroup>,
     pub(super) independent: Vec<IndependentTarget>,
-    /// The position of the group that each coupled parameter belongs to.
+    /// Position of each coupled parameter's group.
     pub(super) groups: IndexMap<TargetId, usize>,
     pub(super) options: PrunerConfig,
 }
@@ -63,7 +63,7 @@ impl PruningGroups {
         targets.try_for_each(|target| target.write(&masks[&target.id.to_string()]))
     }
 
-    /// A sentence for each positive goal that has removed nothing.
+    /// One warning for each positive goal that has removed nothing.
     pub(crate) fn unchanged(&self) -> Result<Vec<String>, PruningError> {
         Ok(goals::unchanged(&self.decisions()?))
     }

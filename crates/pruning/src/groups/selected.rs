@@ -10,7 +10,7 @@ use crate::{Blocks, Granularity, PruningError, PruningSettings};
 /// A selected target with its settings.
 pub(super) type Item = Selected<PruningSettings>;
 
-/// Whether the rule of an item asks to leave it out where it cannot be pruned.
+/// Whether the rule of an item is set to skip it where it cannot be pruned.
 pub(super) fn skips(item: &Item) -> bool {
     item.settings.on_unprunable == Some(OnUnprunable::Skip)
 }
@@ -27,7 +27,7 @@ pub(super) fn alignment(item: &Item) -> Option<(TargetId, Vec<usize>)> {
 pub(super) struct ParamBlocks<'a> {
     item: &'a Item,
     param: &'a ParamInfo,
-    /// What the granularity stands for that is not set.
+    /// Granularity of a target that sets none.
     default: &'a Granularity,
     granularity: Granularity,
 }
@@ -62,13 +62,15 @@ impl<'a> ParamBlocks<'a> {
 
     pub(super) fn resolve(&self) -> Result<Blocks, PruningError> {
         let (shape, axes) = (&self.param.shape, self.dims().into());
-        let blocks = self.granularity.resolve(shape, axes, self.default);
+        let blocks = Blocks::of(&self.granularity, shape, axes, self.default);
         blocks.map_err(|error| error.at(self.item.id()))
     }
 }
 
-/// The dimension of the output channels if the item removes whole output channels of a parameter
-/// and nobody has set its dependencies by hand.
+/// Dimension of the output channels if
+///
+/// - the item removes whole output channels of a parameter, and
+/// - its dependencies are not set by hand.
 pub(super) fn output_dim(
     item: &Item,
     default: &Granularity,

@@ -1,4 +1,4 @@
-//! Trial cuts of some channels of everything that is selected.
+//! Trial cuts of some channels of all selected targets.
 
 use std::collections::BTreeSet;
 
@@ -66,7 +66,7 @@ pub(super) fn matrices<M: Module + 'static, I: 'static>(
     found
 }
 
-/// Channels to try without of a group, or why none of it can be removed.
+/// Channels of a group to remove in the trial, or the reason that keeps all of them.
 pub(super) fn removable_of(
     graph: &ChannelGraph,
     index: usize,
@@ -98,7 +98,7 @@ pub(super) fn removable_of(
 }
 
 /// About half of the channels of a group, as many in each of its blocks, such that a cut leaves
-/// something of every parameter. None where nothing can go.
+/// something of every parameter; none where all must stay.
 fn some_channels(graph: &ChannelGraph, group: &ChannelGroup) -> BTreeSet<ChannelId> {
     let size = group.channels.len() / group.blocks.max(1);
     // What is all that a parameter has of the group must stay.
@@ -139,7 +139,7 @@ fn some_channels(graph: &ChannelGraph, group: &ChannelGroup) -> BTreeSet<Channel
     BTreeSet::new()
 }
 
-/// Masks of some channels of everything outside of the groups, and what they remove.
+/// Masks of some channels of independent targets, and the channels that they remove.
 pub(super) struct Trial<'a> {
     graph: &'a ChannelGraph,
     wanted: BTreeSet<ChannelId>,
@@ -206,7 +206,7 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// The channels that go with the masks of `whole`, or why no cut follows them.
+    /// Channels removed by the masks of `whole`, or the reason that prevents a cut.
     pub(super) fn followed(
         &self,
         whole: &Whole<'_>,

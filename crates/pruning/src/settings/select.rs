@@ -148,10 +148,10 @@ impl Settings for PruningSettings {
         let Some(param) = target.param_name().and_then(|name| layer.param(name)) else {
             return Ok(());
         };
-        let axes = Axes::from(channel_dims(&layer.kind, &param.name, param.shape.len()));
+        let axes = Axes::of(&layer.kind, target, param.shape.len());
         let fits = || {
             if let Some(granularity) = &self.granularity {
-                granularity.resolve(&param.shape, axes, &Granularity::Default)?;
+                granularity.grid(&param.shape, axes, &Granularity::Default)?;
             }
             if let Some(pattern) = self.pattern {
                 pattern.dim(&param.shape, axes)?;

@@ -1,6 +1,6 @@
 use super::*;
+use crate::Axes;
 use crate::PruningError;
-use crate::granularity::channels_last;
 use burn::module::ParamId;
 use burn_compress_core::config::{ConfigList, Settings};
 use burn_compress_core::layer::{LayerInfo, LayerKind, LayerRole, ParamInfo, PortChannels};
@@ -246,7 +246,8 @@ fn a_registered_type_is_pruned_as_its_row_has_it() {
     assert_eq!(PruningSettings::default_targets(&layer), targets);
     let bias = PruningSettings::template(&layer, &targets[1]);
     assert_eq!(bias.align.unwrap().dims, [1]);
-    assert!(channels_last("RowsOfDense") && !channels_last("Conv2d"));
+    let axes = Axes::of("RowsOfDense", &Target::Output(0), 3);
+    assert_eq!(axes, Axes::Activation { channel: 2 });
 }
 
 #[test]
@@ -283,7 +284,7 @@ fn a_granularity_must_fit_the_parameter() {
     let settings = read(r#"{"sparse_ratio": 0.5, "granularity": [5, 1]}"#);
     assert_eq!(
         settings.validate(&linear(), &weight).unwrap_err(),
-        "block size 5 does not divide dim 0 of size 12; use a divisor or -1"
+        "block size 5 does not divide dim 0 of the shape [12, 16]; use a divisor or -1"
     );
     let settings = read(r#"{"sparse_ratio": 0.5, "granularity": "per_channel"}"#);
     let error = settings.validate(&linear(), &weight).unwrap_err();

@@ -9,7 +9,7 @@ use burn_compress_core::{
 use crate::qparams::{self, QParams};
 use crate::range_rule::{self, RangeRule};
 use crate::ranges::{ObserverKind, RangeEstimator, Ranges};
-use crate::{Granularity, QuantizationError, QuantizationSettings, blocks, precision};
+use crate::{Granularity, QuantizationError, QuantizationSettings, blocks, granularity, precision};
 
 /// Observer of the values of one target, which computes its scale and zero point.
 ///
@@ -94,7 +94,7 @@ impl TargetObserver {
         quantization: &mut Quantization,
     ) -> Result<(), QuantizationError> {
         let shape = &values.shape;
-        let grid = self.granularity.grid(&self.kind, &self.target, shape)?;
+        let grid = granularity::grid(&self.granularity, &self.kind, &self.target, shape)?;
         let (minimum, maximum) = blocks::range(values, &grid)?;
         if self.check {
             qparams::watch_finite(minimum.clone(), maximum.clone())?;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use burn_compress_core::layer::channel_dims;
+use burn_compress_core::layer::{LayerKind, PortChannels, channel_dims};
 use burn_compress_core::{AlgorithmState, BoxError, Error, FlatTensor, Run, TargetId, reads, tap};
 use indexmap::{IndexMap, IndexSet};
 use serde::Serialize;
@@ -24,7 +24,6 @@ use self::search::Search;
 use super::accumulator::Accumulator;
 use super::source::{Collector, ScoreSource, Scored};
 use crate::PruningError;
-use crate::granularity::channels_last;
 use crate::timing::{Phase, Timing};
 
 /// Outputs of layers, one number a channel, summed over training steps.
@@ -138,7 +137,7 @@ impl<M: Module + 'static, I: 'static> Observer<M, I> {
                 shape: param.shape.clone(),
                 dim,
                 outputs: Vec::new(),
-                channels_first: !channels_last(kind),
+                channels_first: LayerKind::of(kind).channels() != PortChannels::Last,
             };
             match search.outputs(item, &param.name, channels.channels_first) {
                 Ok(stops) => {

@@ -13,7 +13,7 @@ use super::quantize::{fit, positive, quantize};
 use super::rule::{LearnedRule, LearnedStart, check_start};
 use crate::qparams::{self, host};
 use crate::targets::QuantTarget;
-use crate::{Granularity, QuantizationError, blocks, precision};
+use crate::{Granularity, QuantizationError, blocks, granularity, precision};
 
 /// Learned scale and zero point of one target.
 #[derive(Debug)]
@@ -167,7 +167,7 @@ impl LearnedTarget {
     /// Starts with the first values and compares the blocks of all later ones.
     fn see(&self, values: &FlatTensor) -> Result<(), BoxError> {
         let (kind, target) = (&self.kind, &self.id.target);
-        let grid = self.granularity.grid(kind, target, &values.shape)?;
+        let grid = granularity::grid(&self.granularity, kind, target, &values.shape)?;
         let known = self
             .tensors
             .lock()

@@ -1,9 +1,10 @@
-//! The granularity of pruning: the shape of the blocks that are kept or removed as a whole.
+//! The granularity of pruning and quantization: the shape of the blocks that share a decision or a
+//! scale.
 //!
 //! A granularity is written in a configuration as a name or as a list of block sizes:
 //!
 //! ```text
-//! "default"                 the algorithm's own: elements for level, channels for the others
+//! "default"                 the algorithm's own
 //! "out_channel"             one block an output channel of a parameter
 //! "in_channel"              one block an input channel of a parameter
 //! "per_channel"             one block a channel of an input or output
@@ -11,31 +12,34 @@
 //! [[2], "back", -1]         the list [2], padded at the back with -1
 //! ```
 //!
-//! The channel dims depend on the layer, not on this crate: the weight of a linear layer is
-//! `[in, out]`, that of a convolution `[out, in / groups, ..]`. [`Axes`] names them.
+//! Channel dims depend on the layer: the weight of a linear layer is `[in, out]`, that of a
+//! convolution `[out, in / groups, ..]`. [`Axes`] names them.
 
-use burn_compress_core::config::did_you_mean;
-use burn_compress_core::layer::{ChannelDims, LayerKind, PortChannels};
+use std::fmt;
+
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
 
-use crate::{Blocks, PruningError};
+use crate::config::did_you_mean;
+use crate::layer::{ChannelDims, LayerKind, PortChannels};
+use crate::simulate::block::{BlockError, Grid};
+use crate::target::Target;
 
-/// The shape of the blocks that are pruned as a whole.
+/// The shape of the blocks that share a decision or a scale.
 ///
 /// # Example
 ///
 /// ```
-/// use burn_compress_pruning::{Axes, Granularity};
+/// use burn_compress_core::{Axes, Granularity};
 ///
 /// let granularity: Granularity = serde_json::from_str("\"out_channel\"")?;
 /// // A linear weight is `[in, out]`: its output channels are the columns.
 /// let axes = Axes::Parameter { output: Some(1), input: Some(0) };
-/// let blocks = granularity.resolve(&[12, 16], axes, &Granularity::OutChannel)?;
-/// assert_eq!(blocks.grid(), [1, 16]);
+/// let grid = granularity.grid(&[12, 16], axes, &Granularity::Default)?;
+/// assert_eq!(grid.blocks(), [1, 16]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize)]
 #[serde(into = "Written")]
 pub enum Granularity {
     /// The granularity that the algorithm has by itself.
@@ -45,9 +49,7 @@ pub enum Granularity {
     OutChannel,
     /// One block for each input channel of a parameter.
     InChannel,
-    /// One block for each channel of an input or output: along the last dim of layers whose row in
-    /// the [table of kinds](burn_compress_core::layer::LayerKind) has the channels there, as `Linear`
-    /// and `LayerNorm`, along dim 1 of any other layer.
+    /// One block for each channel of an input or output; [`Axes::of`] finds the dim.
     PerChannel,
     /// Blocks of these sizes, -1 for a whole dim, padded at the front with 1.
     Block(Vec<i64>),
@@ -63,7 +65,7 @@ pub enum Granularity {
 }
 
 /// The side at which a short list of block sizes is padded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PadSide {
     /// Before the first size.
@@ -89,10 +91,23 @@ pub enum Axes {
     },
 }
 
-/// Whether the inputs and outputs of a layer of `kind` have their channels at the end, and not
-/// behind the batch as images have.
-pub(crate) fn channels_last(kind: &str) -> bool {
-    LayerKind::of(kind).channels() == PortChannels::Last
+impl Axes {
+    /// The dims of `target` with `rank` dims in a layer of type `kind`.
+    ///
+    /// The channels of an input or output lie along its last dim where the
+    /// [table of kinds](LayerKind) has them there, as those of `Linear`, otherwise along dim 1.
+    pub fn of(kind: &str, target: &Target, rank: usize) -> Self {
+        let kind = LayerKind::of(kind);
+        match target {
+            Target::Param(name) => kind.dims(name, rank).into(),
+            Target::Input(_) | Target::Output(_) => Self::Activation {
+                channel: match kind.channels() {
+                    PortChannels::Last => rank.saturating_sub(1),
+                    PortChannels::Second | PortChannels::ByRank => 1,
+                },
+            },
+        }
+    }
 }
 
 impl From<ChannelDims> for Axes {
@@ -107,29 +122,31 @@ impl From<ChannelDims> for Axes {
 impl Granularity {
     /// The grid of blocks on a target of `shape`.
     ///
-    /// `default` is what [`Granularity::Default`] stands for.
+    /// [`Granularity::Default`] stands for `default`; as the default it is one block an element.
     ///
     /// # Errors
     ///
-    /// When the target lacks the channel dim that the granularity names, or the blocks do not tile
-    /// the target.
-    pub fn resolve(
+    /// [`BlockError`], when
+    ///
+    /// - the target lacks the channel dim of the granularity;
+    /// - the blocks do not tile the target.
+    pub fn grid(
         &self,
         shape: &[usize],
         axes: Axes,
         default: &Granularity,
-    ) -> Result<Blocks, PruningError> {
+    ) -> Result<Grid, BlockError> {
         let (output, input, channel) = match axes {
             Axes::Parameter { output, input } => (output, input, None),
             Axes::Activation { channel } => (None, None, Some(channel)),
         };
         let along = |dim: Option<usize>, granularity, needs| match dim {
-            Some(dim) if dim < shape.len() => Blocks::along(shape, dim),
-            _ => Err(PruningError::Granularity { granularity, needs }),
+            Some(dim) if dim < shape.len() => Grid::along(shape, dim),
+            _ => Err(BlockError::Granularity { granularity, needs }),
         };
         match self {
-            Self::Default if *default == Self::Default => Blocks::elements(shape),
-            Self::Default => default.resolve(shape, axes, &Self::Default),
+            Self::Default if *default == Self::Default => Grid::tile(shape, &[]),
+            Self::Default => default.grid(shape, axes, &Self::Default),
             Self::OutChannel => along(
                 output,
                 "out_channel",
@@ -141,19 +158,28 @@ impl Granularity {
                 "per_channel",
                 "an input or output with a channel dim",
             ),
-            Self::Block(block) => Blocks::new(shape, block),
+            Self::Block(block) => Grid::tile(shape, block),
             Self::Padded { block, side, value } => {
-                let Some(missing) = shape.len().checked_sub(block.len()) else {
-                    return Blocks::new(shape, block);
-                };
+                let missing = shape.len().saturating_sub(block.len());
                 let padding = std::iter::repeat_n(*value, missing);
                 let sizes = block.iter().copied();
                 let block: Vec<i64> = match side {
                     PadSide::Front => padding.chain(sizes).collect(),
                     PadSide::Back => sizes.chain(padding).collect(),
                 };
-                Blocks::new(shape, &block)
+                Grid::tile(shape, &block)
             }
+        }
+    }
+}
+
+impl fmt::Display for Granularity {
+    /// As it stands in a configuration, names without quotes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match serde_json::to_value(self) {
+            Ok(Value::String(name)) => f.write_str(&name),
+            Ok(other) => write!(f, "{other}"),
+            Err(_) => Err(fmt::Error),
         }
     }
 }
@@ -270,27 +296,25 @@ mod tests {
     #[case(Granularity::Padded { block: vec![2], side: PadSide::Back, value: -1 }, &[4, 1, 1, 1])]
     #[case(Granularity::Padded { block: vec![3], side: PadSide::Front, value: -1 }, &[1, 1, 1, 1])]
     fn it_resolves_on_a_convolution(#[case] granularity: Granularity, #[case] grid: &[usize]) {
-        let blocks = granularity
-            .resolve(&[8, 4, 3, 3], CONV, &Granularity::OutChannel)
+        let found = granularity
+            .grid(&[8, 4, 3, 3], CONV, &Granularity::OutChannel)
             .unwrap();
-        assert_eq!(blocks.grid(), grid);
+        assert_eq!(found.blocks(), grid);
     }
 
     #[test]
     fn default_of_default_is_one_block_an_element() {
-        let blocks = Granularity::Default
-            .resolve(&[2, 3], CONV, &Granularity::Default)
-            .unwrap();
-        assert_eq!(blocks, Blocks::elements(&[2, 3]).unwrap());
+        let grid = Granularity::Default.grid(&[2, 3], CONV, &Granularity::Default);
+        assert_eq!(grid.unwrap().blocks(), [2, 3]);
     }
 
     #[test]
     fn channels_of_an_activation_are_not_those_of_a_parameter() {
         let activation = Axes::Activation { channel: 1 };
-        let blocks = Granularity::PerChannel
-            .resolve(&[2, 4, 5], activation, &Granularity::Default)
+        let grid = Granularity::PerChannel
+            .grid(&[2, 4, 5], activation, &Granularity::Default)
             .unwrap();
-        assert_eq!(blocks.grid(), [1, 4, 1]);
+        assert_eq!(grid.blocks(), [1, 4, 1]);
         for (granularity, axes) in [
             (Granularity::OutChannel, activation),
             (
@@ -303,9 +327,30 @@ mod tests {
             (Granularity::PerChannel, CONV),
         ] {
             assert!(matches!(
-                granularity.resolve(&[2, 4, 5], axes, &Granularity::Default),
-                Err(PruningError::Granularity { .. })
+                granularity.grid(&[2, 4, 5], axes, &Granularity::Default),
+                Err(BlockError::Granularity { .. })
             ));
         }
+    }
+
+    #[rstest]
+    #[case("Conv1d", 3, 1)]
+    #[case("Linear", 2, 1)]
+    #[case("Linear", 3, 2)]
+    #[case("LayerNorm", 3, 2)]
+    #[case("Unknown", 3, 1)]
+    fn channels_of_outputs_lie_where_the_table_of_kinds_has_them(
+        #[case] kind: &str,
+        #[case] rank: usize,
+        #[case] channel: usize,
+    ) {
+        let found = Axes::of(kind, &Target::Output(0), rank);
+        assert_eq!(found, Axes::Activation { channel });
+    }
+
+    #[test]
+    fn it_is_shown_as_it_is_written() {
+        assert_eq!(Granularity::InChannel.to_string(), "in_channel");
+        assert_eq!(Granularity::Block(vec![4, -1]).to_string(), "[4,-1]");
     }
 }
