@@ -1,39 +1,17 @@
 //! A model with a kernel of the user: coupled through it, pruned while it trains, sped up, verified.
 
-use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, Shape, TensorMetadata, backend_extension};
+#[path = "../../examples/src/bin/own_algorithms/gain.rs"]
+mod gain;
+
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::AdamConfig;
 use burn::tensor::{Device, Distribution, Tensor};
-use burn_compress::graph::{CustomOp, GraphError, OperationRule, any_zero};
+use burn_compress::graph::{GraphError, OperationRule, any_zero};
 use burn_compress::prelude::*;
 use burn_compress::pruning::PruningError;
-
-/// `max(x, 0) * gain`, per channel.
-#[backend_extension(Flex, Autodiff)]
-trait GainOps: Backend {
-    fn gain(x: FloatTensor<Self>, gain: FloatTensor<Self>) -> FloatTensor<Self> {
-        let channels = gain.shape()[0];
-        let gain = Self::float_reshape(gain, Shape::new([1, channels, 1, 1]));
-        Self::float_mul(Self::relu(x), gain)
-    }
-}
-
-impl GainOps for Flex {}
-
-impl<C: CheckpointStrategy> GainOps for Autodiff<Flex, C> {}
-
-/// The kernel, recorded as one operation while a forward pass is captured.
-fn gain(x: Tensor<4>, gain: Tensor<1>) -> Tensor<4> {
-    let op = CustomOp::new("gain").input(&x).input(&gain);
-    op.output(x.dims()).unwrap_or_else(|| {
-        let (x, gain) = (x.into_dispatch(), gain.into_dispatch());
-        Tensor::from_dispatch(<Dispatch as GainOps>::gain(x, gain))
-    })
-}
+use gain::gain;
 
 /// Channels of the feature map are the entries of the gain; zero where one of them is.
 fn rule() -> OperationRule {

@@ -82,7 +82,7 @@ pub use burn_compress_pruning as pruning;
 pub use burn_compress_quantization as quantization;
 pub use burn_compress_speedup as speedup;
 
-/// Everything that a compression program names.
+/// The names of a compression program.
 pub mod prelude {
     pub use burn_compress_core::config::{ConfigList, Rule, named, on};
     pub use burn_compress_core::{

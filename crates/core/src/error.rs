@@ -242,7 +242,7 @@ pub enum Error {
         reason: String,
     },
 
-    /// The budget cannot hold what the compressors want to do.
+    /// The budget is too short for the schedules of the compressors.
     #[error("the budget does not fit: {reason}")]
     Budget {
         /// Why, and what would fit.

@@ -2,8 +2,8 @@
 //!
 //! - [`config`]: rules that select layers, targets and settings.
 //! - [`Wrapper`] and [`Simulation`]: what stands around layers and parameters.
-//! - [`TargetSpace`]: the state of one target, in which all compressors meet.
-//! - [`Compressor`] and [`Algorithm`]: the fused chain and what takes part in it.
+//! - [`TargetSpace`]: the state of one target, shared by all compressors.
+//! - [`Compressor`] and [`Algorithm`]: the fused chain and its members.
 //! - [`Evaluator`]: the data, optimizer and loss that the chain trains with.
 //! - [`graph`]: the channels of a model and how they are coupled.
 //! - [`file`](mod@file): files that are written and read whole or not at all.
@@ -15,6 +15,7 @@ pub mod config;
 mod error;
 pub mod file;
 pub mod graph;
+mod module;
 mod run;
 mod simulate;
 mod table;

@@ -5,7 +5,7 @@
 //! total = origin_lambda * origin + sum over student layers of lambda * loss
 //! ```
 //!
-//! The minimum lets a student layer with several candidate teachers learn from whichever it is
+//! With the minimum, a student layer with several candidate teachers learns from the one that it is
 //! closest to at the time; the choice may change from batch to batch.
 
 use burn::tensor::Tensor;

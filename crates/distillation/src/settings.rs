@@ -4,53 +4,62 @@ use std::fmt;
 
 use burn_compress_core::config::{Selected, Settings};
 use burn_compress_core::layer::LayerInfo;
-use burn_compress_core::{Mode, Target};
+use burn_compress_core::{Mode, Target, settings};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::error::DistillationError;
 use crate::losses::DistillationLoss;
 
-/// The settings of a student's hidden state. Whatever is absent has a default.
-///
-/// | key            | values                                             | default |
-/// |----------------|----------------------------------------------------|---------|
-/// | `lambda`       | weight of the loss, not negative                   | 1       |
-/// | `link`         | `auto`, a layer of the teacher, a list of them     | `auto`  |
-/// | `apply_method` | `mse`, `kl`                                        | `mse`   |
-/// | `channels`     | `all`, `kept`: without those that a mask removes   | `all`   |
-/// | `channel_dim`  | the dimension of the channels                      | by type |
-///
-/// Without `target_names` a layer's first output is the hidden state. Inputs and outputs of
-/// wrapped layers can be hidden states, parameters cannot.
-///
-/// ```
-/// use burn_compress_distillation::DistillationSettings;
-///
-/// let settings: DistillationSettings =
-///     serde_json::from_str(r#"{"lambda": 2, "link": ["conv1", "conv2"]}"#)?;
-/// assert_eq!(settings.lambda(), 2.0);
-/// assert_eq!(settings.links("stem"), ["conv1", "conv2"]);
-/// # Ok::<(), serde_json::Error>(())
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DistillationSettings {
-    /// The weight of the loss.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lambda: Option<f64>,
-    /// The teacher's layers to learn from.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub link: Option<Link>,
-    /// The loss of each link.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub apply_method: Option<DistillationLoss>,
-    /// Which channels are compared.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub channels: Option<Channels>,
-    /// The dimension of the hidden state that holds its channels. By default that of
-    /// the layer's type: 1 for convolutions, pooling and batch norms, the last one for linear layers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub channel_dim: Option<usize>,
+settings! {
+    /// The settings of a student's hidden state. Whatever is absent has a default.
+    ///
+    /// | key            | values                                             | default |
+    /// |----------------|----------------------------------------------------|---------|
+    /// | `lambda`       | weight of the loss, not negative                   | 1       |
+    /// | `link`         | `auto`, a layer of the teacher, a list of them     | `auto`  |
+    /// | `apply_method` | `mse`, `kl`                                        | `mse`   |
+    /// | `channels`     | `all`, `kept`: without those that a mask removes   | `all`   |
+    /// | `channel_dim`  | the dimension of the channels                      | by type |
+    ///
+    /// Without `target_names` a layer's first output is the hidden state. Inputs and outputs of
+    /// wrapped layers can be hidden states, parameters cannot.
+    ///
+    /// ```
+    /// use burn_compress_distillation::DistillationSettings;
+    ///
+    /// let settings: DistillationSettings =
+    ///     serde_json::from_str(r#"{"lambda": 2, "link": ["conv1", "conv2"]}"#)?;
+    /// assert_eq!(settings.lambda(), 2.0);
+    /// assert_eq!(settings.links("stem"), ["conv1", "conv2"]);
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    pub struct DistillationSettings;
+
+    /// The settings of [`DistillationSettings`] under the names that they have in a file.
+    ///
+    /// ```
+    /// use burn_compress_core::config::{ConfigList, on};
+    /// use burn_compress_distillation::{DistillationLoss, DistillationRule};
+    ///
+    /// let rule = on(["Conv2d"]).lambda(0.1).apply_method(DistillationLoss::Mse);
+    /// let json = r#"[{"op_types": ["Conv2d"], "lambda": 0.1, "apply_method": "mse"}]"#;
+    /// assert_eq!(ConfigList::from(rule), ConfigList::from_json(json)?);
+    /// # Ok::<(), burn_compress_core::config::ConfigError>(())
+    /// ```
+    pub trait DistillationRule {
+        /// The weight of the loss.
+        lambda: f64,
+        /// The teacher's layers to learn from.
+        link: Link,
+        /// The loss of each link.
+        apply_method: DistillationLoss,
+        /// Channels that are compared.
+        channels: Channels,
+        /// The dimension of the hidden state that holds its channels. By default that of
+        /// the layer's type: 1 for convolutions, pooling and batch norms, the last one for linear
+        /// layers.
+        channel_dim: usize,
+    }
 }
 
 impl DistillationSettings {
@@ -100,13 +109,7 @@ impl Settings for DistillationSettings {
     }
 
     fn merge(self, over: &Self) -> Self {
-        Self {
-            lambda: over.lambda.or(self.lambda),
-            link: over.link.clone().or(self.link),
-            apply_method: over.apply_method.or(self.apply_method),
-            channels: over.channels.or(self.channels),
-            channel_dim: over.channel_dim.or(self.channel_dim),
-        }
+        self.overlaid(over)
     }
 
     fn validate(&self, _: &LayerInfo, target: &Target) -> Result<(), String> {
@@ -141,14 +144,14 @@ impl Settings for DistillationSettings {
     }
 }
 
-/// Which channels of a student's hidden state are compared with the teacher's.
+/// Channels of a student's hidden state that are compared with the teacher's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Channels {
     /// All of them.
     #[default]
     All,
-    /// Those that neither a mask of the hidden state itself nor one of the layer's parameters
+    /// Channels that neither a mask of the hidden state itself nor one of the layer's parameters
     /// removes at the time.
     Kept,
 }

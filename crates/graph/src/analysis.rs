@@ -149,7 +149,7 @@ impl<'a> Analysis<'a> {
     fn protect_checked(&mut self) {
         for (param, value) in self.captured.params.iter().zip(self.params.clone()) {
             if let (Some(kind), Some(Some(inputs))) = (param.checked_by, value.axes.first()) {
-                self.protect(inputs, &format!("is a width that `{kind}` insists on"));
+                self.protect(inputs, &format!("is a width that `{kind}` requires"));
             }
         }
     }
@@ -190,7 +190,8 @@ impl<'a> Analysis<'a> {
 
     /// Describes an operation's output.
     ///
-    /// Where an input depends on the model's inputs, the parameters behind the axes make its channels.
+    /// Where an input depends on the model's inputs, the parameters behind the axes make its
+    /// channels.
     pub fn set(&mut self, out: &TensorIr, mut axes: Vec<Option<Axis>>, data: bool) {
         for axis in axes.iter_mut().flatten() {
             let labelled = axis.labels.iter().zip(&axis.value);
@@ -328,7 +329,7 @@ impl<'a> Analysis<'a> {
     pub fn contract(&mut self, a: Option<&Axis>, b: Option<&Axis>, layer: &str, input: bool) {
         let fixed = match input {
             true => format!("`{layer}` reads it from the model's input"),
-            false => format!("meets a size that cannot change in `{layer}`"),
+            false => format!("is combined with a size that cannot change in `{layer}`"),
         };
         self.join(a, b, &fixed);
         let is_param = |axis: Option<&Axis>| axis.is_some_and(|axis| !axis.origins.is_empty());
@@ -376,7 +377,10 @@ impl<'a> Analysis<'a> {
     pub fn fixed_by(&self, tensor: &TensorIr) -> String {
         match self.is_input(tensor) {
             true => "is a channel of the model's input".to_string(),
-            false => format!("meets a size that cannot change in `{}`", self.op_name()),
+            false => format!(
+                "is combined with a size that cannot change in `{}`",
+                self.op_name()
+            ),
         }
     }
 

@@ -75,8 +75,8 @@ pub struct ChannelGroup {
     pub consumers: Vec<GroupMember>,
     /// Number of contiguous blocks of `channels` that must lose equally many; 1 if free.
     pub blocks: usize,
-    /// Why a channel of the group must stay, if one must. Others of the group may still be
-    /// removable: see [`ChannelGraph::protected`].
+    /// Reason that keeps a channel of the group, if there is one. Others may still be removable:
+    /// see [`ChannelGraph::protected`].
     pub protected: Option<String>,
 }
 
@@ -228,7 +228,7 @@ impl ChannelGraph {
         self.ports.keys().any(|port| port.layer == layer)
     }
 
-    /// Why a channel must stay, `None` if it can be removed.
+    /// Reason that keeps a channel, `None` if it can be removed.
     pub fn protected(&self, channel: ChannelId) -> Option<&str> {
         self.protected.get(&channel).map(String::as_str)
     }

@@ -8,8 +8,8 @@ use std::fmt;
 
 use indexmap::IndexSet;
 
-/// Smallest removable unit of a model: an output channel of a convolution with its bias, the entry of
-/// every normalization after it and the channels that are added to it.
+/// Smallest removable unit of a model: an output channel of a convolution with its bias, the entry
+/// of every normalization after it and the channels that are added to it.
 ///
 /// Identifiers are ordered as the parameters are in the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -110,7 +110,7 @@ impl Labels {
         self.hidden[self.find(atom)]
     }
 
-    /// Why the channel must stay.
+    /// Reason that keeps the channel.
     pub fn protected(&self, atom: usize) -> Option<&str> {
         self.reason[self.find(atom)].map(|reason| self.reasons[reason].as_str())
     }

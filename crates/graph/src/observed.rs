@@ -9,8 +9,8 @@ use burn_ir::{
 use super::operation::number;
 use crate::target::TargetId;
 
-/// A tensor of a forward pass: one that passes the input or output of a wrapped layer, or a function
-/// of such tensors, element by element.
+/// A tensor of a forward pass: one that passes the input or output of a wrapped layer, or a
+/// function of such tensors, element by element.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Observed {
     /// An input or output.
@@ -59,7 +59,7 @@ impl Observed {
     }
 }
 
-/// How far an operation on single elements is from a line.
+/// Deviation of an operation on single elements from a linear function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Bend {
     /// A multiple, or a sum of such.

@@ -56,7 +56,7 @@ pub struct DepthwiseSlice {
     pub groups: usize,
 }
 
-/// What to keep of an input or output of a wrapped layer.
+/// Kept indices of an input or output of a wrapped layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortSlice {
     /// The layer and which of its inputs or outputs.
@@ -70,7 +70,7 @@ pub struct PortSlice {
 }
 
 impl ChannelGraph {
-    /// What to keep of everything that the channels `removed` live on.
+    /// Slice plan without the channels `removed`.
     ///
     /// # Errors
     ///

@@ -13,8 +13,8 @@
 //! masked from then on, so a channel that was read by removed channels alone goes as well, and so
 //! on until nothing changes (a fixpoint).
 //!
-//! Masks are those of parameters: for pruners the masks about to be written, for speedup those that a
-//! run has left.
+//! Masks are those of parameters: for pruners the masks about to be written, for speedup those that
+//! a run has left.
 //!
 //! Reference: the mask conflicts and the mask inference of NNI's `ModelSpeedup`. There, masks are
 //! found numerically, by running random inputs and testing for constant outputs; here they follow
@@ -40,7 +40,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// Everything at `index` along `dim` of the parameter at `param`.
+    /// Entries at `index` along `dim` of the parameter at `param`.
     pub fn new(param: impl Into<String>, dim: usize, index: usize) -> Self {
         Self {
             param: param.into(),
@@ -151,8 +151,8 @@ impl ChannelEntries {
 
     /// The channels of [`removable`](Self::removable) in the order in which they were found.
     ///
-    /// Every channel depends only on those before it, so removing the first few alone does not change
-    /// the function either, apart from the balance of blocks.
+    /// Every channel depends only on those before it, so removing the first few alone does not
+    /// change the function either, apart from the balance of blocks.
     ///
     /// # Errors
     ///
@@ -261,7 +261,7 @@ fn balance(group: &Group, removed: &mut BTreeSet<ChannelId>) {
     }
 }
 
-/// Which entries of each parameter are still kept; parameters without any masked entry are absent.
+/// Kept entries of each parameter; parameters without any masked entry are absent.
 struct Kept<'a> {
     shapes: &'a BTreeMap<String, Vec<usize>>,
     params: BTreeMap<String, Vec<bool>>,

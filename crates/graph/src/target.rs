@@ -1,4 +1,4 @@
-//! What a compressor acts on: a parameter of a layer, one of its inputs or one of its outputs.
+//! Targets of compressors: a parameter of a layer, one of its inputs or one of its outputs.
 //!
 //! Targets are written as strings in configurations, reports and saved files:
 //!
@@ -203,7 +203,7 @@ macro_rules! serde_as_string {
 serde_as_string!(Target);
 serde_as_string!(TargetId);
 
-/// What a compressor does. A target can be taken once in each mode.
+/// Mode of a compressor. A target can be taken once in each mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {

@@ -1,13 +1,14 @@
 //! A cut that is tried before it is made: the forward pass of the smaller model, on the capture
 //! device.
 //!
-//! The analysis follows a channel through the operations of a forward pass. The *number* of channels
-//! also enters the code between them: a `reshape` to a literal number, a norm that compares its input
-//! with a field of its own, an attention that divides by the root of a width. A trial gives every parameter the shape that a [`SlicePlan`] leaves of it and
-//! captures the forward pass again, which computes nothing. The pass follows the cut when it ends,
-//! puts out the shapes that it put out before, and consists of the same operations with the same
-//! constants. Reshapes do not count: Burn's linear layer merges the leading dimensions of its input
-//! or keeps them, whichever is faster for the number of channels.
+//! The analysis follows a channel through the operations of a forward pass. The *number* of
+//! channels also enters the code between them: a `reshape` to a literal number, a norm that
+//! compares its input with a field of its own, an attention that divides by the root of a width. A
+//! trial gives every parameter the shape that a [`SlicePlan`] leaves of it and captures the forward
+//! pass again, which computes nothing. The pass follows the cut when it ends, puts out the shapes
+//! that it put out before, and consists of the same operations with the same constants. Reshapes do
+//! not count: Burn's linear layer merges the leading dimensions of its input or keeps them,
+//! whichever is faster for the number of channels.
 //!
 //! ```text
 //! all sets together --passes--> done
@@ -37,7 +38,7 @@ use super::{ChannelGraph, ChannelId, DummyInput, SlicePlan};
 use crate::layer::{LayerInfo, ParamInfo, layers};
 use crate::target::{Target, TargetId};
 
-/// Why a forward pass does not follow a cut.
+/// Reason that prevents a forward pass from following a cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CutFailure {
@@ -76,7 +77,7 @@ pub enum CutFailure {
 }
 
 impl CutFailure {
-    /// What to do about it.
+    /// Remedy.
     pub fn remedy(&self) -> String {
         match self {
             Self::Groups { layer, kind } => {
@@ -308,7 +309,7 @@ impl<'a, M: Module> Trial<'a, M> {
         }
     }
 
-    /// How many operations but reshapes a pass has in common with the whole one.
+    /// Number of operations, without reshapes, that a pass has in common with the whole one.
     fn common<'b>(&self, pass: impl Iterator<Item = &'b OperationIr>) -> usize {
         let pairs = pass.zip(&self.steps);
         let equal = |(op, (_, step)): &(&OperationIr, &(usize, u64))| fingerprint(op) == *step;
@@ -349,7 +350,7 @@ impl<'a, M: Module> Trial<'a, M> {
     }
 }
 
-/// Which parameters a forward pass uses, and which wrappers it calls.
+/// Parameters that a forward pass uses, and wrappers that it calls.
 #[derive(Debug)]
 pub struct Calls {
     used: BTreeSet<String>,
@@ -365,7 +366,7 @@ impl Calls {
     }
 }
 
-/// What the forward pass of a plain model calls; `None` if it cannot be captured.
+/// Calls in the forward pass of a plain model; `None` if it cannot be captured.
 pub fn calls<M: Module>(model: M, dummy: &DummyInput<M>) -> Option<Calls> {
     let plan = SlicePlan::default();
     let prepare = |device: &Device| model.map(&mut Shrink::new(&plan, device)).to_device(device);
@@ -390,10 +391,10 @@ fn is_reshape(op: &OperationIr) -> bool {
     )
 }
 
-/// What an operation is, apart from the identity and the size of its tensors.
+/// Identity of an operation, without the identifiers and sizes of its tensors.
 ///
-/// Ranges of slices and the number of groups of a convolution may follow a cut; the shapes that come
-/// of them are compared by the operations that read them.
+/// Ranges of slices and the number of groups of a convolution may follow a cut; the shapes that
+/// come of them are compared by the operations that read them.
 fn fingerprint(op: &OperationIr) -> u64 {
     struct Blank;
 

@@ -76,7 +76,7 @@ pub enum PruningError {
         path: String,
     },
 
-    /// What is set for a target is not what the channels that it is coupled with ask for.
+    /// Settings of a target contradict those of the channels that it is coupled with.
     #[error(
         "its mask is that of {channels}, so that what is set for it cannot be: {reason}; remove it, \
          or give all of them the same"
@@ -285,7 +285,7 @@ pub enum PruningError {
         expected: usize,
     },
 
-    /// It cannot be told which outputs score some targets.
+    /// The outputs that score some targets are ambiguous or missing.
     #[error(
         "which output scores the channels cannot be told: {}; set `activation` for each to the \
          wrapped layer whose output counts, which may be the layer itself",

@@ -33,7 +33,7 @@ pub(crate) struct FusedPruner<M, I> {
 }
 
 impl<M: Module + 'static, I: 'static> FusedPruner<M, I> {
-    /// Lets a schedule drive the newest pruner of a chain.
+    /// Attaches a schedule to the newest pruner of a chain.
     pub(crate) fn schedule(
         mut compressor: Compressor<M, I>,
         name: &'static str,

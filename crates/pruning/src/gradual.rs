@@ -21,7 +21,7 @@ pub struct AgpConfig {
 pub struct AgpPruner;
 
 impl AgpPruner {
-    /// Lets the schedule drive the newest pruner of `compressor`.
+    /// Attaches the schedule to the newest pruner of `compressor`.
     ///
     /// # Errors
     ///
@@ -51,7 +51,7 @@ pub struct LinearConfig {
 pub struct LinearPruner;
 
 impl LinearPruner {
-    /// Lets the schedule drive the newest pruner of `compressor`.
+    /// Attaches the schedule to the newest pruner of `compressor`.
     ///
     /// # Errors
     ///

@@ -46,7 +46,6 @@ pub mod mask;
 mod pattern;
 mod pruner;
 pub mod registry;
-mod rule;
 mod schedule;
 pub mod scores;
 mod settings;
@@ -63,9 +62,8 @@ pub use importance::{Importance, Scale};
 pub use pattern::Pattern;
 pub use pruner::Pruner;
 pub use registry::pruners;
-pub use rule::PruningRule;
 pub use schedule::{Schedule, ScheduleKind};
-pub use settings::{Align, Normalizer, OnUnprunable, PruningSettings};
+pub use settings::{Align, Normalizer, OnUnprunable, PruningRule, PruningSettings};
 pub use sources::ScoreSource;
 pub use timing::{Phase, Timing};
 

@@ -86,7 +86,7 @@ impl<P: Importance + Send + 'static, S: ScoreSource> Pruner<P, S> {
         Self { config, ..self }
     }
 
-    /// Sets the name, by which errors, warnings and checkpoints know the pruner.
+    /// Sets the name of the pruner in errors, warnings and checkpoints.
     #[must_use]
     pub fn with_name(self, name: &'static str) -> Self {
         Self { name, ..self }

@@ -26,102 +26,102 @@
 //!                                              rest is pruned (`Compressor::skipped` has the list)
 //! ```
 //!
-//! A target needs one goal: `sparse_ratio`, `sparse_threshold`, `pattern` or `align`. A ratio is cut to
-//! whole blocks. A positive goal that can remove nothing whatever the scores are is refused when the
-//! pruner is made: `round_to` beyond the target, a target of one block. One that is less than one block
-//! is warned of, as is a threshold below which no score turned out to be, in the log and in
-//! [`Compressed::warnings`](burn_compress_core::Compressed::warnings).
+//! A target needs one goal: `sparse_ratio`, `sparse_threshold`, `pattern` or `align`. A ratio is
+//! cut to whole blocks. A positive goal that can remove nothing whatever the scores are is refused
+//! when the pruner is made: `round_to` beyond the target, a target of one block. One that is less
+//! than one block is warned of, as is a threshold below which no score turned out to be, in the log
+//! and in [`Compressed::warnings`](burn_compress_core::Compressed::warnings).
 
 mod check;
 mod select;
 
-use burn_compress_core::MaskMethod;
 use burn_compress_core::target::Target;
+use burn_compress_core::{MaskMethod, settings};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Granularity, Pattern};
 
-/// The settings of pruning for one target. What is `None` is not set.
-///
-/// # Example
-///
-/// ```
-/// use burn_compress_pruning::PruningSettings;
-///
-/// let settings: PruningSettings =
-///     serde_json::from_str(r#"{"sparse_ratio": 0.5, "granularity": [2, -1]}"#)?;
-/// assert_eq!(settings.sparse_ratio, Some(0.5));
-/// settings.check()?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PruningSettings {
-    /// The fraction of the blocks to remove, 0 to 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sparse_ratio: Option<f64>,
-    /// Blocks with a score below this are removed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sparse_threshold: Option<f64>,
-    /// The largest fraction of this target that may be removed, above 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_sparse_ratio: Option<f64>,
-    /// The smallest fraction of this target that must be removed, below 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub min_sparse_ratio: Option<f64>,
-    /// Targets with the same id are ranked together. An integer is read as its digits.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "string_or_integer"
-    )]
-    pub global_group_id: Option<String>,
-    /// Targets with the same id lose the same blocks. An integer is read as its digits.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "string_or_integer"
-    )]
-    pub dependency_group_id: Option<String>,
-    /// Into how many equal contiguous parts the scores of a group's members are split, each of
-    /// which loses equally many blocks. A dependency group uses the least common multiple of its
-    /// members', in a global group each member has its own. Channels that the graph couples in parts,
-    /// as grouped convolutions do, use the least common multiple of those and this.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub internal_metric_block: Option<usize>,
-    /// The number of blocks that stay is rounded up to a multiple of this; see
-    /// [`mask`](crate::mask) for the rule in groups.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub round_to: Option<usize>,
-    /// Which of consecutive elements along the input dim stay.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pattern: Option<Pattern>,
-    /// The shape of a block.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub granularity: Option<Granularity>,
-    /// Where the mask is taken from.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub align: Option<Align>,
-    /// How the mask enters the value.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub apply_method: Option<MaskMethod>,
-    /// The path of the wrapped layer whose output scores this target, for pruners that observe
-    /// outputs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub activation: Option<String>,
-    /// How the scores of layers that a concatenation joins are made comparable;
-    /// [`Normalizer::Mean`] if not set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub normalizer: Option<Normalizer>,
-    /// What becomes of channels that cannot be removed; an error by default.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub on_unprunable: Option<OnUnprunable>,
+settings! {
+    /// The settings of pruning for one target. What is `None` is not set.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_compress_pruning::PruningSettings;
+    ///
+    /// let settings: PruningSettings =
+    ///     serde_json::from_str(r#"{"sparse_ratio": 0.5, "granularity": [2, -1]}"#)?;
+    /// assert_eq!(settings.sparse_ratio, Some(0.5));
+    /// settings.check()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub struct PruningSettings;
+
+    /// The settings of [`PruningSettings`] under the names that they have in a file.
+    ///
+    /// ```
+    /// use burn_compress_core::config::{ConfigList, named, on};
+    /// use burn_compress_pruning::{Granularity, PruningRule};
+    ///
+    /// let rules = ConfigList::from([
+    ///     on(["Conv2d"]).with_exclude_op_names(["stem"]).sparse_ratio(0.5).round_to(8),
+    ///     named(["head"]).sparse_ratio(0.8).granularity(Granularity::Block(vec![1, 4])),
+    /// ]);
+    /// let json = r#"[
+    ///     {"op_types": ["Conv2d"], "exclude_op_names": ["stem"], "sparse_ratio": 0.5, "round_to": 8},
+    ///     {"op_names": ["head"], "sparse_ratio": 0.8, "granularity": [1, 4]}
+    /// ]"#;
+    /// assert_eq!(rules, ConfigList::from_json(json)?);
+    /// # Ok::<(), burn_compress_core::config::ConfigError>(())
+    /// ```
+    pub trait PruningRule {
+        /// The fraction of the blocks to remove, 0 to 1.
+        sparse_ratio: f64,
+        /// Blocks with a score below this are removed.
+        sparse_threshold: f64,
+        /// The largest fraction of this target that may be removed, above 0.
+        max_sparse_ratio: f64,
+        /// The smallest fraction of this target that must be removed, below 1.
+        min_sparse_ratio: f64,
+        /// Targets with the same id are ranked together. An integer is read as its digits.
+        #[serde(deserialize_with = "string_or_integer")]
+        global_group_id: String = &str,
+        /// Targets with the same id lose the same blocks. An integer is read as its digits.
+        #[serde(deserialize_with = "string_or_integer")]
+        dependency_group_id: String = &str,
+        /// Into how many equal contiguous parts the scores of a group's members are split, each of
+        /// which loses equally many blocks. A dependency group uses the least common multiple of
+        /// its members', in a global group each member has its own. Channels that the graph couples
+        /// in parts, as grouped convolutions do, use the least common multiple of those and this.
+        internal_metric_block: usize,
+        /// The number of blocks that stay is rounded up to a multiple of this; see
+        /// [`mask`](crate::mask) for the rule in groups.
+        round_to: usize,
+        /// Kept of consecutive elements along the input dim.
+        pattern: Pattern,
+        /// The shape of a block.
+        granularity: Granularity,
+        /// Source of the mask.
+        align: Align,
+        /// Application of the mask to the value.
+        apply_method: MaskMethod,
+        /// The path of the wrapped layer whose output scores this target, for pruners that observe
+        /// outputs.
+        activation: String = &str,
+        /// Normalization of the scores of layers that a concatenation joins; [`Normalizer::Mean`]
+        /// if not set.
+        normalizer: Normalizer,
+        /// Treatment of targets that cannot be pruned; an error by default.
+        on_unprunable: OnUnprunable,
+    }
 }
 
-/// How the scores of layers are made comparable whose channels are ranked together because a
+/// Normalization of scores across layers whose channels are ranked together, because a
 /// concatenation joins them and one layer reads all, as the batch norms of a DenseNet do.
 ///
-/// It concerns scores that grow with the number of weights of a channel, as norms do: of a 1x1 and a
-/// 3x3 convolution side by side, the first would lose nearly all channels and the second none. Scores
-/// on a [common scale](crate::Scale) are ranked as they are, and so is any score with
+/// It concerns scores that grow with the number of weights of a channel, as norms do: of a 1x1 and
+/// a 3x3 convolution side by side, the first would lose nearly all channels and the second none.
+/// Scores on a [common scale](crate::Scale) are ranked as they are, and so is any score with
 /// `sparse_threshold`, which is a value of the score itself.
 ///
 /// Torch-Pruning divides by the mean of a group too (`normalizer="mean"`), but its groups have one

@@ -45,7 +45,7 @@ impl Growth {
 /// The place of a training step in the schedule of a pruner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Phase {
-    /// Whether what the step computes belongs to a score.
+    /// Whether the step counts for a score.
     pub collects: bool,
     /// Whether the last masks have been generated.
     pub decided: bool,

@@ -1,12 +1,11 @@
-//! The smallest and largest value of each block of a tensor, and one value per block spread out
-//! over the tensor again.
+//! The smallest, largest and mean value of each block of a tensor.
 //!
 //! Blocks are those of a [`Grid`]: `[1, 1]` is one block for a matrix, `[1, C, 1, 1]` one per
 //! channel, `[2, 2]` on a `[8, 6]` matrix four blocks of 4 by 3. Any rank is reduced one dimension
 //! at a time, after neighbouring dimensions that are treated alike were merged; per tensor that is
 //! a single reduction, per channel at most two.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::Tensor;
 use burn_compress_core::{FlatTensor, Grid};
 
 use crate::QuantizationError;
@@ -64,49 +63,6 @@ pub fn mean(values: &FlatTensor, grid: &Grid) -> Result<Tensor<1>, QuantizationE
     Ok(reduce(flat, &dims, Tensor::mean_dim, Tensor::mean_dim))
 }
 
-/// One value per block as a tensor that broadcasts against a tensor of shape `dims`.
-///
-/// Where every dimension has one block or one block per index the values are only reshaped, to
-/// `[1, .., 1]` or `[1, C, 1, 1]`; otherwise they are repeated to the full shape.
-///
-/// # Shapes
-///
-/// - values: `[grid.len()]`, row-major
-/// - result: the blocks of the grid, or `dims`
-///
-/// # Errors
-///
-/// [`QuantizationError::Grid`] when the grid does not divide `dims` or when there is not one value
-/// per block.
-pub fn expand<const D: usize>(
-    values: Tensor<1>,
-    grid: &Grid,
-    dims: [usize; D],
-) -> Result<Tensor<D>, QuantizationError> {
-    let merged = merge(&dims, grid)?;
-    if values.dims()[0] != grid.len() {
-        return Err(mismatch(&dims, grid));
-    }
-    if let Some(blocks) = grid.broadcast_shape(&dims) {
-        let blocks: [usize; D] = std::array::from_fn(|dim| blocks[dim]);
-        return Ok(values.reshape(blocks));
-    }
-    // Outer dimensions still hold one value per block, inner ones one per element.
-    let mut outer = grid.len();
-    let mut inner = 1;
-    let mut values = values;
-    for dim in merged.iter().rev() {
-        outer /= dim.blocks;
-        let parts = outer * dim.blocks;
-        values = values
-            .reshape([parts, 1, inner])
-            .expand([parts, dim.size, inner])
-            .reshape([parts * dim.size * inner]);
-        inner *= dim.blocks * dim.size;
-    }
-    Ok(values.reshape(dims))
-}
-
 /// One value per block, repeated for each element of a tensor of shape `shape`, flattened.
 ///
 /// # Shapes
@@ -116,7 +72,8 @@ pub fn expand<const D: usize>(
 ///
 /// # Errors
 ///
-/// Those of [`expand`].
+/// [`QuantizationError::Grid`] when the grid does not divide `shape` or when there is not one value
+/// per block.
 pub(crate) fn spread(
     values: Tensor<1>,
     grid: &Grid,
@@ -126,10 +83,7 @@ pub(crate) fn spread(
     if values.dims()[0] != grid.len() {
         return Err(mismatch(shape, grid));
     }
-    let blocks = grid.block_of_each_element(shape);
-    let blocks = TensorData::from(blocks.as_slice());
-    let blocks = Tensor::<1, Int>::from_data(blocks, &values.device());
-    Ok(values.select(0, blocks))
+    Ok(grid.expand(values, shape))
 }
 
 /// Checks that scales of the blocks `known` fit values with the blocks `found`.
@@ -219,7 +173,7 @@ fn mismatch(shape: &[usize], grid: &Grid) -> QuantizationError {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
+    use burn::tensor::{Device, TensorData};
     use proptest::prelude::*;
 
     use super::*;
@@ -292,20 +246,10 @@ mod tests {
             let shape = vec![4, 6];
             assert_eq!(error, QuantizationError::Grid { blocks, shape });
         }
-        assert!(expand::<2>(vector(&[1.0]), &Grid::new([2, 1]), [4, 6]).is_err());
+        assert!(spread(vector(&[1.0]), &Grid::new([2, 1]), &[4, 6]).is_err());
         let empty = FlatTensor::new(Tensor::<2>::zeros([0, 6], &Device::flex()));
         let error = range(&empty, &Grid::new([1, 1])).unwrap_err();
         assert_eq!(error, QuantizationError::NoValues { shape: vec![0, 6] });
-    }
-
-    #[test]
-    fn channels_are_reshaped_and_blocks_repeated() {
-        let channels = vector(&[1.0, 2.0, 3.0]);
-        let channels = expand(channels, &Grid::new([1, 3, 1, 1]), [2, 3, 5, 5]).unwrap();
-        assert_eq!(channels.dims(), [1, 3, 1, 1]);
-        let blocks = expand(vector(&[1.0, 2.0]), &Grid::new([1, 2]), [2, 4]).unwrap();
-        let blocks: Vec<f32> = blocks.into_data().try_to_vec().unwrap();
-        assert_eq!(blocks, [1.0, 1.0, 2.0, 2.0, 1.0, 1.0, 2.0, 2.0]);
     }
 
     /// Number of blocks and block size of each dimension.
@@ -334,8 +278,7 @@ mod tests {
             prop_assert_eq!(&minimum, &low);
             prop_assert_eq!(&maximum, &high);
 
-            let spread = expand(vector(&low), &grid, shape).unwrap().expand(shape);
-            let spread: Vec<f32> = spread.into_data().try_to_vec().unwrap();
+            let spread = host(spread(vector(&low), &grid, &shape).unwrap());
             let expected: Vec<f32> = owner.iter().map(|&block| low[block as usize]).collect();
             prop_assert_eq!(spread, expected);
         }

@@ -74,7 +74,7 @@ pub enum QuantizationError {
         expected: &'static str,
     },
 
-    /// A scale belongs to a block, and the blocks are others than those that were seen first.
+    /// Other blocks than those observed first, to which the scales belong.
     #[error(
         "the values have {found:?} blocks, the scales {expected:?}: use a granularity whose number \
          of blocks does not depend on the batch, and that is the same wherever the layer is called"
@@ -210,7 +210,7 @@ pub enum QuantizationError {
         reason: String,
     },
 
-    /// The saved state of an observer belongs to other settings or is damaged.
+    /// The saved state of an observer is that of other settings or damaged.
     #[error("the saved state of an observer cannot be restored: {0}")]
     State(String),
 

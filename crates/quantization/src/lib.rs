@@ -1,7 +1,7 @@
 //! Quantization: integer types, ranges, scales and zero points, and their simulation in training.
 //!
 //! A quantizer observes the values of a target, turns their range into a scale and a zero point,
-//! and lets the model compute with values rounded to that grid. The pieces:
+//! and rounds the values to that grid in the model. The pieces:
 //!
 //! - [`QuantDtype`], [`QuantScheme`]: integer types, and how a range is laid over them.
 //! - [`QuantizationSettings`]: one rule of a configuration.
@@ -32,7 +32,6 @@ mod quantizer;
 mod range_rule;
 pub mod ranges;
 mod reject;
-mod rule;
 mod settings;
 mod targets;
 #[cfg(test)]
@@ -52,8 +51,7 @@ pub use qparams::QParams;
 pub use quantizer::{Quantizer, RangeQuantizer};
 pub use range_rule::RangeRule;
 pub use ranges::{ObserverKind, RangeEstimator, Ranges};
-pub use rule::QuantizationRule;
-pub use settings::{ApplyMethod, QuantizationSettings};
+pub use settings::{ApplyMethod, QuantizationRule, QuantizationSettings};
 pub use targets::{QuantDefaults, QuantTarget, QuantTargets, TargetObserver};
 
 /// All quantizers by name.

@@ -1,7 +1,7 @@
 //! Models of other precision than 32 bits.
 //!
-//! Ranges are followed, and scales learned, in 32 bits: an average in `bf16` would never move by one
-//! percent, and halves cannot tell neighbouring integers of 8 bits apart. Values are rounded in 32
+//! Ranges are followed, and scales learned, in 32 bits: an average in `bf16` would never move by
+//! one percent, and neighbouring integers of 8 bits coincide in halves. Values are rounded in 32
 //! bits as well and come out in the precision in which they came.
 
 use burn::tensor::{FloatDType, Tensor};

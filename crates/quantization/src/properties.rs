@@ -1,4 +1,4 @@
-//! What holds for every type, scheme, granularity and observer.
+//! Properties of every type, scheme, granularity and observer.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_compress_core::{
@@ -10,7 +10,6 @@ use crate::bn_fusion::fold;
 use crate::methods::checked_quantize;
 use crate::{
     Granularity, ObserverKind, QuantDtype, QuantScheme, QuantizationSettings, TargetObserver,
-    blocks,
 };
 
 const SHAPE: [usize; 2] = [6, 4];
@@ -94,12 +93,11 @@ proptest! {
         let integer = |z: &f32| z.fract() == 0.0 && (qmin..=qmax).contains(z);
         prop_assert!(host(zero.clone()).iter().all(integer));
 
-        let scale = blocks::expand(scale, &state.grid, SHAPE).unwrap();
-        let zero = blocks::expand(zero, &state.grid, SHAPE).unwrap();
+        let full = |values| state.grid.expand(values, &SHAPE).reshape(SHAPE);
+        let (scale, zero): (Tensor<2>, Tensor<2>) = (full(scale), full(zero));
         let gradient = RoundGradient::StraightThrough;
         let quantized = fake_quantize(x, scale.clone(), zero.clone(), qmin, qmax, gradient);
-        let full = |tensor: Tensor<2>| host(tensor.expand(SHAPE));
-        let (scale, zero) = (full(scale), full(zero));
+        let (scale, zero) = (host(scale), host(zero));
         for (at, q) in host(quantized).into_iter().enumerate() {
             let (x, s, z) = (values[at], scale[at], zero[at]);
             let position = q / s + z;

@@ -77,7 +77,7 @@ pub struct RangeQuantizer<R, M, I> {
 }
 
 impl<R: RangeRule, M: Module + 'static, I: 'static> RangeQuantizer<R, M, I> {
-    /// Claims the targets and lets their observers follow the run.
+    /// Claims the targets and attaches their observers for the run.
     pub(crate) fn claim_with(
         compressor: &mut Compressor<M, I>,
         rules: &ConfigList<QuantizationSettings>,

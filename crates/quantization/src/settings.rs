@@ -2,84 +2,98 @@
 
 use burn_compress_core::config::Settings;
 use burn_compress_core::layer::LayerInfo;
-use burn_compress_core::{Grid, Mode, QuantDtype, QuantScheme, RoundGradient, Target};
+use burn_compress_core::{Grid, Mode, QuantDtype, QuantScheme, RoundGradient, Target, settings};
 use serde::{Deserialize, Serialize};
 
 use crate::ranges::FEWEST;
 use crate::{Granularity, ObserverKind, QuantizationError, granularity};
 
-/// The settings of a quantized target. Whatever is absent has a default.
-///
-/// | key            | values                                                       | default     |
-/// |----------------|--------------------------------------------------------------|-------------|
-/// | `quant_dtype`  | `int1` .. `int8`, `uint1` .. `uint8`                         | `int8`      |
-/// | `quant_scheme` | `symmetric`, `affine`                                        | `symmetric` |
-/// | `granularity`  | `default`, `out_channel`, `in_channel`, `per_channel`, sizes | `default`   |
-/// | `observer`     | one of [`ObserverKind`](crate::ObserverKind)                 | algorithm's |
-/// | `apply_method` | `clamp_round`, `qat_clamp_round`, `bypass`                   | algorithm's |
-/// | `fuse_names`   | lists of layers, `[["conv", "bn", "relu"]]`                  | none        |
-/// | `fuse`         | `true`, `false`                                              | `false`     |
-///
-/// A [`Granularity`] is the partition of a target into blocks with a scale and a zero point each:
-///
-/// | name          | targets         | blocks                                                   |
-/// |---------------|-----------------|----------------------------------------------------------|
-/// | `default`     | all             | one for the whole tensor                                 |
-/// | `out_channel` | parameters      | one per output channel of the layer                      |
-/// | `in_channel`  | parameters      | one per input channel of the layer                       |
-/// | `per_channel` | inputs, outputs | one per channel: along the last dimension of `Linear` and others that put features last, along dimension 1 of all others |
-/// | `[4, -1]`     | all             | of this size; -1 is the whole dimension                  |
-///
-/// Channels are those of the layer, whatever the layout: the output channels of a linear layer are
-/// dimension 1 of Burn's `[in, out]` weight. Block sizes are in Burn's layout; a list that is
-/// shorter than the target's rank is filled with 1 at the front. Sizes must divide the target, and
-/// blocks of inputs and outputs span the batch (-1 first), since a scale belongs to no sample.
-///
-/// Layers that are fused are quantized as the one operation that they are in a deployed network: a
-/// convolution or linear layer, then a batch norm, a rectifier or both. The norm is folded into the
-/// weight before that is rounded (see [`fold`](crate::fold)), and the output is rounded at the end
-/// of the sequence: its target is `_output_0` of the last layer. `fuse_names` lists sequences, also
-/// a batch norm with the rectifier behind it; `fuse` finds those that begin with a convolution or
-/// linear layer of the rule. All layers of a sequence stand in a
-/// `Wrapper`, and the evaluator needs a dummy input, which shows what follows what.
-///
-/// Without `target_names` a wrapped layer has its first input, its weight and its first output
-/// quantized, any other layer its weight. The bias is left out: integer arithmetic keeps it in 32
-/// bits at the scale of the accumulator, so 8 bits of its own would cost accuracy and save nothing.
-/// It is quantized where `target_names` lists it.
-///
-/// ```
-/// use burn_compress_quantization::{QuantDtype, QuantizationSettings};
-///
-/// let settings: QuantizationSettings =
-///     serde_json::from_str(r#"{"quant_dtype": "uint4", "granularity": [4, -1]}"#)?;
-/// assert_eq!(settings.dtype(), QuantDtype::uint(4)?);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct QuantizationSettings {
-    /// The integer type.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub quant_dtype: Option<QuantDtype>,
-    /// Scheme that lays the range over the integers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub quant_scheme: Option<QuantScheme>,
-    /// Blocks that share a scale.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub granularity: Option<Granularity>,
-    /// Estimator of the range.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub observer: Option<ObserverKind>,
-    /// Simulation and its gradient.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub apply_method: Option<ApplyMethod>,
-    /// Sequences of layers, by path, that are quantized as one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fuse_names: Option<Vec<Vec<String>>>,
-    /// Whether such sequences are searched for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fuse: Option<bool>,
+settings! {
+    /// The settings of a quantized target. Whatever is absent has a default.
+    ///
+    /// | key            | values                                                       | default     |
+    /// |----------------|--------------------------------------------------------------|-------------|
+    /// | `quant_dtype`  | `int1` .. `int8`, `uint1` .. `uint8`                         | `int8`      |
+    /// | `quant_scheme` | `symmetric`, `affine`                                        | `symmetric` |
+    /// | `granularity`  | `default`, `out_channel`, `in_channel`, `per_channel`, sizes | `default`   |
+    /// | `observer`     | one of [`ObserverKind`](crate::ObserverKind)                 | algorithm's |
+    /// | `apply_method` | `clamp_round`, `qat_clamp_round`, `bypass`                   | algorithm's |
+    /// | `fuse_names`   | lists of layers, `[["conv", "bn", "relu"]]`                  | none        |
+    /// | `fuse`         | `true`, `false`                                              | `false`     |
+    ///
+    /// A [`Granularity`] is the partition of a target into blocks with a scale and a zero point
+    /// each:
+    ///
+    /// | name          | targets         | blocks                                                   |
+    /// |---------------|-----------------|----------------------------------------------------------|
+    /// | `default`     | all             | one for the whole tensor                                 |
+    /// | `out_channel` | parameters      | one per output channel of the layer                      |
+    /// | `in_channel`  | parameters      | one per input channel of the layer                       |
+    /// | `per_channel` | inputs, outputs | one per channel: along the last dimension of `Linear` and others that put features last, along dimension 1 of all others |
+    /// | `[4, -1]`     | all             | of this size; -1 is the whole dimension                  |
+    ///
+    /// Channels are those of the layer, whatever the layout: the output channels of a linear layer
+    /// are dimension 1 of Burn's `[in, out]` weight. Block sizes are in Burn's layout; a list that
+    /// is shorter than the target's rank is filled with 1 at the front. Sizes must divide the
+    /// target, and blocks of inputs and outputs span the batch (-1 first), since a scale belongs to
+    /// no sample.
+    ///
+    /// Layers that are fused are quantized as the one operation that they are in a deployed
+    /// network: a convolution or linear layer, then a batch norm, a rectifier or both. The norm is
+    /// folded into the weight before that is rounded (see [`fold`](crate::fold)), and the output is rounded at the end
+    /// of the sequence: its target is `_output_0` of the last layer. `fuse_names` lists sequences,
+    /// also a batch norm with the rectifier behind it; `fuse` finds those that begin with a
+    /// convolution or linear layer of the rule. All layers of a sequence stand in a
+    /// `Wrapper`, and the evaluator needs a dummy input, which shows what follows what.
+    ///
+    /// Without `target_names` a wrapped layer has its first input, its weight and its first output
+    /// quantized, any other layer its weight. The bias is left out: integer arithmetic keeps it in
+    /// 32 bits at the scale of the accumulator, so 8 bits of its own would cost accuracy and save
+    /// nothing. It is quantized where `target_names` lists it.
+    ///
+    /// ```
+    /// use burn_compress_quantization::{QuantDtype, QuantizationSettings};
+    ///
+    /// let settings: QuantizationSettings =
+    ///     serde_json::from_str(r#"{"quant_dtype": "uint4", "granularity": [4, -1]}"#)?;
+    /// assert_eq!(settings.dtype(), QuantDtype::uint(4)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub struct QuantizationSettings;
+
+    /// The settings of [`QuantizationSettings`] under the names that they have in a file.
+    ///
+    /// ```
+    /// use burn_compress_core::config::{ConfigList, on};
+    /// use burn_compress_quantization::{Granularity, QuantDtype, QuantizationRule};
+    ///
+    /// let rule = on(["Conv2d", "Linear"])
+    ///     .with_target_names(["weight"])
+    ///     .quant_dtype(QuantDtype::INT8)
+    ///     .granularity(Granularity::OutChannel);
+    /// let json = r#"[{
+    ///     "op_types": ["Conv2d", "Linear"], "target_names": ["weight"],
+    ///     "quant_dtype": "int8", "granularity": "out_channel"
+    /// }]"#;
+    /// assert_eq!(ConfigList::from(rule), ConfigList::from_json(json)?);
+    /// # Ok::<(), burn_compress_core::config::ConfigError>(())
+    /// ```
+    pub trait QuantizationRule {
+        /// The integer type.
+        quant_dtype: QuantDtype,
+        /// Scheme that lays the range over the integers.
+        quant_scheme: QuantScheme,
+        /// Blocks that share a scale.
+        granularity: Granularity,
+        /// Estimator of the range.
+        observer: ObserverKind,
+        /// Simulation and its gradient.
+        apply_method: ApplyMethod,
+        /// Sequences of layers, by path, that are quantized as one.
+        fuse_names: Vec<Vec<String>>,
+        /// Whether such sequences are searched for.
+        fuse: bool,
+    }
 }
 
 impl QuantizationSettings {
@@ -153,15 +167,7 @@ impl Settings for QuantizationSettings {
     }
 
     fn merge(self, over: &Self) -> Self {
-        Self {
-            quant_dtype: over.quant_dtype.or(self.quant_dtype),
-            quant_scheme: over.quant_scheme.or(self.quant_scheme),
-            granularity: over.granularity.clone().or(self.granularity),
-            observer: over.observer.or(self.observer),
-            apply_method: over.apply_method.or(self.apply_method),
-            fuse_names: over.fuse_names.clone().or(self.fuse_names),
-            fuse: over.fuse.or(self.fuse),
-        }
+        self.overlaid(over)
     }
 
     fn validate(&self, layer: &LayerInfo, target: &Target) -> Result<(), String> {

@@ -24,8 +24,8 @@
 //! 8 bits once the zero point is subtracted, blocks that 5 dimensions of at most 255 cannot tile,
 //! additive masks, and devices that do not implement quantized tensors (libtorch).
 //!
-//! Where the values go depends on the device. CubeCL's devices pack them into words of 32 bits, flex
-//! holds one byte a value whatever the type.
+//! Where the values go depends on the device. CubeCL's devices pack them into words of 32 bits,
+//! flex holds one byte a value whatever the type.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -51,7 +51,7 @@ const LARGEST_BLOCK: usize = u8::MAX as usize;
 /// what its integers save.
 const SMALLEST_BLOCK: usize = 16;
 
-/// The change that lets Burn hold a target.
+/// The change with which Burn can hold a target.
 mod remedy {
     pub(super) const ZERO_POINT: &str = "quantize it with the symmetric scheme";
     pub(super) const WIDTH: &str = "use a signed type of at most 8 bits";

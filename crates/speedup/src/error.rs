@@ -115,7 +115,7 @@ pub enum SpeedupError {
         tolerance: f64,
     },
 
-    /// The outputs are too coarse to tell rounding from another function.
+    /// The outputs are too coarse to distinguish rounding from another function.
     #[error(
         "the small model differs from the simulated one by {error:.3e} relative to its largest \
          output, which rounding alone can do to outputs of type {dtype}; it was not returned: give the \
@@ -176,7 +176,7 @@ pub enum SpeedupError {
         reason: String,
     },
 
-    /// A file belongs to another architecture.
+    /// A file of another architecture.
     #[error("`{path}` does not belong to this model: {reason}", path = path.display())]
     Architecture {
         /// The file.

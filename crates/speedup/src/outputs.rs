@@ -9,9 +9,9 @@
 //! m[c] w[i, c]                      =  0                                 embedding
 //! ```
 //!
-//! The search for removable channels reads masks of parameters only, so masks of outputs are carried
-//! over for it. The simulation keeps the mask of the output. This is how NNI masks a batch norm in
-//! step with its convolution.
+//! The search for removable channels reads masks of parameters only, so masks of outputs are
+//! carried over for it. The simulation keeps the mask of the output. This is how NNI masks a batch
+//! norm in step with its convolution.
 //!
 //! Stay as they are: masks of other layers' outputs, which have no parameters to carry them over
 //! to; single values of an output; and outputs whose channels differ from call to call. A parameter
@@ -70,7 +70,7 @@ pub(crate) struct MaskableOutput {
 }
 
 impl MaskableOutput {
-    /// `None` for other targets, and for a mask that does not tell the channels apart.
+    /// `None` for other targets, and for a mask that is the same for all channels.
     pub fn find(
         graph: &ChannelGraph,
         layers: &[LayerInfo],

@@ -7,8 +7,8 @@
 //!
 //! A container aligns each of its tensors and describes it, which takes some hundred bytes: more
 //! than the values of most targets. The values of a target are its scales, zero points, minima and
-//! maxima, as far as it has them, one for each block. Every mask begins with a new byte, whose lowest
-//! bit is the first entry. Masks that mask nothing are left out.
+//! maxima, as far as it has them, one for each block. Every mask begins with a new byte, whose
+//! lowest bit is the first entry. Masks that mask nothing are left out.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,7 @@ struct MaskJson {
 struct SettingsJson {
     /// Without values.
     entry: CalibrationEntry,
-    /// Which values a target has.
+    /// Values that a target has.
     values: Vec<Field>,
 }
 

@@ -135,7 +135,7 @@ fn partial(
     found
 }
 
-/// Where a mask of the layer's output holds a channel.
+/// Position of a channel in a mask of the layer's output.
 fn output(
     graph: &ChannelGraph,
     layers: &[LayerInfo],
@@ -175,8 +175,8 @@ fn unmask(mask: &Mask, dim: usize, index: usize) -> Result<Option<Mask>, Speedup
     Ok(Some(Mask::new(values, mask.shape())?.with_method(method)))
 }
 
-/// The entries of the indices along `dim` that are not masked altogether: ones, but for whole channels
-/// of the other dimensions. `None` if they are masked value by value.
+/// The entries of the indices along `dim` that are not masked altogether: ones, but for whole
+/// channels of the other dimensions. `None` if they are masked value by value.
 fn pattern(mask: &Mask, dim: usize) -> Option<Vec<f32>> {
     let gone = mask.removed_along(dim);
     let mut shape = mask.shape().to_vec();

@@ -38,8 +38,8 @@ fn blocks_after(blocks: usize, size: usize, kept: &[usize]) -> Vec<usize> {
     }
 }
 
-/// Where each value of a sliced grid comes from: the new grid and, in row-major order, the index
-/// of the old value.
+/// The new grid of a sliced target and, for each of its values in row-major order, the index of the
+/// old value.
 ///
 /// `shape` is the target's shape before slicing, `kept` the kept indices of each dimension that
 /// loses some.

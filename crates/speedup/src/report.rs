@@ -60,7 +60,7 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// How many times smaller the file is than the values of the small model as `f32`.
+    /// Ratio of the size of the small model's values as `f32` to the size of the file.
     pub fn ratio(&self) -> f64 {
         ratio(self.f32_bytes, self.file_bytes)
     }
@@ -83,8 +83,9 @@ pub struct SpeedupReport {
     /// Bytes of all values in memory as `f32`, running statistics included. Quantization does not
     /// count, as it is simulated in memory; see [`storage`](Self::storage).
     pub bytes: Change,
-    /// What [`save_small`](crate::save_small) writes of the small model, quantized parameters as
-    /// integers. Absent when the model cannot be saved, for instance because a value is not finite.
+    /// Storage of the small model as [`save_small`](crate::save_small) writes it, quantized parameters
+    /// as integers. Absent when the model cannot be saved, for instance because a value is not
+    /// finite.
     #[serde(default)]
     pub storage: Option<Storage>,
     /// The layers in module order.
@@ -160,8 +161,8 @@ impl SpeedupReport {
         self
     }
 
-    /// How many times smaller the file of the small model is than the values of the given model as
-    /// `f32`: by pruning and quantization together.
+    /// Ratio of the size of the given model's values as `f32` to the size of the small model's
+    /// file: by pruning and quantization together.
     pub fn compression_ratio(&self) -> Option<f64> {
         let storage = self.storage?;
         Some(ratio(self.bytes.dense, storage.file_bytes))

@@ -1,7 +1,8 @@
 //! From a compressed model to a small one.
 //!
 //! ```text
-//! masks --removable--> channels --slice_plan--> plan --slice_module--> small model --verify--> result
+//! masks --removable--> channels --slice_plan--> plan --slice_module--> small model --verify-->
+//! result
 //! ```
 
 use std::collections::BTreeSet;
@@ -100,8 +101,8 @@ pub trait SpeedupExt<M> {
     ///
     /// # Errors
     ///
-    /// Those of [`ModelSpeedup::speedup_model`], and [`SpeedupError::NoDummyInput`] if the evaluator
-    /// of the run had no dummy input.
+    /// Those of [`ModelSpeedup::speedup_model`], and [`SpeedupError::NoDummyInput`] if the
+    /// evaluator of the run had no dummy input.
     fn speedup(self) -> Result<Speedup<M>, SpeedupError>;
 }
 
@@ -116,10 +117,10 @@ impl<M: Module + 'static> SpeedupExt<M> for Compressed<M> {
 /// Removes the masked channels of a compressed model for real.
 ///
 /// The channels to remove follow from the masks and the model's graph (see
-/// [`ChannelEntries::removable`](burn_compress_core::graph::ChannelEntries::removable)). Everything that lives on a removed channel goes with it:
-/// parameters, running statistics, masks, scales and zero points. Single masked values that are not
-/// a whole channel stay as zeros, and so do channels that only some of the layers that make them
-/// mask, see [`with_partial_channels`](Self::with_partial_channels).
+/// [`ChannelEntries::removable`](burn_compress_core::graph::ChannelEntries::removable)). Everything
+/// that lives on a removed channel goes with it: parameters, running statistics, masks, scales and
+/// zero points. Single masked values that are not a whole channel stay as zeros, and so do channels
+/// that only some of the layers that make them mask, see [`with_partial_channels`](Self::with_partial_channels).
 ///
 /// The small model is verified on the dummy input and returned only if it computes what the
 /// simulated model does: relative error at most [`TOLERANCE`], compared without simulated
@@ -406,7 +407,7 @@ impl<M: Module + 'static> ModelSpeedup<M> {
         })
     }
 
-    /// The relative error in `f64`, if the device and the dummy input can tell.
+    /// Relative error in `f64`, if device and dummy input allow a run in it.
     fn error_f64(&self, simulated: &M, small: &M, left: &Masks, cut: &Masks) -> Option<f64> {
         let run = |model: &M, masks: &Masks| {
             let model = with_state(model.clone(), masks, &Calibration::new()).ok()?;
@@ -475,8 +476,8 @@ fn is_half(dtype: DType) -> bool {
     matches!(dtype, DType::F16 | DType::BF16)
 }
 
-/// The error that a few roundings can make in half precision, relative to the largest output; 0 where
-/// no output is.
+/// The error that a few roundings can make in half precision, relative to the largest output; 0
+/// where no output is.
 fn rounding(outputs: &[TensorData]) -> f64 {
     let step = |data: &TensorData| match data.dtype() {
         DType::F16 => 2f64.powi(-10),

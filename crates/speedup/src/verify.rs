@@ -7,10 +7,10 @@
 //! Removing channels that are exactly zero changes sums by the order of their terms at most, so the
 //! tolerance is that of `f32`. A model whose output is small beside what cancels in it can miss it
 //! by rounding alone; then both are computed once more in `f64`, where the device has it and the
-//! dummy input is one of tensors, and that decides. Quantized values are different: one that lies on a rounding boundary
-//! may fall to the other side because of the last bit and then moves by a whole step. Models are
-//! therefore verified without their simulated quantization, and the values that move with it are
-//! counted.
+//! dummy input is one of tensors, and that decides. Quantized values are different: one that lies
+//! on a rounding boundary may fall to the other side because of the last bit and then moves by a
+//! whole step. Models are therefore verified without their simulated quantization, and the values
+//! that move with it are counted.
 
 use burn::tensor::TensorData;
 use serde::{Deserialize, Serialize};
@@ -59,7 +59,7 @@ pub fn relative_error(simulated: &[TensorData], small: &[TensorData]) -> Result<
     Ok(largest)
 }
 
-/// Compares outputs and refuses a relative error above `tolerance`.
+/// Compares outputs and rejects a relative error above `tolerance`.
 ///
 /// # Errors
 ///

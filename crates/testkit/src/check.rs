@@ -1,4 +1,4 @@
-//! What every chain has to hold.
+//! Laws of every chain.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ const STEPS: usize = 6;
 pub struct Failure {
     /// The names of its algorithms.
     pub chain: String,
-    /// What does not hold.
+    /// Violated law.
     pub reason: String,
 }
 
@@ -29,7 +29,7 @@ pub struct Failure {
 pub struct Failures {
     /// The number of chains that were tested.
     pub tested: usize,
-    /// Those that failed.
+    /// Checks that failed.
     pub failures: Vec<Failure>,
 }
 

@@ -241,7 +241,7 @@ pub fn values<M: Module>(model: &M, path: &str) -> Vec<f32> {
     bits.into_iter().map(f32::from_bits).collect()
 }
 
-/// Everything that a run leaves.
+/// Result of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// Every raw tensor by path, running statistics included, as bits.
@@ -250,12 +250,12 @@ pub struct Outcome {
     pub masks: Masks,
     /// Ranges, scales and zero points, sorted by target.
     pub calibration: Calibration,
-    /// What happened at each step.
+    /// Record of each step.
     pub history: History,
 }
 
 impl Outcome {
-    /// What `compressed` holds.
+    /// Outcome of `compressed`.
     ///
     /// # Panics
     ///
@@ -275,7 +275,7 @@ impl Outcome {
         }
     }
 
-    /// What differs from another outcome, by name.
+    /// Differences from another outcome, by name.
     pub fn difference(&self, other: &Self) -> Vec<String> {
         let tensors = self
             .tensors

@@ -1,4 +1,4 @@
-//! What is tested.
+//! Subject of a test.
 
 use std::error::Error;
 use std::fmt;
@@ -20,7 +20,7 @@ pub struct Subject<'a> {
     pub(crate) add: Box<dyn Fn(Chain) -> Built + 'a>,
 }
 
-/// What a chain leaves when an algorithm took part in it.
+/// Result of a chain with the algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Promise {
     /// Half of each convolution is masked.

@@ -1,10 +1,10 @@
 //! Algorithms of a user's own: an importance, a feature loss, a quantizer and a rule for an own
 //! operation, fused over one model, stopped and resumed, cut, and put through the test kit.
 
+#[path = "own_algorithms/gain.rs"]
+mod gain;
+
 use anyhow::ensure;
-use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, Shape, TensorMetadata, backend_extension};
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Linear, LinearConfig};
@@ -13,13 +13,14 @@ use burn::tensor::{Device, Tensor, TensorData};
 use burn_compress::BoxError;
 use burn_compress::distillation::FeatureDistiller;
 use burn_compress::distillation::feature::{FeatureLoss, FeaturePair, Learnables};
-use burn_compress::graph::{CustomOp, OperationRule, any_zero};
+use burn_compress::graph::{OperationRule, any_zero};
 use burn_compress::prelude::*;
 use burn_compress::pruning::{Blocks, Importance, Pruner};
 use burn_compress::quantization::{
     QParams, QuantDtype, QuantScheme, Quantizer, RangeRule, Ranges, qparams,
 };
 use burn_compress_testkit::{self as kit, Subject};
+use gain::gain;
 
 /// Channels whose weights spread least around their mean go first.
 struct Spread;
@@ -64,34 +65,6 @@ impl RangeRule for PowerOfTwo {
             ..found
         }
     }
-}
-
-/// `max(x, 0) * gain`, per channel.
-#[backend_extension(Flex, Autodiff)]
-trait GainOps: Backend {
-    fn gain(x: FloatTensor<Self>, gain: FloatTensor<Self>) -> FloatTensor<Self> {
-        let channels = gain.shape()[0];
-        let gain = Self::float_reshape(gain, Shape::new([1, channels, 1, 1]));
-        Self::float_mul(Self::relu(x), gain)
-    }
-}
-
-impl GainOps for Flex {}
-
-impl<C: CheckpointStrategy> GainOps for Autodiff<Flex, C> {}
-
-/// The kernel, recorded as one operation while a forward pass is captured.
-///
-/// # Shapes
-///
-/// - x, output: `[batch, channels, height, width]`
-/// - gain: `[channels]`
-fn gain(x: Tensor<4>, gain: Tensor<1>) -> Tensor<4> {
-    let op = CustomOp::new("gain").input(&x).input(&gain);
-    op.output(x.dims()).unwrap_or_else(|| {
-        let (x, gain) = (x.into_dispatch(), gain.into_dispatch());
-        Tensor::from_dispatch(<Dispatch as GainOps>::gain(x, gain))
-    })
 }
 
 /// The channels of the feature map are the entries of the gain; zero where one of them is.

@@ -190,7 +190,7 @@ fn what_is_listed_is_all_that_has_to_be_excluded() {
 }
 
 #[test]
-fn skipping_prunes_the_rest_and_tells_what_was_left() {
+fn skipping_prunes_the_rest_and_lists_skipped_targets() {
     let (model, evaluator, dummy) = mixed();
     let rules = format!("[{{{WEIGHTS}, \"on_unprunable\": \"skip\"}}]");
     let chain = prune(model, evaluator, &rules).unwrap();

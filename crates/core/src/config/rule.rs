@@ -44,8 +44,8 @@ pub struct Rule<S> {
     pub exclude_op_names: Vec<String>,
     /// Layers that are not selected after all, by a regular expression as above.
     pub exclude_op_names_re: Vec<String>,
-    /// What to act on in each layer; without it, what the mode acts on by default. A parameter that
-    /// only some of the layers have is left out for the others.
+    /// Targets in each layer; without them, the default targets of the mode. A parameter that only
+    /// some of the layers have is left out for the others.
     pub target_names: Option<Vec<Target>>,
     /// Settings of single targets, over [`settings`](Self::settings).
     pub target_settings: IndexMap<Target, S>,
@@ -95,31 +95,65 @@ pub fn named<S: Settings, T: Into<String>>(paths: impl IntoIterator<Item = T>) -
     Rule::new().with_op_names(paths)
 }
 
-/// Makes a trait that sets single settings of a [`Rule`] under the names that they have in JSON.
+/// Defines the settings of a mode and a trait that sets single ones of a [`Rule`] in code, under
+/// the names that they have in a file.
+///
+/// A type of an argument behind `=` is that of the setter, where it differs from the setting's.
 ///
 /// ```text
-/// setters! {
-///     /// What the trait is for.
-///     SparsityRule for Sparsity {
-///         /// What the setting is.
+/// settings! {
+///     /// The settings of a target.
+///     pub struct Sparsity;
+///
+///     /// Setters of them.
+///     pub trait SparsityRule {
+///         /// The fraction to remove.
 ///         sparse_ratio: f64,
+///         /// The group.
+///         group: String = &str,
 ///     }
 /// }
 /// ```
 #[doc(hidden)]
 #[macro_export]
-macro_rules! setters {
+macro_rules! settings {
+    (@argument $type:ty) => { $type };
+    (@argument $type:ty, $argument:ty) => { $argument };
     (
+        $(#[$struct_doc:meta])*
+        pub struct $settings:ident;
+
         $(#[$trait_doc:meta])*
-        $trait:ident for $settings:ty { $($(#[$doc:meta])* $name:ident: $type:ty,)* }
+        pub trait $trait:ident {
+            $($(#[doc = $doc:literal])* $(#[serde($($serde:tt)*)])?
+            $name:ident: $type:ty $(= $argument:ty)?,)*
+        }
     ) => {
+        $(#[$struct_doc])*
+        #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $settings {
+            $($(#[doc = $doc])*
+            #[serde(skip_serializing_if = "Option::is_none", $($($serde)*)?)]
+            pub $name: Option<$type>,)*
+        }
+
+        impl $settings {
+            /// These settings with everything that is set in `over` in its place.
+            #[must_use]
+            pub(crate) fn overlaid(self, over: &Self) -> Self {
+                Self { $($name: over.$name.clone().or(self.$name),)* }
+            }
+        }
+
         $(#[$trait_doc])*
         pub trait $trait: Sized {
-            $($(#[$doc])* #[must_use] fn $name(self, $name: $type) -> Self;)*
+            $($(#[doc = $doc])* #[must_use]
+            fn $name(self, $name: $crate::settings!(@argument $type $(, $argument)?)) -> Self;)*
         }
 
         impl $trait for $crate::config::Rule<$settings> {
-            $(fn $name(mut self, $name: $type) -> Self {
+            $(fn $name(mut self, $name: $crate::settings!(@argument $type $(, $argument)?)) -> Self {
                 self.settings.$name = Some($name.into());
                 self
             })*

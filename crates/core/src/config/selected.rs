@@ -31,11 +31,11 @@ impl<S> Selected<S> {
 }
 
 impl<S: Settings> ConfigList<S> {
-    /// What the rules select among `layers`, in the order of the layers.
+    /// The targets that the rules select among `layers`, in the order of the layers.
     ///
     /// # Errors
     ///
-    /// Whatever would not be done as written: see [the module](super#nothing-is-ignored).
+    /// Rules that would have another effect than written: see [the module](super#nothing-is-ignored).
     pub fn select(&self, layers: &[LayerInfo]) -> Result<Vec<Selected<S>>, ConfigError> {
         if self.rules.is_empty() {
             return Err(ConfigError::NoRules);

@@ -61,7 +61,7 @@ pub fn check_writable(path: impl AsRef<Path>) -> Result<()> {
     }
 }
 
-/// What a path leads to.
+/// Kind of the file at a path.
 enum Destination {
     /// A file, or the place of one.
     File(PathBuf),

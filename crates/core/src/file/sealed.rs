@@ -42,7 +42,7 @@ pub struct Seal {
     name: &'static str,
 }
 
-/// Why a sealed file was not read.
+/// Error of reading a sealed file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SealError {
@@ -53,7 +53,7 @@ pub enum SealError {
     /// A file of another kind.
     #[error("this is not {name}")]
     Magic {
-        /// What it should be.
+        /// Expected value.
         name: &'static str,
     },
 

@@ -1,4 +1,4 @@
-//! What a pruner, quantizer or distiller implements to take part in a fused run.
+//! Contract of a pruner, quantizer or distiller in a fused run.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::run::learnable::Learnable;
 use crate::simulate::flat::{FlatTensor, HostTensor};
 use crate::target::{Mode, TargetId};
 
-/// The model and the position of the run, as an algorithm sees them.
+/// Model and position of the run, as given to an algorithm.
 #[derive(Debug)]
 pub struct Run<'a, M> {
     /// The model with its simulations attached.
@@ -47,7 +47,7 @@ pub trait Algorithm<M: Module, I>: Any + Send {
     /// The name in messages, for example `TaylorPruner`.
     fn name(&self) -> &'static str;
 
-    /// What the algorithm does.
+    /// Mode of the algorithm.
     fn mode(&self) -> Mode;
 
     /// Rejects a run that is too short for the algorithm.
@@ -91,7 +91,7 @@ pub trait Algorithm<M: Module, I>: Any + Send {
         Ok(loss)
     }
 
-    /// Sees the gradients of the raw parameters, before the optimizer uses them.
+    /// Called with the gradients of the raw parameters, before the optimizer uses them.
     ///
     /// # Errors
     ///
@@ -106,8 +106,8 @@ pub trait Algorithm<M: Module, I>: Any + Send {
 
     /// The tensors that the chain trains for the algorithm.
     ///
-    /// Asked after each loss, so a tensor whose shape only the first batch tells may be made there.
-    /// A resumed chain is asked after [`load_state`](Self::load_state), which must make the tensors
+    /// Called after each loss, so a tensor whose shape follows from the first batch may be made
+    /// there. In a resumed chain it is called after [`load_state`](Self::load_state), which must make the tensors
     /// that were there when the checkpoint was written; their values are then restored by name.
     fn learnables(&self) -> Vec<Arc<Learnable>> {
         Vec::new()
@@ -116,8 +116,8 @@ pub trait Algorithm<M: Module, I>: Any + Send {
     /// Raw values that parameters take right after each optimizer step, before
     /// [`after_step`](Self::after_step); `run.step` counts the step already.
     ///
-    /// The newest algorithm projects first, and each sees the model as those before it left it: of
-    /// several that give one parameter its values, the oldest has the last word.
+    /// The newest algorithm projects first, and each works on the model as those before it left it:
+    /// of several that give one parameter its values, those of the oldest stay.
     ///
     /// # Errors
     ///
@@ -147,10 +147,10 @@ pub trait Algorithm<M: Module, I>: Any + Send {
     /// Raw values that parameters take after [`finish`](Self::finish), for what the algorithm
     /// learned beside them.
     ///
-    /// The newest algorithm rewrites first, once all have finished, and each sees the model as those
-    /// before it left it. Several can therefore change one parameter, if each makes its values of
-    /// those that it finds in `run.model`: with `old` before `new` in the chain, the parameter
-    /// becomes `old(new(value))`.
+    /// The newest algorithm rewrites first, once all have finished, and each works on the model as
+    /// those before it left it. Several can therefore change one parameter, if each makes its
+    /// values of those that it finds in `run.model`: with `old` before `new` in the chain, the
+    /// parameter becomes `old(new(value))`.
     ///
     /// # Errors
     ///
@@ -159,8 +159,8 @@ pub trait Algorithm<M: Module, I>: Any + Send {
         Ok(IndexMap::new())
     }
 
-    /// What a user should know of the result and what is no error, a sentence each: a goal that
-    /// depends on the values and changed nothing, for example.
+    /// Warnings about the result, a sentence each: a goal that depends on the values and changed
+    /// nothing, for example.
     ///
     /// Asked once, after [`finish`](Self::finish). Each is logged and kept in
     /// [`Compressed::warnings`](crate::Compressed::warnings).
@@ -172,7 +172,7 @@ pub trait Algorithm<M: Module, I>: Any + Send {
         Ok(Vec::new())
     }
 
-    /// Everything that a resumed run needs beyond masks, scales and learnables, which the chain saves itself.
+    /// State for a resumed run beyond masks, scales and learnables, which the chain saves itself.
     ///
     /// # Errors
     ///
@@ -185,12 +185,12 @@ pub trait Algorithm<M: Module, I>: Any + Send {
     ///
     /// # Errors
     ///
-    /// The state belongs to another algorithm or configuration.
+    /// The state is that of another algorithm or configuration.
     fn load_state(&mut self, _state: &AlgorithmState) -> Result<(), BoxError> {
         Ok(())
     }
 
-    /// What the algorithm was made with: its settings, and those of each of its targets.
+    /// Configuration of the algorithm: its settings, and those of each of its targets.
     ///
     /// A checkpoint holds it, and [`Compressor::resume`](crate::Compressor::resume) refuses a chain
     /// whose algorithms were made with another one. Settings without influence on the result are

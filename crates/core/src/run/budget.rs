@@ -1,8 +1,8 @@
-//! How long a run trains.
+//! Length of a run.
 
 use std::path::PathBuf;
 
-/// How long a run trains, and where it leaves checkpoints.
+/// Length of a run, and the place of its checkpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
     pub(crate) length: Length,

@@ -1,4 +1,4 @@
-//! What a run returns.
+//! Result of a run.
 
 use burn::module::Module;
 
@@ -86,19 +86,19 @@ impl<M: Module + 'static> Compressed<M> {
         &self.spaces
     }
 
-    /// What happened at each step.
+    /// Record of each step.
     pub fn history(&self) -> &History {
         &self.history
     }
 
-    /// What the configurations of the chain select and its compressors have left as it is, see
+    /// Selected targets that the compressors have left as they are, see
     /// [`Compressor::skipped`](crate::Compressor::skipped).
     pub fn skipped(&self) -> &[Obstacle] {
         &self.skipped
     }
 
-    /// What the algorithms report of the run beside their results, a sentence each with the name of
-    /// the algorithm: a threshold below which nothing was, for example. They are logged as well.
+    /// Warnings of the algorithms, a sentence each with the name of the algorithm: a threshold
+    /// below which nothing was, for example. They are logged as well.
     ///
     /// None of a model that was put together [from parts](Self::from_parts).
     pub fn warnings(&self) -> &[String] {
@@ -119,7 +119,7 @@ impl<M: Module + 'static> Compressed<M> {
     ///
     /// # Errors
     ///
-    /// The forward pass cannot be captured, or holds an operation that the analysis does not know.
+    /// The forward pass cannot be captured, or holds an operation without a rule.
     pub fn graph(&self, dummy_input: &DummyInput<M>) -> Result<ChannelGraph, Error> {
         attach::analyze(&self.model, dummy_input)
     }

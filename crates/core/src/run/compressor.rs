@@ -49,7 +49,7 @@ pub struct Compressor<M, I> {
     pub(crate) progress: Progress,
 }
 
-/// Where a run stands.
+/// Position of a run.
 pub(crate) struct Progress {
     pub(crate) step: usize,
     pub(crate) total_steps: usize,
@@ -63,14 +63,14 @@ pub(crate) struct Progress {
     /// Steps the learnables that have a learning rate of their own.
     pub(crate) adam: ModuleOptimizer,
     pub(crate) history: History,
-    /// What the history does not have yet.
+    /// Steps that are not in the history yet.
     pub(crate) unread: Unread,
-    /// What checkpoints of a run of this length hold of the evaluator.
+    /// Fingerprint of the evaluator in checkpoints of a run of this length.
     pub(crate) profile: Mutex<Option<Profile>>,
 }
 
 impl Progress {
-    /// What an algorithm is shown of the run.
+    /// The run as it is given to an algorithm.
     pub(crate) fn run<'a, M>(&self, model: &'a M) -> Run<'a, M> {
         Run {
             model,
@@ -205,8 +205,8 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         attach::capture(&self.model, dummy)
     }
 
-    /// What the configurations of the chain select and its compressors leave as it is, because it
-    /// cannot be pruned and a rule sets `on_unprunable` to `skip`.
+    /// Selected targets that the compressors leave as they are, because they cannot be pruned and a
+    /// rule sets `on_unprunable` to `skip`.
     pub fn skipped(&self) -> &[Obstacle] {
         &self.skipped
     }
@@ -266,7 +266,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         self.algorithms.pop()
     }
 
-    /// What happened at each step so far.
+    /// Record of each step so far.
     pub fn history(&self) -> &History {
         &self.progress.history
     }

@@ -1,4 +1,4 @@
-//! What an algorithm was made with, as data that a checkpoint holds and compares.
+//! Configuration of an algorithm, as data that a checkpoint holds and compares.
 
 use std::fmt;
 

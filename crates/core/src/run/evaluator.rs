@@ -1,4 +1,4 @@
-//! What the user gives so that compressors can train.
+//! Evaluator: what compressors need to train.
 
 mod data;
 mod passes;
@@ -243,7 +243,8 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
         )
     }
 
-    /// The batches of an epoch of training, as far as `visit` wants them; whether the epoch is over.
+    /// Passes the batches of an epoch of training to `visit` until it ends them; returns whether the
+    /// epoch is over.
     pub(crate) fn for_each_batch(&self, epoch: usize, visit: Visit<'_, I>) -> Result<bool, Error> {
         match &self.batches {
             Some(batches) => batches.epoch(epoch, visit),

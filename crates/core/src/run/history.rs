@@ -1,4 +1,4 @@
-//! What happened at each step of a run.
+//! Records of the steps of a run.
 
 use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};

@@ -7,18 +7,19 @@
 use std::fmt;
 use std::sync::Arc;
 
-use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use parking_lot::Mutex;
 
 use crate::Error;
+use crate::module::keeps_device;
 use crate::run::reads::floats;
 use crate::simulate::block::num_elements;
 use crate::simulate::flat::HostTensor;
 use crate::simulate::flat::in_dtype;
 
-/// Which optimizer trains a [`Learnable`].
+/// Optimizer of a [`Learnable`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum TrainedBy {
     /// The evaluator's, with the learning rate of the step.
@@ -108,7 +109,7 @@ impl Learnable {
         &self.shape
     }
 
-    /// Which optimizer trains it.
+    /// Its optimizer.
     pub fn trained_by(&self) -> TrainedBy {
         self.trained_by
     }
@@ -231,7 +232,7 @@ fn with_id(id: ParamId, values: Vec<f32>, device: &Device) -> Param<Tensor<1>> {
 pub(crate) struct Learnables(Vec<Arc<Learnable>>);
 
 impl Learnables {
-    /// Those that have a gradient and are trained by what `select` accepts, with their gradients.
+    /// Learnables with a gradient and an optimizer that `select` accepts, with their gradients.
     pub(crate) fn with_gradients(
         all: &[Arc<Learnable>],
         select: impl Fn(TrainedBy) -> bool,
@@ -255,28 +256,10 @@ impl Learnables {
 }
 
 impl Module for Learnables {
-    fn collect_devices(&self, devices: Devices) -> Devices {
-        devices
-    }
-
-    fn fork(self, _device: &Device) -> Self {
-        self
-    }
-
-    fn to_device(self, _device: &Device) -> Self {
-        self
-    }
-
-    fn train(self) -> Self {
-        self
-    }
+    keeps_device!();
 
     fn valid(&self) -> Self {
         self.clone()
-    }
-
-    fn materialize(self) -> Self {
-        self
     }
 
     fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {

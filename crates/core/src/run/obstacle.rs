@@ -17,9 +17,9 @@ pub struct Obstacle {
     pub target: TargetId,
     /// The type of its layer, `Conv2d`; empty where it cannot be known.
     pub kind: String,
-    /// Why the compressor cannot act on it.
+    /// Reason why the compressor cannot act on it.
     pub reason: String,
-    /// What to do about it.
+    /// Remedy.
     pub remedy: String,
 }
 

@@ -125,8 +125,8 @@ fn written(obstacles: &[Obstacle]) -> Vec<String> {
     obstacles.iter().map(Obstacle::to_string).collect()
 }
 
-/// What is selected, coupled, masked, quantized and distilled, by layer. The number of a coupled
-/// group is that of a [`ChannelGroup`](crate::graph::ChannelGroup), from 1 on.
+/// Table of the selected, coupled, masked, quantized and distilled targets by layer. The number of
+/// a coupled group is that of a [`ChannelGroup`](crate::graph::ChannelGroup), from 1 on.
 impl<M: Module + 'static, I: 'static> fmt::Display for Compressor<M, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let algorithms = match self.algorithms() {
@@ -144,7 +144,7 @@ impl<M: Module + 'static, I: 'static> fmt::Display for Compressor<M, I> {
     }
 }
 
-/// What is masked and quantized, by layer, with what was skipped and warned of.
+/// Table of masks and quantizations by layer, with skipped targets and warnings.
 impl<M: Module + 'static> fmt::Display for Compressed<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.history().steps.last() {

@@ -142,7 +142,7 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
         self
     }
 
-    /// Lets the trainee load a record that was made with another configuration.
+    /// Accepts records that were made with another configuration.
     ///
     /// The settings of this trainee count from the next step on, as in
     /// [`Compressor::resume_with_changes`].
@@ -311,7 +311,7 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
     }
 }
 
-/// Lets the optimizers step what the compressors learn beside the model.
+/// Steps the learnables of the compressors.
 fn learn<M: Module + 'static, I: 'static>(
     chain: &mut Compressor<M, I>,
     optimizer: &mut ModuleOptimizer,

@@ -122,7 +122,7 @@ fn require_interval(builder: &str, every: Option<usize>) -> Result<(), Error> {
     }
 }
 
-/// Lets every compressor check the length of the run and, once a run, prepare for it.
+/// Checks the length of the run with every compressor and, once a run, prepares them.
 pub(crate) fn prepare<M: Module + 'static, I: 'static>(
     chain: &mut Compressor<M, I>,
 ) -> Result<(), Error> {
@@ -174,7 +174,7 @@ fn step<M: Module + 'static, I: 'static>(
     after_step(chain, rate)
 }
 
-/// Lets Adam and then `optimize` step the learnables that have gradients.
+/// Steps the learnables that have gradients, by Adam and then by `optimize`.
 pub(crate) fn learn<M: Module + 'static, I: 'static>(
     algorithms: &[Box<dyn Algorithm<M, I>>],
     adam: &mut ModuleOptimizer,
@@ -307,8 +307,7 @@ fn require_number(loss: &Tensor<1>) -> Result<(), Error> {
     }
 }
 
-/// What follows the optimizer: parameters are projected, masks move, the step is counted and
-/// recorded.
+/// Ends a step after the optimizer: projects parameters, moves masks, counts and records the step.
 pub(crate) fn after_step<M: Module + 'static, I: 'static>(
     chain: &mut Compressor<M, I>,
     learning_rate: f64,

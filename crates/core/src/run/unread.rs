@@ -1,4 +1,4 @@
-//! What a run has left on the device: the losses of its steps and the checks made in them.
+//! Values of a run that are still on the device: losses and checks of its steps.
 
 use burn::tensor::{DType, Tensor, TensorData};
 
@@ -31,14 +31,14 @@ struct Step {
     losses: Option<Tensor<1>>,
 }
 
-/// What a read shows.
+/// Result of a read.
 #[derive(Default)]
 struct Outcome {
     steps: Vec<StepRecord>,
     current: Option<Step>,
-    /// What failed first, and the step.
+    /// First error, with its step.
     error: Option<(usize, Error)>,
-    /// What the targets of failed checks had before.
+    /// Earlier states of the targets of failed checks.
     before: Vec<(TargetId, Quantization)>,
 }
 
@@ -191,14 +191,14 @@ impl Unread {
 /// The same checks of one step or of several.
 #[derive(Debug)]
 struct Watched {
-    /// Those of the first step.
+    /// Checks of the first step.
     checks: Vec<Check>,
     kept: Option<Kept>,
     /// Completed steps before each.
     steps: Vec<usize>,
 }
 
-/// What is kept of the values of several steps, `[all values]` each.
+/// Kept values of several steps, `[all values]` each.
 #[derive(Debug)]
 struct Kept {
     values: Tensor<1>,

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn values_expand_to_elements_as_the_blocks_say() {
+    fn values_expand_to_the_elements_of_their_blocks() {
         let device = burn::tensor::Device::flex();
         let dims = [2, 4, 3];
         for blocks in [

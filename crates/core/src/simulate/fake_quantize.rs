@@ -24,7 +24,7 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// What rounding to the grid lets through in the backward pass.
+/// Gradient of rounding to the grid in the backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RoundGradient {

@@ -20,17 +20,17 @@
 //! y' = beta + (y - beta) s_r / s_b + gamma (m_r - m_b) / s_b
 //! ```
 //!
-//! with the output `y` of the folded host, the running mean and deviation `m_r` and `s_r`, and those
-//! of the raw output of the batch, `m_b` and `s_b`, through which gradients flow. Without rounding
-//! `y'` is what the norm gives in training; the rounding is that of the folded weight. Outside of a
-//! run, and behind a norm that is frozen, nothing is brought to anything: `y' = y`.
+//! with the output `y` of the folded host, the running mean and deviation `m_r` and `s_r`, and
+//! those of the raw output of the batch, `m_b` and `s_b`, through which gradients flow. Without
+//! rounding `y'` is what the norm gives in training; the rounding is that of the folded weight.
+//! Outside of a run, and behind a norm that is frozen, nothing is brought to anything: `y' = y`.
 //!
 //! # References
 //!
 //! Krishnamoorthi, *Quantizing deep convolutional networks for efficient inference: A whitepaper*,
 //! arXiv 1806.08342, section 3.2.2, without the later freezing of the statistics. There the bias is
-//! that of the batch; here it is that of the running statistics, which may be rounded, and corrected.
-//! NNI and the first form of the paper's section train on the running statistics alone.
+//! that of the batch; here it is that of the running statistics, which may be rounded, and
+//! corrected. NNI and the first form of the paper's section train on the running statistics alone.
 //!
 //! How parameters are folded is a [`Fold`]; the state of one pair is a [`Folding`], started with
 //! [`Compressor::fold`](crate::Compressor::fold).
@@ -59,12 +59,12 @@ pub trait Host {
     fn bias(&self) -> Option<&Param<Tensor<1>>>;
 }
 
-/// What a layer is in a folding.
+/// Role of a layer in a folding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// It takes up the norm.
+    /// The layer that the norm is folded into.
     Host,
-    /// It is folded.
+    /// The norm.
     Norm,
 }
 
@@ -120,18 +120,18 @@ impl Folding {
         &self.norm
     }
 
-    /// How the host takes up the norm.
+    /// Folding of the norm into the host.
     pub(crate) fn fold(&self) -> &Arc<dyn Fold> {
         &self.fold
     }
 
-    /// What the norm adds to its variance.
+    /// Epsilon that the norm adds to its variance.
     pub fn epsilon(&self) -> f64 {
         self.epsilon
     }
 
-    /// Lets both layers compute on their own again, from the next forward pass on: the host with
-    /// its parameters as they are simulated, and the norm behind it.
+    /// Ends the folding with the next forward pass: the host computes with its simulated
+    /// parameters, and the norm behind it.
     pub fn end(&self) {
         self.active.store(false, Ordering::Release);
     }
@@ -168,7 +168,7 @@ impl Folding {
         }
     }
 
-    /// What of the folded model takes the place of a target that it does not have.
+    /// Replacement, in the folded model, of a target that it does not have.
     fn instead_of(&self, id: &TargetId) -> Option<TargetId> {
         match id.target {
             Target::Output(_) if id.layer == self.host => {
@@ -238,8 +238,8 @@ pub(crate) struct Call {
 }
 
 thread_local! {
-    /// What hosts have left for their norms. A model and its snapshots share their keys, but a
-    /// norm directly follows its host, so that never two of them wait on one thread.
+    /// Calls of hosts for their norms. A model and its snapshots share their keys, but a norm
+    /// directly follows its host, so that never two of them wait on one thread.
     static LEFT: RefCell<BTreeMap<u64, Call>> = const { RefCell::new(BTreeMap::new()) };
 }
 

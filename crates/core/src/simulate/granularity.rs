@@ -8,8 +8,8 @@
 //! "out_channel"             one block an output channel of a parameter
 //! "in_channel"              one block an input channel of a parameter
 //! "per_channel"             one block a channel of an input or output
-//! [2, -1]                   blocks of 2 by the whole dim; a short list is padded at the front with 1
-//! [[2], "back", -1]         the list [2], padded at the back with -1
+//! [2, -1]                   blocks of 2 by the whole dim; a short list is padded at the front with
+//! 1 [[2], "back", -1]         the list [2], padded at the back with -1
 //! ```
 //!
 //! Channel dims depend on the layer: the weight of a linear layer is `[in, out]`, that of a
@@ -57,7 +57,7 @@ pub enum Granularity {
     Padded {
         /// The sizes, -1 for a whole dim.
         block: Vec<i64>,
-        /// Where sizes are added.
+        /// Side at which sizes are added.
         side: PadSide,
         /// The size that is added.
         value: i64,

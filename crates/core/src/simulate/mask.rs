@@ -11,7 +11,7 @@ use crate::layer::LayerInfo;
 use crate::simulate::block::num_elements;
 use crate::target::TargetId;
 
-/// How a mask enters the target's value.
+/// Application of a mask to the target's value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MaskMethod {
@@ -113,7 +113,7 @@ impl Mask {
         self
     }
 
-    /// How the mask enters the value.
+    /// Application of the mask to the value.
     pub fn method(&self) -> MaskMethod {
         self.method
     }
@@ -170,8 +170,8 @@ impl Mask {
         }
     }
 
-    /// Refuses a mask of an input or output whose layer takes another number of dimensions, as far as
-    /// the type of the layer tells it.
+    /// Refuses a mask of an input or output whose layer takes another number of dimensions, as far
+    /// as the type of the layer tells it.
     pub(crate) fn check_rank(&self, id: &TargetId, layers: &[LayerInfo]) -> Result<(), Error> {
         let layer = layers.iter().find(|layer| layer.path == id.layer);
         let rank = layer

@@ -94,7 +94,7 @@ impl fmt::Display for Masks {
     }
 }
 
-/// What a mask removes: whole indices along one dimension, or elements.
+/// Pattern of a mask: whole indices along one dimension, or elements.
 pub(crate) fn removed(mask: &Mask) -> String {
     let (count, removed) = (mask.values().len(), mask.removed());
     let along = |dim: usize| {

@@ -1,4 +1,4 @@
-//! What stands around layers and parameters, and the state that it reads.
+//! Simulation around layers and parameters, and its state.
 //!
 //! ```text
 //! parameter --Simulation--+

@@ -26,7 +26,7 @@ pub trait Observer: Send + Sync {
     fn observe(&self, values: &FlatTensor, quantization: &mut Quantization) -> Result<(), String>;
 }
 
-/// How one target is quantized: the integer range, the blocks and the values of each block.
+/// Quantization of one target: the integer range, the blocks and the values of each block.
 ///
 /// `q = round(clamp(zero_point + x / scale, qmin, qmax))`, `x' = (q - zero_point) * scale`; of the
 /// type `int1`, which has no zero, `x' = sign(x) * scale` with `sign(0) = 1`.
@@ -42,7 +42,7 @@ pub struct Quantization {
     pub scheme: QuantScheme,
     /// The blocks that have a scale each.
     pub grid: Grid,
-    /// What the rounding lets through in the backward pass.
+    /// Gradient of the rounding in the backward pass.
     pub gradient: RoundGradient,
     /// Whether the simulation acts; a quantizer may track ranges before it does.
     pub enabled: bool,
@@ -144,7 +144,7 @@ pub struct CalibrationEntry {
     pub qmax: f32,
     /// The blocks that have a scale each.
     pub grid: Grid,
-    /// What the rounding lets through in the backward pass.
+    /// Gradient of the rounding in the backward pass.
     #[serde(default)]
     pub gradient: RoundGradient,
     /// Whether the simulation acts.
@@ -240,10 +240,11 @@ impl CalibrationEntry {
     ///
     /// # Errors
     ///
-    /// In words: a list of values that does not have one entry a block, a value that is not finite, a
-    /// scale that is not positive, and a range that is empty, is not one of integers or is another
-    /// than that of the type. A signed type may begin with its smallest integer or the one above it,
-    /// `int8` with -128 or -127; types with other names than `intN` and `uintN` may have any range.
+    /// In words: a list of values that does not have one entry a block, a value that is not finite,
+    /// a scale that is not positive, and a range that is empty, is not one of integers or is
+    /// another than that of the type. A signed type may begin with its smallest integer or the one
+    /// above it, `int8` with -128 or -127; types with other names than `intN` and `uintN` may have
+    /// any range.
     pub fn to_quantization(&self, device: &Device) -> Result<Quantization, String> {
         let blocks = self.grid.len();
         let load = |name: &str, values: &Option<Vec<f32>>| -> Result<Option<Tensor<1>>, String> {
@@ -294,8 +295,8 @@ impl CalibrationEntry {
     }
 }
 
-/// The integers that a type of this name can begin with, and the one that it ends with; `None` for a
-/// name other than `intN` or `uintN`, or more bits than an `f32` counts.
+/// The integers that a type of this name can begin with, and the one that it ends with; `None` for
+/// a name other than `intN` or `uintN`, or more bits than an `f32` counts.
 fn integers(dtype: &str) -> Option<([f32; 2], f32)> {
     const EXACT: u32 = 24;
     let (signed, bits) = match dtype.strip_prefix('u') {

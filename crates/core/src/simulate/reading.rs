@@ -1,5 +1,5 @@
-//! How the parameters of a layer are read in a forward pass: the one place at which a folded batch
-//! norm enters.
+//! Reads of a layer's parameters in a forward pass: the one place at which a folded batch norm
+//! enters.
 //!
 //! An ordinary read is [`TargetSpace::simulate_parameter`]. Only while a layer that takes up a norm
 //! runs on this thread, its parameters are read otherwise, see [`raw`] and [`folded`].
@@ -13,7 +13,7 @@ use burn::tensor::Tensor;
 use crate::simulate::flat::FlatTensor;
 use crate::simulate::space::TargetSpace;
 
-/// What a batch norm computes with, each `[channels]`.
+/// Parameters and statistics of a batch norm, each `[channels]`.
 ///
 /// `y = (x - mean) / sqrt(variance + epsilon) * gamma + beta`
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub struct Norm {
     pub epsilon: f64,
 }
 
-/// How the parameters of a host take up the norm behind it; gradients flow through.
+/// Folding of a norm into the parameters of its host; gradients flow through.
 pub trait Fold: fmt::Debug + Send + Sync {
     /// The folded weight, in the shape of `weight`.
     fn weight(&self, weight: FlatTensor, norm: &Norm) -> FlatTensor;
@@ -39,7 +39,7 @@ pub trait Fold: fmt::Debug + Send + Sync {
     fn bias(&self, bias: Option<Tensor<1>>, norm: &Norm) -> Tensor<1>;
 }
 
-/// How the parameters of a host are read.
+/// Form in which the parameters of a host are read.
 #[derive(Clone)]
 enum Reading {
     /// As the statistics see them: masked, neither folded nor quantized. Gradients flow through in

@@ -21,7 +21,7 @@ use crate::simulate::transform::Stage;
 use crate::simulate::walk::{self, Edited};
 use crate::target::{Mode, TargetId};
 
-/// Walks `model` and lets `change` alter the layer inside each wrapper, with its path.
+/// Walks `model` and applies `change` to the layer inside each wrapper, with its path.
 ///
 /// Constants of a layer, such as the `groups` of a convolution, can be reached in no other way.
 pub fn edit_layers<M: Module, S: 'static>(
@@ -95,7 +95,8 @@ impl<M: Module + 'static> Compressed<M> {
     /// # Errors
     ///
     /// A target that the model does not have, a mask that does not fit its target, a calibration
-    /// that cannot be used, and a parameter with another reparameterization, such as a LoRA adapter.
+    /// that cannot be used, and a parameter with another reparameterization, such as a LoRA
+    /// adapter.
     pub fn from_parts(
         model: M,
         masks: &Masks,

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use burn::module::{
-    Devices, Module, ModuleMapper, ModuleVisitor, Param, Reparameterization, Reparameterizer,
+    Module, ModuleMapper, ModuleVisitor, Param, Reparameterization, Reparameterizer,
 };
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use indexmap::IndexMap;
 
+use crate::module::keeps_device;
 use crate::simulate::reading;
 use crate::simulate::space::TargetSpace;
 use crate::simulate::walk;
@@ -33,30 +34,12 @@ impl Simulation {
 }
 
 impl Module for Simulation {
-    fn collect_devices(&self, devices: Devices) -> Devices {
-        devices
-    }
-
-    fn fork(self, _device: &Device) -> Self {
-        self
-    }
-
-    fn to_device(self, _device: &Device) -> Self {
-        self
-    }
-
-    fn train(self) -> Self {
-        self
-    }
+    keeps_device!();
 
     fn valid(&self) -> Self {
         Self {
             space: self.space.snapshot(),
         }
-    }
-
-    fn materialize(self) -> Self {
-        self
     }
 
     fn visit<V: ModuleVisitor>(&self, _visitor: &mut V) {

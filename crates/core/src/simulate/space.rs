@@ -1,6 +1,6 @@
-//! What the compressors know of one target: its mask, its quantization, its hidden state.
+//! State of one target, shared by all compressors: mask, quantization, hidden state.
 //!
-//! A [`TargetSpace`] is the cell in which pruners, quantizers and distillers meet. It lives beside
+//! A [`TargetSpace`] is the cell that pruners, quantizers and distillers share. It lives beside
 //! the module tree: the model holds it through a [`Simulation`](crate::Simulation) on a parameter
 //! or a [`Wrapper`](crate::Wrapper) around a layer, the compressor holds it by name. Changing a
 //! mask or a scale therefore never touches the model, its parameter ids or its optimizer.
@@ -62,7 +62,7 @@ struct Inner {
     failure: Option<Failure>,
 }
 
-/// What went wrong inside a forward pass, which cannot return an error itself.
+/// Error inside a forward pass, which cannot return it itself.
 #[derive(Clone)]
 enum Failure {
     Observation(String),
@@ -72,7 +72,8 @@ enum Failure {
     },
 }
 
-/// The state of one target, shared by the model that simulates it and the compressors that steer it.
+/// The state of one target, shared by the model that simulates it and the compressors that steer
+/// it.
 pub struct TargetSpace {
     id: TargetId,
     phase: Arc<Phase>,
@@ -107,7 +108,7 @@ impl TargetSpace {
         self.inner.lock()
     }
 
-    /// Layer and target that this space belongs to.
+    /// Layer and target of this space.
     pub fn id(&self) -> &TargetId {
         &self.id
     }
@@ -123,7 +124,7 @@ impl TargetSpace {
         self.lock().positions
     }
 
-    /// Why no value of an input or output was found, after a forward pass.
+    /// Reason for a missing value of an input or output, after a forward pass.
     pub fn unreached(&self) -> crate::Error {
         let target = self.id.clone();
         match self.positions() {
@@ -153,7 +154,7 @@ impl TargetSpace {
         self.lock().modes.retain(|claimed| *claimed != mode);
     }
 
-    /// Lets compressors of another chain claim the target.
+    /// Releases the target for compressors of another chain.
     pub(crate) fn release(&self) {
         let mut inner = self.lock();
         inner.modes.clear();
@@ -288,7 +289,7 @@ impl TargetSpace {
         self.lock().bypassed = bypassed;
     }
 
-    /// Lets the observer see `values` once, as it would see an activation.
+    /// Passes `values` to the observer once, like an activation.
     ///
     /// Parameters are observed once a training step, not once a use: a parameter does not change
     /// within a step, and reading a weight must not move its range.

@@ -1,4 +1,4 @@
-//! What an algorithm puts in the place of the standard simulation of a target.
+//! Replacements of the standard simulation of a target by an algorithm.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ pub enum Stage {
     Quantize,
     /// Application of the target's [`Mask`](crate::Mask).
     Mask,
-    /// What comes last: nothing, unless a transform stands here. A transform that leaves the values
-    /// as they are and changes their gradient sees that gradient before rounding and mask do.
+    /// The last step, empty by default. A transform here that leaves the values as they are and
+    /// changes their gradient gets that gradient before rounding and mask.
     Last,
 }
 

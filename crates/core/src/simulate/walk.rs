@@ -3,7 +3,7 @@
 //! Burn's visitors and mappers see parameters only. [`Wrapper`](crate::Wrapper) and
 //! [`Simulation`](crate::Simulation) therefore report themselves, while [`visit`] or [`edit`]
 //! walks the model, to a thread-local listener that exists for that walk alone. A listener may walk
-//! another model: it does not hear of that one.
+//! another model: findings of that one are not reported to it.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -62,7 +62,7 @@ pub(crate) fn visit<M: Module, S: 'static>(
     into_inner(state)
 }
 
-/// Walks `model` and lets `change` alter each finding.
+/// Walks `model` and applies `change` to each finding.
 pub(crate) fn edit<M: Module, S: 'static>(
     model: M,
     state: S,

@@ -129,7 +129,7 @@ impl LogitLoss for Decoupled {
     }
 }
 
-/// Where the target classes are, `[rows, classes]`.
+/// Positions of the target classes, `[rows, classes]`.
 fn one_hot(
     labels: Tensor<1, Int>,
     [rows, classes]: [usize; 2],

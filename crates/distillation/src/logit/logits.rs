@@ -14,7 +14,7 @@
 //! average of both losses is `alpha` and `origin_loss_lambda = 1 - alpha`.
 //!
 //! The teacher's logits are what `predict` returns; the student's are the one output that the
-//! configuration selects, that of the last layer in a `Wrapper`. Student and teacher then see the
+//! configuration selects, that of the last layer in a `Wrapper`. Student and teacher then get the
 //! same forward pass as the task's loss, and quantization of that output is distilled through.
 //!
 //! # References

@@ -119,7 +119,7 @@ impl<'a> Flow<'a> {
         inside
     }
 
-    /// What is computed element by element from `tensor` alone, with the operations that do it.
+    /// Tensors computed element by element from `tensor` alone, with the operations.
     pub(super) fn functions(
         &self,
         tensor: TensorId,

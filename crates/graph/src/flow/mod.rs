@@ -1,4 +1,4 @@
-//! What follows a layer in a captured forward pass, up to its activation.
+//! Tensors behind a layer in a captured forward pass, up to its activation.
 //!
 //! From the output of a layer the values are followed through everything that keeps its channels
 //! apart: normalizations, pooling, arithmetic between elements, concatenations, changes of shape.
@@ -27,7 +27,7 @@ const LARGEST: usize = 64;
 /// A tensor on the way from a layer.
 #[derive(Debug, Clone)]
 pub struct Stop {
-    /// How messages name it: the path of the wrapped layer that returns it, or the operation.
+    /// Name in messages: the path of the wrapped layer that returns it, or the operation.
     pub name: String,
     /// The wrapped layer that returns it, if one does.
     pub layer: Option<String>,
@@ -35,14 +35,13 @@ pub struct Stop {
     pub shape: Vec<usize>,
     /// The operation that makes it.
     pub operation: Option<String>,
-    /// Where a concatenation has put the first channel of the layer that the way came from; `None`
-    /// without a concatenation on the way.
+    /// Offset of the layer's first channel behind a concatenation; `None` without one on the way.
     pub first: Option<usize>,
-    /// How to observe it; `None` where no wrapped layer reads or returns what it is made of.
+    /// Way to observe it; `None` where no wrapped layer reads or returns what it is made of.
     pub observed: Option<Observed>,
 }
 
-/// What follows a layer.
+/// Tensors behind a layer.
 #[derive(Debug, Clone)]
 pub struct Follow {
     /// The outputs of the layer itself, one a call.
@@ -52,13 +51,13 @@ pub struct Follow {
     pub normalized: Vec<Stop>,
     /// The activations that are reached before the channels are mixed.
     pub activations: Vec<Stop>,
-    /// Everything on the way that wrapped layers return, the layer itself included.
+    /// Outputs of wrapped layers on the way, the layer itself included.
     pub returned: Vec<Stop>,
 }
 
 impl Flow<'_> {
-    /// What follows the layer that computes with the parameter `param`; nothing is found of one
-    /// that is never called.
+    /// Tensors behind the layer that computes with the parameter `param`; none if it is never
+    /// called.
     pub fn follow(&self, layer: &LayerInfo, param: &str, channel_dim: Option<usize>) -> Follow {
         let starts = match layer.wrapped {
             true => self.outputs(&layer.path),
@@ -110,7 +109,7 @@ impl Flow<'_> {
             .collect()
     }
 
-    /// What is computed with a parameter, one a call.
+    /// Tensors computed with a parameter, one a call.
     fn results(&self, param: &TargetId) -> Vec<TensorId> {
         let path = param.to_string();
         let found = self.captured.params.iter().find(|known| known.path == path);

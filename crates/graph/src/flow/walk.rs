@@ -79,8 +79,8 @@ impl Walk<'_> {
         }
     }
 
-    /// What an operation that reads `tensor` beside others makes of its channels; `None` where it
-    /// mixes them.
+    /// Channels of `tensor` behind an operation that reads it beside others; `None` where it mixes
+    /// them.
     fn passes(&self, op: &OperationIr, tensor: TensorId, first: Option<usize>) -> Option<Passage> {
         let apart = |input: &TensorIr, out: &TensorIr| {
             (input.id == tensor).then_some(Passage::Apart(out.id, first))
@@ -132,7 +132,7 @@ impl Walk<'_> {
         }
     }
 
-    /// What an operation with a rule of the user makes of the channels of `tensor`.
+    /// Channels of `tensor` behind an operation with a rule of the user.
     fn passes_by_rule(
         &self,
         op: &OperationIr,
@@ -156,7 +156,7 @@ impl Walk<'_> {
     }
 }
 
-/// What an operation makes of channels that it keeps apart.
+/// Channels behind an operation that keeps them apart.
 enum Passage {
     /// The channels, with the position of the first of them.
     Apart(TensorId, Option<usize>),

@@ -15,9 +15,9 @@
 //! # Ok::<(), burn_compress_graph::layer::KindError>(())
 //! ```
 //!
-//! The rows are those of the whole program: the layout of a type does not depend on the model, and of
-//! a layer that is not wrapped only the name of the type is known. Coupled channels need no row, the
-//! graph finds them in the operations. A row is for
+//! The rows are those of the whole program: the layout of a type does not depend on the model, and
+//! of a layer that is not wrapped only the name of the type is known. Coupled channels need no row,
+//! the graph finds them in the operations. A row is for
 //!
 //! - `granularity`;
 //! - the output channels that have a score or a scale;
@@ -45,16 +45,16 @@ impl ChannelDims {
     }
 }
 
-/// What a layer does with the channels of its input.
+/// Effect of a layer on the channels of its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LayerRole {
-    /// It mixes them by its weights: a convolution, a linear layer, an embedding.
+    /// Mixes them by its weights: a convolution, a linear layer, an embedding.
     Weighted,
-    /// It normalizes them.
+    /// Normalizes them.
     Norm,
-    /// It changes the places of each by itself: pooling, interpolation.
+    /// Changes the positions of each by itself: pooling, interpolation.
     Pool,
-    /// It applies a function to each element.
+    /// Applies a function to each element.
     Activation,
     /// Anything else.
     Other,
@@ -67,7 +67,7 @@ pub enum PortChannels {
     Second,
     /// The last one, `[.., channels]`.
     Last,
-    /// That of images where there are four dimensions or more, otherwise the last one.
+    /// The second one of four dimensions or more, otherwise the last one.
     ByRank,
 }
 
@@ -225,8 +225,8 @@ impl LayerKind {
     ///
     /// # Errors
     ///
-    /// [`KindError::OfBurn`] for a layer of Burn, and [`KindError::Taken`] where another row has the
-    /// name.
+    /// [`KindError::OfBurn`] for a layer of Burn, and [`KindError::Taken`] where another row has
+    /// the name.
     pub fn register(self) -> Result<(), KindError> {
         let name = self.name.clone();
         if of_burn(&name).is_some() {
@@ -244,8 +244,8 @@ impl LayerKind {
 
     /// The row of the type called `name`.
     ///
-    /// For a type without one the name decides: `Conv..` has its channels behind the batch, `..Norm`
-    /// is a normalization, `..Pool..` and `..Interpol..` mix positions.
+    /// For a type without one the name decides: `Conv..` has its channels behind the batch,
+    /// `..Norm` is a normalization, `..Pool..` and `..Interpol..` mix positions.
     pub fn of(name: &str) -> Self {
         let registered = || {
             let rows = REGISTERED.read().unwrap_or_else(PoisonError::into_inner);
@@ -255,12 +255,12 @@ impl LayerKind {
         known.unwrap_or_else(|| by_name(name))
     }
 
-    /// What the layer does with channels.
+    /// Role of the layer.
     pub fn role(&self) -> LayerRole {
         self.role
     }
 
-    /// Where the channels of inputs and outputs are.
+    /// Channel dimension of inputs and outputs.
     pub fn channels(&self) -> PortChannels {
         self.channels
     }
@@ -270,7 +270,7 @@ impl LayerKind {
         self.rank
     }
 
-    /// Where the channels of the parameter `param` with `rank` dimensions are.
+    /// Channel dimensions of the parameter `param` with `rank` dimensions.
     pub fn dims(&self, param: &str, rank: usize) -> ChannelDims {
         let (output, input) = match rank {
             0 => (None, None),
@@ -332,7 +332,7 @@ fn by_name(name: &str) -> LayerKind {
     }
 }
 
-/// Where the channels of a parameter are, in Burn's layouts.
+/// Channel dimensions of a parameter, in Burn's layouts.
 ///
 /// | parameter                     | layout                      | output | input |
 /// |-------------------------------|-----------------------------|--------|-------|

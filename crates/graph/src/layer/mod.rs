@@ -5,9 +5,9 @@
 //! `Relu`), or whatever stands in a `Wrapper`. Modules that only contain other modules are not
 //! layers, unless they are wrapped.
 //!
-//! Visitors of Burn receive the *enclosing* type with each field, so that only fields give a module's
-//! type. A module without fields (`Relu`, `MaxPool2d`), and a field that is `None`, has an empty
-//! [`LayerInfo::kind`]; a `Wrapper` names the type of what it holds.
+//! Visitors of Burn receive the *enclosing* type with each field, so that only fields give a
+//! module's type. A module without fields (`Relu`, `MaxPool2d`), and a field that is `None`, has an
+//! empty [`LayerInfo::kind`]; a `Wrapper` names the type of what it holds.
 //!
 //! ```
 //! use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -111,8 +111,7 @@ thread_local! {
     static ANNOUNCED: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// Tells a collector that visits on this thread that the module being visited stands in a wrapper
-/// around `L`.
+/// Announces to a collector on this thread that the visited module is in a wrapper around `L`.
 ///
 /// A wrapper's `visit` calls this before it visits its inner layer, without entering a module of
 /// its own. The collector reads it at its next event, which still belongs to the wrapped field.
@@ -134,7 +133,7 @@ pub(crate) struct LayerCollector {
     nodes: Vec<Node>,
     /// The modules that are entered, as indices of `nodes`.
     stack: Vec<usize>,
-    /// How deep the visit is inside the parameters of a reparameterization.
+    /// Depth of the visit inside the parameters of a reparameterization.
     muted: usize,
 }
 

@@ -215,14 +215,20 @@ pub(super) fn combine(
         .collect();
     let first = *labelled.first()?;
     for other in &labelled[1..] {
-        let why = format!("meets a size that cannot change in `{}`", a.op_name());
+        let why = format!(
+            "is combined with a size that cannot change in `{}`",
+            a.op_name()
+        );
         a.join(Some(first), Some(other), &why);
     }
     if operands
         .iter()
         .any(|operand| matches!(operand, Operand::Fixed))
     {
-        let why = format!("meets a size that cannot change in `{}`", a.op_name());
+        let why = format!(
+            "is combined with a size that cannot change in `{}`",
+            a.op_name()
+        );
         for axis in &labelled {
             a.protect(axis, &why);
         }

@@ -61,7 +61,7 @@ fn batch_axes(
             };
             let (x, y) = (side(lhs), side(rhs));
             if shape[dim] > 1 && lhs.shape[dim] == rhs.shape[dim] {
-                let why = "meets a size that cannot change in `matmul`";
+                let why = "is combined with a size that cannot change in `matmul`";
                 a.join(x.as_ref(), y.as_ref(), why);
             }
             let axis = x.as_ref().or(y.as_ref())?;
@@ -193,7 +193,7 @@ pub(super) fn attention(a: &mut Analysis, op: &AttentionOpIr) -> Result<(), Grap
     let mut axes = Vec::with_capacity(4);
     for dim in 0..2 {
         for side in [&query, &key] {
-            let why = "meets a size that cannot change in `attention`";
+            let why = "is combined with a size that cannot change in `attention`";
             a.join(value.axes[dim].as_ref(), side.axes[dim].as_ref(), why);
         }
         // The forward pass splits into a fixed number of heads.

@@ -66,7 +66,7 @@ pub(super) fn slice_assign(a: &mut Analysis, op: &SliceAssignOpIr) {
             a.join(
                 x,
                 y,
-                "meets a size that cannot change in a slice assignment",
+                "is combined with a size that cannot change in a slice assignment",
             );
             axes.push(x.or(y).map(|axis| {
                 Axis {

@@ -117,7 +117,7 @@ fn along(a: &mut Analysis, parts: &[Option<&Axis>]) -> Option<Axis> {
         a.join(
             Some(first),
             *part,
-            "meets a size that cannot change in `cat`",
+            "is combined with a size that cannot change in `cat`",
         );
         for (i, value) in joined.value.iter_mut().enumerate() {
             if part.and_then(|axis| axis.value[i]) != *value {

@@ -115,7 +115,7 @@ fn multiply_accumulates_of_a_rule_follow_a_cut() {
 }
 
 #[test]
-fn an_operation_without_a_rule_is_an_error_that_asks_for_one() {
+fn an_operation_without_a_rule_is_an_error_with_the_call_for_one() {
     let error = ChannelGraph::analyze(&capture(&Net::new(), &plain()).unwrap()).unwrap_err();
     let text = error.to_string();
     for part in [

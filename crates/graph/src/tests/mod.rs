@@ -6,6 +6,7 @@ mod chains;
 mod custom;
 mod errors;
 mod grouped;
+mod layers;
 mod operations;
 mod protection;
 mod sequences;
@@ -19,49 +20,13 @@ use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 
 use super::*;
-
-fn device() -> Device {
-    Device::flex()
-}
-
-/// A 3x3 convolution that keeps the size of the feature map.
-fn conv(inputs: usize, outputs: usize, groups: usize) -> Conv2d {
-    Conv2dConfig::new([inputs, outputs], [3, 3])
-        .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
-        .with_groups(groups)
-        .init(&device())
-}
-
-fn norm(channels: usize) -> BatchNorm {
-    BatchNormConfig::new(channels).init(&device())
-}
-
-/// A batch of two images.
-fn images(channels: usize) -> Tensor<4> {
-    let data: Vec<f32> = (0..2 * channels * 36)
-        .map(|i| ((i * 7 + 3) % 11) as f32 - 5.0)
-        .collect();
-    Tensor::from_data(TensorData::new(data, [2, channels, 6, 6]), &device())
-}
-
-fn analyze<M: Module>(model: &M, dummy: &DummyInput<M>) -> ChannelGraph {
-    ChannelGraph::analyze(&capture(model, dummy).unwrap()).unwrap()
-}
+use layers::{analyze, conv, device, images, norm, pick};
 
 /// The groups as text, without the line numbers.
 fn lines(graph: &ChannelGraph) -> Vec<String> {
     let text = graph.to_string();
     let line = |line: &str| line.split_once(": ").map(|(_, rest)| rest.to_string());
     text.lines().filter_map(line).collect()
-}
-
-/// Every channel of group `group` whose position is in `positions`.
-fn pick(graph: &ChannelGraph, group: usize, positions: &[usize]) -> BTreeSet<ChannelId> {
-    let channels = &graph.groups()[group].channels;
-    positions
-        .iter()
-        .map(|&position| channels[position])
-        .collect()
 }
 
 /// Walks parameters by path.

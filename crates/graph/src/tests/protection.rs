@@ -71,7 +71,7 @@ fn what_has_a_fixed_size() {
     let constant = |x: Tensor<4>| Tensor::<4>::ones([1, 4, 1, 1], &x.device());
     assert_eq!(
         reason(move |x| x.clone() * constant(x)),
-        Some("meets a size that cannot change in `mul`".into())
+        Some("is combined with a size that cannot change in `mul`".into())
     );
     assert_eq!(
         reason(|x| Tensor::cat(

@@ -107,7 +107,7 @@ impl PruningGroups {
         Ok(masks)
     }
 
-    /// Everything with a ratio or a threshold.
+    /// Decisions with a ratio or a threshold.
     pub(super) fn decisions(&self) -> Result<Vec<Decision>, PruningError> {
         let keep = self.options.keep_at_least_one;
         let mut decisions = Vec::new();

@@ -22,7 +22,7 @@ impl Ranking {
         Self { keys }
     }
 
-    /// How many blocks score less than `threshold`, which is rounded to single precision as the
+    /// Number of blocks with a score below `threshold`, which is rounded to single precision as the
     /// scores are.
     pub(super) fn below(&self, threshold: f64) -> usize {
         let threshold = threshold as f32;

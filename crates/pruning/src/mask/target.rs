@@ -6,7 +6,7 @@ use std::hash::Hash;
 use super::ranking::Ranking;
 use crate::{Axes, Blocks, PruningError, PruningSettings};
 
-/// How masks are generated.
+/// Settings of mask generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaskConfig {
     /// Whether the highest score of each target survives whatever its goal is, and the highest of
@@ -35,7 +35,7 @@ impl MaskConfig {
         self
     }
 
-    /// How many of `count` blocks may be removed at most.
+    /// Largest number of `count` blocks that may be removed.
     pub(super) fn removable(self, count: usize) -> usize {
         count - usize::from(self.keep_at_least_one && count > 0)
     }
@@ -100,8 +100,8 @@ impl<K: Clone + Eq + Hash + Display> MaskTarget<K> {
         self
     }
 
-    /// Sets the source of the mask. A target whose settings have `align` needs it. The `dims` of the
-    /// source correspond in order to those dims of this target that its blocks do not span.
+    /// Sets the source of the mask. A target whose settings have `align` needs it. The `dims` of
+    /// the source correspond in order to those dims of this target that its blocks do not span.
     pub fn with_align(mut self, source: K, dims: Vec<usize>) -> Self {
         self.align = Some((source, dims));
         self
@@ -154,8 +154,8 @@ impl<K: Clone + Eq + Hash + Display> MaskTarget<K> {
         }
     }
 
-    /// How many blocks are removed where `removed` were, of `count`, so that a multiple of
-    /// `round_to` stays.
+    /// Number of removed blocks of `count`, at most `removed`, so that a multiple of `round_to`
+    /// stays.
     pub(super) fn rounded(&self, removed: usize, count: usize) -> usize {
         rounded(removed, count, self.settings.round_to.unwrap_or(1))
     }
@@ -201,13 +201,13 @@ impl TargetMask {
     }
 }
 
-/// How many of `count` blocks are `ratio` of them: the integer part in double precision.
+/// Number of blocks that are `ratio` of `count`: the integer part in double precision.
 pub(crate) fn part(count: usize, ratio: f64) -> usize {
     (count as f64 * ratio) as usize
 }
 
-/// How many blocks are removed where `removed` were, of `count`, so that a multiple of `multiple`
-/// stays, or all do.
+/// Number of removed blocks of `count`, at most `removed`, so that a multiple of `multiple` stays,
+/// or all do.
 pub(crate) fn rounded(removed: usize, count: usize, multiple: usize) -> usize {
     let kept = (count - removed)
         .div_ceil(multiple)

@@ -11,7 +11,7 @@ mod tests {
     use burn::nn::Linear;
 
     #[test]
-    fn names_are_unique_and_every_entry_says_what_it_is() {
+    fn names_are_unique_and_every_entry_has_a_summary() {
         let pruners = pruners::<Linear, ()>();
         for (at, pruner) in pruners.iter().enumerate() {
             assert!(pruners[..at].iter().all(|other| other.name != pruner.name));

@@ -10,21 +10,22 @@
 //!
 //! # Which output
 //!
-//! That of the activation behind the layer: what the next layer reads. A channel that a ReLU silences
-//! scores 0 however large it is before. The activation is found in the forward pass of the
+//! That of the activation behind the layer: what the next layer reads. A channel that a ReLU
+//! silences scores 0 however large it is before. The activation is found in the forward pass of the
 //! evaluator's dummy input. Normalizations, pooling, additions of other values and concatenations
-//! on the way keep the channels apart. Where another layer mixes them before there is an activation,
-//! it is the output of the normalizations that directly follow the layer, or of the layer itself.
-//! An activation that is called as a function, `relu(x)`, is observed where a wrapped layer reads
-//! it, or computed from what wrapped layers return. Several activations behind one layer, and values
-//! that no [`Wrapper`](burn_compress_core::Wrapper) reads or returns, are refused, all at once.
+//! on the way keep the channels apart. Where another layer mixes them before there is an
+//! activation, it is the output of the normalizations that directly follow the layer, or of the
+//! layer itself. An activation that is called as a function, `relu(x)`, is observed where a wrapped
+//! layer reads it, or computed from what wrapped layers return. Several activations behind one
+//! layer, and values that no [`Wrapper`](burn_compress_core::Wrapper) reads or returns, are
+//! refused, all at once.
 //!
 //! With `"activation": "relu1"` in the settings of a target it is the output of the wrapped layer
-//! `relu1`, which may be the layer itself; of one that is called several times, the calls behind the
-//! layer count. [`ActivationConfig::before_activation`] takes the own output of each layer.
+//! `relu1`, which may be the layer itself; of one that is called several times, the calls behind
+//! the layer count. [`ActivationConfig::before_activation`] takes the own output of each layer.
 //!
 //! Blocks are whole output channels; the score of a block of several is the mean of theirs. In a
-//! step that belongs to a score the loss is computed once more, without gradients, on a snapshot of
+//! step that counts for a score the loss is computed once more, without gradients, on a snapshot of
 //! the model as it is used after training: without dropout, with running statistics, masked and
 //! quantized. Of a layer that is called several times, the mean over its calls counts.
 //!
@@ -34,8 +35,8 @@
 //!
 //! Molchanov, Tyree, Karras, Aila, Kautz: Pruning Convolutional Neural Networks for Resource
 //! Efficient Inference, 2017, <https://arxiv.org/abs/1611.06440>, section 2.2, *Activation*: the
-//! mean of what the ReLU returns. Deviation: magnitudes are averaged, which is the same there and has
-//! a meaning for activations of any sign. NNI 2 averages the output of the layer itself under a
+//! mean of what the ReLU returns. Deviation: magnitudes are averaged, which is the same there and
+//! has a meaning for activations of any sign. NNI 2 averages the output of the layer itself under a
 //! function that its user chooses, without the norm that may stand between; the two agree where a
 //! ReLU directly follows.
 

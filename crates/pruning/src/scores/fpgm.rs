@@ -1,9 +1,9 @@
 //! FPGM: how far a block is from all others of its target.
 //!
 //! A filter near the geometric median of all filters is one that the others can replace, however
-//! large its weights are. Choose it where norms say little: when all filters of a layer have about
-//! the same norm, or when the smallest is still large. It needs no data and no gradient. The time
-//! is that of one matrix product a target, quadratic in the number of blocks.
+//! large its weights are. Choose it where norms differ little: when all filters of a layer have
+//! about the same norm, or when the smallest is still large. It needs no data and no gradient. The
+//! time is that of one matrix product a target, quadratic in the number of blocks.
 //!
 //! ```text
 //! score(i) = sum over blocks j of || v_j - v_i ||_2      (v_i: the values of block i as a vector)
@@ -59,7 +59,7 @@ impl Importance for Fpgm {
 struct Distinct {
     /// A block of each class of equal ones, in the order of the first.
     firsts: Vec<usize>,
-    /// How many blocks each class has.
+    /// Number of blocks of each class.
     counts: Vec<f64>,
     class_of_block: Vec<usize>,
 }

@@ -1,8 +1,8 @@
 //! Importance scores: how much a block of weights is worth, one score a file.
 //!
-//! A score sees values and the grid of blocks, nothing else. The smaller the score of a block, the
-//! earlier the block is pruned. Scores are never normalised by the size of the block; within one
-//! target all blocks have the same size.
+//! A score is a function of values and the grid of blocks, of nothing else. The smaller the score
+//! of a block, the earlier the block is pruned. Scores are never normalised by the size of the
+//! block; within one target all blocks have the same size.
 //!
 //! A built-in algorithm is one file here, with its formula, paper, configuration and tests, and one
 //! line of the table below, which [`pruners`] and all that lists algorithms are made of.

@@ -1,8 +1,9 @@
 //! Movement: blocks whose weights move towards zero are removed.
 //!
-//! Fine-tuning changes the weights of a pretrained model little, so that their size still tells what
-//! they were worth for the old task. This score follows where training wants them to go. Choose it
-//! to prune a pretrained model while it is fine-tuned, above all a transformer to a high sparsity.
+//! Fine-tuning changes the weights of a pretrained model little, so that their size is still a
+//! measure of their use for the old task. This score is the direction in which training moves them.
+//! Choose it to prune a pretrained model while it is fine-tuned, above all a transformer to a high
+//! sparsity.
 //!
 //! ```text
 //! w'      = w * mask                        (in the backward pass: w * S)
@@ -21,12 +22,12 @@
 //! ```
 //!
 //! `S` starts at 0 and grows by gradient descent where a weight and its negative gradient have the
-//! same sign, that is where the weight grows away from zero. Each block has one, stepped by Adam with
-//! a constant `learning_rate`, before the model is. Masks are generated anew after every step of the
-//! growth: a block may come back. Those of the first step of the cool-down stay.
+//! same sign, that is where the weight grows away from zero. Each block has one, stepped by Adam
+//! with a constant `learning_rate`, before the model is. Masks are generated anew after every step
+//! of the growth: a block may come back. Those of the first step of the cool-down stay.
 //!
-//! A threshold removes blocks whose `sigmoid(S)` is below it, 0.5 at first for all of them. How many
-//! go is not known before; the penalty pushes all scores down, `regular_scale` sets how hard.
+//! A threshold removes blocks whose `sigmoid(S)` is below it, 0.5 at first for all of them. How
+//! many go is not known before; the penalty pushes all scores down, `regular_scale` sets how hard.
 //!
 //! The schedule is part of the pruner. [`AgpPruner`](crate::AgpPruner) and
 //! [`LinearPruner`](crate::LinearPruner) do not drive it.
@@ -43,8 +44,8 @@
 //! <https://arxiv.org/abs/2005.07683>: hard movement pruning with a ratio, soft with a threshold.
 //! Lagunas, Charlaix, Sanh, Rush: Block Pruning For Faster Transformers, 2021,
 //! <https://arxiv.org/abs/2109.04838>, for one score a block. The formulas are those of NNI 3.0.
-//! Deviations from the paper: masks are generated after a step, for the next one; a threshold is one
-//! of the sigmoid and rises with the schedule as a ratio does; a learning rate of the scores is
+//! Deviations from the paper: masks are generated after a step, for the next one; a threshold is
+//! one of the sigmoid and rises with the schedule as a ratio does; a learning rate of the scores is
 //! constant; masks stay in the cool-down. The paper and NNI go on generating them there, which
 //! [`MovementConfig::train_after_masks`] brings back. A channel that comes back then is one whose
 //! running statistics a batch norm has taken from zeros, and a model that ends there is broken.
@@ -62,7 +63,7 @@ use serde::Serialize;
 use crate::constructors::constructors;
 use crate::sources::{
     BlockBroadcast, BlockParameters, BlockValue, Collector, ScoreSource, Scored,
-    check_training_numbers, in_precision_of,
+    check_training_numbers, multiplied, penalised,
 };
 use crate::timing::{Growth, Phase, Timing};
 use crate::{Pruner, PrunerConfig, PruningError};
@@ -89,14 +90,15 @@ pub struct MovementConfig {
 }
 
 impl MovementConfig {
-    /// The part of the goals that is due after `step` completed optimizer steps: 0 in the warm-up, 1
-    /// in the cool-down.
+    /// The part of the goals that is due after `step` completed optimizer steps: 0 in the warm-up,
+    /// 1 in the cool-down.
     ///
     /// ```
     /// use burn_compress_pruning::MovementConfig;
     ///
     /// let config = MovementConfig::new(2, 6);
-    /// assert_eq!([2, 3, 4, 6, 7].map(|step| config.progress(step)), [0.0, 0.578125, 0.875, 1.0, 1.0]);
+    /// assert_eq!([2, 3, 4, 6, 7].map(|step| config.progress(step)), [0.0, 0.578125, 0.875, 1.0,
+    /// 1.0]);
     /// ```
     pub fn progress(&self, step: usize) -> f64 {
         self.growth().progress(step)
@@ -211,18 +213,10 @@ impl<M: Module, I> Collector<M, I> for TrainedScores {
             .filter(|target| target.settings.sparse_threshold.is_some())
             .map(|target| activation::sigmoid(target.values.tensor_for(&loss)).mean())
             .collect();
-        if progress == 0.0 || means.is_empty() || phase.decided {
+        if progress == 0.0 || phase.decided {
             return Ok(loss);
         }
-        let scale = self.config.regular_scale * progress / means.len() as f64;
-        let penalty = means.into_iter().reduce(|sum, mean| sum + mean);
-        Ok(match penalty {
-            Some(penalty) => {
-                let penalty = in_precision_of(penalty * scale, &loss);
-                loss + penalty
-            }
-            None => loss,
-        })
+        Ok(penalised(loss, means, self.config.regular_scale * progress))
     }
 
     fn gradients(
@@ -231,10 +225,7 @@ impl<M: Module, I> Collector<M, I> for TrainedScores {
         run: Run<'_, M>,
         _phase: Phase,
     ) -> Result<(), BoxError> {
-        match run.step {
-            0 => self.scores.require_gradients(run.model),
-            _ => Ok(()),
-        }
+        self.scores.check_gradients(run)
     }
 
     fn learnables(&self) -> Vec<Arc<Learnable>> {
@@ -264,12 +255,12 @@ struct ScoredMask {
 
 impl Transform for ScoredMask {
     fn apply(&self, value: FlatTensor, mask: Option<Tensor<1>>) -> FlatTensor {
-        let FlatTensor { values, shape } = value;
+        let values = &value.values;
         let scores = self.scores.as_ref().filter(|_| values.is_autodiff());
         let factor = match scores {
             None => mask,
             Some(scores) => {
-                let scores = self.broadcast.expand(scores.tensor_for(&values));
+                let scores = self.broadcast.expand(scores.tensor_for(values));
                 // Exactly zero, with the gradient of the scores.
                 let through = scores.clone() - scores.detach();
                 Some(match mask {
@@ -278,14 +269,7 @@ impl Transform for ScoredMask {
                 })
             }
         };
-        let values = match factor {
-            Some(factor) => {
-                let factor = in_precision_of(factor, &values);
-                values * factor
-            }
-            None => values,
-        };
-        FlatTensor { values, shape }
+        multiplied(value, factor)
     }
 
     fn snapshot(&self) -> Arc<dyn Transform> {

@@ -3,8 +3,8 @@
 //! Network slimming. Every block of a target is multiplied by a factor of its own, which is trained
 //! with the model under an L1 penalty: the blocks that the loss does not hold up shrink, and those
 //! that have shrunk most are removed. Choose it when there is time to train before the decision and
-//! the model has batch norms, whose `gamma` it is made for. It decides on what the training did with
-//! a block, not on one look at its weights or gradients.
+//! the model has batch norms, whose `gamma` it is made for. It decides on what the training did
+//! with a block, not on one look at its weights or gradients.
 //!
 //! ```text
 //! w'           = w * f * mask               (f: one factor a block, 1 at first)
@@ -17,25 +17,25 @@
 //! trained under the penalty up to the last decision; from then on they are constants and the model
 //! is fine-tuned alone. At the end they are folded into the parameter, so that the model computes
 //! the same without them. Where the parameter is quantized too, the factors act behind the rounding
-//! while training; the fold scales the quantization along with each of its blocks, exactly where all
-//! factors in such a block are equal and otherwise up to the rounding.
+//! while training; the fold scales the quantization along with each of its blocks, exactly where
+//! all factors in such a block are equal and otherwise up to the rounding.
 //!
 //! # A layer in front of a batch norm
 //!
 //! A batch norm divides by the standard deviation of what it reads, so the scale of the channels of
-//! the layer in front cancels: the penalty shrinks all their factors alike, and which channels go
-//! says nothing. The target to choose is the `gamma` of the batch norm. Where the graph couples the
-//! two, which is the default, select both with the same goal: the factors are those of `gamma` alone,
-//! and the layer is masked with it. Alone, `gamma` is refused there, as the layer would be masked
-//! without having been selected. A configuration that selects the layer without the `gamma` logs a
-//! warning.
+//! the layer in front cancels: the penalty shrinks all their factors alike, and their order has no
+//! meaning. The target to choose is the `gamma` of the batch norm. Where the graph couples the
+//! two, which is the default, select both with the same goal: the factors are those of `gamma`
+//! alone, and the layer is masked with it. Alone, `gamma` is refused there, as the layer would be
+//! masked without having been selected. A configuration that selects the layer without the `gamma`
+//! logs a warning.
 //!
 //! # References
 //!
 //! Liu, Li, Shen, Huang, Yan, Zhang: Learning Efficient Convolutional Networks through Network
 //! Slimming, 2017, <https://arxiv.org/abs/1708.06519>. The paper puts the penalty on the `gamma` of
-//! batch norms; a factor beside the parameter lets any block of any parameter take part, with
-//! another starting point: all blocks begin equal. NNI 3.0 does so too, with the same formulas and
+//! batch norms; a factor beside the parameter serves any block of any parameter, with another
+//! starting point: all blocks begin equal. NNI 3.0 does so too, with the same formulas and
 //! three differences. It never folds the factors, so that the unwrapped model is another one than
 //! the trained. It trains and penalises the factors to the end of the run, which
 //! [`SlimConfig::train_after_masks`] brings back. It puts factors on both a layer and the batch
@@ -57,7 +57,7 @@ use serde::Serialize;
 use crate::constructors::constructors;
 use crate::sources::{
     BlockBroadcast, BlockParameters, BlockValue, Collector, ScoreSource, Scored,
-    check_training_numbers, in_precision_of,
+    check_training_numbers, in_precision_of, multiplied, penalised,
 };
 use crate::timing::{Phase, Timing, require_steps};
 use crate::{Pruner, PrunerConfig, PruningError};
@@ -182,10 +182,7 @@ impl<M: Module, I> Collector<M, I> for TrainedFactors {
         run: Run<'_, M>,
         _phase: Phase,
     ) -> Result<(), BoxError> {
-        match run.step {
-            0 => self.factors.require_gradients(run.model),
-            _ => Ok(()),
-        }
+        self.factors.check_gradients(run)
     }
 
     fn learnables(&self) -> Vec<Arc<Learnable>> {
@@ -212,9 +209,8 @@ impl<M: Module, I> Collector<M, I> for TrainedFactors {
             };
             let factors = target.values.tensor_for(&weight.values);
             let factors = in_precision_of(factors, &weight.values);
-            let values = weight.values.clone() * target.broadcast.expand(factors);
-            let shape = weight.shape.clone();
-            let product = FlatTensor { values, shape };
+            let factors = target.broadcast.expand(factors);
+            let product = multiplied(weight.clone(), Some(factors));
             if let Some(quantization) = target.space.quantization() {
                 let kept = target.space.mask().map(|mask| mask.values().to_vec());
                 let scaled = scale_along(quantization, &weight, &product, kept.as_deref())?;
@@ -229,22 +225,13 @@ impl<M: Module, I> Collector<M, I> for TrainedFactors {
 impl TrainedFactors {
     /// The loss with the penalty.
     pub(crate) fn penalised(&self, loss: Tensor<1>) -> Tensor<1> {
-        let targets = self.factors.targets();
-        if targets.is_empty() || self.frozen.load(Ordering::Acquire) {
+        if self.frozen.load(Ordering::Acquire) {
             return loss;
         }
-        let scale = self.config.regular_scale / targets.len() as f64;
-        let norms = targets
-            .iter()
-            .map(|target| target.values.tensor_for(&loss).abs().sum());
-        let penalty = norms.reduce(|sum, norm| sum + norm);
-        match penalty {
-            Some(penalty) => {
-                let penalty = in_precision_of(penalty * scale, &loss);
-                loss + penalty
-            }
-            None => loss,
-        }
+        let targets = self.factors.targets().iter();
+        let norms = targets.map(|target| target.values.tensor_for(&loss).abs().sum());
+        let norms = norms.collect();
+        penalised(loss, norms, self.config.regular_scale)
     }
 }
 
@@ -300,7 +287,7 @@ struct Factor {
 enum Values {
     /// The factors of the run, which are constants once the flag is set.
     Trained(Arc<Learnable>, Arc<AtomicBool>),
-    /// Those of a snapshot, `[blocks]`.
+    /// Factors of a snapshot, `[blocks]`.
     Still(Box<Tensor<1>>),
 }
 
@@ -320,16 +307,8 @@ impl Transform for Factor {
             }
         };
         let factors = in_precision_of(factors, &value.values);
-        let values = value.values * self.broadcast.expand(factors);
-        let values = match mask {
-            Some(mask) => {
-                let mask = in_precision_of(mask, &values);
-                values * mask
-            }
-            None => values,
-        };
-        let shape = value.shape;
-        FlatTensor { values, shape }
+        let factors = self.broadcast.expand(factors);
+        multiplied(multiplied(value, Some(factors)), mask)
     }
 
     fn snapshot(&self) -> Arc<dyn Transform> {

@@ -46,7 +46,7 @@ impl PruningSettings {
 
     /// The selected targets, with their settings [resolved](Self::resolve).
     ///
-    /// A pruner uses this in place of [`ConfigList::select`], which knows no templates.
+    /// A pruner uses this in place of [`ConfigList::select`], which has no templates.
     ///
     /// # Errors
     ///
@@ -89,58 +89,45 @@ impl Settings for PruningSettings {
     }
 
     /// Settings of `over` win. A goal replaces the goal of another kind: a ratio drops a threshold,
-    /// a pattern and an alignment below it, a threshold drops a ratio and its global group, a pattern
-    /// or an alignment drops a ratio and the groups.
+    /// a pattern and an alignment below it, a threshold drops a ratio and its global group, a
+    /// pattern or an alignment drops a ratio and the groups.
     fn merge(self, over: &Self) -> Self {
         let new_ratio = over.sparse_ratio.is_some();
         let new_goal = over.is_active();
         let new_align = over.align.is_some();
         let new_pattern = over.pattern.is_some();
         let blocks = !new_align && !new_pattern;
-        let keep = |kept: bool, old: Option<f64>| old.filter(|_| kept);
+        let goals = !new_goal && !new_align;
         let ranked = blocks && over.sparse_threshold.is_none();
-        let global_group_id =
-            (over.global_group_id.clone()).or(self.global_group_id.filter(|_| ranked));
-        let dependency_group_id =
-            (over.dependency_group_id.clone()).or(self.dependency_group_id.filter(|_| blocks));
-        // Parts are those of a group. Without one, what was written without one is left to the check.
-        let grouped = global_group_id.is_some() || dependency_group_id.is_some();
-        Self {
-            sparse_ratio: over
-                .sparse_ratio
-                .or(keep(!new_goal && !new_align, self.sparse_ratio)),
-            sparse_threshold: over
-                .sparse_threshold
-                .or(keep(!new_goal, self.sparse_threshold)),
-            max_sparse_ratio: over
-                .max_sparse_ratio
-                .or(keep(blocks, self.max_sparse_ratio)),
-            min_sparse_ratio: over
-                .min_sparse_ratio
-                .or(keep(blocks, self.min_sparse_ratio)),
+        let global_group_id = self.global_group_id.filter(|_| ranked);
+        let dependency_group_id = self.dependency_group_id.filter(|_| blocks);
+        // Parts are those of a group. Without one, what was written without one is left to the
+        // check.
+        let of_rule = over.global_group_id.is_some() || over.dependency_group_id.is_some();
+        let grouped = of_rule || global_group_id.is_some() || dependency_group_id.is_some();
+        let parts = blocks && (ranked || grouped);
+        let kept = Self {
+            sparse_ratio: self.sparse_ratio.filter(|_| goals),
+            sparse_threshold: self.sparse_threshold.filter(|_| !new_goal),
+            max_sparse_ratio: self.max_sparse_ratio.filter(|_| blocks),
+            min_sparse_ratio: self.min_sparse_ratio.filter(|_| blocks),
             global_group_id,
             dependency_group_id,
-            internal_metric_block: (over.internal_metric_block).or(self
-                .internal_metric_block
-                .filter(|_| blocks && (ranked || grouped))),
-            round_to: over.round_to.or(self.round_to.filter(|_| blocks)),
-            pattern: over
-                .pattern
-                .or(self.pattern.filter(|_| !new_goal && !new_align)),
-            granularity: (over.granularity.clone()).or(self.granularity.filter(|_| !new_pattern)),
-            align: (over.align.clone()).or(self.align.filter(|_| !new_ratio && !new_pattern)),
-            apply_method: over.apply_method.or(self.apply_method),
-            activation: (over.activation.clone()).or(self.activation.filter(|_| !new_align)),
-            normalizer: over
-                .normalizer
-                .or(self.normalizer.filter(|_| blocks && ranked)),
-            on_unprunable: over.on_unprunable.or(self.on_unprunable),
-        }
+            internal_metric_block: self.internal_metric_block.filter(|_| parts),
+            round_to: self.round_to.filter(|_| blocks),
+            pattern: self.pattern.filter(|_| goals),
+            granularity: self.granularity.filter(|_| !new_pattern),
+            align: self.align.filter(|_| !new_ratio && !new_pattern),
+            activation: self.activation.filter(|_| !new_align),
+            normalizer: self.normalizer.filter(|_| ranked),
+            ..self
+        };
+        kept.overlaid(over)
     }
 
     fn validate(&self, layer: &LayerInfo, target: &Target) -> Result<(), String> {
-        // What follows another target may carry shortcuts meant for that one; once they are taken out,
-        // `select` checks the rest.
+        // What follows another target may carry shortcuts meant for that one; once they are taken
+        // out, `select` checks the rest.
         if Self::template(layer, target).align.is_some() {
             return self.check_ranges().map_err(|error| error.to_string());
         }

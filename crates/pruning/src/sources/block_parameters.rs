@@ -5,8 +5,8 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{FloatDType, Tensor};
 use burn_compress_core::{
-    BoxError, Learnable, MaskMethod, Stage, TargetId, TargetSpace, TrainedBy, Transform,
-    parameters, reads,
+    BoxError, FlatTensor, Learnable, MaskMethod, Run, Stage, TargetId, TargetSpace, TrainedBy,
+    Transform, parameters, reads,
 };
 use indexmap::{IndexMap, IndexSet};
 
@@ -76,6 +76,14 @@ impl BlockParameters {
         &self.targets
     }
 
+    /// Rejects values without a gradient in the first step of a run.
+    pub(crate) fn check_gradients<M: Module>(&self, run: Run<'_, M>) -> Result<(), BoxError> {
+        match run.step {
+            0 => self.require_gradients(run.model),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn learnables(&self) -> Vec<Arc<Learnable>> {
         let values = self.targets.iter().map(|target| target.values.clone());
         values.collect()
@@ -84,7 +92,7 @@ impl BlockParameters {
     /// Rejects values of which the backward pass at hand gave some no gradient.
     ///
     /// A parameter of zeros gives its values none by whatever path, so that nothing is missing.
-    pub(crate) fn require_gradients<M: Module>(&self, model: &M) -> Result<(), BoxError> {
+    fn require_gradients<M: Module>(&self, model: &M) -> Result<(), BoxError> {
         let without = self
             .targets
             .iter()
@@ -134,7 +142,7 @@ impl BlockParameter {
         self.space.id()
     }
 
-    /// Lets `transform` mask the parameter.
+    /// Masks the parameter by `transform`.
     pub(crate) fn attach(&self, transform: impl Transform + 'static) {
         self.space
             .set_transform(Stage::Mask, Some(Arc::new(transform)));
@@ -146,6 +154,31 @@ pub(crate) fn in_precision_of<const D: usize>(values: Tensor<1>, other: &Tensor<
     match values.dtype() == other.dtype() {
         true => values,
         false => values.cast(FloatDType::from(other.dtype())),
+    }
+}
+
+/// The product of `value` with `factor`, in the precision of the value.
+pub(crate) fn multiplied(value: FlatTensor, factor: Option<Tensor<1>>) -> FlatTensor {
+    let FlatTensor { values, shape } = value;
+    let values = match factor {
+        Some(factor) => {
+            let factor = in_precision_of(factor, &values);
+            values * factor
+        }
+        None => values,
+    };
+    FlatTensor { values, shape }
+}
+
+/// The loss with `weight` times the mean of `terms`, one a target.
+pub(crate) fn penalised(loss: Tensor<1>, terms: Vec<Tensor<1>>, weight: f64) -> Tensor<1> {
+    let scale = weight / terms.len() as f64;
+    match terms.into_iter().reduce(|sum, term| sum + term) {
+        Some(sum) => {
+            let penalty = in_precision_of(sum * scale, &loss);
+            loss + penalty
+        }
+        None => loss,
     }
 }
 

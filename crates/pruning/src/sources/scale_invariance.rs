@@ -2,8 +2,8 @@
 //!
 //! A batch norm divides by the standard deviation of what it reads, so multiplying a channel of the
 //! layer in front by a number changes nothing. A value that is trained for such a channel has a
-//! gradient of zero, and which channels go says nothing. The value of the batch norm's `gamma` takes
-//! its place.
+//! gradient of zero, and the order of its channels has no meaning. The value of the batch norm's
+//! `gamma` takes its place.
 
 use burn::module::Module;
 use burn_compress_core::layer::{LayerInfo, channel_dims};

@@ -40,7 +40,7 @@ pub(crate) struct Fusions {
 }
 
 impl Fusions {
-    /// Finds the sequences that the settings ask for, and moves the quantization of each output to
+    /// Finds the sequences of the settings, and moves the quantization of each output to
     /// the end of its sequence; rejects parameters that another quantizer folds a norm into.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ impl Sequence {
     }
 }
 
-/// Whether settings ask for a fusion.
+/// Whether settings request a fusion.
 pub(crate) fn is_wanted(settings: &QuantizationSettings) -> bool {
     settings.fuse == Some(true) || settings.fuse_names.is_some()
 }

@@ -265,7 +265,7 @@ fn gradients_pass_the_fold() {
 }
 
 #[test]
-fn post_training_quantization_sees_the_folded_weight() {
+fn post_training_quantization_observes_the_folded_weight() {
     let chain = PtqQuantizer::new(net(), config(FUSE), evaluator(), PtqConfig::new()).unwrap();
     let compressed = chain.compress(Budget::none()).unwrap();
     let net = net();

@@ -1,7 +1,7 @@
 //! AdaRound: post-training quantization that learns whether each weight is rounded up or down.
 //!
 //! For weights of 4 bits and fewer, where rounding each weight to the nearest value is far from the
-//! best for the layer as a whole: errors of weights that see similar inputs should cancel. The
+//! best for the layer as a whole: errors of weights with similar inputs should cancel. The
 //! quantizer calibrates like [`PtqQuantizer`], then goes through the layers one after another and
 //! chooses the roundings that bring the layer's output back to what it was in full precision:
 //!
@@ -20,21 +20,21 @@
 //! The grid of a weight is the one with the least squared error, the observer
 //! [`mse`](crate::ranges::Mse), where the configuration names no other: of a few bits that of the
 //! extremes is far too coarse for most weights, and no rounding makes up for it. Inputs and outputs
-//! have the range of their extremes. With `"observer": "min_max"` for a rule, or for `weight` in its
-//! `target_settings`, weights begin from their extremes, too.
+//! have the range of their extremes. With `"observer": "min_max"` for a rule, or for `weight` in
+//! its `target_settings`, weights begin from their extremes, too.
 //!
-//! Nothing but `V` is trained, each layer for itself, with Adam; weights are rewritten after the last
-//! step of the run. The chain need not train. Of a layer that a batch norm is folded into
+//! Nothing but `V` is trained, each layer for itself, with Adam; weights are rewritten after the
+//! last step of the run. The chain need not train. Of a layer that a batch norm is folded into
 //! ([`fuse`](QuantizationSettings::fuse)), `W` and `b` are the folded ones.
 //!
 //! # References
 //!
 //! Nagel et al., *Up or Down? Adaptive Rounding for Post-Training Quantization*, arXiv 2004.10568.
-//! Deviations: the least squared error is that of a histogram; activation functions are not part of the distance, as a layer does not know what
-//! follows it; steps take the calibration batches in turn, whole, where the paper draws 32 samples
-//! (each call of a layer that runs several times in a pass is a batch of its own);
-//! where the learned rounding is no closer on the calibration batches than the nearest, the nearest
-//! is kept.
+//! Deviations: the least squared error is that of a histogram; activation functions are not part of
+//! the distance, as a layer does not know what follows it; steps take the calibration batches in
+//! turn, whole, where the paper draws 32 samples (each call of a layer that runs several times in a
+//! pass is a batch of its own); where the learned rounding is no closer on the calibration batches
+//! than the nearest, the nearest is kept.
 
 pub(crate) mod reconstruction;
 
@@ -62,7 +62,7 @@ use reconstruction::Samples;
 
 const NAME: &str = "AdaRoundQuantizer";
 
-/// How an [`AdaRoundQuantizer`] calibrates and learns.
+/// Settings of an [`AdaRoundQuantizer`].
 #[derive(Config, Debug, Copy)]
 pub struct AdaRoundConfig {
     /// Steps for each layer; the paper takes 10000.

@@ -1,8 +1,8 @@
 //! Post-training quantization: scales and zero points from a few batches, without training.
 //!
-//! The choice when there is no time to train, and with 8 bits usually good enough. The quantizer runs
-//! the model on batches of the evaluator's data, in validation mode and with all targets in full
-//! precision, follows the values of each target, and lets the quantization act from then on:
+//! The choice when there is no time to train, and with 8 bits usually good enough. The quantizer
+//! runs the model on batches of the evaluator's data, in validation mode and with all targets in
+//! full precision, observes the values of each target, and enables the quantization from then on:
 //!
 //! ```text
 //! range              observed over the calibration batches, by default the extremes of all of them
@@ -19,9 +19,11 @@
 //!
 //! # References
 //!
-//! - Krishnamoorthi, *Quantizing deep convolutional networks for efficient inference: A whitepaper*,
+//! - Krishnamoorthi, *Quantizing deep convolutional networks for efficient inference: A
+//! whitepaper*,
 //!   arXiv 1806.08342, section 3.
-//! - For the correction of biases: Nagel et al., *Data-Free Quantization Through Weight Equalization
+//! - For the correction of biases: Nagel et al., *Data-Free Quantization Through Weight
+//! Equalization
 //!   and Bias Correction*, arXiv 1906.04721, section 4.2.
 //!
 //! Deviations from NNI: nothing has to be trained; the range of a parameter is that of its final
@@ -63,18 +65,18 @@ pub struct PtqConfig {
     /// moves it far.
     #[config(default = true)]
     pub follow_training: bool,
-    /// Whether each bias is corrected by the shift that the rounding of the weights causes in the mean
-    /// of the layer's outputs.
+    /// Whether each bias is corrected by the shift that the rounding of the weights causes in the
+    /// mean of the layer's outputs.
     ///
     /// The layers whose weight is quantized are corrected one after another, in module order: each
     /// gains, per channel, the mean over batch and positions of its output in full precision minus
-    /// that of its output with all targets quantized and the layers before it corrected. Both models
-    /// run over the calibration batches once for each layer. Layers must stand in a `Wrapper`; those
-    /// without a bias are left as they are.
+    /// that of its output with all targets quantized and the layers before it corrected. Both
+    /// models run over the calibration batches once for each layer. Layers must stand in a
+    /// `Wrapper`; those without a bias are left as they are.
     #[config(default = false)]
     pub bias_correction: bool,
-    /// Whether every observation checks that the values are finite, and names the target if they are
-    /// not.
+    /// Whether every observation checks that the values are finite, and names the target if they
+    /// are not.
     #[config(default = true)]
     pub check_finite: bool,
 }
@@ -128,8 +130,8 @@ impl<M: Module + 'static, I: 'static> PtqQuantizer<M, I> {
         Self::claim_for(NAME, ObserverKind::MinMax, compressor, config, quantizer)
     }
 
-    /// Claims the targets for the quantizer called `name`, whose weights have the observer `weights`
-    /// where the configuration names none.
+    /// Claims the targets for the quantizer called `name`, whose weights have the observer
+    /// `weights` where the configuration names none.
     pub(crate) fn claim_for(
         name: &'static str,
         weights: ObserverKind,

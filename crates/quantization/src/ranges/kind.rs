@@ -61,8 +61,8 @@ impl ObserverKind {
         }
     }
 
-    /// The estimator of this name. With `latest` a histogram holds the latest values alone, as for a
-    /// parameter, of which each value is all there is.
+    /// The estimator of this name. With `latest` a histogram holds the latest values alone, as for
+    /// a parameter, of which each value is all there is.
     pub(crate) fn estimator(self, latest: bool) -> Box<dyn RangeEstimator> {
         match self {
             Self::MinMax => Box::new(MinMax),
@@ -76,7 +76,7 @@ impl ObserverKind {
     }
 }
 
-/// Those without a number, by name.
+/// Observers without a number, by name.
 const NAMED: [(&str, ObserverKind); 4] = [
     ("min_max", ObserverKind::MinMax),
     ("moving_average", ObserverKind::MovingAverage),
@@ -106,7 +106,7 @@ impl<'de> Deserialize<'de> for ObserverKind {
     }
 }
 
-/// Why this is no observer, and what is one.
+/// Error of a value that is no observer, with the observers there are.
 fn unreadable(written: &Value) -> String {
     let known = NAMED.map(|(name, _)| format!("`{name}`")).join(", ");
     match written {

@@ -41,7 +41,7 @@ pub struct QuantDefaults {
 }
 
 impl QuantDefaults {
-    /// Those of calibration for the quantizer called `name`: [`ApplyMethod::ClampRound`], the
+    /// Defaults of calibration for the quantizer called `name`: [`ApplyMethod::ClampRound`], the
     /// extremes of all values, a check that they are finite, and the standard scale and zero point
     /// ([`qparams::compute`](crate::qparams::compute)).
     pub fn new(name: &'static str) -> Self {
@@ -55,7 +55,7 @@ impl QuantDefaults {
         }
     }
 
-    /// Those of a rule, with the standard scale and zero point.
+    /// Defaults of a rule, with the standard scale and zero point.
     pub(crate) fn of(rule: &impl RangeRule) -> Self {
         Self::new(rule.name())
             .with_apply_method(rule.apply_method())
@@ -117,8 +117,8 @@ impl QuantDefaults {
 /// | `state`, `load_state`     | [`state`](Self::state), [`load_state`](Self::load_state)        |
 /// | `configuration`           | [`configuration`](Self::configuration)                          |
 ///
-/// Ranges, scales and zero points are in the cells of the targets ([`QuantTarget::space`]), which the
-/// chain saves and restores itself.
+/// Ranges, scales and zero points are in the cells of the targets ([`QuantTarget::space`]), which
+/// the chain saves and restores itself.
 #[derive(Debug)]
 pub struct QuantTargets {
     targets: Vec<QuantTarget>,
@@ -291,12 +291,12 @@ impl QuantTargets {
         })
     }
 
-    /// Lets the observers follow the values in the steps of the run.
+    /// Attaches the observers for the steps of the run.
     pub fn follow(&self) {
         self.follow_those(|_| true);
     }
 
-    /// Lets the observers of inputs and outputs follow the values in the steps of the run.
+    /// Attaches the observers of inputs and outputs for the steps of the run.
     pub fn follow_activations(&self) {
         self.follow_those(|target| !target.target().is_param());
     }
@@ -309,12 +309,12 @@ impl QuantTargets {
         }
     }
 
-    /// Lets the quantization of all targets act, but for those to be bypassed.
+    /// Enables the quantization of all targets but those to be bypassed.
     pub fn enable(&self) {
         self.targets.iter().for_each(QuantTarget::enable);
     }
 
-    /// Lets the values of all targets pass unchanged.
+    /// Disables the quantization of all targets.
     pub fn disable(&self) {
         self.targets.iter().for_each(QuantTarget::disable);
     }
@@ -332,7 +332,7 @@ impl QuantTargets {
         !self.activations().is_empty()
     }
 
-    /// Lets the observers see the parameters, once a step.
+    /// Passes the parameters to the observers, once a step.
     ///
     /// # Errors
     ///
@@ -365,7 +365,7 @@ impl QuantTargets {
     }
 
     /// Observes the finished model on the first `batches` batches of epoch 0, computes scales and
-    /// zero points from the ranges and lets them act.
+    /// zero points from the ranges and enables them.
     ///
     /// # Errors
     ///
@@ -388,7 +388,7 @@ impl QuantTargets {
         Ok(())
     }
 
-    /// Lets the rule of the targets change scales and zero points for the last time.
+    /// Applies the rule's last change of scales and zero points.
     ///
     /// # Errors
     ///
@@ -425,8 +425,8 @@ impl QuantTargets {
         Ok(())
     }
 
-    /// Recomputes scale and zero point of one parameter, if it is a target, from values that replace
-    /// all that was seen of it.
+    /// Recomputes scale and zero point of one parameter, if it is a target, from values that
+    /// replace all that was seen of it.
     ///
     /// # Errors
     ///

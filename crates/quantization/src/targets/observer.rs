@@ -56,8 +56,8 @@ impl TargetObserver {
         })
     }
 
-    /// Computes scale and zero point by `rule`, and ranges by its estimator unless the settings name
-    /// an observer.
+    /// Computes scale and zero point by `rule`, and ranges by its estimator unless the settings
+    /// name an observer.
     pub(crate) fn with_rule(
         mut self,
         settings: &QuantizationSettings,
@@ -70,12 +70,12 @@ impl TargetObserver {
         self
     }
 
-    /// Sets whether every observation checks that the range is finite, as it does unless told otherwise.
+    /// Sets whether every observation checks that the range is finite; true by default.
     ///
     /// The check needs one pair of numbers per block on the host. A training run reads those of all
     /// targets together with its loss, see [`reads`](burn_compress_core::reads); elsewhere they are
-    /// read at once. Without the check a NaN in the data ends in a NaN in the loss. Observers with a
-    /// histogram read the values back and check them in any case.
+    /// read at once. Without the check a NaN in the data ends in a NaN in the loss. Observers with
+    /// a histogram read the values back and check them in any case.
     pub fn with_check(mut self, check: bool) -> Self {
         self.check = check;
         self
@@ -121,8 +121,8 @@ impl TargetObserver {
     ///
     /// # Errors
     ///
-    /// [`QuantizationError::NothingObserved`], a rule that breaks its laws, and a device that failed
-    /// to hand over its values.
+    /// [`QuantizationError::NothingObserved`], a rule that breaks its laws, and a device that
+    /// failed to hand over its values.
     pub fn compute_qparams(
         &self,
         quantization: &mut Quantization,

@@ -86,7 +86,8 @@ impl QuantTarget {
         self.method
     }
 
-    /// Cell of the target, which holds range, scale and zero point and which the model computes with.
+    /// Cell of the target, which holds range, scale and zero point and which the model computes
+    /// with.
     pub fn space(&self) -> &Arc<TargetSpace> {
         &self.space
     }
@@ -96,12 +97,12 @@ impl QuantTarget {
         self.observer.as_ref()
     }
 
-    /// Lets the quantization act, unless the target is to be bypassed.
+    /// Enables the quantization, unless the target is to be bypassed.
     pub fn enable(&self) {
         self.set_enabled(self.method != ApplyMethod::Bypass);
     }
 
-    /// Lets the values pass unchanged.
+    /// Disables the quantization.
     pub fn disable(&self) {
         self.set_enabled(false);
     }

@@ -388,7 +388,7 @@ fn an_output_that_is_masked_place_by_place_loses_no_channel() {
 }
 
 #[test]
-fn the_plan_tells_what_was_kept() {
+fn the_plan_lists_what_was_kept() {
     let plan = speed_up(&masks(), &Calibration::new()).unwrap().plan;
     assert_eq!(plan.params["stem.weight"].keep[&0], [0, 2, 3, 4, 5, 7]);
     assert_eq!(plan.params["grouped.bias"].keep[&0], [1, 2, 3, 4]);
@@ -540,7 +540,7 @@ fn a_layer_without_channels_is_an_error() {
 }
 
 #[test]
-fn double_precision_tells_rounding_from_another_function() {
+fn double_precision_distinguishes_rounding_from_another_function() {
     let net = Net::new(&Device::flex());
     let compressed = |net: &Net| {
         let (masks, calibration) = (Masks::new(), Calibration::new());

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex};
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
-use burn_compress::quantization;
 use burn_compress::target::TargetId;
 use burn_compress::{Budget, CalibrationEntry, Compressor, Evaluator, fake_quantize, gradients};
 use indexmap::IndexMap;
@@ -345,15 +344,14 @@ fn quantized_input(case: &Case, x: &Array, entry: &CalibrationEntry) -> Result<A
         return Ok(x.clone());
     }
     match x.shape.len() {
-        2 => quantize::<2>(case, x, entry, scale, zero_point),
-        3 => quantize::<3>(case, x, entry, scale, zero_point),
-        4 => quantize::<4>(case, x, entry, scale, zero_point),
+        2 => quantize::<2>(x, entry, scale, zero_point),
+        3 => quantize::<3>(x, entry, scale, zero_point),
+        4 => quantize::<4>(x, entry, scale, zero_point),
         rank => Err(case.error(format!("no layer takes a tensor of rank {rank}"))),
     }
 }
 
 fn quantize<const D: usize>(
-    case: &Case,
     x: &Array,
     entry: &CalibrationEntry,
     scale: &[f32],
@@ -364,9 +362,9 @@ fn quantize<const D: usize>(
     let dims = x.dims();
     let expand = |values: &[f32]| {
         let values = Tensor::<1>::from_data(TensorData::from(values), &device);
-        quantization::blocks::expand(values, &entry.grid, dims).map_err(|error| case.error(error))
+        entry.grid.expand(values, &dims).reshape(dims)
     };
-    let (scale, zero_point) = (expand(scale)?, expand(zero_point)?);
+    let (scale, zero_point) = (expand(scale), expand(zero_point));
     let value = fake_quantize(x, scale, zero_point, entry.qmin, entry.qmax, entry.gradient);
     Ok(Array::from_tensor(value))
 }

@@ -101,7 +101,7 @@ fn refuses_to_read_toml(#[case] toml: &str, #[case] expected: &str) {
 }
 
 #[test]
-fn builders_json_and_toml_say_the_same() {
+fn builders_json_and_toml_agree() {
     let half = Toy {
         ratio: Some(0.5),
         ..Toy::default()

@@ -1,4 +1,4 @@
-//! What of a chain is another configuration than that of a checkpoint.
+//! Differences between the configuration of a chain and that of a checkpoint.
 
 use burn::module::Module;
 use indexmap::IndexSet;

@@ -41,7 +41,7 @@ pub(super) struct SavedAlgorithm {
     pub learnables: IndexMap<String, u64>,
 }
 
-/// What is known of a target but for its numbers, which are tensors.
+/// State of a target without its numbers, which are tensors.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SavedSpace {

@@ -125,8 +125,7 @@ fn load_optimizer(
     Ok(fresh.load_record(record))
 }
 
-/// What a checkpoint holds beside header, model and the evaluator's optimizer, in the form that a
-/// chain takes it.
+/// Parts of a checkpoint for a chain: all but header, model and the evaluator's optimizer.
 struct Content {
     adam: ModuleOptimizer,
     spaces: Vec<(TargetId, Option<Mask>, Option<Quantization>)>,
@@ -273,7 +272,7 @@ fn restore_states<M: Module + 'static, I: 'static>(
     Ok(())
 }
 
-/// What a learnable of the algorithm at `index` held.
+/// Saved values of a learnable of the algorithm at `index`.
 struct LearnableValues {
     index: usize,
     name: String,

@@ -11,7 +11,7 @@
 //!
 //! | file           | what it holds                                         |
 //! |----------------|-------------------------------------------------------|
-//! | `header.rs`    | the JSON header, and which chain it belongs to        |
+//! | `header.rs`    | the JSON header, with the identity of its chain       |
 //! | `changes.rs`   | what of a chain is another configuration              |
 //! | `params.rs`    | the parameters with their ids in the checkpoint       |
 //! | `profile.rs`   | what is known of an optimizer and of learning rates   |
@@ -47,7 +47,7 @@ pub(crate) use save::to_bytes;
 
 const SEAL: Seal = Seal::new(b"BURNCCKP", 3, "a checkpoint of a compression run");
 
-/// What is read or written, as errors name it.
+/// Name of the file's content in errors.
 #[derive(Clone, Copy)]
 enum At<'a> {
     /// A checkpoint.

@@ -6,17 +6,19 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::{GradientsParams, ModuleOptimizer, OptimizerRecord};
 use burn::tensor::{Bytes, DType, Device, Tensor};
 use burn_pack::{Reader, Scalar};
+
+use crate::module::keeps_device;
 
 /// Name of the rank of a parameter among its scalars.
 const RANK: &str = "__rank";
 /// No step counter and no rank is larger.
 const LARGEST: i64 = i32::MAX as i64;
 
-/// What a record holds of one parameter.
+/// State of one parameter in a record.
 #[derive(Debug, Default)]
 pub(super) struct Entry {
     tensors: BTreeMap<String, (DType, Vec<usize>)>,
@@ -30,7 +32,7 @@ impl Entry {
         names.filter(|name| *name != RANK).cloned().collect()
     }
 
-    /// Why this is not what the optimizer writes.
+    /// Mismatch with what the optimizer writes, if any.
     fn compare(&self, expected: &Self) -> Result<(), String> {
         for name in self.tensors.keys().chain(self.scalars.keys()) {
             if !expected.tensors.contains_key(name) && !expected.scalars.contains_key(name) {
@@ -141,7 +143,7 @@ pub(super) fn check(
     }
 }
 
-/// What `optimizer` writes for a parameter after a step.
+/// State that `optimizer` writes for a parameter after a step.
 fn written(optimizer: &ModuleOptimizer, parameter: &Known) -> Result<Entry, String> {
     macro_rules! of_rank {
         ($($rank:literal)+) => {
@@ -190,28 +192,10 @@ struct Alone<const D: usize> {
 }
 
 impl<const D: usize> Module for Alone<D> {
-    fn collect_devices(&self, devices: Devices) -> Devices {
-        devices
-    }
-
-    fn fork(self, _device: &Device) -> Self {
-        self
-    }
-
-    fn to_device(self, _device: &Device) -> Self {
-        self
-    }
-
-    fn train(self) -> Self {
-        self
-    }
+    keeps_device!();
 
     fn valid(&self) -> Self {
         self.clone()
-    }
-
-    fn materialize(self) -> Self {
-        self
     }
 
     fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {

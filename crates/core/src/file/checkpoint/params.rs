@@ -18,7 +18,7 @@ pub(super) struct Params {
 }
 
 impl Params {
-    /// Those of `model` that the `record` of the checkpoint holds.
+    /// Parameters of `model` in the `record` of the checkpoint.
     ///
     /// # Errors
     ///

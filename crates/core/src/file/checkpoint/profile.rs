@@ -1,4 +1,4 @@
-//! What is known of an optimizer and of a learning-rate schedule.
+//! Fingerprint of an optimizer and a learning-rate schedule.
 //!
 //! Burn's optimizers and schedules do not show what they were made with. So they are compared by
 //! what they do: a fresh copy of the optimizer makes a few steps of a stand-in for each parameter,
@@ -19,7 +19,7 @@ use crate::Error;
 use crate::run::configuration::Difference;
 use crate::run::reads::floats;
 
-/// How the evaluator trains the parameters of a model.
+/// Fingerprint of the evaluator's training of a model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Profile {
@@ -48,14 +48,14 @@ pub(super) type Ids = IndexMap<String, ParamId>;
 /// Start and gradient of the numbers of a stand-in. Those with a small gradient start at 0, where
 /// small steps are not lost.
 const NUMBERS: [(f32, f32); 4] = [(0.7, 1.0), (0.0, 1e-6), (-1.3, -2.0), (0.0, 1e-3)];
-/// What the gradients of each step are multiplied by.
+/// Factor of the gradients of each step.
 const STEPS: [f32; 3] = [1.0, -0.5, 3e4];
 const LEARNING_RATE: f64 = 0.1;
 /// The most learning rates that are kept.
 const RATES: usize = 64;
 
 impl Profile {
-    /// What a fresh `optimizer` and a fresh `schedule` do with the trained parameters of `model`,
+    /// Fingerprint of a fresh `optimizer` and a fresh `schedule` on the trained parameters of `model`,
     /// which have the ids `ids`, in a run with these `steps`.
     pub(super) fn of<M: Module>(
         (optimizer, schedule): (ModuleOptimizer, ModuleLrScheduler),
@@ -165,7 +165,7 @@ impl Profile {
 }
 
 impl Group {
-    /// What differs, with its value here and in `now`.
+    /// Differences, with the values here and in `now`.
     fn differing(&self, now: &Self, steps: &[usize]) -> Vec<(String, String, String)> {
         let mut found = Vec::new();
         if self.state != now.state {

@@ -77,7 +77,7 @@ fn pack<M: Module + 'static, I: 'static>(
         .map_err(|error| at.failed(error))
 }
 
-/// How the evaluator trains; found out once for a length of the run.
+/// Fingerprint of the evaluator's training, computed once for a length of the run.
 fn profile_of<M: Module + 'static, I: 'static>(
     chain: &Compressor<M, I>,
 ) -> Result<Option<Profile>, Error> {

@@ -1,4 +1,4 @@
-//! Where the batches of an epoch come from.
+//! Sources of the batches of an epoch.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -49,7 +49,7 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
         }
     }
 
-    /// Lets the observers of `spaces` see what [`forward`](Self::forward) passes take through
+    /// Passes to the observers of `spaces` what [`forward`](Self::forward) passes take through
     /// `model` as it is in validation; returns the number of batches.
     ///
     /// Parameters, running statistics and optimizer stay as they are, and so do states that are not

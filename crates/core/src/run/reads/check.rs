@@ -118,7 +118,7 @@ impl Check {
     }
 }
 
-/// What a check is made for.
+/// Origin of a check.
 #[derive(Clone, Debug)]
 pub(crate) enum Concern {
     /// A hook of this algorithm.
@@ -177,7 +177,7 @@ impl Collector {
         Self { outer }
     }
 
-    /// What was collected since the last time.
+    /// Checks collected since the last call.
     pub(crate) fn take(&self) -> Vec<Check> {
         COLLECTED.with_borrow_mut(|open| open.as_mut().map(std::mem::take).unwrap_or_default())
     }

@@ -1,14 +1,14 @@
-//! What is read back from devices, counted.
+//! Reads of devices, counted.
 //!
 //! An accelerator computes behind the program's back. Reading a number waits until everything is
-//! done that was asked of the device before, so a program that reads often leaves it idle. All that
+//! done that was queued on the device before, so a program that reads often leaves it idle. All that
 //! this library reads goes through this module:
 //!
 //! - [`data`], [`floats`] and [`all`] read at once;
 //! - [`check`] leaves values on the device until the training run reads next, at most once a step
 //!   and as seldom as [`Evaluator::with_log_every`](crate::Evaluator::with_log_every) asks for.
 //!
-//! [`count`] tells how often that was.
+//! [`count`] is the number of these reads.
 
 mod check;
 

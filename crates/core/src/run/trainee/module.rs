@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor};
+use burn::module::{Module, ModuleMapper, ModuleVisitor};
 use burn::store::{ModuleRecord, RecordError};
-use burn::tensor::Device;
 
 use super::Trainee;
+use crate::module::moves_with;
 use crate::simulate::attach;
 
 impl<M: Clone, I> Clone for Trainee<M, I> {
@@ -39,25 +39,9 @@ impl<M: fmt::Display, I> fmt::Display for Trainee<M, I> {
 /// The paths are those of the model. While it trains, its record holds the state of the run beside the
 /// parameters; that of a snapshot holds the parameters alone.
 impl<M: Module + 'static, I: Send + 'static> Module for Trainee<M, I> {
-    fn collect_devices(&self, devices: Devices) -> Devices {
-        self.model.collect_devices(devices)
-    }
+    moves_with!(model);
 
-    fn fork(self, device: &Device) -> Self {
-        Self {
-            model: self.model.fork(device),
-            ..self
-        }
-    }
-
-    fn to_device(self, device: &Device) -> Self {
-        Self {
-            model: self.model.to_device(device),
-            ..self
-        }
-    }
-
-    /// A snapshot takes part in the run again: its masks, scales and learnables are the latest of
+    /// A snapshot joins the run again: its masks, scales and learnables are the latest of
     /// the run.
     fn train(self) -> Self {
         let model = self.model.train();
@@ -88,13 +72,6 @@ impl<M: Module + 'static, I: Send + 'static> Module for Trainee<M, I> {
             training: false,
             learned,
             ..self.clone()
-        }
-    }
-
-    fn materialize(self) -> Self {
-        Self {
-            model: self.model.materialize(),
-            ..self
         }
     }
 

@@ -1,11 +1,11 @@
-//! What a step of a trainee gives to metrics.
+//! Metric input of a trainee's step.
 
 use burn::backend::ExecutionError;
 use burn::tensor::Tensor;
 use burn::train::ItemLazy;
 use burn::train::metric::{Adaptor, LossInput};
 
-/// What a step of a [`Trainee`](super::Trainee) gives to metrics.
+/// Metric input of a [`Trainee`](super::Trainee)'s step.
 #[derive(Clone, Debug)]
 pub struct TraineeOutput {
     /// In training the loss that is minimised, every compressor's part included; in validation the

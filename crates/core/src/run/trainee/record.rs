@@ -3,10 +3,11 @@
 //! A record holds tensors of known shapes only. So one tensor holds the length of the state, and
 //! where it is loaded, the shape of the other follows from it.
 
-use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Bytes, DType, Device, Int, Tensor, TensorData};
 
 use crate::Error;
+use crate::module::moves_with;
 
 /// No name of a field, so that no path of a model collides with it.
 const STATE: &str = "burn-compress run";
@@ -21,7 +22,7 @@ pub(super) struct Recorded<M> {
     /// The length of the state in words and in bytes of the last word, `[2]`.
     length: Vec<i32>,
     words: Vec<i32>,
-    /// Why the device did not hand over what was loaded.
+    /// Error of the device that holds the loaded values.
     failure: Option<String>,
 }
 
@@ -78,7 +79,7 @@ impl<M: Module> Recorded<M> {
         Param::initialized(ParamId::new(), tensor)
     }
 
-    /// What a mapper makes of these numbers.
+    /// Numbers after a mapper.
     fn mapped<T: ModuleMapper>(&mut self, mapper: &mut T, name: &str, values: &[i32]) -> Vec<i32> {
         mapper.enter_module(name, "");
         let data = mapper.map_int(self.param(values)).val().try_into_data();
@@ -94,23 +95,7 @@ impl<M: Module> Recorded<M> {
 }
 
 impl<M: Module> Module for Recorded<M> {
-    fn collect_devices(&self, devices: Devices) -> Devices {
-        self.model.collect_devices(devices)
-    }
-
-    fn fork(self, device: &Device) -> Self {
-        Self {
-            model: self.model.fork(device),
-            ..self
-        }
-    }
-
-    fn to_device(self, device: &Device) -> Self {
-        Self {
-            model: self.model.to_device(device),
-            ..self
-        }
-    }
+    moves_with!(model);
 
     fn train(self) -> Self {
         Self {
@@ -123,13 +108,6 @@ impl<M: Module> Module for Recorded<M> {
         Self {
             model: self.model.valid(),
             ..self.clone()
-        }
-    }
-
-    fn materialize(self) -> Self {
-        Self {
-            model: self.model.materialize(),
-            ..self
         }
     }
 

@@ -6,8 +6,8 @@
 //! input, output    observe -> quantize -> mask -> last -> record
 //! ```
 //!
-//! Quantize, mask and last are the stages in whose place a [`Transform`] may stand. Observers follow
-//! the values in training alone.
+//! Quantize, mask and last are the stages in whose place a [`Transform`] may stand. Observers
+//! follow the values in training alone.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
@@ -50,7 +50,8 @@ impl TargetSpace {
             }
             inner.shape = Some(value.dims().to_vec());
             if let Some(found) = inner.misfit(&value.dims()) {
-                // Only now that the shape is known, what was accepted as a mask turns out not to fit.
+                // Only now that the shape is known, what was accepted as a mask turns out not to
+                // fit.
                 let expected = value.dims().to_vec();
                 assert!(
                     self.phase.is_training(),
@@ -80,7 +81,7 @@ impl TargetSpace {
         value
     }
 
-    /// Lets the observer see `value` inside a forward pass.
+    /// Passes `value` to the observer inside a forward pass.
     fn follow_inside<const D: usize>(&self, value: &Tensor<D>) {
         let seen = FlatTensor::new(value.clone().detach().without_autodiff());
         if let Err(reason) = self.follow(&seen) {

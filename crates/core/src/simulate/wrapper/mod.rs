@@ -9,15 +9,16 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use burn::module::{
-    Content, Devices, DisplaySettings, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper,
+    Content, DisplaySettings, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper,
     ModuleVisitor, Param,
 };
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 
 pub(crate) use port::Ports;
 pub use port::{Activation, Port};
 
 use crate::layer::announce_wrapper;
+use crate::module::moves_with;
 use crate::simulate::flat::FlatTensor;
 use crate::simulate::folding::{self, Call, Folding, Host, Part};
 use crate::simulate::reading::{self, Norm};
@@ -49,7 +50,7 @@ use crate::simulate::walk;
 /// assert_eq!(output.into_scalar::<f32>(), 9.0);
 /// ```
 pub trait Layer<I>: Module {
-    /// What the layer returns.
+    /// Output of the layer.
     type Output;
 
     /// Runs the layer.
@@ -60,7 +61,7 @@ pub trait Layer<I>: Module {
         None
     }
 
-    /// What the layer computes with, if it is a batch norm.
+    /// Parameters and statistics of the layer, if it is a batch norm.
     fn norm(&self) -> Option<Norm> {
         None
     }
@@ -208,23 +209,7 @@ impl<L: fmt::Debug> fmt::Debug for Wrapper<L> {
 }
 
 impl<L: Module + 'static> Module for Wrapper<L> {
-    fn collect_devices(&self, devices: Devices) -> Devices {
-        self.layer.collect_devices(devices)
-    }
-
-    fn fork(self, device: &Device) -> Self {
-        Self {
-            layer: self.layer.fork(device),
-            ports: self.ports,
-        }
-    }
-
-    fn to_device(self, device: &Device) -> Self {
-        Self {
-            layer: self.layer.to_device(device),
-            ports: self.ports,
-        }
-    }
+    moves_with!(layer);
 
     fn train(self) -> Self {
         Self {
@@ -237,13 +222,6 @@ impl<L: Module + 'static> Module for Wrapper<L> {
         Self {
             layer: self.layer.valid(),
             ports: self.ports.snapshot(),
-        }
-    }
-
-    fn materialize(self) -> Self {
-        Self {
-            layer: self.layer.materialize(),
-            ports: self.ports,
         }
     }
 

@@ -13,7 +13,7 @@ use crate::simulate::folding::{Folding, Part};
 use crate::simulate::space::TargetSpace;
 use crate::target::Target;
 
-/// What hangs on a wrapper: its path in the model and a state for each simulated input and output.
+/// Attachment of a wrapper: its path in the model and a state for each simulated input and output.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ports {
     path: Option<Arc<str>>,
@@ -101,10 +101,10 @@ impl Ports {
 #[derive(Debug)]
 pub struct Port<'a>(Passage<'a>);
 
-/// What happens to a tensor on its way.
+/// Treatment of a tensor that passes.
 #[derive(Debug)]
 enum Passage<'a> {
-    /// It is simulated, or noted while a forward pass is captured.
+    /// Simulated, or recorded while a forward pass is captured.
     Simulate {
         ports: &'a Ports,
         side: fn(usize) -> Target,
@@ -167,7 +167,7 @@ impl<'a> Port<'a> {
     }
 }
 
-/// What can go into or come out of a wrapped layer.
+/// Inputs and outputs of a wrapped layer.
 ///
 /// Implemented for float tensors (position 0), tuples of tensors (their order) and the types of
 /// Burn's attention. Implement it for a type of your own by passing each of its float tensors:

@@ -11,12 +11,13 @@
 //!
 //! # Outputs that are compared
 //!
-//! A file belongs to one teacher, identified by its weights and by the states that are read from it.
-//! How `predict` runs the teacher leaves no trace, and neither does a key that two samples share.
-//! Therefore the teacher runs all the same for the 1st, the 10th, the 100th batch whose samples are
-//! all stored, and so on, and for the stored samples of a batch that holds new ones. An output other
-//! than that of the file is [`DistillationError::CachedAnswer`]. Outputs less than 1 % apart by their
-//! Euclidean norms count as the same: the last digits depend on the batch and the device.
+//! A file is that of one teacher, identified by its weights and by the states that are read from
+//! it. How `predict` runs the teacher leaves no trace, and neither does a key that two samples
+//! share. Therefore the teacher runs all the same for the 1st, the 10th, the 100th batch whose
+//! samples are all stored, and so on, and for the stored samples of a batch that holds new ones. An
+//! output other than that of the file is [`DistillationError::CachedAnswer`]. Outputs less than 1 %
+//! apart by their Euclidean norms count as the same: the last digits depend on the batch and the
+//! device.
 
 mod file;
 
@@ -158,8 +159,8 @@ pub(crate) struct Bound<I> {
 }
 
 impl<I> Bound<I> {
-    /// The states of a batch; `run` runs the teacher and is called for a batch with new samples, or to
-    /// compare stored ones.
+    /// The states of a batch; `run` runs the teacher and is called for a batch with new samples, or
+    /// to compare stored ones.
     pub(crate) fn states(
         &mut self,
         batch: &I,
@@ -174,8 +175,8 @@ impl<I> Bound<I> {
             let states = run()?;
             self.store(&keys, &states)?;
         }
-        // Read back even new outputs: a second run gets the same to the last bit, also for a batch of
-        // which only some samples were stored.
+        // Read back even new outputs: a second run gets the same to the last bit, also for a batch
+        // of which only some samples were stored.
         (0..self.content.states.len())
             .map(|state| self.gather(state, &keys, device))
             .collect()

@@ -1,11 +1,11 @@
 //! Outputs of layers, observed over training steps.
 //!
-//! Which output scores a layer is read from the captured forward pass: that of the activation behind
-//! it, see [`search`]. In a step that belongs to a score, the loss of the batch is computed once more
-//! on a validation snapshot of the model that records what passes the wrapped layers. Nothing is
-//! shared with the model that trains: a distiller may record the same layers, dropout is off, and
-//! batch norms normalize as they will when the model is used. The snapshot is masked and quantized as
-//! the model is.
+//! Which output scores a layer is read from the captured forward pass: that of the activation
+//! behind it, see [`search`]. In a step that counts for a score, the loss of the batch is computed
+//! once more on a validation snapshot of the model that records what passes the wrapped layers.
+//! Nothing is shared with the model that trains: a distiller may record the same layers, dropout is
+//! off, and batch norms normalize as they will when the model is used. The snapshot is masked and
+//! quantized as the model is.
 
 mod observed;
 mod search;

@@ -20,7 +20,7 @@ pub(super) enum Statistic {
 /// A tensor that is observed for the sake of a parameter.
 #[derive(Debug, Clone)]
 pub(super) struct Output {
-    /// How errors name it.
+    /// Name in errors.
     name: String,
     pub(super) observed: Observed,
     /// Whether no forward pass has shown how often it is computed, so that it must be once.
@@ -49,7 +49,7 @@ pub(super) struct Channels {
     pub(super) shape: Vec<usize>,
     /// The dimension of the parameter's output channels.
     pub(super) dim: usize,
-    /// What is observed; the mean counts.
+    /// Observed tensors; the score is their mean.
     pub(super) outputs: Vec<Output>,
     /// Whether the outputs have their channels behind the batch, or else at the end.
     pub(super) channels_first: bool,

@@ -1,8 +1,8 @@
 //! Hooks on gradients in the backward pass.
 //!
 //! Burn's tensors differentiate what they compute; a gradient that is no derivative, such as a
-//! rounded one, needs a step of its own in the backward pass. That step belongs to one backend, so
-//! there is one for each backend that a feature of this crate names.
+//! rounded one, needs a step of its own in the backward pass. That step is specific to a backend,
+//! so there is one for each backend that a feature of this crate names.
 
 use std::fmt;
 use std::sync::Arc;

@@ -22,10 +22,11 @@ pub enum GradientDtype {
     /// Full precision.
     #[default]
     Float,
-    /// That of the layer's weight, rounded as in NNI: [`quantize_gradient`], one noise a sample.
+    /// The type of the layer's weight, rounded as in NNI: [`quantize_gradient`], one noise a
+    /// sample.
     OfWeight,
-    /// This one for all layers, rounded as in the paper: [`quantize_gradient_by_element`], one noise
-    /// an element.
+    /// This one for all layers, rounded as in the paper: [`quantize_gradient_by_element`], one
+    /// noise an element.
     Dtype(QuantDtype),
 }
 
@@ -82,8 +83,8 @@ fn reject_one_bit(dtype: QuantDtype) -> Result<(), QuantizationError> {
 /// g'  = 2 m (v - 1/2)
 /// ```
 ///
-/// The steps of the grid are longer than the noise, so the mean of what a value is rounded to is not
-/// the value: [`quantize_gradient_by_element`] has no such error.
+/// The steps of the grid are longer than the noise, so the mean of what a value is rounded to is
+/// not the value: [`quantize_gradient_by_element`] has no such error.
 ///
 /// # Shapes
 ///
@@ -116,8 +117,8 @@ pub fn quantize_gradient<const D: usize>(
     Ok(steps.round(rows, noise).reshape(dims))
 }
 
-/// A gradient rounded to few bits as in the paper, with a noise of its own for each element, so that
-/// the mean of what a value is rounded to is the value.
+/// A gradient rounded to few bits as in the paper, with a noise of its own for each element, so
+/// that the mean of what a value is rounded to is the value.
 ///
 /// ```text
 /// m   = max|g| of the sample,   n = qmax - qmin, 2^k - 1 for an unsigned type of k bits

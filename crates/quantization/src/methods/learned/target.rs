@@ -165,7 +165,7 @@ impl LearnedTarget {
     }
 
     /// Starts with the first values and compares the blocks of all later ones.
-    fn see(&self, values: &FlatTensor) -> Result<(), BoxError> {
+    fn follow(&self, values: &FlatTensor) -> Result<(), BoxError> {
         let (kind, target) = (&self.kind, &self.id.target);
         let grid = granularity::grid(&self.granularity, kind, target, &values.shape)?;
         let known = self
@@ -211,7 +211,7 @@ impl LearnedTarget {
 
 impl Observer for LearnedTarget {
     fn observe(&self, values: &FlatTensor, quantization: &mut Quantization) -> Result<(), String> {
-        self.see(values).map_err(|error| error.to_string())?;
+        self.follow(values).map_err(|error| error.to_string())?;
         self.report(quantization);
         Ok(())
     }

@@ -1,15 +1,16 @@
-//! Correction of biases for the shift that quantized weights cause in the mean of a layer's outputs.
+//! Correction of biases for the shift that quantized weights cause in the mean of a layer's
+//! outputs.
 //!
-//! Rounding the weights of a channel moves its outputs by an error whose mean is not zero, since the
-//! inputs' mean is not. The mean can be measured and added to the bias:
+//! Rounding the weights of a channel moves its outputs by an error whose mean is not zero, since
+//! the inputs' mean is not. The mean can be measured and added to the bias:
 //!
 //! ```text
 //! b <- b + E[y] - E[y']        per channel, over batch and positions
 //! ```
 //!
 //! with the output `y` in full precision and the output `y'` of the quantized model before its own
-//! rounding. Layers come one after another, so that each correction sees those before it; of a layer
-//! that runs several times in a pass all outputs count.
+//! rounding. Layers come one after another, so that each correction includes those before it; of a
+//! layer that runs several times in a pass all outputs count.
 //!
 //! # References
 //!
@@ -133,7 +134,8 @@ impl BiasCorrection {
 }
 
 impl Corrected {
-    /// Shift of the mean of each output channel from `full_precision` to `quantized`, over all calls.
+    /// Shift of the mean of each output channel from `full_precision` to `quantized`, over all
+    /// calls.
     fn difference<M: Module + 'static, I: 'static>(
         &self,
         full_precision: &M,
