@@ -1,0 +1,137 @@
+//! Layers that several networks are made of.
+
+use burn::module::Module;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
+use burn::tensor::module::{adaptive_avg_pool2d, avg_pool2d, max_pool2d};
+use burn::tensor::ops::{AvgPoolOptions, MaxPoolOptions};
+use burn::tensor::{Device, Tensor};
+use burn_compress_core::Wrapper;
+
+/// A convolution that keeps the size of the image, without a bias.
+pub(crate) fn conv(channels: [usize; 2], kernel: usize) -> Conv2dConfig {
+    let pad = kernel / 2;
+    Conv2dConfig::new(channels, [kernel, kernel])
+        .with_padding(PaddingConfig2d::Explicit(pad, pad, pad, pad))
+        .with_bias(false)
+}
+
+/// A convolution of each channel by itself that keeps the size of the image, without a bias.
+pub(crate) fn depthwise(channels: usize, kernel: usize) -> Conv2dConfig {
+    conv([channels, channels], kernel).with_groups(channels)
+}
+
+/// A linear layer in a wrapper.
+pub(crate) fn linear(inputs: usize, outputs: usize, device: &Device) -> Wrapper<Linear> {
+    LinearConfig::new(inputs, outputs).init(device).into()
+}
+
+/// A batch norm in a wrapper.
+pub(crate) fn batch_norm(channels: usize, device: &Device) -> Wrapper<BatchNorm> {
+    BatchNormConfig::new(channels).init(device).into()
+}
+
+/// Maximum over windows.
+pub(crate) fn max_pool(x: Tensor<4>, kernel: usize, stride: usize, padding: usize) -> Tensor<4> {
+    let options = MaxPoolOptions::new([kernel; 2])
+        .with_stride([stride; 2])
+        .with_padding([padding; 2]);
+    max_pool2d(x, options)
+}
+
+/// Mean over windows beside each other.
+pub(crate) fn average_pool(x: Tensor<4>, kernel: usize) -> Tensor<4> {
+    avg_pool2d(x, AvgPoolOptions::new([kernel; 2]))
+}
+
+/// Mean of each channel: `[batch, channels, height, width]` to `[batch, channels]`.
+pub(crate) fn global_average(x: Tensor<4>) -> Tensor<2> {
+    adaptive_avg_pool2d(x, [1, 1]).flatten(1, 3)
+}
+
+/// The multiple of `divisor` next to `value`, not below 90 % of it: widths of MobileNets.
+pub(crate) fn rounded(value: f64, divisor: usize) -> usize {
+    let divisor = divisor as f64;
+    let nearest = ((value / divisor + 0.5).floor() * divisor).max(divisor);
+    let widened = if nearest < 0.9 * value { nearest + divisor } else { nearest };
+    widened as usize
+}
+
+/// A convolution and its batch norm, `Conv2dNormActivation` of torchvision without the activation.
+#[derive(Module, Debug)]
+pub struct ConvNorm {
+    /// The convolution.
+    pub conv: Wrapper<Conv2d>,
+    /// Its batch norm.
+    pub norm: Wrapper<BatchNorm>,
+}
+
+impl ConvNorm {
+    pub(crate) fn new(conv: Conv2dConfig, device: &Device) -> Self {
+        Self::with_epsilon(conv, 1e-5, device)
+    }
+
+    pub(crate) fn with_epsilon(conv: Conv2dConfig, epsilon: f64, device: &Device) -> Self {
+        let norm = BatchNormConfig::new(conv.channels[1]).with_epsilon(epsilon);
+        Self {
+            conv: conv.init(device).into(),
+            norm: norm.init(device).into(),
+        }
+    }
+
+    /// `[batch, channels, height, width]` to `[batch, width, height / stride, width / stride]`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.norm.forward(self.conv.forward(x))
+    }
+}
+
+/// Squeeze and excitation: channels weighted by a function of the means of all of them.
+///
+/// ```text
+/// y = x * gate(fc2(activation(fc1(mean(x)))))
+/// ```
+///
+/// J. Hu, L. Shen and G. Sun, *Squeeze-and-Excitation Networks*, 2018, arXiv:1709.01507.
+#[derive(Module, Debug)]
+pub struct SqueezeExcitation {
+    /// From the channels to fewer, a 1x1 convolution with a bias.
+    pub fc1: Wrapper<Conv2d>,
+    /// And back.
+    pub fc2: Wrapper<Conv2d>,
+}
+
+impl SqueezeExcitation {
+    pub(crate) fn new(channels: usize, squeezed: usize, device: &Device) -> Self {
+        let fc = |channels| conv(channels, 1).with_bias(true).init(device).into();
+        Self {
+            fc1: fc([channels, squeezed]),
+            fc2: fc([squeezed, channels]),
+        }
+    }
+
+    /// Keeps the shape.
+    pub fn forward(
+        &self,
+        x: Tensor<4>,
+        activation: fn(Tensor<4>) -> Tensor<4>,
+        gate: fn(Tensor<4>) -> Tensor<4>,
+    ) -> Tensor<4> {
+        let means = adaptive_avg_pool2d(x.clone(), [1, 1]);
+        let weights = self.fc2.forward(activation(self.fc1.forward(means)));
+        x * gate(weights)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn widths_are_multiples_that_are_not_much_narrower() {
+        assert_eq!(rounded(16.0, 8), 16);
+        assert_eq!(rounded(20.0, 8), 24);
+        // 8 is less than 90 % of 11.
+        assert_eq!(rounded(11.0, 8), 16);
+        assert_eq!(rounded(1.0, 8), 8);
+    }
+}

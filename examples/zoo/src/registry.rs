@@ -1,0 +1,132 @@
+//! The list of all networks, for programs that do the same with each.
+
+use burn::tensor::Device;
+
+use crate::{DenseNetConfig, MobileNetV2Config, Model, ResNetConfig, VggConfig};
+
+/// Which version of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// That of the reference.
+    Full,
+    /// A narrow and shallow one for tests.
+    Tiny,
+}
+
+/// What is done with a network, whatever its type.
+///
+/// ```
+/// use burn::tensor::Device;
+/// use burn_compress_zoo::{Model, Scale, Task, Zoo, parameters};
+///
+/// struct Count;
+///
+/// impl Task for Count {
+///     type Output = usize;
+///
+///     fn run<M: Model>(self, model: M) -> usize {
+///         parameters(&model)
+///     }
+/// }
+///
+/// let zoo = Zoo::named("resnet18").unwrap();
+/// assert_eq!(zoo.with(Scale::Full, &Device::flex(), Count), zoo.parameters());
+/// ```
+pub trait Task {
+    /// What comes out.
+    type Output;
+
+    /// Does it.
+    fn run<M: Model>(self, model: M) -> Self::Output;
+}
+
+/// Builds [`Zoo`] from a table: what it is, name, parameters at full scale, input sizes at full and
+/// tiny scale, and how a network of each scale is made.
+macro_rules! zoo {
+    ($(
+        $(#[$doc:meta])*
+        $variant:ident($name:literal, $parameters:literal, [$large:literal, $small:literal]):
+            $full:expr, $tiny:expr => $init:ident;
+    )+) => {
+        /// The networks.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub enum Zoo {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl Zoo {
+            /// All networks.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The name on a command line and in a table.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// Parameters of the reference, without running statistics.
+            pub fn parameters(self) -> usize {
+                match self {
+                    $(Self::$variant => $parameters,)+
+                }
+            }
+
+            /// Pixels a side, or tokens, of the inputs that the network is used with.
+            pub fn input_size(self, scale: Scale) -> usize {
+                match (self, scale) {
+                    $((Self::$variant, Scale::Full) => $large,
+                      (Self::$variant, Scale::Tiny) => $small,)+
+                }
+            }
+
+            /// Makes a network with random weights and does `task` with it.
+            ///
+            /// A weight is drawn when it is first read, so counting needs no memory.
+            pub fn with<T: Task>(self, scale: Scale, device: &Device, task: T) -> T::Output {
+                match self {
+                    $(Self::$variant => task.run(match scale {
+                        Scale::Full => $full.$init(device),
+                        Scale::Tiny => $tiny.$init(device),
+                    }),)+
+                }
+            }
+        }
+    };
+}
+
+impl Zoo {
+    /// The network of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|zoo| zoo.name() == name)
+    }
+}
+
+zoo! {
+    /// ResNet-18, see [`resnet`](crate::resnet).
+    ResNet18("resnet18", 11_689_512, [224, 32]):
+        ResNetConfig::resnet18(),
+        ResNetConfig::new([1, 2, 1, 1], false).with_width(8).with_classes(10) => init;
+    /// ResNet-50, see [`resnet`](crate::resnet).
+    ResNet50("resnet50", 25_557_032, [224, 32]):
+        ResNetConfig::resnet50(),
+        ResNetConfig::new([2, 1, 1, 1], true).with_width(8).with_classes(10) => init;
+    /// ResNet-50 with group norms, see [`resnet`](crate::resnet).
+    ResNet50GroupNorm("resnet50_gn", 25_557_032, [224, 32]):
+        ResNetConfig::resnet50(),
+        ResNetConfig::new([2, 1, 1, 1], true).with_width(8).with_groups(4).with_classes(10)
+            => init_with_group_norm;
+    /// VGG16 with batch norms, see [`vgg`](crate::vgg).
+    Vgg16("vgg16_bn", 138_365_992, [224, 32]):
+        VggConfig::vgg16(),
+        VggConfig::new([2, 1, 1, 1, 1]).with_width(4).with_hidden(16).with_classes(10) => init;
+    /// MobileNetV2, see [`mobilenet_v2`](crate::mobilenet_v2).
+    MobileNetV2("mobilenet_v2", 3_504_872, [224, 32]):
+        MobileNetV2Config::new(),
+        MobileNetV2Config::new().with_width(0.25).with_depth(2).with_classes(10) => init;
+    /// DenseNet-121, see [`densenet`](crate::densenet).
+    DenseNet121("densenet121", 7_978_856, [224, 32]):
+        DenseNetConfig::densenet121(),
+        DenseNetConfig::new([2, 1, 1, 2]).with_growth(4).with_classes(10) => init;
+}
