@@ -8,6 +8,8 @@ use burn::tensor::ops::{AvgPoolOptions, MaxPoolOptions};
 use burn::tensor::{Device, Tensor};
 use burn_compress_core::Wrapper;
 
+use crate::TorchNames;
+
 /// A convolution that keeps the size of the image, without a bias.
 pub(crate) fn conv(channels: [usize; 2], kernel: usize) -> Conv2dConfig {
     let pad = kernel / 2;
@@ -53,7 +55,11 @@ pub(crate) fn global_average(x: Tensor<4>) -> Tensor<2> {
 pub(crate) fn rounded(value: f64, divisor: usize) -> usize {
     let divisor = divisor as f64;
     let nearest = ((value / divisor + 0.5).floor() * divisor).max(divisor);
-    let widened = if nearest < 0.9 * value { nearest + divisor } else { nearest };
+    let widened = if nearest < 0.9 * value {
+        nearest + divisor
+    } else {
+        nearest
+    };
     widened as usize
 }
 
@@ -119,6 +125,101 @@ impl SqueezeExcitation {
         let means = adaptive_avg_pool2d(x.clone(), [1, 1]);
         let weights = self.fc2.forward(activation(self.fc1.forward(means)));
         x * gate(weights)
+    }
+}
+
+/// A block that is wide inside and narrow outside, with squeeze and excitation: that of MobileNetV3
+/// and of EfficientNet.
+///
+/// ```text
+/// project(squeeze(a(depthwise(a(expand(x)))))), plus x where the shapes agree; a is the activation
+/// ```
+#[derive(Module, Debug)]
+pub struct InvertedBottleneck {
+    /// 1x1 convolution to more channels; none where there are no more.
+    pub expand: Option<ConvNorm>,
+    /// Convolution of each channel.
+    pub depthwise: ConvNorm,
+    /// Weights of the channels.
+    pub squeeze: Option<SqueezeExcitation>,
+    /// 1x1 convolution to the channels outside.
+    pub project: ConvNorm,
+    /// Whether the input is added.
+    pub residual: bool,
+}
+
+/// Sizes of an [`InvertedBottleneck`].
+pub(crate) struct Bottleneck {
+    pub channels: usize,
+    pub hidden: usize,
+    pub outputs: usize,
+    pub kernel: usize,
+    pub stride: usize,
+    /// Channels between the two layers of squeeze and excitation.
+    pub squeezed: Option<usize>,
+    /// Of the batch norms.
+    pub epsilon: f64,
+}
+
+impl InvertedBottleneck {
+    pub(crate) fn new(sizes: &Bottleneck, device: &Device) -> Self {
+        let Bottleneck {
+            channels,
+            hidden,
+            outputs,
+            ..
+        } = *sizes;
+        let layer = |conv| ConvNorm::with_epsilon(conv, sizes.epsilon, device);
+        let expand = (hidden != channels).then(|| layer(conv([channels, hidden], 1)));
+        let depthwise = depthwise(hidden, sizes.kernel).with_stride([sizes.stride; 2]);
+        Self {
+            expand,
+            depthwise: layer(depthwise),
+            squeeze: sizes
+                .squeezed
+                .map(|squeezed| SqueezeExcitation::new(hidden, squeezed, device)),
+            project: layer(conv([hidden, outputs], 1)),
+            residual: sizes.stride == 1 && channels == outputs,
+        }
+    }
+
+    /// `[batch, channels, height, width]` to `[batch, outputs, height / stride, width / stride]`.
+    ///
+    /// The last two functions are those of [`SqueezeExcitation::forward`].
+    pub fn forward(
+        &self,
+        x: Tensor<4>,
+        activation: fn(Tensor<4>) -> Tensor<4>,
+        squeeze: fn(Tensor<4>) -> Tensor<4>,
+        gate: fn(Tensor<4>) -> Tensor<4>,
+    ) -> Tensor<4> {
+        let mut inner = x.clone();
+        if let Some(expand) = &self.expand {
+            inner = activation(expand.forward(inner));
+        }
+        inner = activation(self.depthwise.forward(inner));
+        if let Some(excitation) = &self.squeeze {
+            inner = excitation.forward(inner, squeeze, gate);
+        }
+        let inner = self.project.forward(inner);
+        if self.residual { x + inner } else { inner }
+    }
+
+    /// Adds the names of the block at `path`, a list called `torch` in torchvision.
+    pub(crate) fn names(&self, mut names: TorchNames, path: &str, torch: &str) -> TorchNames {
+        let mut position = 0;
+        let mut next = || {
+            position += 1;
+            format!("{torch}.{}", position - 1)
+        };
+        if self.expand.is_some() {
+            names = names.with_conv_norm(&format!("{path}.expand"), &next());
+        }
+        names = names.with_conv_norm(&format!("{path}.depthwise"), &next());
+        if self.squeeze.is_some() {
+            names = names.with(format!("{path}.squeeze."), format!("{}.", next()));
+        }
+        names.with_conv_norm(&format!("{path}.project"), &next())
     }
 }
 

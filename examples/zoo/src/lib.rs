@@ -10,7 +10,18 @@
 //! | [`resnet`] | ResNet-18, ResNet-50, ResNet-50 with group norms | 11,689,512; 25,557,032 | torchvision |
 //! | [`vgg`] | VGG16 with batch norms | 138,365,992 | torchvision |
 //! | [`mobilenet_v2`] | MobileNetV2 | 3,504,872 | torchvision |
+//! | [`mobilenet_v3`] | MobileNetV3-Small | 2,542,856 | torchvision |
+//! | [`efficientnet`] | EfficientNet-B0 | 5,288,548 | torchvision |
 //! | [`densenet`] | DenseNet-121 | 7,978,856 | torchvision |
+//! | [`shufflenet_v2`] | ShuffleNetV2 | 2,278,604 | torchvision |
+//! | [`convnext`] | ConvNeXt-Tiny | 28,589,128 | torchvision |
+//! | [`vit`] | ViT-B/16 | 86,567,656 | torchvision |
+//! | [`swin`] | Swin-T | 28,288,354 | torchvision |
+//! | [`yolox`] | YOLOX-nano | 912,159 | its authors |
+//! | [`unet`] | U-Net | 7,763,041 | PyTorch Hub |
+//! | [`bert`] | BERT-base | 109,483,778 | transformers |
+//! | [`llama`] | SmolLM2-135M | 134,515,008 | transformers |
+//! | [`lstm`] | a classifier with two LSTM layers | 3,482,114 | Burn |
 //!
 //! # Checkpoints
 //!
@@ -43,22 +54,45 @@
 //! ```
 #![warn(missing_docs)]
 
+mod attention;
+pub mod bert;
+pub mod convnext;
 pub mod densenet;
+pub mod efficientnet;
 mod layers;
+pub mod llama;
+pub mod lstm;
 pub mod mobilenet_v2;
+pub mod mobilenet_v3;
 mod model;
 mod names;
 mod registry;
 pub mod resnet;
+pub mod shufflenet_v2;
 mod statistics;
+pub mod swin;
+pub mod unet;
 pub mod vgg;
+pub mod vit;
+pub mod yolox;
 
+pub use bert::{Bert, BertConfig};
+pub use convnext::{ConvNeXt, ConvNeXtConfig};
 pub use densenet::{DenseNet, DenseNetConfig};
-pub use layers::{ConvNorm, SqueezeExcitation};
+pub use efficientnet::{EfficientNet, EfficientNetConfig};
+pub use layers::{ConvNorm, InvertedBottleneck, SqueezeExcitation};
+pub use llama::{Llama, LlamaConfig};
+pub use lstm::{LstmClassifier, LstmClassifierConfig};
 pub use mobilenet_v2::{MobileNetV2, MobileNetV2Config};
+pub use mobilenet_v3::{MobileNetV3, MobileNetV3Config};
 pub use model::{Model, parameters};
 pub use names::TorchNames;
 pub use registry::{Scale, Task, Zoo};
 pub use resnet::{ResNet, ResNetConfig};
+pub use shufflenet_v2::{ShuffleNetV2, ShuffleNetV2Config};
 pub use statistics::randomize_statistics;
+pub use swin::{SwinTransformer, SwinTransformerConfig};
+pub use unet::{UNet, UNetConfig};
 pub use vgg::{Vgg, VggConfig};
+pub use vit::{VisionTransformer, VisionTransformerConfig};
+pub use yolox::{YoloX, YoloXConfig};

@@ -120,7 +120,10 @@ impl Model for MobileNetV2 {
     fn torch_names(&self) -> TorchNames {
         let mut names = TorchNames::new().with_conv_norm("stem", "features.0");
         for (index, block) in self.blocks.iter().enumerate() {
-            let (path, torch) = (format!("blocks.{index}"), format!("features.{}.conv", index + 1));
+            let (path, torch) = (
+                format!("blocks.{index}"),
+                format!("features.{}.conv", index + 1),
+            );
             let mut position = 0;
             if block.expand.is_some() {
                 names = names.with_conv_norm(&format!("{path}.expand"), &format!("{torch}.0"));
@@ -128,8 +131,14 @@ impl Model for MobileNetV2 {
             }
             names = names
                 .with_conv_norm(&format!("{path}.depthwise"), &format!("{torch}.{position}"))
-                .with(format!("{path}.project.conv."), format!("{torch}.{}.", position + 1))
-                .with(format!("{path}.project.norm."), format!("{torch}.{}.", position + 2));
+                .with(
+                    format!("{path}.project.conv."),
+                    format!("{torch}.{}.", position + 1),
+                )
+                .with(
+                    format!("{path}.project.norm."),
+                    format!("{torch}.{}.", position + 2),
+                );
         }
         let last = format!("features.{}", self.blocks.len() + 1);
         names

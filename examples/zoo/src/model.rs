@@ -81,7 +81,11 @@ pub(crate) fn is_statistic(name: &str) -> bool {
 
 /// Random images, `[batch, 3, size, size]`, of a standard normal distribution.
 pub(crate) fn images(batch: usize, size: usize, device: &Device) -> Tensor<4> {
-    Tensor::random([batch, 3, size, size], Distribution::Normal(0.0, 1.0), device)
+    Tensor::random(
+        [batch, 3, size, size],
+        Distribution::Normal(0.0, 1.0),
+        device,
+    )
 }
 
 /// Random tokens below `vocabulary`, `[batch, size]`.

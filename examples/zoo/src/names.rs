@@ -92,9 +92,18 @@ mod tests {
         let names = TorchNames::new()
             .with("layers.0.qkv.", "layers.layer_0.in_proj_")
             .with("layers.0.", "layers.layer_0.");
-        assert_eq!(names.to_torch("layers.0.qkv.bias"), "layers.layer_0.in_proj_bias");
-        assert_eq!(names.to_torch("layers.0.norm.bias"), "layers.layer_0.norm.bias");
-        assert_eq!(names.to_burn("layers.layer_0.in_proj_bias"), "layers.0.qkv.bias");
+        assert_eq!(
+            names.to_torch("layers.0.qkv.bias"),
+            "layers.layer_0.in_proj_bias"
+        );
+        assert_eq!(
+            names.to_torch("layers.0.norm.bias"),
+            "layers.layer_0.norm.bias"
+        );
+        assert_eq!(
+            names.to_burn("layers.layer_0.in_proj_bias"),
+            "layers.0.qkv.bias"
+        );
         assert_eq!(names.to_burn("layers.1.bias"), "layers.1.bias");
     }
 
@@ -102,7 +111,10 @@ mod tests {
     fn a_dot_is_a_dot_in_a_pattern() {
         let names = TorchNames::new().with_conv_norm("stem", "features.0");
         let patterns: Vec<_> = names.burn_patterns().collect();
-        assert_eq!(patterns[1], (r"^features\.0\.1\.".into(), "stem.norm.".into()));
+        assert_eq!(
+            patterns[1],
+            (r"^features\.0\.1\.".into(), "stem.norm.".into())
+        );
         assert_eq!(names.torch_patterns().count(), 2);
     }
 }

@@ -2,7 +2,12 @@
 
 use burn::tensor::Device;
 
-use crate::{DenseNetConfig, MobileNetV2Config, Model, ResNetConfig, VggConfig};
+use crate::{
+    BertConfig, ConvNeXtConfig, DenseNetConfig, EfficientNetConfig, LlamaConfig,
+    LstmClassifierConfig, MobileNetV2Config, MobileNetV3Config, Model, ResNetConfig,
+    ShuffleNetV2Config, SwinTransformerConfig, UNetConfig, VggConfig, VisionTransformerConfig,
+    YoloXConfig,
+};
 
 /// Which version of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,8 +130,55 @@ zoo! {
     MobileNetV2("mobilenet_v2", 3_504_872, [224, 32]):
         MobileNetV2Config::new(),
         MobileNetV2Config::new().with_width(0.25).with_depth(2).with_classes(10) => init;
+    /// MobileNetV3-Small, see [`mobilenet_v3`](crate::mobilenet_v3).
+    MobileNetV3("mobilenet_v3_small", 2_542_856, [224, 32]):
+        MobileNetV3Config::small(),
+        MobileNetV3Config::small().with_width(0.5).with_depth(5).with_hidden(16).with_classes(10)
+            => init;
+    /// EfficientNet-B0, see [`efficientnet`](crate::efficientnet).
+    EfficientNet("efficientnet_b0", 5_288_548, [224, 32]):
+        EfficientNetConfig::b0(),
+        EfficientNetConfig::b0().with_width(0.25).with_depth(0.5).with_classes(10) => init;
     /// DenseNet-121, see [`densenet`](crate::densenet).
     DenseNet121("densenet121", 7_978_856, [224, 32]):
         DenseNetConfig::densenet121(),
         DenseNetConfig::new([2, 1, 1, 2]).with_growth(4).with_classes(10) => init;
+    /// ShuffleNetV2, see [`shufflenet_v2`](crate::shufflenet_v2).
+    ShuffleNetV2("shufflenet_v2", 2_278_604, [224, 32]):
+        ShuffleNetV2Config::x1_0(),
+        ShuffleNetV2Config::new([2, 2, 1], [4, 8, 16, 16, 24]).with_classes(10) => init;
+    /// ConvNeXt-Tiny, see [`convnext`](crate::convnext).
+    ConvNeXt("convnext_tiny", 28_589_128, [224, 32]):
+        ConvNeXtConfig::tiny(),
+        ConvNeXtConfig::new(vec![1, 2]).with_width(8).with_classes(10) => init;
+    /// ViT-B/16, see [`vit`](crate::vit).
+    VisionTransformer("vit_b_16", 86_567_656, [224, 16]):
+        VisionTransformerConfig::b16(),
+        VisionTransformerConfig::b16().with_image(16).with_patch(8).with_depth(2).with_heads(2)
+            .with_head_size(4).with_hidden(16).with_classes(10) => init;
+    /// Swin-T, see [`swin`](crate::swin).
+    SwinTransformer("swin_t", 28_288_354, [224, 32]):
+        SwinTransformerConfig::tiny(),
+        SwinTransformerConfig::new(vec![2, 2]).with_heads(2).with_head_size(4).with_window(4)
+            .with_classes(10) => init;
+    /// YOLOX-nano, see [`yolox`](crate::yolox).
+    YoloX("yolox_nano", 912_159, [416, 64]):
+        YoloXConfig::nano(), YoloXConfig::nano().with_width(4).with_classes(5) => init;
+    /// U-Net, see [`unet`](crate::unet).
+    UNet("unet", 7_763_041, [256, 16]):
+        UNetConfig::new(), UNetConfig::new().with_width(4).with_depth(2) => init;
+    /// BERT-base, see [`bert`](crate::bert).
+    Bert("bert_base", 109_483_778, [128, 6]):
+        BertConfig::base(),
+        BertConfig::base().with_vocabulary(32).with_positions(8).with_depth(2).with_heads(2)
+            .with_head_size(4).with_hidden(16).with_classes(10) => init;
+    /// SmolLM2-135M, see [`llama`](crate::llama).
+    Llama("smollm2_135m", 134_515_008, [128, 6]):
+        LlamaConfig::smollm2_135m(),
+        LlamaConfig::new(32, 16, 2, 4, 2, 24).with_head_size(4) => init;
+    /// A classifier with two LSTM layers, see [`lstm`](crate::lstm).
+    Lstm("lstm", 3_482_114, [128, 6]):
+        LstmClassifierConfig::new(),
+        LstmClassifierConfig::new().with_vocabulary(32).with_features(4).with_hidden(6)
+            .with_classes(10) => init;
 }

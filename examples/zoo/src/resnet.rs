@@ -216,7 +216,9 @@ impl<N: ChannelNorm> Block<N> {
             (conv.init(device).into(), config.norm(outputs, device))
         });
         Self {
-            conv1: strided([channels, width], kernel, first).init(device).into(),
+            conv1: strided([channels, width], kernel, first)
+                .init(device)
+                .into(),
             bn1: config.norm(width, device),
             conv2: strided([width, width], 3, second).init(device).into(),
             bn2: config.norm(width, device),

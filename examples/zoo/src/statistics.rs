@@ -10,7 +10,8 @@ use burn::tensor::{Distribution, Tensor};
 /// The model with running statistics, scales and shifts of norms drawn from the generator of its
 /// device, which is seeded with `seed`.
 ///
-/// Means and shifts are uniform in [-0.5, 0.5], variances and scales in [0.5, 1.5]. Burn's clones
+/// Means and shifts are uniform in [-0.5, 0.5], variances and scales, ConvNeXt's scales of layers
+/// among them, in [0.5, 1.5]. Burn's clones
 /// share running statistics, so those of clones of the model change as well.
 ///
 /// ```
@@ -46,7 +47,7 @@ impl ModuleMapper for Randomize {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let name = self.path.last().map_or("", String::as_str);
         let range = match name {
-            "gamma" | "running_var" => Distribution::Uniform(0.5, 1.5),
+            "gamma" | "running_var" | "layer_scale" => Distribution::Uniform(0.5, 1.5),
             "beta" | "running_mean" => Distribution::Uniform(-0.5, 0.5),
             _ => return param,
         };

@@ -121,7 +121,10 @@ impl Model for Vgg {
                 let path = format!("features.{group}.{layer}");
                 names = names
                     .with(format!("{path}.conv."), format!("features.{position}."))
-                    .with(format!("{path}.norm."), format!("features.{}.", position + 1));
+                    .with(
+                        format!("{path}.norm."),
+                        format!("features.{}.", position + 1),
+                    );
                 position += 3;
             }
             position += 1;
