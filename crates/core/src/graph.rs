@@ -1,11 +1,11 @@
 //! The channel graph of a model, see [`burn_compress_graph`].
 
 pub use burn_compress_graph::{
-    Captured, ChannelEntries, ChannelGraph, ChannelGroup, ChannelId, CustomOp, CutFailure,
-    DepthwiseSlice, Dim, DummyInput, Flow, Follow, ForwardInputs, ForwardOutputs, Function,
-    GraphError, GroupMember, GroupedConv, GroupedRows, Observed, Operation, OperationMacs,
-    OperationRule, ParamMask, ParamNode, ParamSlice, PortSlice, Position, SlicePlan, Stop,
-    Successor, all_zero, any_zero, capture, entries_at,
+    Captured, ChannelEntries, ChannelGraph, ChannelGroup, ChannelId, CustomOp, CutFailure, Dim,
+    DummyInput, Flow, Follow, ForwardInputs, ForwardOutputs, Function, GraphError, GroupMember,
+    GroupedConv, GroupedRows, LayerSizes, Observed, Operation, OperationMacs, OperationRule,
+    ParamMask, ParamNode, ParamSlice, PortSlice, Position, SizeSlice, SlicePlan, Stop, Successor,
+    all_zero, any_zero, capture, entries_at,
 };
 pub(crate) use burn_compress_graph::{Trial, calls, ports};
 

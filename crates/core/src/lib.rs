@@ -49,7 +49,7 @@ pub use simulate::params::{gradients, parameters, with_parameters};
 pub use simulate::quant_dtype::{IntegerType, QuantDtype, QuantScheme, UnknownDtype};
 pub use simulate::quantization::{Calibration, CalibrationEntry, Observer, Quantization};
 pub use simulate::reading::{Fold, Norm};
-pub use simulate::rebuild::{edit_layers, set_groups, simulated};
+pub use simulate::rebuild::{edit_layers, set_sizes, simulated};
 pub use simulate::simulation::Simulation;
 pub use simulate::space::TargetSpace;
 pub use simulate::transform::{Stage, Transform};

@@ -8,7 +8,9 @@ use burn_ir::TensorIr;
 use super::capture::Captured;
 use super::labels::{Axis, Label, Labels, Origin, Value};
 use super::operation::name;
+use super::plain_norms::{self, PlainNorm};
 use super::{GraphError, rules};
+use crate::target::{Target, TargetId};
 
 /// Use of a parameter's dimension in the forward pass.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,6 +36,16 @@ pub(super) struct Blocks {
     pub layer: String,
     pub blocks: usize,
     pub labels: Vec<Label>,
+}
+
+/// A number that a layer holds and that follows the channels along a dimension.
+#[derive(Debug)]
+pub(super) struct SizeRule {
+    pub layer: String,
+    pub field: &'static str,
+    pub labels: Vec<Label>,
+    /// The number of channels that count as one.
+    pub unit: usize,
 }
 
 /// Multiply-accumulates of one operation: the product of the sizes, divided by `divisor`.
@@ -80,11 +92,18 @@ pub(super) struct Analysis<'a> {
     /// Weights of depthwise convolutions, with the number of groups.
     pub depthwise: BTreeMap<usize, usize>,
     pub blocks: Vec<Blocks>,
+    pub sizes: Vec<SizeRule>,
+    /// Labels whose channels enter statistics that run over channels: what is zero there counts.
+    pub counted: BTreeSet<usize>,
     pub macs: Vec<Macs>,
     /// Tensors padded with minus infinity, with the tensors before the padding.
     pub padded: BTreeMap<TensorId, TensorIr>,
     /// Names of operations with a rule of the user that was applied.
     pub ruled: BTreeSet<String>,
+    /// The plain norms by the operations that they are made of.
+    plain_norms: BTreeMap<usize, PlainNorm>,
+    /// What to do about reasons that not every user can tell.
+    pub remedies: BTreeMap<String, String>,
     inputs: BTreeSet<TensorId>,
     op: usize,
 }
@@ -102,9 +121,13 @@ impl<'a> Analysis<'a> {
             grouped: Vec::new(),
             depthwise: BTreeMap::new(),
             blocks: Vec::new(),
+            sizes: Vec::new(),
+            counted: BTreeSet::new(),
             macs: Vec::new(),
             padded: BTreeMap::new(),
             ruled: BTreeSet::new(),
+            plain_norms: plain_norms::find(captured),
+            remedies: BTreeMap::new(),
             inputs: captured.inputs.iter().copied().collect(),
             op: 0,
         };
@@ -119,6 +142,7 @@ impl<'a> Analysis<'a> {
                 operation: name.to_string(),
             });
         }
+        analysis.op = captured.graph.operations.len();
         analysis.protect_checked();
         analysis.protect_outputs();
         analysis.hide_unused();
@@ -218,6 +242,30 @@ impl<'a> Analysis<'a> {
         self.set(out, vec![None; out.shape.to_vec().len()], data);
     }
 
+    /// The wrapped layer that returns a tensor.
+    pub fn returned_by(&self, tensor: &TensorIr) -> Option<String> {
+        let returns = |(target, id): &&(TargetId, TensorId)| {
+            *id == tensor.id && matches!(target.target, Target::Output(_))
+        };
+        let port = self.captured.ports.iter().find(returns);
+        port.map(|(target, _)| target.layer.clone())
+    }
+
+    /// Notes that `field` of `layer` is the number of channels along an axis, or of units of several.
+    ///
+    /// A layer that is called several times has one number, so that the channels of its calls go
+    /// together.
+    pub fn follow_size(&mut self, rule: SizeRule) {
+        let same = |known: &&SizeRule| known.layer == rule.layer && known.field == rule.field;
+        if let Some(known) = self.sizes.iter().find(same) {
+            let why = format!("`{}` of `{}` is one number", rule.field, rule.layer);
+            let axis = |labels: &Vec<Label>| Axis::new(labels.clone(), vec![None; labels.len()]);
+            let (known, new) = (axis(&known.labels), axis(&rule.labels));
+            return self.join(known.as_ref(), new.as_ref(), &why);
+        }
+        self.sizes.push(rule);
+    }
+
     /// The name of the operation under analysis.
     pub fn op_name(&self) -> String {
         name(&self.captured.graph.operations[self.op])
@@ -235,7 +283,7 @@ impl<'a> Analysis<'a> {
 
     /// Forbids the removal of every channel along an axis.
     pub fn protect(&mut self, axis: &Axis, why: &str) {
-        let reason = self.labels.reason(why.to_string());
+        let reason = self.reason(why);
         for &atom in axis.labels.iter().flatten() {
             self.labels.protect(atom, reason);
         }
@@ -244,8 +292,20 @@ impl<'a> Analysis<'a> {
     /// Forbids the removal of one channel.
     pub fn protect_label(&mut self, label: Label, why: &str) {
         if let Some(atom) = label {
-            let reason = self.labels.reason(why.to_string());
+            let reason = self.reason(why);
             self.labels.protect(atom, reason);
+        }
+    }
+
+    /// The reason `why`, or the plain norm that the operation under analysis is a part of.
+    fn reason(&mut self, why: &str) -> usize {
+        match self.plain_norms.get(&self.op) {
+            None => self.labels.reason(why.to_string()),
+            Some(norm) => {
+                let PlainNorm { reason, remedy } = norm.clone();
+                self.remedies.insert(reason.clone(), remedy);
+                self.labels.reason(reason)
+            }
         }
     }
 

@@ -34,6 +34,10 @@ pub(super) struct CapturedParam {
     pub param_id: ParamId,
     pub tensor: TensorId,
     pub shape: Vec<usize>,
+    /// The type of the layer that it belongs to, `LayerNorm`.
+    pub kind: String,
+    /// The type of the module that the layer is a field of.
+    pub holder: String,
     /// The type of the layer that panics unless its input is as wide as this parameter's.
     pub checked_by: Option<&'static str>,
 }
@@ -209,6 +213,13 @@ impl Params {
         names.join(".")
     }
 
+    /// The type that holds the `level`th last name.
+    fn holder(&self, level: usize) -> String {
+        let entry = self.path.iter().rev().nth(level);
+        let name = entry.map_or("", |(_, holder)| holder);
+        name.strip_prefix("Struct:").unwrap_or(name).to_string()
+    }
+
     /// The layer that checks the width of what the parameter at hand multiplies.
     fn checked_by(&self) -> Option<&'static str> {
         let [.., (part, layer), (name, _)] = &self.path[..] else {
@@ -241,6 +252,8 @@ impl ModuleVisitor for Params {
                 param_id: param.id,
                 tensor,
                 shape: base.dims().to_vec(),
+                kind: self.holder(0),
+                holder: self.holder(1),
                 checked_by: self.checked_by(),
             });
         }

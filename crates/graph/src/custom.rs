@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use burn_ir::OperationIr;
 
+use super::builtin;
 use super::operation::{Operation, name};
 
 /// Constant of a removed channel in an output, from those in the inputs; `None` where it is unknown.
@@ -166,7 +167,8 @@ impl Rules {
 
     /// The rule of an operation, if one was given.
     pub fn get(&self, op: &OperationIr) -> Option<OperationRule> {
-        if self.0.is_empty() {
+        let is_builtin = matches!(op, OperationIr::Custom(op) if builtin::is_known(&op.id));
+        if self.0.is_empty() || is_builtin {
             return None;
         }
         let make = self.0.get(&name(op))?;

@@ -27,6 +27,9 @@ pub struct ChannelGraph {
     pub(super) grouped: Vec<GroupedConv>,
     pub(super) depthwise: Vec<(String, usize)>,
     pub(super) blocks: Vec<BlockRule>,
+    pub(super) sizes: Vec<SizeChannels>,
+    counted: BTreeSet<ChannelId>,
+    remedies: BTreeMap<String, String>,
     pub(super) ports: BTreeMap<TargetId, Vec<PortChannels>>,
     pub(super) ops: Vec<CountedOp>,
     pub(super) batch: u64,
@@ -115,6 +118,15 @@ pub(super) struct BlockRule {
     pub channels: Vec<Option<ChannelId>>,
 }
 
+/// A number that a layer holds, as the number of these channels divided by `unit`.
+#[derive(Debug, Clone)]
+pub(super) struct SizeChannels {
+    pub layer: String,
+    pub field: &'static str,
+    pub unit: usize,
+    pub channels: Vec<Option<ChannelId>>,
+}
+
 /// The labelled dimension of a wrapped layer's input or output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PortChannels {
@@ -163,6 +175,11 @@ impl ChannelGraph {
         Self {
             grouped: grouped(&analysis),
             blocks: rules(&analysis),
+            sizes: sizes(&analysis),
+            counted: (analysis.counted.iter())
+                .map(|&atom| analysis.labels.channel(atom))
+                .collect(),
+            remedies: analysis.remedies.clone(),
             ops: CountedOp::all(&analysis),
             batch: captured.batch,
             operations: captured.forward_operations().into_iter().cloned().collect(),
@@ -231,6 +248,18 @@ impl ChannelGraph {
     /// Reason that keeps a channel, `None` if it can be removed.
     pub fn protected(&self, channel: ChannelId) -> Option<&str> {
         self.protected.get(&channel).map(String::as_str)
+    }
+
+    /// What to do about the reason that a channel must stay, where something is known to help.
+    pub fn remedy(&self, channel: ChannelId) -> Option<&str> {
+        let reason = self.protected.get(&channel)?;
+        self.remedies.get(reason).map(String::as_str)
+    }
+
+    /// Whether statistics run over this channel and others. Then it can be removed only where it is
+    /// masked, not where nobody reads it: the statistics read it.
+    pub fn is_counted(&self, channel: ChannelId) -> bool {
+        self.counted.contains(&channel)
     }
 
     /// The parameters and running statistics, in module order.
@@ -356,6 +385,18 @@ fn rules(analysis: &Analysis) -> Vec<BlockRule> {
             layer: rule.layer.clone(),
             blocks: rule.blocks,
             channels: channels_of(analysis, &rule.labels),
+        })
+        .collect()
+}
+
+fn sizes(analysis: &Analysis) -> Vec<SizeChannels> {
+    let sizes = analysis.sizes.iter();
+    sizes
+        .map(|size| SizeChannels {
+            layer: size.layer.clone(),
+            field: size.field,
+            unit: size.unit,
+            channels: channels_of(analysis, &size.labels),
         })
         .collect()
 }

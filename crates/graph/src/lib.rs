@@ -128,10 +128,12 @@
 //! | `operation.rs`| an operation's name, shapes and numbers                           |
 //! | `custom.rs`   | [`OperationRule`]: rules of the user                              |
 //! | `record.rs`   | [`CustomOp`]: one operation in the place of any code              |
+//! | `builtin.rs`  | operations that wrapped layers record as one                      |
 //! | `dummy.rs`    | [`DummyInput`]: inputs and the call of the forward pass           |
 //! | `ports.rs`    | recorder of the inputs and outputs of wrapped layers              |
 //! | `capture.rs`  | [`capture`]: operations, parameters by path, ports                |
 //! | `labels.rs`   | union-find of labels, labelled axes                               |
+//! | `plain_norms.rs` | the norms that are not wrapped                                 |
 //! | `analysis.rs` | what is known of every tensor                                     |
 //! | `rules/`      | one rule for every operation, one kind of operation a file        |
 //! | `grouping.rs` | which channels form a group, equal blocks                         |
@@ -146,6 +148,7 @@
 #![warn(missing_docs)]
 
 mod analysis;
+pub mod builtin;
 mod capture;
 mod custom;
 mod dummy;
@@ -158,6 +161,7 @@ pub mod layer;
 mod macs;
 mod observed;
 mod operation;
+mod plain_norms;
 mod plan;
 pub mod ports;
 mod propagate;
@@ -180,9 +184,9 @@ pub use labels::ChannelId;
 pub use macs::OperationMacs;
 pub use observed::{Function, Observed};
 pub use operation::Operation;
-pub use plan::{DepthwiseSlice, GroupedRows, ParamSlice, PortSlice, SlicePlan};
+pub use plan::{GroupedRows, LayerSizes, ParamSlice, PortSlice, SizeSlice, SlicePlan};
 pub use propagate::{ChannelEntries, ParamMask, Position, entries_at};
 pub use record::CustomOp;
 pub use sequence::Successor;
 pub use target::{Mode, Target, TargetId};
-pub use trial::{Calls, CutFailure, SetGroups, Trial, calls};
+pub use trial::{Calls, CutFailure, SetSizes, Trial, calls};

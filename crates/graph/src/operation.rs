@@ -2,6 +2,8 @@
 
 use burn_ir::{OperationIr, ScalarIr, TensorIr};
 
+use super::builtin;
+
 /// An operation of a captured forward pass.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -36,7 +38,7 @@ impl Operation {
 /// The name of an operation: `conv2d`, `add_scalar`, or a custom operation's own.
 pub fn name(op: &OperationIr) -> String {
     if let OperationIr::Custom(custom) = op {
-        return custom.id.clone();
+        return builtin::short(&custom.id).to_string();
     }
     // `NumericFloat(F32, AddScalar(ScalarOpIr { ..`: the variant is the last but one word.
     let debug = format!("{op:?}");

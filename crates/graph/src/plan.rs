@@ -13,8 +13,8 @@ use crate::target::TargetId;
 pub struct SlicePlan {
     /// The parameters and running statistics that change, in module order, by path.
     pub params: IndexMap<String, ParamSlice>,
-    /// The depthwise convolutions whose number of groups changes.
-    pub depthwise: Vec<DepthwiseSlice>,
+    /// The numbers of layers that change.
+    pub sizes: Vec<SizeSlice>,
     /// The inputs and outputs of wrapped layers that change.
     pub ports: Vec<PortSlice>,
     /// Inputs and outputs of layers that are called several times and keep other indices, or run
@@ -45,16 +45,22 @@ pub struct GroupedRows {
     pub keep: Vec<Vec<usize>>,
 }
 
-/// A depthwise convolution with fewer groups than before.
+/// A number that a layer holds beside its parameters and that follows the channels: `groups` of a
+/// depthwise convolution, `num_channels` of a group norm.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DepthwiseSlice {
+pub struct SizeSlice {
     /// The layer's path.
     pub layer: String,
-    /// The number of groups it had.
+    /// The field that holds the number.
+    pub field: &'static str,
+    /// The number before.
     pub before: usize,
-    /// The number of groups, and input channels, it has now.
-    pub groups: usize,
+    /// The number afterwards.
+    pub after: usize,
 }
+
+/// Numbers that layers hold beside their parameters, by the path of the layer and the field.
+pub type LayerSizes = BTreeMap<String, BTreeMap<String, usize>>;
 
 /// Kept indices of an input or output of a wrapped layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +73,18 @@ pub struct PortSlice {
     pub size: usize,
     /// The kept indices.
     pub keep: Vec<usize>,
+}
+
+impl SlicePlan {
+    /// The numbers of layers afterwards.
+    pub fn layer_sizes(&self) -> LayerSizes {
+        let mut sizes = LayerSizes::new();
+        for size in &self.sizes {
+            let fields = sizes.entry(size.layer.clone()).or_default();
+            fields.insert(size.field.to_string(), size.after);
+        }
+        sizes
+    }
 }
 
 impl ChannelGraph {
@@ -110,6 +128,19 @@ impl ChannelGraph {
         }
         for (weight, groups) in &self.depthwise {
             self.slice_depthwise(weight, *groups, &mut plan);
+        }
+        for size in &self.sizes {
+            let before = size.channels.len() / size.unit;
+            let kept = kept(size.channels.iter().copied(), removed);
+            let after = kept.len() / size.unit;
+            if after != before {
+                plan.sizes.push(SizeSlice {
+                    layer: size.layer.clone(),
+                    field: size.field,
+                    before,
+                    after,
+                });
+            }
         }
         self.slice_ports(removed, &mut plan);
         plan.params
@@ -219,10 +250,11 @@ impl ChannelGraph {
         let Some(rows) = rows else { return };
         // All filters of one input go together.
         let filters = node.shape[0] / before;
-        plan.depthwise.push(DepthwiseSlice {
+        plan.sizes.push(SizeSlice {
             layer: node.layer().to_string(),
+            field: "groups",
             before,
-            groups: rows.len() / filters,
+            after: rows.len() / filters,
         });
     }
 

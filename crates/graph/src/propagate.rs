@@ -114,6 +114,10 @@ impl ChannelEntries {
         for channel in convs.flat_map(|conv| conv.input.iter().flatten()) {
             entries.read.remove(channel);
         }
+        // So do statistics that run over channels.
+        entries
+            .read
+            .retain(|&channel, _| !graph.is_counted(channel));
         entries
     }
 
@@ -122,7 +126,8 @@ impl ChannelEntries {
         self.made.get(&channel).map_or(&[], Vec::as_slice)
     }
 
-    /// The entries that read a channel; none where a convolution in groups reads it as well.
+    /// The entries that read a channel; none where a convolution in groups or a norm over channels
+    /// reads it as well.
     pub fn read(&self, channel: ChannelId) -> &[Position] {
         self.read.get(&channel).map_or(&[], Vec::as_slice)
     }

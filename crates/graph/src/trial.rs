@@ -32,9 +32,10 @@ use burn_ir::{
 };
 
 use super::analysis::layer_of;
+use super::builtin;
 use super::capture::record;
 use super::operation::name;
-use super::{ChannelGraph, ChannelId, DummyInput, SlicePlan};
+use super::{ChannelGraph, ChannelId, DummyInput, LayerSizes, SizeSlice, SlicePlan};
 use crate::layer::{LayerInfo, ParamInfo, layers};
 use crate::target::{Target, TargetId};
 
@@ -42,12 +43,14 @@ use crate::target::{Target, TargetId};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CutFailure {
-    /// The number of groups of a depthwise convolution is a constant of a plain layer.
-    Groups {
-        /// The convolution.
+    /// A number that would have to follow is a constant of a plain layer.
+    Size {
+        /// The layer.
         layer: String,
         /// Its type.
         kind: String,
+        /// The field that holds the number.
+        field: &'static str,
     },
     /// The forward pass panics.
     Forward {
@@ -80,7 +83,7 @@ impl CutFailure {
     /// Remedy.
     pub fn remedy(&self) -> String {
         match self {
-            Self::Groups { layer, kind } => {
+            Self::Size { layer, kind, .. } => {
                 format!("make the field `{layer}` a `Wrapper<{kind}>`, or exclude the layer")
             }
             Self::Forward { .. } | Self::Output { .. } => {
@@ -103,11 +106,17 @@ impl fmt::Display for CutFailure {
             None => String::new(),
         };
         match self {
-            Self::Groups { layer, kind } => write!(
-                f,
-                "`groups` of the depthwise convolution `{layer}` would have to follow, but is a \
-                 constant of the plain `{kind}`"
-            ),
+            Self::Size { layer, kind, field } => {
+                let what = match *field {
+                    "groups" => "the depthwise convolution ",
+                    _ => "",
+                };
+                write!(
+                    f,
+                    "`{field}` of {what}`{layer}` would have to follow, but is a constant of the \
+                     plain `{kind}`"
+                )
+            }
             Self::Forward {
                 operation,
                 after,
@@ -138,9 +147,8 @@ impl fmt::Display for CutFailure {
     }
 }
 
-/// Sets `groups` of the convolutions at these paths, and returns those whose `groups` cannot be
-/// reached.
-pub type SetGroups<M> = fn(M, BTreeMap<String, usize>) -> (M, BTreeMap<String, usize>);
+/// Sets numbers of layers, and returns those that cannot be reached.
+pub type SetSizes<M> = fn(M, LayerSizes) -> (M, LayerSizes);
 
 /// A model whose cuts are tried.
 #[derive(Debug)]
@@ -149,7 +157,7 @@ pub struct Trial<'a, M> {
     dummy: &'a DummyInput<M>,
     graph: &'a ChannelGraph,
     layers: Vec<LayerInfo>,
-    set_groups: SetGroups<M>,
+    set_sizes: SetSizes<M>,
     /// The operations of the uncut model but reshapes, without names and sizes, each with its
     /// position.
     steps: Vec<(usize, u64)>,
@@ -158,13 +166,13 @@ pub struct Trial<'a, M> {
 impl<'a, M: Module> Trial<'a, M> {
     /// Tries cuts of the plain `model` that `graph` is of.
     ///
-    /// The number of groups of a depthwise convolution is a constant that no parameter holds:
-    /// `set_groups` changes it.
+    /// `set_sizes` changes the numbers that no parameter holds, such as the number of groups of a
+    /// depthwise convolution.
     pub fn new(
         model: M,
         dummy: &'a DummyInput<M>,
         graph: &'a ChannelGraph,
-        set_groups: SetGroups<M>,
+        set_sizes: SetSizes<M>,
     ) -> Self {
         let operations = graph.operations.iter().enumerate();
         let operations = operations.filter(|(_, op)| !is_reshape(op));
@@ -174,7 +182,7 @@ impl<'a, M: Module> Trial<'a, M> {
             model,
             dummy,
             graph,
-            set_groups,
+            set_sizes,
         }
     }
 
@@ -189,7 +197,7 @@ impl<'a, M: Module> Trial<'a, M> {
         failures
     }
 
-    /// The sets with channels of a depthwise convolution whose number of groups cannot be changed.
+    /// The sets with channels whose number a plain layer holds as a constant.
     fn constants(&self, sets: &[BTreeSet<ChannelId>]) -> Vec<Option<CutFailure>> {
         let mut failures = vec![None; sets.len()];
         let mut set_of: BTreeMap<ChannelId, usize> = BTreeMap::new();
@@ -200,19 +208,30 @@ impl<'a, M: Module> Trial<'a, M> {
             .filter(|layer| layer.wrapped)
             .map(|layer| layer.path.as_str())
             .collect();
-        for (weight, _) in &self.graph.depthwise {
-            let layer = layer_of(weight);
+        let depthwise = self.graph.depthwise.iter();
+        let depthwise = depthwise.map(|(weight, _)| (weight.clone(), "groups"));
+        let norms = self
+            .layers
+            .iter()
+            .filter(|layer| layer.kind == "InstanceNorm");
+        let norms = norms.map(|layer| {
+            let gamma = TargetId::new(&layer.path, Target::param("gamma"));
+            (gamma.to_string(), "num_channels")
+        });
+        for (param, field) in depthwise.chain(norms) {
+            let layer = layer_of(&param);
             if wrapped.contains(layer) {
                 continue;
             }
-            let channels = self.graph.param_channels(weight, 0).unwrap_or_default();
+            let channels = self.graph.param_channels(&param, 0).unwrap_or_default();
             let sets: BTreeSet<usize> = (channels.iter())
                 .filter_map(|channel| set_of.get(channel).copied())
                 .collect();
             for set in sets {
-                failures[set].get_or_insert_with(|| CutFailure::Groups {
+                failures[set].get_or_insert_with(|| CutFailure::Size {
                     layer: layer.to_string(),
                     kind: self.kind(layer),
+                    field,
                 });
             }
         }
@@ -258,12 +277,17 @@ impl<'a, M: Module> Trial<'a, M> {
         let Ok(plan) = self.graph.slice_plan(removed) else {
             return Ok(());
         };
-        let groups = plan.depthwise.iter();
-        let groups = groups.map(|slice| (slice.layer.clone(), slice.groups));
-        let (model, left) = (self.set_groups)(self.model.valid(), groups.collect());
-        if let Some(layer) = left.into_keys().next() {
-            let kind = self.kind(&layer);
-            return Err(CutFailure::Groups { layer, kind });
+        let (model, left) = (self.set_sizes)(self.model.valid(), plan.layer_sizes());
+        let unset = |size: &&SizeSlice| {
+            let fields = left.get(&size.layer);
+            fields.is_some_and(|fields| fields.contains_key(size.field))
+        };
+        if let Some(size) = plan.sizes.iter().find(unset) {
+            return Err(CutFailure::Size {
+                layer: size.layer.clone(),
+                kind: self.kind(&size.layer),
+                field: size.field,
+            });
         }
         let recorded = quietly(|| {
             record(self.dummy, |device| {
@@ -412,6 +436,11 @@ fn fingerprint(op: &OperationIr) -> u64 {
 
     let mut op = op.clone();
     op.visit_mut(&mut Blank);
+    if let OperationIr::Custom(op) = &mut op
+        && builtin::is_known(&op.id)
+    {
+        op.scalars.clear();
+    }
     if let OperationIr::Module(module) = &mut op {
         match module {
             Op::Conv1d(op) => op.options.groups = 0,

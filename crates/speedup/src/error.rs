@@ -80,13 +80,13 @@ pub enum SpeedupError {
     /// A constant of a layer must change and cannot be reached.
     #[error(
         "`{field}` of `{layer}` must become {value}, but the constants of a plain layer cannot be \
-         changed: make the field a `Wrapper<Conv2d>` (or the wrapper of its own type)"
+         changed: make the field a `Wrapper` of its type"
     )]
     ConstantField {
         /// The layer.
         layer: String,
         /// The constant.
-        field: &'static str,
+        field: String,
         /// The value that it needs.
         value: usize,
     },

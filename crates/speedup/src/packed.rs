@@ -10,9 +10,8 @@
 //! maxima, as far as it has them, one for each block. Every mask begins with a new byte, whose
 //! lowest bit is the first entry. Masks that mask nothing are left out.
 
-use std::collections::BTreeMap;
-
 use burn::tensor::TensorData;
+use burn_compress_core::graph::LayerSizes;
 use burn_compress_core::{CalibrationEntry, Error, Mask, MaskMethod, TargetId};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
@@ -34,7 +33,7 @@ pub(crate) struct StateJson {
     settings: Vec<SettingsJson>,
     /// For each target the position of its settings.
     calibration: IndexMap<TargetId, usize>,
-    pub groups: BTreeMap<String, usize>,
+    pub sizes: LayerSizes,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -93,7 +92,7 @@ pub(crate) fn pack(state: &SmallState) -> Result<(StateJson, NamedTensors), Spee
         masks: IndexMap::new(),
         settings: Vec::new(),
         calibration: IndexMap::new(),
-        groups: state.groups.clone(),
+        sizes: state.sizes.clone(),
     };
     let (mut bits, mut numbers) = (Vec::new(), Vec::new());
     for (target, mask) in state.masks.iter().filter(|(_, mask)| mask.removed() > 0) {
@@ -175,7 +174,7 @@ pub(crate) fn unpack(
     let bits = bits.map_err(|source| format(format!("`{MASKS}`: {source:?}")))?;
 
     let mut state = SmallState {
-        groups: json.groups,
+        sizes: json.sizes,
         ..SmallState::default()
     };
     let mut bits = StreamReader::new(MASKS, bits);
@@ -294,7 +293,7 @@ mod tests {
                 (id("a._output_0"), tracked),
                 (id("b.weight"), entry(2, 0.2)),
             ]),
-            groups: BTreeMap::from([("a".to_string(), 2)]),
+            sizes: LayerSizes::from([("a".to_string(), [("groups".to_string(), 2)].into())]),
         }
     }
 

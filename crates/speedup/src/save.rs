@@ -50,7 +50,7 @@ use crate::container;
 use crate::integers::Integers;
 use crate::packed::{self, StateJson, StreamReader, product};
 use crate::report::Storage;
-use crate::slice::{restore, set_groups, snapshot};
+use crate::slice::{restore, set_sizes, snapshot};
 use crate::state::SmallState;
 use crate::tensors::{
     Collected, Saved, Tensors, check_architecture, check_finite, collect, integers, load,
@@ -260,7 +260,8 @@ pub(crate) fn content<M: Module>(
 /// # Errors
 ///
 /// A file that is damaged, of another version or no small model, one of another architecture, values
-/// that are not finite, and depthwise convolutions without a wrapper.
+/// that are not finite, and layers without a wrapper that hold a number which
+/// follows the channels, such as depthwise convolutions.
 pub fn load_small<M: Module + 'static>(
     model: M,
     path: impl AsRef<Path>,
@@ -285,7 +286,7 @@ pub(crate) fn load_parts<M: Module>(
     }
     check_architecture(&model, &saved, path)?;
     let (model, is_autodiff) = snapshot(&model);
-    let model = set_groups(model, state.groups.clone())?;
+    let model = set_sizes(model, state.sizes.clone())?;
     Ok((restore(load(model, saved), is_autodiff), state))
 }
 

@@ -12,11 +12,9 @@
 //! W'[i, j, ..] = W[rows[i], columns[rows[i] / (out / groups)][j], ..]
 //! ```
 
-use std::collections::BTreeMap;
-
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Int, Tensor, TensorData};
-use burn_compress_core::graph::{ParamSlice, SlicePlan};
+use burn_compress_core::graph::{LayerSizes, ParamSlice, SlicePlan};
 use indexmap::IndexMap;
 
 use crate::SpeedupError;
@@ -29,7 +27,8 @@ use crate::SpeedupError;
 /// # Errors
 ///
 /// A path of the plan that the model does not have, kept indices that do not fit a shape, and
-/// [`SpeedupError::ConstantField`] for a depthwise convolution without a wrapper. The model is
+/// [`SpeedupError::ConstantField`] for a depthwise convolution, or another layer that
+/// holds a number which follows its channels, without a wrapper. The model is
 /// checked as a whole before anything is cut.
 pub fn slice_module<M: Module>(model: M, plan: &SlicePlan) -> Result<M, SpeedupError> {
     let shapes = float_shapes(&model);
@@ -39,12 +38,8 @@ pub fn slice_module<M: Module>(model: M, plan: &SlicePlan) -> Result<M, SpeedupE
             .ok_or_else(|| SpeedupError::UnknownParameter { path: path.clone() })?;
         check(path, shape, slice)?;
     }
-    let groups = plan
-        .depthwise
-        .iter()
-        .map(|slice| (slice.layer.clone(), slice.groups));
     let (model, is_autodiff) = snapshot(&model);
-    let model = set_groups(model, groups.collect())?;
+    let model = set_sizes(model, plan.layer_sizes())?;
     let model = model.map(&mut Slicer {
         path: Vec::new(),
         plan,
@@ -65,16 +60,15 @@ pub(crate) fn restore<M: Module>(model: M, is_autodiff: bool) -> M {
     if is_autodiff { model.train() } else { model }
 }
 
-/// Sets `groups` of the wrapped convolutions at these paths.
-pub(crate) fn set_groups<M: Module>(
-    model: M,
-    groups: BTreeMap<String, usize>,
-) -> Result<M, SpeedupError> {
-    let (model, left) = burn_compress_core::set_groups(model, groups);
-    match left.into_iter().next() {
-        Some((layer, value)) => Err(SpeedupError::ConstantField {
+/// Sets numbers of wrapped layers that no parameter holds.
+pub(crate) fn set_sizes<M: Module>(model: M, sizes: LayerSizes) -> Result<M, SpeedupError> {
+    let (model, left) = burn_compress_core::set_sizes(model, sizes);
+    let mut left = left.into_iter();
+    let first = left.find_map(|(layer, fields)| Some((layer, fields.into_iter().next()?)));
+    match first {
+        Some((layer, (field, value))) => Err(SpeedupError::ConstantField {
             layer,
-            field: "groups",
+            field,
             value,
         }),
         None => Ok(model),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use burn_compress_core::graph::{ParamSlice, SlicePlan};
+use burn_compress_core::graph::{LayerSizes, ParamSlice, SlicePlan};
 use burn_compress_core::{Calibration, CalibrationEntry, Masks, Target, TargetId};
 use indexmap::IndexMap;
 
@@ -17,8 +17,9 @@ pub struct SmallState {
     pub masks: Masks,
     /// Scales, zero points and ranges by target.
     pub calibration: Calibration,
-    /// The number of groups of depthwise convolutions that lost channels, by layer.
-    pub groups: BTreeMap<String, usize>,
+    /// Numbers that layers hold beside their parameters and that follow the channels: `groups` of
+    /// depthwise convolutions, `num_channels` of norms.
+    pub sizes: LayerSizes,
 }
 
 /// The masks and the calibration after the plan is carried out.
@@ -29,11 +30,7 @@ pub(crate) fn reindex_state(
     calibration: &Calibration,
 ) -> Result<SmallState, SpeedupError> {
     let mut state = SmallState {
-        groups: plan
-            .depthwise
-            .iter()
-            .map(|slice| (slice.layer.clone(), slice.groups))
-            .collect(),
+        sizes: plan.layer_sizes(),
         ..SmallState::default()
     };
     for (target, mask) in masks {

@@ -25,7 +25,7 @@ use crate::run::obstacle::Obstacle;
 use crate::run::unread::Unread;
 use crate::simulate::attach::{self, Spaces};
 use crate::simulate::folding::Folding;
-use crate::simulate::rebuild::set_groups;
+use crate::simulate::rebuild::set_sizes;
 use crate::simulate::space::Phase;
 
 /// Pruners, quantizers and distillers fused over one model.
@@ -248,7 +248,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         let graph = self.graph(algorithm)?;
         let dummy = self.evaluator.require_dummy_input(algorithm)?;
         let plain = attach::plain(self.model.valid());
-        Ok(Trial::new(plain, dummy, &graph, set_groups).failures(sets))
+        Ok(Trial::new(plain, dummy, &graph, set_sizes).failures(sets))
     }
 
     /// The tensors that the chain trains beside the model, those of the oldest algorithm first.

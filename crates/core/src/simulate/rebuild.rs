@@ -2,7 +2,6 @@
 //! after it was loaded.
 
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn::module::Module;
@@ -10,6 +9,7 @@ use burn::nn::conv::{Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, C
 use burn::tensor::Device;
 
 use crate::Error;
+use crate::graph::LayerSizes;
 use crate::layer::layers;
 use crate::run::compressed::Compressed;
 use crate::run::history::History;
@@ -46,41 +46,42 @@ pub fn simulated<M: Module>(model: &M) -> Result<(Masks, Calibration), Error> {
     Ok((attach::masks(&spaces), attach::calibration(&spaces)?))
 }
 
-/// Sets `groups` of the wrapped convolutions at these paths, and returns those that no wrapped
-/// convolution has.
-pub fn set_groups<M: Module>(
-    model: M,
-    groups: BTreeMap<String, usize>,
-) -> (M, BTreeMap<String, usize>) {
-    if groups.is_empty() {
-        return (model, groups);
+/// Sets numbers of wrapped layers that no parameter holds, and returns those that no wrapped layer
+/// has.
+pub fn set_sizes<M: Module>(model: M, sizes: LayerSizes) -> (M, LayerSizes) {
+    if sizes.is_empty() {
+        return (model, sizes);
     }
-    edit_layers(model, groups, |groups, path, layer| {
-        if let Some(&value) = groups.get(path)
-            && set_groups_of(layer, value)
-        {
-            groups.remove(path);
+    edit_layers(model, sizes, |sizes, path, layer| {
+        if let Some(fields) = sizes.get_mut(path) {
+            fields.retain(|field, value| !set_size(layer, field, *value));
+            if fields.is_empty() {
+                sizes.remove(path);
+            }
         }
     })
 }
 
-fn set_groups_of(layer: &mut dyn Any, value: usize) -> bool {
+/// Whether the layer has a field of this name that follows its channels.
+fn set_size(layer: &mut dyn Any, field: &str, value: usize) -> bool {
     macro_rules! set {
-        ($($layer:ty),+) => {$(
+        ($($layer:ty: $($name:ident),+;)+) => {$(
             if let Some(layer) = layer.downcast_mut::<$layer>() {
-                layer.groups = value;
-                return true;
+                $(if field == stringify!($name) {
+                    layer.$name = value;
+                    return true;
+                })+
             }
         )+};
     }
-    set!(
-        Conv1d,
-        Conv2d,
-        Conv3d,
-        ConvTranspose1d,
-        ConvTranspose2d,
-        ConvTranspose3d
-    );
+    set! {
+        Conv1d: groups;
+        Conv2d: groups;
+        Conv3d: groups;
+        ConvTranspose1d: groups;
+        ConvTranspose2d: groups;
+        ConvTranspose3d: groups;
+    }
     false
 }
 

@@ -7,6 +7,7 @@
 //! - the value of a removed channel's elements.
 
 mod activation;
+mod channel_norm;
 mod conv;
 mod custom;
 mod elementwise;
@@ -18,12 +19,13 @@ mod shape;
 mod spatial;
 
 use burn_ir::{
-    BaseOperationIr as Base, BoolOperationIr, FloatOperationIr, IntOperationIr,
+    BaseOperationIr as Base, BoolOperationIr, CustomOpIr, FloatOperationIr, IntOperationIr,
     ModuleOperationIr as Module, NumericOperationIr as Numeric, OperationIr,
 };
 
 use super::GraphError;
 use super::analysis::Analysis;
+use super::builtin;
 use super::operation::number;
 
 /// Applies the rule of an operation.
@@ -42,8 +44,13 @@ pub(super) fn apply(a: &mut Analysis, op: &OperationIr) -> Result<(), GraphError
         OperationIr::Activation(activation) => activation::apply(a, op, activation),
         // Initialized tensors are the parameters, inputs and constants.
         OperationIr::Init(_) | OperationIr::Drop(_) => Ok(()),
+        OperationIr::Custom(custom) if builtin::is_known(&custom.id) => apply_builtin(a, custom),
         OperationIr::Custom(_) | OperationIr::Distributed(_) => custom::apply(a, op),
     }
+}
+
+fn apply_builtin(a: &mut Analysis, op: &CustomOpIr) -> Result<(), GraphError> {
+    channel_norm::apply(a, op)
 }
 
 fn apply_base(a: &mut Analysis, op: &Base) -> Result<(), GraphError> {

@@ -116,15 +116,16 @@ fn a_depthwise_convolution_goes_with_its_input() {
     assert_eq!(depth.positions, [[0, 1], [2, 3], [4, 5], [6, 7]]);
     let removed = pick(&graph, 0, &[0, 2, 3]);
     let plan = graph.slice_plan(&removed).unwrap();
-    let expected = DepthwiseSlice {
+    let expected = SizeSlice {
         layer: "depth".into(),
+        field: "groups",
         before: 4,
-        groups: 1,
+        after: 1,
     };
-    assert_eq!(plan.depthwise, [expected]);
+    assert_eq!(plan.sizes, [expected]);
     assert_eq!(plan.params["depth.weight"].keep[&0], [2, 3]);
     assert_exact(&model, &dummy, &pick(&graph, 0, &[0, 2]), |model, plan| {
-        model.depth.groups = plan.depthwise[0].groups;
+        model.depth.groups = plan.sizes[0].after;
     });
     // A reader of eight channels is not in the way of the wider bn2.
     assert_eq!(graph.param_channels("bn2.gamma", 0).unwrap().len(), 8);

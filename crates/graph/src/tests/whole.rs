@@ -131,9 +131,9 @@ fn everything_that_is_free_is_cut_exactly() {
         .collect();
     assert_eq!(removed.len(), 12);
     assert_exact(&model, &dummy, &removed, |model, plan| {
-        for slice in &plan.depthwise {
+        for slice in &plan.sizes {
             let block = if slice.layer == "blocks.0.dw" { 0 } else { 1 };
-            model.blocks[block].dw.groups = slice.groups;
+            model.blocks[block].dw.groups = slice.after;
         }
     });
 }

@@ -9,12 +9,12 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, LinearLayout};
 use burn::store::ModuleRecord;
 use burn::tensor::{Device, Distribution, Tensor};
+use burn_compress_core::graph::LayerSizes;
 use burn_compress_core::{
     Calibration, CalibrationEntry, Grid, Mask, Masks, QuantDtype, QuantScheme, Quantization,
     TargetId, Wrapper,
 };
 use rstest::rstest;
-use std::collections::BTreeMap;
 use std::fs;
 use tempfile::TempDir;
 
@@ -55,7 +55,7 @@ fn state() -> SmallState {
     SmallState {
         masks: Masks::from([("conv._output_0".parse().unwrap(), mask)]),
         calibration: Calibration::from([(target, entry)]),
-        groups: BTreeMap::from([("conv".to_string(), 3)]),
+        sizes: LayerSizes::from([("conv".to_string(), [("groups".to_string(), 3)].into())]),
     }
 }
 

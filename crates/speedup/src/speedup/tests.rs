@@ -135,9 +135,10 @@ fn residual_depthwise_grouped_and_flatten_shrink_together() {
     assert_eq!(net.fc.weight.dims(), [4 * 4, 3]);
     assert!(small.report.max_relative_error <= TOLERANCE);
     assert!(small.state.masks.is_empty() && small.state.calibration.is_empty());
+    let groups = BTreeMap::from([("groups".to_string(), 6)]);
     assert_eq!(
-        small.state.groups,
-        BTreeMap::from([("depthwise".to_string(), 6)])
+        small.state.sizes,
+        BTreeMap::from([("depthwise".to_string(), groups)])
     );
     // 2 x 2 places; depthwise and grouped read one and three inputs a row.
     let macs = 4 * (6 * 2 * 9 + 6 * 9 + 6 * 6 + 4 * 3 * 9) + 16 * 3;

@@ -6,7 +6,7 @@ use burn::nn::{
 use burn::tensor::activation::relu;
 
 use super::*;
-use crate::simulate::rebuild::set_groups;
+use crate::simulate::rebuild::set_sizes;
 use crate::simulate::wrapper::Wrapper;
 
 /// The first channel of every group that can lose one, of all blocks if there are several.
@@ -25,7 +25,7 @@ fn sets(graph: &ChannelGraph) -> Vec<BTreeSet<ChannelId>> {
 fn failures<M: Module>(model: &M, dummy: &DummyInput<M>) -> Vec<Option<String>> {
     let graph = analyze(model, dummy);
     let sets: Vec<_> = sets(&graph).into_iter().filter(|s| !s.is_empty()).collect();
-    let failures = Trial::new(model.valid(), dummy, &graph, set_groups).failures(&sets);
+    let failures = Trial::new(model.valid(), dummy, &graph, set_sizes).failures(&sets);
     let text = |failure: Option<CutFailure>| failure.map(|failure| failure.to_string());
     failures.into_iter().map(text).collect()
 }

@@ -100,7 +100,7 @@ fn values_that_are_not_finite_are_named_and_leave_the_old_file() {
         None,
         Bytes::from_bytes_vec(f32::NAN.to_le_bytes().to_vec()),
     );
-    let json = r#"{"masks":{},"settings":[],"calibration":{},"groups":{}}"#;
+    let json = r#"{"masks":{},"settings":[],"calibration":{},"sizes":{}}"#;
     let bytes = Writer::new(vec![nan])
         .with_metadata(STATE, json)
         .with_metadata(TENSORS, r#"{"integers":{},"floats":{}}"#)
