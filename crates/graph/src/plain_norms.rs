@@ -66,16 +66,15 @@ impl PlainNorm {
         let layer = super::analysis::layer_of(&gamma.path);
         let reason = format!("the plain `{kind}` `{layer}` takes its statistics over them");
         // Types of Burn cannot be changed.
-        let remedy = match holder.starts_with("Transformer") {
-            true => format!(
-                "write the layer with a `Wrapper<{kind}>` in place of Burn's `{holder}`, or exclude \
-                 the layer"
-            ),
-            false => format!(
-                "make the field `{layer}` a `Wrapper<{kind}>`, whose statistics are those of the \
-                 channels that are kept, or exclude the layer"
-            ),
+        let of_burn = ["TransformerEncoderLayer", "TransformerDecoderLayer"];
+        let place = match of_burn.contains(&holder.as_str()) {
+            true => format!(" in a type of your own in place of Burn's `{holder}`"),
+            false => String::new(),
         };
+        let remedy = format!(
+            "make the field `{layer}` a `Wrapper<{kind}>`{place}, whose statistics are those of the \
+             channels that are kept, or exclude the layer"
+        );
         Self { reason, remedy }
     }
 }

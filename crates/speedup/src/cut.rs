@@ -1,8 +1,11 @@
 //! A model cut by a plan: plain parameters, and the state that stays simulated.
 
+use std::collections::BTreeSet;
+
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{FloatDType, Tensor, TensorData};
 use burn_compress_core::graph::SlicePlan;
+use burn_compress_core::layer::{LayerInfo, layers};
 use burn_compress_core::{Calibration, Mask, MaskMethod, Masks, TargetId};
 use indexmap::IndexMap;
 
@@ -38,8 +41,12 @@ impl<M: Module> Cut<M> {
             path: Vec::new(),
             masks: multiplied.collect(),
         });
+        let norms = layers(&dense).into_iter();
+        let norms = norms.filter(LayerInfo::has_masked_statistics);
+        let norms: BTreeSet<String> = norms.map(|layer| layer.path).collect();
         let is_baked = |target: &TargetId, mask: &Mask| {
-            target.target.is_param() && is_product(mask) && !calibration.contains_key(target)
+            let is_plain = target.target.is_param() && is_product(mask);
+            is_plain && !calibration.contains_key(target) && !norms.contains(&target.layer)
         };
         let mut left = masks.clone();
         left.retain(|target, mask| !is_baked(target, mask));

@@ -128,6 +128,6 @@ fn reason(
     let mut makes = entries.made(channel).iter();
     match makes.find(|position| !is_masked(position)) {
         Some(other) => format!("`{}` makes the same channels and keeps them", other.param),
-        None => "the groups of a convolution keep equally many".to_string(),
+        None => "the groups of a convolution or of a norm keep equally many".to_string(),
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::nn::conv::{Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d};
+use burn::nn::{GroupNorm, InstanceNorm};
 use burn::tensor::Device;
 
 use crate::Error;
@@ -81,6 +82,8 @@ fn set_size(layer: &mut dyn Any, field: &str, value: usize) -> bool {
         ConvTranspose1d: groups;
         ConvTranspose2d: groups;
         ConvTranspose3d: groups;
+        GroupNorm: num_groups, num_channels;
+        InstanceNorm: num_channels;
     }
     false
 }

@@ -16,7 +16,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::run::reads::{self, Concern};
 use crate::simulate::flat::FlatTensor;
-use crate::simulate::mask::Mask;
+use crate::simulate::mask::{Mask, MaskMethod};
 use crate::simulate::quantization::{Observer, Quantization};
 use crate::simulate::transform::{Stage, Transform};
 use crate::target::{Mode, TargetId};
@@ -224,6 +224,14 @@ impl TargetSpace {
         inner.mask = mask;
         inner.mask_values = None;
         Ok(())
+    }
+
+    /// The mask, if it makes zeros of some values in the forward pass at hand.
+    pub(crate) fn zeros(&self) -> Option<Mask> {
+        let inner = self.lock();
+        let acts = !inner.bypassed && inner.removed.is_some_and(|(removed, _)| removed > 0);
+        let mask = inner.mask.as_ref().filter(|_| acts)?;
+        (mask.method() == MaskMethod::Mul).then(|| mask.clone())
     }
 
     /// The number of removed elements and of all elements of the mask.

@@ -91,6 +91,13 @@ impl LayerInfo {
         LayerKind::of(&self.kind).rank()
     }
 
+    /// Whether a masked `gamma` and `beta` take a channel out of statistics that run over channels,
+    /// as in a wrapped layer norm. The masks then do more than to make zeros.
+    pub fn has_masked_statistics(&self) -> bool {
+        let apart = ["BatchNorm", "InstanceNorm"].contains(&self.kind.as_str());
+        self.wrapped && !apart && LayerKind::of(&self.kind).role() == LayerRole::Norm
+    }
+
     /// The last part of the path: the name of the field, or its position in a list.
     pub fn name(&self) -> &str {
         self.path.rsplit('.').next().unwrap_or_default()

@@ -118,7 +118,7 @@ fn layer_normalization_outputs_and_unused_layers() {
         lines(&graph),
         [
             "4 channels of fc1.weight[1] fc1.bias[0] norm.gamma[0] norm.beta[0] -> fc2.weight[0], \
-             4 protected: layer normalization runs over channels",
+             4 protected: the plain `LayerNorm` `norm` takes its statistics over them",
             "2 channels of fc2.weight[1] fc2.bias[0], 2 protected: reaches the model's output",
         ]
     );

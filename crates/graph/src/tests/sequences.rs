@@ -154,7 +154,7 @@ fn an_encoder_prunes_its_feed_forward_part_and_keeps_what_is_normalized() {
     let normalized = graph.param_channels("norm.gamma", 0).unwrap()[0];
     assert_eq!(
         graph.protected(normalized),
-        Some("layer normalization runs over channels")
+        Some("the plain `LayerNorm` `norm` takes its statistics over them")
     );
     let wide = graph.group_of("wide", "weight", 1).unwrap();
     assert_exact(&model, &dummy, &pick(&graph, wide, &[0, 5, 11]), |_, _| {});

@@ -80,7 +80,11 @@ pub(super) fn removable_of(
         .collect();
     if let Some(reason) = reasons.as_ref().and_then(|reasons| reasons.first()) {
         let reason = format!("its channels cannot be removed: {reason}");
-        return Err((reason, EXCLUDE.to_string()));
+        let first = group.channels.first();
+        let remedy = first
+            .and_then(|&channel| graph.remedy(channel))
+            .unwrap_or(EXCLUDE);
+        return Err((reason, remedy.to_string()));
     }
     let not_selected = group
         .members
@@ -223,8 +227,11 @@ impl<'a> Trial<'a> {
             };
         };
         let blocks = "its blocks are whole channels that no cut can follow";
-        if let Some(why) = channels.iter().find_map(|&c| self.graph.protected(c)) {
-            return refused(format!("{blocks}: {why}"));
+        let mut stays = channels.iter().copied();
+        let stays = stays.find_map(|channel| Some((channel, self.graph.protected(channel)?)));
+        if let Some((channel, why)) = stays {
+            let remedy = self.graph.remedy(channel).unwrap_or(NO_CUT);
+            return Err((format!("{blocks}: {why}"), remedy.to_string()));
         }
         let masked: BTreeSet<ChannelId> = (channels.iter().copied())
             .filter(|channel| self.wanted.contains(channel))

@@ -14,9 +14,8 @@ use burn::nn::pool::{
     MaxPool2d,
 };
 use burn::nn::{
-    BatchNorm, Dropout, Embedding, GaussianNoise, GroupNorm, Identity, InstanceNorm, LayerNorm,
-    Linear, LocalResponseNorm, PixelShuffle, PixelUnshuffle, PositionalEncoding, RmsNorm,
-    RotaryEncoding, Unfold4d,
+    BatchNorm, Dropout, Embedding, GaussianNoise, Identity, Linear, LocalResponseNorm,
+    PixelShuffle, PixelUnshuffle, PositionalEncoding, RotaryEncoding, Unfold4d,
 };
 use burn::tensor::{Int, Tensor};
 
@@ -94,8 +93,7 @@ fixed_rank! {
 }
 
 any_rank! {
-    LayerNorm, RmsNorm, GroupNorm, InstanceNorm, LocalResponseNorm,
-    Dropout, GaussianNoise, Identity, RotaryEncoding,
+    LocalResponseNorm, Dropout, GaussianNoise, Identity, RotaryEncoding,
     Relu, Relu6, LeakyRelu, PRelu, RRelu, Elu, Celu, Selu, Gelu, SiLU, Mish,
     Sigmoid, LogSigmoid, Tanh, Tanhshrink, Softplus, Softsign, HardSigmoid, HardSwish, Hardtanh,
     Shrink, HardShrink, SoftShrink, Threshold, ThresholdedRelu, GLU, SwiGlu,

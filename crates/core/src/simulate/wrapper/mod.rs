@@ -1,6 +1,7 @@
 //! The wrapper around a layer.
 
 mod layers;
+mod norms;
 pub(crate) mod port;
 
 use std::cell::RefCell;
@@ -55,6 +56,14 @@ pub trait Layer<I>: Module {
 
     /// Runs the layer.
     fn forward(&self, input: I) -> Self::Output;
+
+    /// Runs the layer as the model without its masked channels would, whose outputs are zero here.
+    ///
+    /// This is what a [`Wrapper`] calls. It is the layer's own forward pass unless masked channels
+    /// take part in the outputs of others, as in a mean over channels.
+    fn simulate(&self, input: I) -> Self::Output {
+        self.forward(input)
+    }
 
     /// The layer as one that a norm can be folded into, if it is such a layer.
     fn host(&self) -> Option<Box<dyn Host>> {
@@ -129,11 +138,11 @@ impl<L> Wrapper<L> {
         L::Output: Activation,
     {
         if self.ports.are_idle() {
-            return self.layer.forward(input);
+            return self.layer.simulate(input);
         }
         let input = input.pass(&self.ports.inputs());
         let output = match self.ports.folding() {
-            None => self.layer.forward(input),
+            None => self.layer.simulate(input),
             Some((Part::Host, folding)) => self.forward_host(folding, input),
             Some((Part::Norm, folding)) => self.forward_norm(folding, input),
         };
