@@ -132,6 +132,7 @@ impl<'a> Analysis<'a> {
             op: 0,
         };
         analysis.label_params();
+        analysis.protect_recurrent();
         for (index, op) in captured.graph.operations.iter().enumerate() {
             analysis.op = index;
             rules::apply(&mut analysis, op)?;
@@ -167,6 +168,25 @@ impl<'a> Analysis<'a> {
             self.roles.push(vec![Role::default(); param.shape.len()]);
             self.tensors.insert(param.tensor, value.clone());
             self.params.push(value);
+        }
+    }
+
+    /// The hidden units of recurrent layers that are not wrapped.
+    fn protect_recurrent(&mut self) {
+        let ports = self.captured.ports.iter();
+        let wrapped: BTreeSet<&str> = ports.map(|(port, _)| port.layer.as_str()).collect();
+        for (param, value) in self.captured.params.iter().zip(self.params.clone()) {
+            let Some((layer, kind)) = &param.recurrent else {
+                continue;
+            };
+            let (false, Some(Some(units))) = (wrapped.contains(&**layer), value.axes.last()) else {
+                continue;
+            };
+            let reason = format!("`d_hidden` of `{layer}` is a constant of the plain `{kind}`");
+            let remedy =
+                format!("make the field `{layer}` a `Wrapper<{kind}>`, or exclude the layer");
+            self.remedies.insert(reason.clone(), remedy);
+            self.protect(units, &reason);
         }
     }
 

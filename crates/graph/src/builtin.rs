@@ -17,6 +17,63 @@ pub const GROUP_NORM: &str = "burn_compress::group_norm";
 /// Inputs `x` `[batch, channels, ..]` and, of an affine one, `gamma` and `beta`.
 pub const INSTANCE_NORM: &str = "burn_compress::instance_norm";
 
+/// Inputs `x`, the initial state if one is given (hidden; of an LSTM cell and hidden), and for each
+/// direction and gate the parameters of the input and of the hidden transform. The scalars are those
+/// of [`Recurrence::scalars`].
+pub const LSTM: &str = "burn_compress::lstm";
+
+/// As [`LSTM`].
+pub const GRU: &str = "burn_compress::gru";
+
+/// What an operation of a recurrent layer consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recurrence {
+    /// Whether the output is the sequence of hidden states, `[.., directions * hidden]`, and not a
+    /// state at the end, `[.., hidden]`.
+    pub sequence: bool,
+    /// 1, or 2 for a layer that also reads backwards.
+    pub directions: usize,
+    /// The number of tensors of the initial state; 0 for zeros.
+    pub states: usize,
+    /// The number of gates of a direction.
+    pub gates: usize,
+    /// The number of parameters of a gate: two weights, and two biases if it has any.
+    pub params: usize,
+    /// Whether a unit whose parameters are zero stays zero.
+    pub keeps_zero: bool,
+}
+
+impl Recurrence {
+    /// The scalars that the operation is recorded with.
+    pub fn scalars(&self) -> [f64; 6] {
+        let numbers = [
+            usize::from(self.sequence),
+            self.directions,
+            self.states,
+            self.gates,
+            self.params,
+            usize::from(self.keeps_zero),
+        ];
+        numbers.map(|number| number as f64)
+    }
+
+    /// The description with these scalars.
+    pub(crate) fn of(scalars: &[f64]) -> Option<Self> {
+        let numbers: Vec<usize> = scalars.iter().map(|&number| number as usize).collect();
+        let &[sequence, directions, states, gates, params, keeps_zero] = &numbers[..] else {
+            return None;
+        };
+        Some(Self {
+            sequence: sequence == 1,
+            directions,
+            states,
+            gates,
+            params,
+            keeps_zero: keeps_zero == 1,
+        })
+    }
+}
+
 const PREFIX: &str = "burn_compress::";
 
 /// The name of a custom operation in messages.
@@ -26,5 +83,6 @@ pub(crate) fn short(id: &str) -> &str {
 
 /// Whether this crate has the rule of the custom operation.
 pub(crate) fn is_known(id: &str) -> bool {
-    [LAYER_NORM, RMS_NORM, GROUP_NORM, INSTANCE_NORM].contains(&id)
+    let known = [LAYER_NORM, RMS_NORM, GROUP_NORM, INSTANCE_NORM, LSTM, GRU];
+    known.contains(&id)
 }

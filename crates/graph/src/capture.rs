@@ -38,6 +38,8 @@ pub(super) struct CapturedParam {
     pub kind: String,
     /// The type of the module that the layer is a field of.
     pub holder: String,
+    /// The recurrent layer that it is a part of: its path and type.
+    pub recurrent: Option<(String, String)>,
     /// The type of the layer that panics unless its input is as wide as this parameter's.
     pub checked_by: Option<&'static str>,
 }
@@ -199,6 +201,9 @@ fn message(panic: Box<dyn Any + Send>) -> String {
 /// them that read that input. What is compared leaves no trace in the operations.
 const CHECKED: [(&str, [&str; 3]); 1] = [("MultiHeadAttention", ["query", "key", "value"])];
 
+/// Recurrent layers of Burn, which hold the size of their hidden state as a constant.
+const RECURRENT: [&str; 4] = ["Lstm", "Gru", "BiLstm", "BiGru"];
+
 /// Collects the parameters of a model on the capture device.
 #[derive(Default)]
 struct Params {
@@ -218,6 +223,17 @@ impl Params {
         let entry = self.path.iter().rev().nth(level);
         let name = entry.map_or("", |(_, holder)| holder);
         name.strip_prefix("Struct:").unwrap_or(name).to_string()
+    }
+
+    /// The outermost recurrent layer on the way.
+    fn recurrent(&self) -> Option<(String, String)> {
+        (1..self.path.len()).find_map(|depth| {
+            let kind = self.path[depth].1.strip_prefix("Struct:")?;
+            let names: Vec<&str> = self.path[..depth].iter().map(|(name, _)| &**name).collect();
+            RECURRENT
+                .contains(&kind)
+                .then(|| (names.join("."), kind.to_string()))
+        })
     }
 
     /// The layer that checks the width of what the parameter at hand multiplies.
@@ -254,6 +270,7 @@ impl ModuleVisitor for Params {
                 shape: base.dims().to_vec(),
                 kind: self.holder(0),
                 holder: self.holder(1),
+                recurrent: self.recurrent(),
                 checked_by: self.checked_by(),
             });
         }

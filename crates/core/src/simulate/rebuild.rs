@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::nn::conv::{Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d};
-use burn::nn::{GroupNorm, InstanceNorm};
+use burn::nn::{BiGru, BiLstm, GroupNorm, Gru, InstanceNorm, Lstm};
 use burn::tensor::Device;
 
 use crate::Error;
@@ -84,7 +84,23 @@ fn set_size(layer: &mut dyn Any, field: &str, value: usize) -> bool {
         ConvTranspose3d: groups;
         GroupNorm: num_groups, num_channels;
         InstanceNorm: num_channels;
+        Lstm: d_hidden;
+        Gru: d_hidden;
     }
+    // The two directions of these share the number.
+    macro_rules! set_both {
+        ($($layer:ty),+) => {$(
+            if let Some(layer) = layer.downcast_mut::<$layer>()
+                && field == "d_hidden"
+            {
+                layer.d_hidden = value;
+                layer.forward.d_hidden = value;
+                layer.reverse.d_hidden = value;
+                return true;
+            }
+        )+};
+    }
+    set_both!(BiLstm, BiGru);
     false
 }
 

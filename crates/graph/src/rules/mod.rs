@@ -13,6 +13,7 @@ mod custom;
 mod elementwise;
 mod matmul;
 mod norm;
+mod recurrent;
 mod reduce;
 mod select;
 mod shape;
@@ -50,7 +51,10 @@ pub(super) fn apply(a: &mut Analysis, op: &OperationIr) -> Result<(), GraphError
 }
 
 fn apply_builtin(a: &mut Analysis, op: &CustomOpIr) -> Result<(), GraphError> {
-    channel_norm::apply(a, op)
+    match op.id.as_str() {
+        builtin::LSTM | builtin::GRU => recurrent::apply(a, op),
+        _ => channel_norm::apply(a, op),
+    }
 }
 
 fn apply_base(a: &mut Analysis, op: &Base) -> Result<(), GraphError> {

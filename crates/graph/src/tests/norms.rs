@@ -92,7 +92,9 @@ fn groups_of_a_norm_lose_equally_many_and_its_number_of_channels_follows() {
         let op = CustomOp::new(builtin::GROUP_NORM).input(&x).scalar(2.0);
         let vectors = [&model.norm.gamma, &model.norm.beta].map(|v| v.as_ref().unwrap().val());
         let op = op.input(&vectors[0]).input(&vectors[1]);
-        model.last.forward(relu(op.output(x.dims()).expect("a capture")))
+        model
+            .last
+            .forward(relu(op.output(x.dims()).expect("a capture")))
     });
     let graph = analyze(&model, &dummy);
     assert_eq!(

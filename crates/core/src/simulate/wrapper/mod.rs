@@ -3,6 +3,7 @@
 mod layers;
 mod norms;
 pub(crate) mod port;
+mod recurrent;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -89,6 +90,18 @@ pub trait Layer<I>: Module {
 /// its parameters, its records and its display are those of the layer, so plain checkpoints load
 /// both ways. While nothing is attached, `forward` is the layer's own. Parameters are simulated
 /// without a wrapper.
+///
+/// Some layers need a wrapper for their channels to be removed at all:
+///
+/// | layers                                     | what the wrapper does                               |
+/// |--------------------------------------------|-----------------------------------------------------|
+/// | depthwise convolutions                     | `groups` follows the channels                       |
+/// | `LayerNorm`, `RmsNorm`, `GroupNorm`        | statistics over the channels whose `gamma` and `beta` are not masked; `num_channels` follows |
+/// | `InstanceNorm`                             | `num_channels` follows                              |
+/// | `Lstm`, `Gru`, `BiLstm`, `BiGru`           | a hidden unit is one through all gates; `d_hidden` follows |
+///
+/// Of a `GroupNorm` as many channels are removed from each group. Recurrent layers take a sequence, or
+/// a tuple `(sequence, initial_state)`.
 ///
 /// ```
 /// use burn::module::Module;
