@@ -53,5 +53,5 @@ pub use simulate::rebuild::{edit_layers, set_sizes, simulated};
 pub use simulate::simulation::Simulation;
 pub use simulate::space::TargetSpace;
 pub use simulate::transform::{Stage, Transform};
-pub use simulate::wrapper::{Activation, Layer, Port, Wrapper};
+pub use simulate::wrapper::{Activation, AttentionInput, Layer, Port, Wrapper};
 pub use target::{Mode, Target, TargetId};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn_capture::TensorId;
 use burn_ir::TensorIr;
 
-use super::capture::Captured;
+use super::capture::{Captured, place};
 use super::labels::{Axis, Label, Labels, Origin, Value};
 use super::operation::name;
 use super::plain_norms::{self, PlainNorm};
@@ -44,8 +44,16 @@ pub(super) struct SizeRule {
     pub layer: String,
     pub field: &'static str,
     pub labels: Vec<Label>,
-    /// The number of channels that count as one.
-    pub unit: usize,
+    pub count: Count,
+}
+
+/// What a number of a layer counts.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Count {
+    /// The channels.
+    Channels,
+    /// Of so many parts of equal size those that keep a channel.
+    Parts(usize),
 }
 
 /// Multiply-accumulates of one operation: the product of the sizes, divided by `divisor`.
@@ -93,6 +101,8 @@ pub(super) struct Analysis<'a> {
     pub depthwise: BTreeMap<usize, usize>,
     pub blocks: Vec<Blocks>,
     pub sizes: Vec<SizeRule>,
+    /// The wrapped multi-head attentions that compute with the sizes of their weights.
+    pub attentions: BTreeSet<String>,
     /// Labels whose channels enter statistics that run over channels: what is zero there counts.
     pub counted: BTreeSet<usize>,
     pub macs: Vec<Macs>,
@@ -122,6 +132,7 @@ impl<'a> Analysis<'a> {
             depthwise: BTreeMap::new(),
             blocks: Vec::new(),
             sizes: Vec::new(),
+            attentions: BTreeSet::new(),
             counted: BTreeSet::new(),
             macs: Vec::new(),
             padded: BTreeMap::new(),
@@ -192,8 +203,19 @@ impl<'a> Analysis<'a> {
 
     fn protect_checked(&mut self) {
         for (param, value) in self.captured.params.iter().zip(self.params.clone()) {
-            if let (Some(kind), Some(Some(inputs))) = (param.checked_by, value.axes.first()) {
-                self.protect(inputs, &format!("is a width that `{kind}` requires"));
+            let layer = &param.holder_path;
+            let (Some(kind), false) = (param.checked_by, self.attentions.contains(layer)) else {
+                continue;
+            };
+            if let Some(Some(inputs)) = value.axes.first() {
+                let reason = format!("is a width that the `{kind}` `{layer}` requires");
+                let place = place(param.kinds.get(2));
+                let remedy = format!(
+                    "make the field `{layer}` a `Wrapper<{kind}>`{place} and call it with an \
+                     `AttentionInput`, or exclude the layer"
+                );
+                self.remedies.insert(reason.clone(), remedy);
+                self.protect(inputs, &reason);
             }
         }
     }
@@ -271,7 +293,7 @@ impl<'a> Analysis<'a> {
         port.map(|(target, _)| target.layer.clone())
     }
 
-    /// Notes that `field` of `layer` is the number of channels along an axis, or of units of several.
+    /// Notes that `field` of `layer` counts channels along an axis, or parts of them.
     ///
     /// A layer that is called several times has one number, so that the channels of its calls go
     /// together.

@@ -25,6 +25,10 @@ pub const LSTM: &str = "burn_compress::lstm";
 /// As [`LSTM`].
 pub const GRU: &str = "burn_compress::gru";
 
+/// Inputs are that of the queries of a multi-head attention and the weight of its `query`; the number
+/// of heads is a scalar. The output is the first input.
+pub const ATTENTION: &str = "burn_compress::attention";
+
 /// What an operation of a recurrent layer consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recurrence {
@@ -83,6 +87,14 @@ pub(crate) fn short(id: &str) -> &str {
 
 /// Whether this crate has the rule of the custom operation.
 pub(crate) fn is_known(id: &str) -> bool {
-    let known = [LAYER_NORM, RMS_NORM, GROUP_NORM, INSTANCE_NORM, LSTM, GRU];
+    let known = [
+        LAYER_NORM,
+        RMS_NORM,
+        GROUP_NORM,
+        INSTANCE_NORM,
+        LSTM,
+        GRU,
+        ATTENTION,
+    ];
     known.contains(&id)
 }

@@ -34,12 +34,12 @@ pub(super) struct CapturedParam {
     pub param_id: ParamId,
     pub tensor: TensorId,
     pub shape: Vec<usize>,
-    /// The type of the layer that it belongs to, `LayerNorm`.
-    pub kind: String,
-    /// The type of the module that the layer is a field of.
-    pub holder: String,
+    /// The types of the modules that it is in, the layer that it belongs to first.
+    pub kinds: Vec<String>,
     /// The recurrent layer that it is a part of: its path and type.
     pub recurrent: Option<(String, String)>,
+    /// The path of the module that the layer is a field of.
+    pub holder_path: String,
     /// The type of the layer that panics unless its input is as wide as this parameter's.
     pub checked_by: Option<&'static str>,
 }
@@ -204,6 +204,16 @@ const CHECKED: [(&str, [&str; 3]); 1] = [("MultiHeadAttention", ["query", "key",
 /// Recurrent layers of Burn, which hold the size of their hidden state as a constant.
 const RECURRENT: [&str; 4] = ["Lstm", "Gru", "BiLstm", "BiGru"];
 
+/// Where a field stands that is to be wrapped: types of Burn cannot be changed.
+pub(super) fn place(kind: Option<&String>) -> String {
+    match kind.map(String::as_str) {
+        Some(kind @ ("TransformerEncoderLayer" | "TransformerDecoderLayer")) => {
+            format!(" in a type of your own in place of Burn's `{kind}`")
+        }
+        _ => String::new(),
+    }
+}
+
 /// Collects the parameters of a model on the capture device.
 #[derive(Default)]
 struct Params {
@@ -218,11 +228,17 @@ impl Params {
         names.join(".")
     }
 
-    /// The type that holds the `level`th last name.
-    fn holder(&self, level: usize) -> String {
-        let entry = self.path.iter().rev().nth(level);
-        let name = entry.map_or("", |(_, holder)| holder);
-        name.strip_prefix("Struct:").unwrap_or(name).to_string()
+    /// The types on the way, the innermost first.
+    fn kinds(&self) -> Vec<String> {
+        let kinds = self.path.iter().rev().map(|(_, kind)| kind);
+        let kinds = kinds.map(|kind| kind.strip_prefix("Struct:").unwrap_or(kind));
+        kinds.map(str::to_string).collect()
+    }
+
+    fn holder_path(&self) -> String {
+        let names = self.path.iter().map(|(name, _)| name.as_str());
+        let names: Vec<&str> = names.take(self.path.len().saturating_sub(2)).collect();
+        names.join(".")
     }
 
     /// The outermost recurrent layer on the way.
@@ -268,8 +284,8 @@ impl ModuleVisitor for Params {
                 param_id: param.id,
                 tensor,
                 shape: base.dims().to_vec(),
-                kind: self.holder(0),
-                holder: self.holder(1),
+                kinds: self.kinds(),
+                holder_path: self.holder_path(),
                 recurrent: self.recurrent(),
                 checked_by: self.checked_by(),
             });

@@ -8,7 +8,7 @@ use burn_capture::TensorId;
 use burn_ir::OperationIr;
 use indexmap::IndexMap;
 
-use super::analysis::{Analysis, layer_of};
+use super::analysis::{Analysis, Count, layer_of};
 use super::capture::CapturedParam;
 use super::grouping::{self, Found, visible};
 use super::labels::{ChannelId, Label, Value};
@@ -118,12 +118,12 @@ pub(super) struct BlockRule {
     pub channels: Vec<Option<ChannelId>>,
 }
 
-/// A number that a layer holds, as the number of these channels divided by `unit`.
+/// A number that a layer holds and what it counts.
 #[derive(Debug, Clone)]
 pub(super) struct SizeChannels {
     pub layer: String,
     pub field: &'static str,
-    pub unit: usize,
+    pub count: Count,
     pub channels: Vec<Option<ChannelId>>,
 }
 
@@ -395,7 +395,7 @@ fn sizes(analysis: &Analysis) -> Vec<SizeChannels> {
         .map(|size| SizeChannels {
             layer: size.layer.clone(),
             field: size.field,
-            unit: size.unit,
+            count: size.count,
             channels: channels_of(analysis, &size.labels),
         })
         .collect()

@@ -19,7 +19,7 @@ use burn_ir::{
     NumericOperationIr as Numeric, OperationIr,
 };
 
-use super::capture::{Captured, CapturedParam};
+use super::capture::{Captured, CapturedParam, place};
 
 /// The layers of Burn whose statistics run over channels.
 const KINDS: [&str; 3] = ["LayerNorm", "RmsNorm", "GroupNorm"];
@@ -34,11 +34,14 @@ pub(super) struct PlainNorm {
     pub remedy: String,
 }
 
+fn is_norm(param: &CapturedParam) -> bool {
+    let kind = param.kinds.first();
+    kind.is_some_and(|kind| KINDS.contains(&kind.as_str()))
+}
+
 /// The plain norms by each of the operations that they are made of.
 pub(super) fn find(captured: &Captured) -> BTreeMap<usize, PlainNorm> {
-    let is_gamma = |param: &&CapturedParam| {
-        param.path.ends_with("gamma") && KINDS.contains(&param.kind.as_str())
-    };
+    let is_gamma = |param: &&CapturedParam| param.path.ends_with("gamma") && is_norm(param);
     let mut found = BTreeMap::new();
     let mut links = None;
     for gamma in captured.params.iter().filter(is_gamma) {
@@ -62,15 +65,9 @@ struct Links<'a> {
 
 impl PlainNorm {
     fn of(gamma: &CapturedParam) -> Self {
-        let (kind, holder) = (&gamma.kind, &gamma.holder);
+        let (kind, place) = (&gamma.kinds[0], place(gamma.kinds.get(1)));
         let layer = super::analysis::layer_of(&gamma.path);
         let reason = format!("the plain `{kind}` `{layer}` takes its statistics over them");
-        // Types of Burn cannot be changed.
-        let of_burn = ["TransformerEncoderLayer", "TransformerDecoderLayer"];
-        let place = match of_burn.contains(&holder.as_str()) {
-            true => format!(" in a type of your own in place of Burn's `{holder}`"),
-            false => String::new(),
-        };
         let remedy = format!(
             "make the field `{layer}` a `Wrapper<{kind}>`{place}, whose statistics are those of the \
              channels that are kept, or exclude the layer"

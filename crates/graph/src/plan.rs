@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use indexmap::IndexMap;
 
+use super::analysis::Count;
+use super::group::SizeChannels;
 use super::labels::ChannelId;
 use super::{ChannelGraph, GraphError, GroupedConv};
 use crate::target::TargetId;
@@ -130,9 +132,7 @@ impl ChannelGraph {
             self.slice_depthwise(weight, *groups, &mut plan);
         }
         for size in &self.sizes {
-            let before = size.channels.len() / size.unit;
-            let kept = kept(size.channels.iter().copied(), removed);
-            let after = kept.len() / size.unit;
+            let (before, after) = size.before_and_after(removed);
             if after != before {
                 plan.sizes.push(SizeSlice {
                     layer: size.layer.clone(),
@@ -276,6 +276,21 @@ impl ChannelGraph {
                 plan.ambiguous_ports.push(target.clone());
             } else if first.keep.len() < first.size {
                 plan.ports.push(first.clone());
+            }
+        }
+    }
+}
+
+impl SizeChannels {
+    /// The number with all channels and without those `removed`.
+    fn before_and_after(&self, removed: &BTreeSet<ChannelId>) -> (usize, usize) {
+        let left = |channels: &[Option<ChannelId>]| kept(channels.iter().copied(), removed).len();
+        let size = self.channels.len();
+        match self.count {
+            Count::Channels => (size, left(&self.channels)),
+            Count::Parts(count) => {
+                let parts = self.channels.chunks(size / count.clamp(1, size.max(1)));
+                (count, parts.filter(|part| left(part) > 0).count())
             }
         }
     }

@@ -5,6 +5,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use burn::module::Module;
+use burn::nn::attention::MultiHeadAttention;
 use burn::nn::conv::{Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d};
 use burn::nn::{BiGru, BiLstm, GroupNorm, Gru, InstanceNorm, Lstm};
 use burn::tensor::Device;
@@ -86,6 +87,7 @@ fn set_size(layer: &mut dyn Any, field: &str, value: usize) -> bool {
         InstanceNorm: num_channels;
         Lstm: d_hidden;
         Gru: d_hidden;
+        MultiHeadAttention: d_model, n_heads;
     }
     // The two directions of these share the number.
     macro_rules! set_both {

@@ -12,7 +12,7 @@
 use burn_ir::{CustomOpIr, TensorIr};
 
 use super::super::GraphError;
-use super::super::analysis::{Analysis, Blocks, SizeRule};
+use super::super::analysis::{Analysis, Blocks, Count, SizeRule};
 use super::super::builtin;
 use super::super::labels::{Axis, Value};
 use super::super::operation::number;
@@ -182,7 +182,7 @@ impl<'a> Norm<'a> {
                 layer: self.layer.clone(),
                 field: "num_channels",
                 labels,
-                unit: 1,
+                count: Count::Channels,
             });
         }
     }

@@ -7,6 +7,7 @@
 //! - the value of a removed channel's elements.
 
 mod activation;
+mod attention;
 mod channel_norm;
 mod conv;
 mod custom;
@@ -53,6 +54,7 @@ pub(super) fn apply(a: &mut Analysis, op: &OperationIr) -> Result<(), GraphError
 fn apply_builtin(a: &mut Analysis, op: &CustomOpIr) -> Result<(), GraphError> {
     match op.id.as_str() {
         builtin::LSTM | builtin::GRU => recurrent::apply(a, op),
+        builtin::ATTENTION => attention::apply(a, op),
         _ => channel_norm::apply(a, op),
     }
 }

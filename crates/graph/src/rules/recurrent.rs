@@ -14,7 +14,7 @@
 use burn_ir::{CustomOpIr, TensorIr};
 
 use super::super::GraphError;
-use super::super::analysis::{Analysis, Macs, Size, SizeRule};
+use super::super::analysis::{Analysis, Count, Macs, Size, SizeRule};
 use super::super::builtin::Recurrence;
 use super::super::labels::{Axis, Value};
 use super::super::operation::number;
@@ -225,7 +225,7 @@ impl<'a> Layer<'a> {
             layer: path,
             field: "d_hidden",
             labels,
-            unit: 1,
+            count: Count::Channels,
         });
     }
 }

@@ -6,7 +6,6 @@ use burn::nn::activation::{
     Mish, PRelu, RRelu, Relu, Relu6, Selu, Shrink, SiLU, Sigmoid, SoftShrink, Softplus, Softsign,
     SwiGlu, Tanh, Tanhshrink, Threshold, ThresholdedRelu,
 };
-use burn::nn::attention::{MhaInput, MhaOutput, MultiHeadAttention};
 use burn::nn::conv::{Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d};
 use burn::nn::interpolate::{Interpolate1d, Interpolate2d};
 use burn::nn::pool::{
@@ -170,23 +169,6 @@ impl Layer<Tensor<4>> for Unfold4d {
 
     fn forward(&self, input: Tensor<4>) -> Self::Output {
         Unfold4d::forward(self, input)
-    }
-}
-
-impl Layer<MhaInput> for MultiHeadAttention {
-    type Output = MhaOutput;
-
-    fn forward(&self, input: MhaInput) -> Self::Output {
-        MultiHeadAttention::forward(self, input)
-    }
-}
-
-/// Query, key and value as inputs 0, 1 and 2.
-impl Layer<(Tensor<3>, Tensor<3>, Tensor<3>)> for MultiHeadAttention {
-    type Output = MhaOutput;
-
-    fn forward(&self, (query, key, value): (Tensor<3>, Tensor<3>, Tensor<3>)) -> Self::Output {
-        MultiHeadAttention::forward(self, MhaInput::new(query, key, value))
     }
 }
 

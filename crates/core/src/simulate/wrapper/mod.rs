@@ -1,5 +1,6 @@
 //! The wrapper around a layer.
 
+mod attention;
 mod layers;
 mod norms;
 pub(crate) mod port;
@@ -16,6 +17,7 @@ use burn::module::{
 };
 use burn::tensor::Tensor;
 
+pub use attention::AttentionInput;
 pub(crate) use port::Ports;
 pub use port::{Activation, Port};
 

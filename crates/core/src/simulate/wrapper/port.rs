@@ -231,7 +231,7 @@ impl<const D1: usize, const D2: usize, const D3: usize> Activation
 }
 
 /// Burn keeps the fields of this type to itself, so its tensors cannot be simulated; call the
-/// wrapped attention with a tuple `(query, key, value)` instead.
+/// wrapped attention with [`AttentionInput`](crate::AttentionInput) instead.
 impl Activation for MhaInput {
     fn pass(self, _port: &Port<'_>) -> Self {
         self
