@@ -191,6 +191,33 @@ fn the_residual_stream_over_rms_norms() {
     a_transformer_is_cut::<Wrapper<RmsNorm>>();
 }
 
+/// Weights, the parameters of the norms and their outputs are quantized as well: the cut model rounds to
+/// the same numbers.
+#[test]
+fn masked_norms_are_quantized_and_cut() {
+    type Net = Transformer<Wrapper<LayerNorm>>;
+    let device = Device::flex();
+    let rules = r#"[
+        {"op_types": ["Linear"], "target_names": ["weight"], "quant_dtype": "int8"},
+        {"op_types": ["LayerNorm"], "target_names": ["gamma", "_output_0"], "quant_dtype": "int8"}
+    ]"#;
+    let config = ConfigList::from_json(rules).unwrap();
+    let chain = taylor::<Wrapper<LayerNorm>>(STREAM).unwrap();
+    let chain = QatQuantizer::from_compressor(chain, &config, QatConfig::new()).unwrap();
+    let compressed = chain.compress(Budget::steps(6)).unwrap();
+    let simulated = compressed.model().forward(tokens(&device));
+    let small = compressed.speedup().unwrap();
+    assert!(small.report.uncut.is_empty(), "{:?}", small.report.uncut);
+    assert_eq!(small.model.norm2.gamma.dims(), [WIDTH / 2]);
+    assert!(small.state.masks.is_empty(), "{:?}", small.state.masks);
+    let error = difference(simulated, small.model.forward(tokens(&device)));
+    assert!(error < 1e-6, "{error}");
+    let directory = TempDir::new().unwrap();
+    assert_reloads(&small, Net::new(&device), directory.path(), |net| {
+        net.forward(tokens(&device))
+    });
+}
+
 fn a_plain_norm_names_the_change<N: Normalize>(kind: &str) {
     let error = taylor::<N>(STREAM).unwrap_err();
     let change = format!("make the field `norm1` a `Wrapper<{kind}>`");

@@ -86,8 +86,8 @@ pub use burn_compress_speedup as speedup;
 pub mod prelude {
     pub use burn_compress_core::config::{ConfigList, Rule, named, on};
     pub use burn_compress_core::{
-        Budget, Calibration, Compressed, Compressor, DummyInput, Error, Evaluator, Granularity,
-        History, Layer, Mask, Masks, Obstacle, Target, TargetId, Wrapper,
+        AttentionInput, Budget, Calibration, Compressed, Compressor, DummyInput, Error, Evaluator,
+        Granularity, History, Layer, Mask, Masks, Obstacle, Target, TargetId, Wrapper,
     };
     pub use burn_compress_distillation::registry::built_in::*;
     pub use burn_compress_distillation::{

@@ -68,10 +68,8 @@ impl PlainNorm {
         let (kind, place) = (&gamma.kinds[0], place(gamma.kinds.get(1)));
         let layer = super::analysis::layer_of(&gamma.path);
         let reason = format!("the plain `{kind}` `{layer}` takes its statistics over them");
-        let remedy = format!(
-            "make the field `{layer}` a `Wrapper<{kind}>`{place}, whose statistics are those of the \
-             channels that are kept, or exclude the layer"
-        );
+        let remedy =
+            format!("make the field `{layer}` a `Wrapper<{kind}>`{place}, or exclude the layer");
         Self { reason, remedy }
     }
 }

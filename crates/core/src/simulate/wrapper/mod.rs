@@ -101,6 +101,7 @@ pub trait Layer<I>: Module {
 /// | `LayerNorm`, `RmsNorm`, `GroupNorm`        | statistics over the channels whose `gamma` and `beta` are not masked; `num_channels` follows |
 /// | `InstanceNorm`                             | `num_channels` follows                              |
 /// | `Lstm`, `Gru`, `BiLstm`, `BiGru`           | a hidden unit is one through all gates; `d_hidden` follows |
+/// | `MultiHeadAttention`                       | `n_heads` and the features of a head follow, if it is called with an [`AttentionInput`] |
 ///
 /// Of a `GroupNorm` as many channels are removed from each group. Recurrent layers take a sequence, or
 /// a tuple `(sequence, initial_state)`.
