@@ -4,22 +4,10 @@
 //! one percent, and neighbouring integers of 8 bits coincide in halves. Values are rounded in 32
 //! bits as well and come out in the precision in which they came.
 
-use burn::tensor::{FloatDType, Tensor};
-
-/// The precision of these values.
-pub(crate) fn of<const D: usize>(values: &Tensor<D>) -> FloatDType {
-    FloatDType::from(values.dtype())
-}
-
-/// The values in this precision; gradients flow through.
-pub(crate) fn cast<const D: usize>(values: Tensor<D>, dtype: FloatDType) -> Tensor<D> {
-    match of(&values) == dtype {
-        true => values,
-        false => values.cast(dtype),
-    }
-}
+use burn::tensor::{DType, Tensor};
+pub(crate) use burn_compress_core::in_dtype;
 
 /// The values in 32 bits; gradients flow through.
 pub(crate) fn single<const D: usize>(values: Tensor<D>) -> Tensor<D> {
-    cast(values, FloatDType::F32)
+    in_dtype(values, DType::F32)
 }

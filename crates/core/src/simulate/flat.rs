@@ -58,8 +58,8 @@ pub struct HostTensor {
     pub shape: Vec<usize>,
 }
 
-/// The tensor with numbers of the float type `dtype`.
-pub(crate) fn in_dtype<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> {
+/// The tensor in the float type `dtype`; gradients flow through.
+pub fn in_dtype<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> {
     match tensor.dtype() == dtype {
         true => tensor,
         false => tensor.cast(FloatDType::from(dtype)),

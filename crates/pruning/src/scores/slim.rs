@@ -49,7 +49,7 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
 use burn_compress_core::{
-    BoxError, FlatTensor, Learnable, Quantization, Run, TargetId, Transform, parameters,
+    BoxError, FlatTensor, Learnable, Quantization, Run, TargetId, Transform, in_dtype, parameters,
 };
 use indexmap::IndexMap;
 use serde::Serialize;
@@ -57,7 +57,7 @@ use serde::Serialize;
 use crate::constructors::constructors;
 use crate::sources::{
     BlockBroadcast, BlockParameters, BlockValue, Collector, ScoreSource, Scored,
-    check_training_numbers, in_precision_of, multiplied, penalised,
+    check_training_numbers, multiplied, penalised,
 };
 use crate::timing::{Phase, Timing, require_steps};
 use crate::{Pruner, PrunerConfig, PruningError};
@@ -208,7 +208,7 @@ impl<M: Module, I> Collector<M, I> for TrainedFactors {
                 continue;
             };
             let factors = target.values.tensor_for(&weight.values);
-            let factors = in_precision_of(factors, &weight.values);
+            let factors = in_dtype(factors, weight.values.dtype());
             let factors = target.broadcast.expand(factors);
             let product = multiplied(weight.clone(), Some(factors));
             if let Some(quantization) = target.space.quantization() {
@@ -306,7 +306,7 @@ impl Transform for Factor {
                 factors.clone().to_device(&device)
             }
         };
-        let factors = in_precision_of(factors, &value.values);
+        let factors = in_dtype(factors, value.values.dtype());
         let factors = self.broadcast.expand(factors);
         multiplied(multiplied(value, Some(factors)), mask)
     }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::{FloatDType, Tensor};
+use burn::tensor::Tensor;
 use burn_compress_core::{
     BoxError, FlatTensor, Learnable, MaskMethod, Run, Stage, TargetId, TargetSpace, TrainedBy,
-    Transform, parameters, reads,
+    Transform, in_dtype, parameters, reads,
 };
 use indexmap::{IndexMap, IndexSet};
 
@@ -149,20 +149,12 @@ impl BlockParameter {
     }
 }
 
-/// `values` in the precision of `other`.
-pub(crate) fn in_precision_of<const D: usize>(values: Tensor<1>, other: &Tensor<D>) -> Tensor<1> {
-    match values.dtype() == other.dtype() {
-        true => values,
-        false => values.cast(FloatDType::from(other.dtype())),
-    }
-}
-
 /// The product of `value` with `factor`, in the precision of the value.
 pub(crate) fn multiplied(value: FlatTensor, factor: Option<Tensor<1>>) -> FlatTensor {
     let FlatTensor { values, shape } = value;
     let values = match factor {
         Some(factor) => {
-            let factor = in_precision_of(factor, &values);
+            let factor = in_dtype(factor, values.dtype());
             values * factor
         }
         None => values,
@@ -175,7 +167,7 @@ pub(crate) fn penalised(loss: Tensor<1>, terms: Vec<Tensor<1>>, weight: f64) -> 
     let scale = weight / terms.len() as f64;
     match terms.into_iter().reduce(|sum, term| sum + term) {
         Some(sum) => {
-            let penalty = in_precision_of(sum * scale, &loss);
+            let penalty = in_dtype(sum * scale, loss.dtype());
             loss + penalty
         }
         None => loss,

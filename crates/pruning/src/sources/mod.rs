@@ -25,7 +25,7 @@ pub(crate) use block_broadcast::BlockBroadcast;
 #[cfg(test)]
 pub(crate) use block_parameters::tests as models;
 pub(crate) use block_parameters::{
-    BlockParameters, BlockValue, check_training_numbers, in_precision_of, multiplied, penalised,
+    BlockParameters, BlockValue, check_training_numbers, multiplied, penalised,
 };
 pub use gradients::Gradients;
 pub use outputs::Outputs;

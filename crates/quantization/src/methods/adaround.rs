@@ -192,7 +192,7 @@ impl<M: Module + 'static, I: 'static> AdaRoundQuantizer<M, I> {
         let better = samples.total(&learned)? < samples.total(&nearest)?;
         let values = if better { learned } else { nearest };
         Ok(FlatTensor {
-            values: precision::cast(values, precision::of(&raw.values)),
+            values: precision::in_dtype(values, raw.values.dtype()),
             shape: raw.shape.clone(),
         })
     }

@@ -157,8 +157,8 @@ fn reject_other_types(settings: &QuantizationSettings) -> Result<(), Quantizatio
 
 /// 1 where a value is not negative, -1 elsewhere.
 pub(crate) fn sign(value: FlatTensor) -> FlatTensor {
-    let dtype = precision::of(&value.values);
-    let positive = precision::cast(value.values.greater_equal_elem(0.0).float(), dtype);
+    let dtype = value.values.dtype();
+    let positive = precision::in_dtype(value.values.greater_equal_elem(0.0).float(), dtype);
     FlatTensor {
         values: positive * 2.0 - 1.0,
         shape: value.shape,

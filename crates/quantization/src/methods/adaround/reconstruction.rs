@@ -162,7 +162,7 @@ impl Samples {
             Some((MaskMethod::Add, mask)) => weight + (mask.clone() - 1.0) * 1000.0,
         };
         let (x, wanted) = &self.batches[batch % self.batches.len()];
-        let weight = precision::cast(weight, precision::of(&x.values));
+        let weight = precision::in_dtype(weight, x.values.dtype());
         let (output, channels) = self.operation.forward(x, weight);
         let positions = output.dims()[0] / channels.max(1);
         let difference = precision::single(output - wanted.values.clone());

@@ -176,13 +176,13 @@ pub fn quantize_gradient_by_element<const D: usize>(
 
 /// `rows` and `noise` are `[samples, values]`.
 fn round_by_element(rows: Tensor<2>, noise: Tensor<2>, dtype: QuantDtype) -> Tensor<2> {
-    let precision = precision::of(&rows);
+    let precision = rows.dtype();
     let rows = precision::single(rows);
     let steps = dtype.qmax() - dtype.qmin();
     let (largest, unit) = unit(&rows);
     let position = (rows / unit + 0.5 + precision::single(noise) / steps).clamp(0.0, 1.0);
     let rounded = (position * steps).round() / steps;
-    precision::cast((rounded - 0.5) * largest * 2.0, precision)
+    precision::in_dtype((rounded - 0.5) * largest * 2.0, precision)
 }
 
 /// The largest magnitude of each row and twice that, `[samples, 1]`, or 2 of a row of zeros, which
@@ -221,7 +221,7 @@ impl Steps {
     /// `rows` is `[samples, values]`, `noise` `[samples]`.
     fn round(&self, rows: Tensor<2>, noise: Tensor<1>) -> Tensor<2> {
         let samples = rows.dims()[0];
-        let dtype = precision::of(&rows);
+        let dtype = rows.dtype();
         let rows = precision::single(rows);
         let (largest, unit) = unit(&rows);
         let noise = precision::single(noise).reshape([samples, 1]) / self.levels;
@@ -235,7 +235,7 @@ impl Steps {
             self.dtype.qmax(),
             RoundGradient::StraightThrough,
         );
-        precision::cast((rounded - 0.5) * largest * 2.0, dtype)
+        precision::in_dtype((rounded - 0.5) * largest * 2.0, dtype)
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) fn one_bit_grid(dtype: QuantDtype, magnitude: f32) -> FixedQParams {
 /// - weight, result: any
 pub fn quantize_weight(weight: FlatTensor, dtype: QuantDtype) -> FlatTensor {
     let FlatTensor { values, shape } = weight;
-    let given = precision::of(&values);
+    let given = values.dtype();
     let values = precision::single(values);
     let (value, path) = match dtype.bits() {
         1 => {
@@ -73,7 +73,7 @@ pub fn quantize_weight(weight: FlatTensor, dtype: QuantDtype) -> FlatTensor {
         false => value,
     };
     FlatTensor {
-        values: precision::cast(values, given),
+        values: precision::in_dtype(values, given),
         shape,
     }
 }

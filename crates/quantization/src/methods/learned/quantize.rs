@@ -35,7 +35,7 @@ pub(super) fn quantize(
     dtype: QuantDtype,
 ) -> FlatTensor {
     let FlatTensor { values: x, shape } = value;
-    let given = precision::of(&x);
+    let given = x.dtype();
     let x = precision::single(x);
     // One block broadcasts by itself.
     let spread = |per_block: Tensor<1>| match grid.len() {
@@ -66,7 +66,7 @@ pub(super) fn quantize(
         result = carry(spread(zero_point) * slope) + result;
     }
     FlatTensor {
-        values: precision::cast(result, given),
+        values: precision::in_dtype(result, given),
         shape,
     }
 }

@@ -120,7 +120,7 @@ impl BiasCorrection {
             for bias in corrected.values_mut() {
                 let device = bias.values.device();
                 let difference = Tensor::from_data(TensorData::from(&difference[..]), &device);
-                let difference = precision::cast(difference, precision::of(&bias.values));
+                let difference = precision::in_dtype(difference, bias.values.dtype());
                 bias.values = bias.values.clone() + difference;
             }
             model = with_parameters(model, corrected.clone())?;
