@@ -26,20 +26,14 @@ pub(crate) fn take_hidden(
 /// losses from dividing by zero is too small for it.
 pub(crate) fn at_least_f32(state: FlatTensor) -> FlatTensor {
     match state.values.dtype() {
-        DType::F16 | DType::BF16 => FlatTensor {
-            values: state.values.cast(DType::F32),
-            shape: state.shape,
-        },
+        DType::F16 | DType::BF16 => state.map(|values| values.cast(DType::F32)),
         _ => state,
     }
 }
 
 /// The tensor on the device and in the precision of `like`, as a constant.
 pub(crate) fn cast_like(output: FlatTensor, like: &Tensor<1>) -> FlatTensor {
-    let values = output.values.detach().without_autodiff();
-    let values = values.to_device(&like.device().without_autodiff());
-    FlatTensor {
-        values: values.cast(like.dtype()),
-        shape: output.shape,
-    }
+    let device = like.device().without_autodiff();
+    let cast = |values: Tensor<1>| values.to_device(&device).cast(like.dtype());
+    output.constant().map(cast)
 }

@@ -10,7 +10,7 @@ use crate::Pattern;
 /// An error of this crate.
 ///
 /// Errors that belong to one target are wrapped in [`Target`](PruningError::Target), which names
-/// it: `conv1.weight: block size 3 does not divide dim 0 of the shape [8, 3]`.
+/// it: `conv1.weight: block size 3 does not divide dim 0 of size 8 in the shape [8, 3]`.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PruningError {
@@ -551,7 +551,7 @@ mod tests {
         });
         assert_eq!(
             error.at("conv1.weight").to_string(),
-            "conv1.weight: block size 3 does not divide dim 0 of the shape [8, 3]; use a divisor or -1"
+            "conv1.weight: block size 3 does not divide dim 0 of size 8 in the shape [8, 3]; use a divisor or -1"
         );
     }
 }

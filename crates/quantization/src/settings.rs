@@ -252,13 +252,13 @@ mod tests {
     #[case(r#"{"quant_dtype": "int16"}"#, "unknown quantized type `int16`")]
     #[case(
         r#"{"granularity": "channel"}"#,
-        "unknown granularity \"channel\": use \"default\""
+        "unknown granularity `channel`: use \"default\""
     )]
     #[case(r#"{"granularity": 4}"#, "unknown granularity 4: use \"default\"")]
     #[case(r#"{"quant_scheme": "Affine"}"#, "unknown variant `Affine`")]
     #[case(
         r#"{"granularity": "out_chanel"}"#,
-        "unknown granularity \"out_chanel\": use"
+        "unknown granularity `out_chanel`: use"
     )]
     #[case(
         r#"{"granularity": "out_chanel"}"#,
@@ -291,7 +291,7 @@ mod tests {
     #[case(
         Granularity::Block(vec![4, 1]),
         Target::param("weight"),
-        "`weight`: block size 4 does not divide dim 0 of the shape [6, 8]"
+        "`weight`: block size 4 does not divide dim 0 of size 6 in the shape [6, 8]"
     )]
     fn settings_that_do_not_fit(
         #[case] granularity: Granularity,

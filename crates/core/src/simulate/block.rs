@@ -29,7 +29,9 @@ pub enum BlockError {
 
     /// A block does not tile a dim of the target.
     #[error(
-        "block size {block} does not divide dim {dim} of the shape {shape:?}; use a divisor or -1"
+        "block size {block} does not divide dim {dim} of size {size} in the shape {shape:?}; use a \
+         divisor or -1",
+        size = shape[*dim]
     )]
     BlockSize {
         /// The block size found.

@@ -27,6 +27,21 @@ impl FlatTensor {
         }
     }
 
+    /// The tensor with `change` applied to its values, one for each.
+    #[must_use]
+    pub fn map(self, change: impl FnOnce(Tensor<1>) -> Tensor<1>) -> Self {
+        Self {
+            values: change(self.values),
+            shape: self.shape,
+        }
+    }
+
+    /// The tensor as a constant, without gradients.
+    #[must_use]
+    pub fn constant(self) -> Self {
+        self.map(|values| values.detach().without_autodiff())
+    }
+
     /// The values read back to the host.
     ///
     /// # Errors

@@ -207,12 +207,12 @@ impl<'de> Deserialize<'de> for Granularity {
         const NAMES: [&str; 4] = ["default", "out_channel", "in_channel", "per_channel"];
         let value = Value::deserialize(deserializer)?;
         Written::deserialize(&value).map(Self::from).map_err(|_| {
-            let guess = match &value {
-                Value::String(name) => did_you_mean(name, NAMES),
-                _ => String::new(),
+            let (found, guess) = match &value {
+                Value::String(name) => (format!("`{name}`"), did_you_mean(name, NAMES)),
+                other => (other.to_string(), String::new()),
             };
             de::Error::custom(format!(
-                "unknown granularity {value}: use \"default\", \"out_channel\", \"in_channel\", \
+                "unknown granularity {found}: use \"default\", \"out_channel\", \"in_channel\", \
                  \"per_channel\", a list of block sizes, or [sizes, \"front\" or \"back\", \
                  padding]{guess}"
             ))
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case("\"out_chanel\"", "unknown granularity \"out_chanel\":")]
+    #[case("\"out_chanel\"", "unknown granularity `out_chanel`:")]
     #[case("\"out_chanel\"", "did you mean `out_channel`?")]
     #[case("[[2],\"middle\",-1]", "[[2],\"middle\",-1]")]
     #[case("4", "unknown granularity 4:")]

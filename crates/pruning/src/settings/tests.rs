@@ -284,7 +284,7 @@ fn a_granularity_must_fit_the_parameter() {
     let settings = read(r#"{"sparse_ratio": 0.5, "granularity": [5, 1]}"#);
     assert_eq!(
         settings.validate(&linear(), &weight).unwrap_err(),
-        "block size 5 does not divide dim 0 of the shape [12, 16]; use a divisor or -1"
+        "block size 5 does not divide dim 0 of size 12 in the shape [12, 16]; use a divisor or -1"
     );
     let settings = read(r#"{"sparse_ratio": 0.5, "granularity": "per_channel"}"#);
     let error = settings.validate(&linear(), &weight).unwrap_err();

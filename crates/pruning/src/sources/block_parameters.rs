@@ -151,15 +151,13 @@ impl BlockParameter {
 
 /// The product of `value` with `factor`, in the precision of the value.
 pub(crate) fn multiplied(value: FlatTensor, factor: Option<Tensor<1>>) -> FlatTensor {
-    let FlatTensor { values, shape } = value;
-    let values = match factor {
+    value.map(|values| match factor {
         Some(factor) => {
             let factor = in_dtype(factor, values.dtype());
             values * factor
         }
         None => values,
-    };
-    FlatTensor { values, shape }
+    })
 }
 
 /// The loss with `weight` times the mean of `terms`, one a target.

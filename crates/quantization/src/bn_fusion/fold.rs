@@ -185,16 +185,14 @@ fn factor(norm: &Norm) -> Tensor<1> {
 }
 
 fn fold_flat(weight: FlatTensor, channel: usize, norm: &Norm) -> FlatTensor {
-    let FlatTensor { values, shape } = weight;
-    let elements: usize = shape.iter().product();
-    let outer: usize = shape[..channel].iter().product();
-    let inner: usize = shape[channel + 1..].iter().product();
-    let factor = factor(norm).reshape([1, shape[channel], 1]);
-    let values = values.reshape([outer, shape[channel], inner]) * factor;
-    FlatTensor {
-        values: values.reshape([elements]),
-        shape,
-    }
+    let channels = weight.shape[channel];
+    let outer: usize = weight.shape[..channel].iter().product();
+    let inner: usize = weight.shape[channel + 1..].iter().product();
+    let factor = factor(norm).reshape([1, channels, 1]);
+    weight.map(|values| {
+        let scaled = values.reshape([outer, channels, inner]) * factor;
+        scaled.reshape([outer * channels * inner])
+    })
 }
 
 #[cfg(test)]

@@ -191,10 +191,9 @@ impl<M: Module + 'static, I: 'static> AdaRoundQuantizer<M, I> {
         let learned = weight.simulate(rectified_sigmoid(v).greater_equal_elem(0.5).float());
         let better = samples.total(&learned)? < samples.total(&nearest)?;
         let values = if better { learned } else { nearest };
-        Ok(FlatTensor {
-            values: precision::in_dtype(values, raw.values.dtype()),
-            shape: raw.shape.clone(),
-        })
+        Ok(raw
+            .clone()
+            .map(|raw| precision::in_dtype(values, raw.dtype())))
     }
 }
 

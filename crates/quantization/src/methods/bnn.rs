@@ -157,12 +157,10 @@ fn reject_other_types(settings: &QuantizationSettings) -> Result<(), Quantizatio
 
 /// 1 where a value is not negative, -1 elsewhere.
 pub(crate) fn sign(value: FlatTensor) -> FlatTensor {
-    let dtype = value.values.dtype();
-    let positive = precision::in_dtype(value.values.greater_equal_elem(0.0).float(), dtype);
-    FlatTensor {
-        values: positive * 2.0 - 1.0,
-        shape: value.shape,
-    }
+    value.map(|values| {
+        let dtype = values.dtype();
+        precision::in_dtype(values.greater_equal_elem(0.0).float(), dtype) * 2.0 - 1.0
+    })
 }
 
 impl<M: Module + 'static, I: 'static> Algorithm<M, I> for BnnQuantizer {

@@ -191,10 +191,7 @@ impl LearnedRule for LsqConfig {
         if let Some(constant) = self.init.constant(grid, dtype) {
             return Ok(constant);
         }
-        let magnitudes = FlatTensor {
-            values: values.values.clone().abs(),
-            shape: values.shape.clone(),
-        };
+        let magnitudes = values.clone().map(Tensor::abs);
         let mean = host(blocks::mean(&magnitudes, grid)?)?;
         let start = |mean: &f32| match 2.0 * mean / dtype.qmax().sqrt() {
             scale if scale > 0.0 => scale,

@@ -179,11 +179,8 @@ impl LearnedRule for LsqPlusConfig {
             }
             QuantScheme::Symmetric => {
                 let mean = blocks::mean(values, grid)?;
-                let centred = values.values.clone() - grid.expand(mean.clone(), &values.shape);
-                let squares = FlatTensor {
-                    values: centred.square(),
-                    shape: values.shape.clone(),
-                };
+                let spread = grid.expand(mean.clone(), &values.shape);
+                let squares = values.clone().map(|values| (values - spread).square());
                 let deviation = blocks::mean(&squares, grid)?.sqrt();
                 let reach = host(mean.abs() + deviation * 3.0)?;
                 let start = |reach: &f32| match reach / dtype.qmax() {

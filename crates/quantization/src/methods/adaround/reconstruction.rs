@@ -115,11 +115,7 @@ impl Samples {
         let mut recorded = Vec::new();
         evaluator.forward(&[&full_precision, &quantized], batches, || {
             let take = |space: &TargetSpace| {
-                let detached = |hidden: FlatTensor| FlatTensor {
-                    values: hidden.values.detach().without_autodiff(),
-                    shape: hidden.shape,
-                };
-                let calls = space.take_calls().into_iter().map(detached);
+                let calls = space.take_calls().into_iter().map(FlatTensor::constant);
                 calls.collect::<Vec<FlatTensor>>()
             };
             let (found, wanted) = (take(inputs), take(outputs));

@@ -278,18 +278,16 @@ impl RoundedGradient {
 
 impl Transform for RoundedGradient {
     fn apply(&self, value: FlatTensor, _mask: Option<Tensor<1>>) -> FlatTensor {
-        let FlatTensor { values, shape } = value;
-        let samples = shape.first().copied().unwrap_or(0);
-        if samples == 0 || !values.is_autodiff() {
-            return FlatTensor { values, shape };
+        let samples = value.shape.first().copied().unwrap_or(0);
+        if samples == 0 || !value.values.is_autodiff() {
+            return value;
         }
         let hook = Rounding {
             rounding: self.rounding,
             samples,
             rng: self.rng(),
         };
-        let values = hooked(values, Arc::new(hook));
-        FlatTensor { values, shape }
+        value.map(|values| hooked(values, Arc::new(hook)))
     }
 
     fn snapshot(&self) -> Arc<dyn Transform> {

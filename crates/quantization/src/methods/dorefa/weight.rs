@@ -41,21 +41,16 @@ pub(super) fn one_bit_grid(dtype: QuantDtype, magnitude: f32) -> FixedQParams {
 ///
 /// - weight, result: any
 pub fn quantize_weight(weight: FlatTensor, dtype: QuantDtype) -> FlatTensor {
-    let FlatTensor { values, shape } = weight;
-    let given = values.dtype();
-    let values = precision::single(values);
+    let given = weight.values.dtype();
+    let weight = weight.map(precision::single);
     let (value, path) = match dtype.bits() {
         1 => {
-            let plain = values.clone().detach().without_autodiff();
-            let magnitude = magnitude(plain.clone());
-            let plain = FlatTensor {
-                values: plain,
-                shape: shape.clone(),
-            };
-            (sign(plain).values * magnitude, values)
+            let plain = weight.clone().constant();
+            let magnitude = magnitude(plain.values.clone());
+            (sign(plain).values * magnitude, weight.values)
         }
         _ => {
-            let squeezed = values.tanh();
+            let squeezed = weight.values.tanh();
             let largest = squeezed.clone().abs().max();
             // Weights that are all zero stay so.
             let none = largest.clone().detach().equal_elem(0.0).float();
@@ -74,7 +69,7 @@ pub fn quantize_weight(weight: FlatTensor, dtype: QuantDtype) -> FlatTensor {
     };
     FlatTensor {
         values: precision::in_dtype(values, given),
-        shape,
+        shape: weight.shape,
     }
 }
 

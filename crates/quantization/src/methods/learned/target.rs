@@ -144,10 +144,7 @@ impl LearnedTarget {
     }
 
     fn start(&self, values: &FlatTensor, grid: &Grid) -> Result<LearnedStart, QuantizationError> {
-        let values = &FlatTensor {
-            values: precision::single(values.values.clone().detach().without_autodiff()),
-            shape: values.shape.clone(),
-        };
+        let values = &values.clone().constant().map(precision::single);
         let (minimum, maximum) = blocks::range(values, grid)?;
         qparams::check_finite(minimum, maximum.clone())?;
         let without_negatives = !self.dtype.is_signed() && self.scheme == QuantScheme::Symmetric;
@@ -190,11 +187,7 @@ impl LearnedTarget {
         if self.id.target.is_param() {
             return Ok(());
         }
-        let values = FlatTensor {
-            values: values.values.clone().detach().without_autodiff(),
-            shape: values.shape.clone(),
-        };
-        let (minimum, maximum) = blocks::range(&values, grid)?;
+        let (minimum, maximum) = blocks::range(values, grid)?;
         Ok(qparams::watch_finite(minimum, maximum)?)
     }
 
