@@ -104,7 +104,8 @@ pub mod prelude {
         QuantDtype, QuantScheme, QuantizationRule, QuantizationSettings, Quantizer,
     };
     pub use burn_compress_speedup::{
-        ModelSpeedup, SaveConfig, Small, Speedup, SpeedupExt, load_small, save_small,
+        CutPlan, ModelSpeedup, PlanExt, SaveConfig, Small, Speedup, SpeedupExt, load_small,
+        save_small,
     };
 }
 

@@ -3,7 +3,11 @@
 use std::fmt;
 
 /// Writes rows with columns of equal width, and nothing behind the last cell of a row.
-pub(crate) fn write_table(f: &mut fmt::Formatter<'_>, rows: &[Vec<String>]) -> fmt::Result {
+///
+/// # Errors
+///
+/// Those of the formatter.
+pub fn write_table(f: &mut fmt::Formatter<'_>, rows: &[Vec<String>]) -> fmt::Result {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));

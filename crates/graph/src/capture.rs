@@ -5,14 +5,14 @@ use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, Tensor};
 use burn_capture::TensorId;
 use burn_ir::{GraphIr, OperationIr};
 
 use super::custom::Rules;
 use super::ports::{self, Recording};
-use super::{DummyInput, GraphError};
+use super::{DummyInput, GraphError, SlicePlan};
 use crate::target::TargetId;
 
 /// A captured forward pass.
@@ -56,12 +56,16 @@ impl Captured {
         self.batch
     }
 
-    /// The operations without those that make the parameters.
-    pub(super) fn forward_operations(&self) -> Vec<&OperationIr> {
+    /// The operations of the forward pass.
+    pub(super) fn forward_operations(&self) -> &[OperationIr] {
+        &self.graph.operations
+    }
+
+    /// Leaves out the operations that make the parameters.
+    fn drop_parameters(&mut self) {
         let params: BTreeSet<TensorId> = self.params.iter().map(|param| param.tensor).collect();
         let makes_param = |op: &OperationIr| op.outputs().any(|out| params.contains(&out.id));
-        let operations = self.graph.operations.iter();
-        operations.filter(|op| !makes_param(op)).collect()
+        self.graph.operations.retain(|op| !makes_param(op));
     }
 
     /// The shape of every tensor.
@@ -113,8 +117,13 @@ impl Captured {
 /// When the forward pass panics on the capture device (shapes that do not fit, a tensor made on
 /// another device, an operation that reads values), with the panic's message.
 pub fn capture<M: Module>(model: &M, dummy: &DummyInput<M>) -> Result<Captured, GraphError> {
-    // A clone shares its running statistics with the original, `valid` copies them.
-    let recorded = record(dummy, |device| model.valid().to_device(device))?;
+    let whole = SlicePlan::default();
+    let recorded = record(dummy, |device| {
+        // A clone shares its running statistics with the original, `valid` copies them. No value of a
+        // parameter is read, so none is moved to the device.
+        let hollow = model.valid().map(&mut Shrink::new(&whole, device));
+        hollow.to_device(device)
+    })?;
     match recorded.panic {
         None => Ok(recorded.captured),
         Some(message) => Err(GraphError::Forward { message }),
@@ -175,7 +184,7 @@ pub(super) fn record<M: Module>(
         Some((_, shape)) => shape.first().copied(),
         None => first_output().and_then(|tensor| tensor.shape.to_vec().first().copied()),
     };
-    let captured = Captured {
+    let mut captured = Captured {
         params,
         inputs: inputs.into_iter().filter_map(|(id, _)| id).collect(),
         outputs,
@@ -184,6 +193,7 @@ pub(super) fn record<M: Module>(
         graph: captured.graph,
         rules: dummy.rules.clone(),
     };
+    captured.drop_parameters();
     Ok(Recorded { captured, panic })
 }
 
@@ -290,5 +300,40 @@ impl ModuleVisitor for Params {
                 checked_by: self.checked_by(),
             });
         }
+    }
+}
+
+/// Puts a tensor without values in the place of every parameter, as large as a plan leaves it.
+pub(super) struct Shrink<'a> {
+    path: Vec<String>,
+    plan: &'a SlicePlan,
+    device: &'a Device,
+}
+
+impl<'a> Shrink<'a> {
+    pub fn new(plan: &'a SlicePlan, device: &'a Device) -> Self {
+        let path = Vec::new();
+        Self { path, plan, device }
+    }
+}
+
+impl ModuleMapper for Shrink<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let slice = self.plan.params.get(&self.path.join("."));
+        param.map(|tensor| {
+            let mut dims = tensor.dims();
+            if let Some(slice) = slice {
+                dims.copy_from_slice(&slice.shape);
+            }
+            Tensor::empty(dims, (self.device, tensor.dtype()))
+        })
     }
 }

@@ -175,6 +175,13 @@ impl Rules {
         Some(make(&Operation::of(op)))
     }
 
+    /// Whether the rules are the same objects.
+    pub fn same(&self, other: &Self) -> bool {
+        let mut pairs = self.0.iter().zip(&other.0);
+        self.0.len() == other.0.len()
+            && pairs.all(|((a, rule), (b, own))| a == b && Arc::ptr_eq(rule, own))
+    }
+
     /// The operations that a rule was given for.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)

@@ -8,6 +8,7 @@ use burn_capture::{CaptureBackend, TensorId};
 
 use super::custom::{OperationRule, Rules};
 use super::operation::Operation;
+use super::sampler::Sampler;
 
 /// Inputs of a forward pass together with the call.
 ///
@@ -30,12 +31,22 @@ use super::operation::Operation;
 /// a tensor that it makes itself must be made on that device.
 pub struct DummyInput<M> {
     forward: Arc<Forward<M>>,
-    /// The same in `f64`, if the inputs are known.
-    widened: Option<Arc<Forward<M>>>,
+    /// Whether the inputs are known, so that others can be put in their place.
+    known: bool,
     pub(super) rules: Rules,
 }
 
-type Forward<M> = dyn Fn(&M, &Device) -> Traced + Send + Sync;
+/// `None` where the inputs cannot be had in that way.
+type Forward<M> = dyn Fn(&M, &Device, Inputs) -> Option<Traced> + Send + Sync;
+
+/// The inputs that a forward pass is called with.
+#[derive(Clone, Copy, Default)]
+struct Inputs {
+    /// Whether floats are `f64`.
+    widened: bool,
+    /// Seed of random ones in their place.
+    random: Option<u64>,
+}
 
 /// Inputs and outputs of one forward pass.
 pub(super) struct Traced {
@@ -52,21 +63,25 @@ impl<M> DummyInput<M> {
         I: ForwardInputs + 'static,
         O: ForwardOutputs + 'static,
     {
-        let call = Arc::new(move |model: &M, device: &Device, widen: bool| {
-            let mut inputs = inputs.to_device(device);
-            if widen {
+        let call = move |model: &M, device: &Device, wanted: Inputs| {
+            let mut inputs = match wanted.random {
+                Some(seed) => inputs
+                    .random_like(&mut Sampler::new(seed))?
+                    .to_device(device),
+                None => inputs.to_device(device),
+            };
+            if wanted.widened {
                 inputs = inputs.widen();
             }
             let described = inputs.describe();
-            Traced {
+            Some(Traced {
                 inputs: described,
                 outputs: Box::new(forward(model, inputs)),
-            }
-        });
-        let widened = call.clone();
+            })
+        };
         Self {
-            forward: Arc::new(move |model, device| call(model, device, false)),
-            widened: Some(Arc::new(move |model, device| widened(model, device, true))),
+            forward: Arc::new(call),
+            known: true,
             rules: Rules::default(),
         }
     }
@@ -79,13 +94,15 @@ impl<M> DummyInput<M> {
     where
         O: ForwardOutputs + 'static,
     {
-        let forward = move |model: &M, device: &Device| Traced {
-            inputs: Vec::new(),
-            outputs: Box::new(forward(model, device)),
+        let forward = move |model: &M, device: &Device, _: Inputs| {
+            Some(Traced {
+                inputs: Vec::new(),
+                outputs: Box::new(forward(model, device)),
+            })
         };
         Self {
             forward: Arc::new(forward),
-            widened: None,
+            known: false,
             rules: Rules::default(),
         }
     }
@@ -115,9 +132,39 @@ impl<M> DummyInput<M> {
         self
     }
 
+    /// Whether `other` is a clone of this one: the same forward pass with the same inputs and rules.
+    ///
+    /// Two that were made apart are never the same, whatever they do.
+    pub fn is_clone_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.forward, &other.forward) && self.rules.same(&other.rules)
+    }
+
     /// Runs the forward pass on `device`, where `model` has to be, and reads its outputs.
     pub fn run(&self, model: &M, device: &Device) -> Vec<TensorData> {
-        (self.forward)(model, device).outputs.data()
+        let traced = (self.forward)(model, device, Inputs::default());
+        traced.map_or_else(Vec::new, |traced| traced.outputs.data())
+    }
+
+    /// Runs the forward pass with random inputs in place of the given ones, the same for the same
+    /// `seed`: floats with the mean and the spread of the given ones, integers between the smallest
+    /// and the largest of them; booleans stay.
+    ///
+    /// None for [`from_fn`](Self::from_fn), where the closure makes the inputs, and for inputs of a type
+    /// that has no [random ones](ForwardInputs::random_like).
+    pub fn run_random(&self, model: &M, device: &Device, seed: u64) -> Option<Vec<TensorData>> {
+        self.run_with(
+            model,
+            device,
+            Inputs {
+                widened: false,
+                random: Some(seed),
+            },
+        )
+    }
+
+    fn run_with(&self, model: &M, device: &Device, inputs: Inputs) -> Option<Vec<TensorData>> {
+        let known = self.known.then_some(());
+        known.and_then(|()| Some((self.forward)(model, device, inputs)?.outputs.data()))
     }
 
     /// Runs the forward pass of a model in `f64` with the inputs in `f64`.
@@ -128,12 +175,39 @@ impl<M> DummyInput<M> {
     ///
     /// On a device without `f64`.
     pub fn run_f64(&self, model: &M, device: &Device) -> Option<Vec<TensorData>> {
-        let forward = self.widened.as_ref()?;
-        Some(forward(model, device).outputs.data())
+        self.run_with(
+            model,
+            device,
+            Inputs {
+                widened: true,
+                random: None,
+            },
+        )
     }
 
+    /// The same with the inputs of [`run_random`](Self::run_random).
+    ///
+    /// # Panics
+    ///
+    /// On a device without `f64`.
+    pub fn run_random_f64(&self, model: &M, device: &Device, seed: u64) -> Option<Vec<TensorData>> {
+        self.run_with(
+            model,
+            device,
+            Inputs {
+                widened: true,
+                random: Some(seed),
+            },
+        )
+    }
+
+    /// A forward pass with the inputs as they were given, which can always be had.
     pub(super) fn trace(&self, model: &M, device: &Device) -> Traced {
-        (self.forward)(model, device)
+        let traced = (self.forward)(model, device, Inputs::default());
+        traced.unwrap_or_else(|| Traced {
+            inputs: Vec::new(),
+            outputs: Box::new(Vec::<Tensor<1>>::new()),
+        })
     }
 }
 
@@ -141,7 +215,7 @@ impl<M> Clone for DummyInput<M> {
     fn clone(&self) -> Self {
         Self {
             forward: self.forward.clone(),
-            widened: self.widened.clone(),
+            known: self.known,
             rules: self.rules.clone(),
         }
     }
@@ -169,6 +243,14 @@ pub trait ForwardInputs: Send + Sync {
 
     /// Shape and, on the capture device, identifier of each tensor.
     fn describe(&self) -> Vec<(Option<TensorId>, Vec<usize>)>;
+
+    /// Random tensors of the same shapes and kinds; none where there are none.
+    fn random_like(&self, _sampler: &mut Sampler) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
 }
 
 /// Output tensors of a forward pass.
@@ -181,7 +263,7 @@ pub trait ForwardOutputs {
 }
 
 macro_rules! impl_tensor {
-    ($($kind:ty, $tensor:ident => $widened:expr;)+) => {$(
+    ($($kind:ty, $tensor:ident => $widened:expr, $sample:ident;)+) => {$(
         impl<const D: usize> ForwardInputs for Tensor<D, $kind> {
             fn to_device(&self, device: &Device) -> Self {
                 // A device that captures takes no tensor with gradients.
@@ -195,6 +277,12 @@ macro_rules! impl_tensor {
 
             fn describe(&self) -> Vec<(Option<TensorId>, Vec<usize>)> {
                 vec![(self.ids()[0], self.dims().to_vec())]
+            }
+
+            fn random_like(&self, sampler: &mut Sampler) -> Option<Self> {
+                let data = sampler.$sample(self.to_data());
+                let options = (&self.device().without_autodiff(), data.dtype());
+                Some(Tensor::from_data(data, options))
             }
         }
 
@@ -212,9 +300,9 @@ macro_rules! impl_tensor {
 }
 
 impl_tensor! {
-    Float, tensor => tensor.cast(FloatDType::F64);
-    Int, tensor => tensor;
-    Bool, tensor => tensor;
+    Float, tensor => tensor.cast(FloatDType::F64), floats;
+    Int, tensor => tensor, integers;
+    Bool, tensor => tensor, booleans;
 }
 
 macro_rules! impl_tuple {
@@ -232,6 +320,10 @@ macro_rules! impl_tuple {
                 let mut all = Vec::new();
                 $(all.extend(self.$index.describe());)+
                 all
+            }
+
+            fn random_like(&self, sampler: &mut Sampler) -> Option<Self> {
+                Some(($(self.$index.random_like(sampler)?,)+))
             }
         }
 
@@ -319,6 +411,46 @@ mod tests {
         });
         assert_eq!(dummy.run(&model, &device)[0].shape().to_vec(), [5, 2]);
         assert!(dummy.run_f64(&model, &device).is_none());
+    }
+
+    #[test]
+    fn random_inputs_are_like_the_given_ones() {
+        let device = Device::flex();
+        let inputs = (
+            Tensor::<1>::from_floats([4.0, 8.0, 4.0, 8.0], &device),
+            Tensor::<1, Int>::from_ints([3, 5], &device),
+            Tensor::<1, Bool>::from_data([true, false], &device),
+        );
+        let dummy = DummyInput::new(inputs, |_: &(), (x, n, b)| (x, n, b));
+        let run = |seed| dummy.run_random(&(), &device, seed).unwrap();
+        let (once, again) = (run(1), run(1));
+        (0..3).for_each(|at| once[at].assert_eq(&again[at], true));
+        assert_ne!(once[0].as_bytes(), run(2)[0].as_bytes());
+        let floats = once[0].try_to_vec::<f32>().unwrap();
+        // Mean 6 and deviation 2, uniform: 6 - 2 sqrt(3) to 6 + 2 sqrt(3).
+        assert!(
+            floats.iter().all(|x| (2.53..9.47).contains(x)),
+            "{floats:?}"
+        );
+        assert!(once[1].iter::<i64>().all(|n| (3..=5).contains(&n)));
+        assert_eq!(once[2].try_to_vec::<bool>().unwrap(), [true, false]);
+        let wide = dummy.run_random_f64(&(), &device, 1).unwrap();
+        assert_eq!(
+            wide[0].try_to_vec::<f64>().unwrap()[0],
+            f64::from(floats[0])
+        );
+    }
+
+    #[test]
+    fn clones_are_the_same_until_a_rule_is_added() {
+        let make = || DummyInput::from_fn(|_: &(), device| Tensor::<1>::ones([1], device));
+        let dummy = make();
+        assert!(dummy.is_clone_of(&dummy.clone()));
+        assert!(!dummy.is_clone_of(&make()));
+        let rule = |_: &Operation| OperationRule::new();
+        let ruled = dummy.clone().with_rule("own", rule);
+        assert!(!dummy.is_clone_of(&ruled));
+        assert!(ruled.is_clone_of(&ruled.clone()));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::capture::CapturedParam;
 use super::grouping::{self, Found, visible};
 use super::labels::{ChannelId, Label, Value};
 use super::macs::{CountedOp, OperationMacs};
+use super::memory::{self, LiveTensor};
 use super::{Captured, GraphError};
 use crate::target::{Target, TargetId};
 
@@ -32,6 +33,7 @@ pub struct ChannelGraph {
     remedies: BTreeMap<String, String>,
     pub(super) ports: BTreeMap<TargetId, Vec<PortChannels>>,
     pub(super) ops: Vec<CountedOp>,
+    tensors: Vec<LiveTensor>,
     pub(super) batch: u64,
     /// Operations of the forward pass, for trial cuts.
     pub(super) operations: Vec<OperationIr>,
@@ -181,8 +183,9 @@ impl ChannelGraph {
                 .collect(),
             remedies: analysis.remedies.clone(),
             ops: CountedOp::all(&analysis),
+            tensors: LiveTensor::all(&analysis),
             batch: captured.batch,
-            operations: captured.forward_operations().into_iter().cloned().collect(),
+            operations: captured.forward_operations().to_vec(),
             outputs: captured.output_shapes(),
             param_tensors: (captured.params.iter())
                 .map(|param| (param.tensor, param.path.clone()))
@@ -280,6 +283,23 @@ impl ChannelGraph {
     /// Multiply-accumulates that are left without the channels `removed`.
     pub fn macs_after(&self, removed: &BTreeSet<ChannelId>) -> u64 {
         self.ops.iter().map(|op| op.macs(removed, self.batch)).sum()
+    }
+
+    /// Bytes of the activations that are in memory at once, at the operation where they are most,
+    /// without the channels `removed`: of the whole batch of the dummy input.
+    ///
+    /// ```text
+    /// peak = max over operations of the bytes of all tensors that are made and still to be read
+    /// ```
+    ///
+    /// Reshapes, permutations and expansions take no memory of their own; parameters are not counted.
+    pub fn peak_activation_bytes(&self, removed: &BTreeSet<ChannelId>) -> u64 {
+        memory::peak(&self.tensors, removed)
+    }
+
+    /// Batch size of the dummy input, see [`Captured::batch`].
+    pub fn batch(&self) -> u64 {
+        self.batch
     }
 
     /// Multiply-accumulates of each operation without the channels `removed`, in execution order.

@@ -129,6 +129,7 @@
 //! | `custom.rs`   | [`OperationRule`]: rules of the user                              |
 //! | `record.rs`   | [`CustomOp`]: one operation in the place of any code              |
 //! | `builtin.rs`  | operations that wrapped layers record as one                      |
+//! | `sampler.rs`  | [`Sampler`]: random numbers for inputs                            |
 //! | `dummy.rs`    | [`DummyInput`]: inputs and the call of the forward pass           |
 //! | `ports.rs`    | recorder of the inputs and outputs of wrapped layers              |
 //! | `capture.rs`  | [`capture`]: operations, parameters by path, ports                |
@@ -138,6 +139,7 @@
 //! | `rules/`      | one rule for every operation, one kind of operation a file        |
 //! | `grouping.rs` | which channels form a group, equal blocks                         |
 //! | `macs.rs`     | multiply-accumulates, before and after                            |
+//! | `memory.rs`   | memory of the activations, before and after                       |
 //! | `group.rs`    | [`ChannelGraph`] and [`ChannelGroup`]: the result                 |
 //! | `plan.rs`     | [`SlicePlan`]: what is left when channels are removed             |
 //! | `propagate.rs`| [`ChannelEntries`]: which channels masks remove                   |
@@ -159,6 +161,7 @@ mod grouping;
 mod labels;
 pub mod layer;
 mod macs;
+mod memory;
 mod observed;
 mod operation;
 mod plain_norms;
@@ -167,6 +170,7 @@ pub mod ports;
 mod propagate;
 mod record;
 mod rules;
+mod sampler;
 mod sequence;
 pub mod target;
 mod trial;
@@ -187,6 +191,7 @@ pub use operation::Operation;
 pub use plan::{GroupedRows, LayerSizes, ParamSlice, PortSlice, SizeSlice, SlicePlan};
 pub use propagate::{ChannelEntries, ParamMask, Position, entries_at};
 pub use record::CustomOp;
+pub use sampler::Sampler;
 pub use sequence::Successor;
 pub use target::{Mode, Target, TargetId};
 pub use trial::{Calls, CutFailure, SetSizes, Trial, calls};

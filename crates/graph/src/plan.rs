@@ -1,8 +1,10 @@
 //! Slice plans: the kept indices of every parameter, layer and port once channels are removed.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
 
 use super::analysis::Count;
 use super::group::SizeChannels;
@@ -11,7 +13,8 @@ use super::{ChannelGraph, GraphError, GroupedConv};
 use crate::target::TargetId;
 
 /// Kept parts of a model without a set of channels.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SlicePlan {
     /// The parameters and running statistics that change, in module order, by path.
     pub params: IndexMap<String, ParamSlice>,
@@ -25,7 +28,8 @@ pub struct SlicePlan {
 }
 
 /// Kept indices of one parameter.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ParamSlice {
     /// The parameter's path.
     pub path: String,
@@ -41,7 +45,8 @@ pub struct ParamSlice {
 ///
 /// With `g` groups, row `r` of the *unsliced* weight `[out, in / g, ..]` is in group
 /// `r / (out / g)` and keeps the columns `keep[r / (out / g)]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GroupedRows {
     /// For each group the kept indices along the weight's second dimension, equally many.
     pub keep: Vec<Vec<usize>>,
@@ -49,12 +54,13 @@ pub struct GroupedRows {
 
 /// A number that a layer holds beside its parameters and that follows the channels: `groups` of a
 /// depthwise convolution, `num_channels` of a group norm.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SizeSlice {
     /// The layer's path.
     pub layer: String,
     /// The field that holds the number.
-    pub field: &'static str,
+    pub field: Cow<'static, str>,
     /// The number before.
     pub before: usize,
     /// The number afterwards.
@@ -65,7 +71,8 @@ pub struct SizeSlice {
 pub type LayerSizes = BTreeMap<String, BTreeMap<String, usize>>;
 
 /// Kept indices of an input or output of a wrapped layer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PortSlice {
     /// The layer and which of its inputs or outputs.
     pub target: TargetId,
@@ -136,7 +143,7 @@ impl ChannelGraph {
             if after != before {
                 plan.sizes.push(SizeSlice {
                     layer: size.layer.clone(),
-                    field: size.field,
+                    field: size.field.into(),
                     before,
                     after,
                 });
@@ -252,7 +259,7 @@ impl ChannelGraph {
         let filters = node.shape[0] / before;
         plan.sizes.push(SizeSlice {
             layer: node.layer().to_string(),
-            field: "groups",
+            field: "groups".into(),
             before,
             after: rows.len() / filters,
         });

@@ -269,7 +269,7 @@ fn balance(group: &Group, removed: &mut BTreeSet<ChannelId>) {
 /// Kept entries of each parameter; parameters without any masked entry are absent.
 struct Kept<'a> {
     shapes: &'a BTreeMap<String, Vec<usize>>,
-    params: BTreeMap<String, Vec<bool>>,
+    params: BTreeMap<String, KeptEntries>,
 }
 
 impl<'a> Kept<'a> {
@@ -290,7 +290,8 @@ impl<'a> Kept<'a> {
                     found: mask.shape().to_vec(),
                 });
             }
-            kept.params.insert(path.clone(), mask.kept().collect());
+            let entries = KeptEntries::of(shape, mask.kept());
+            kept.params.insert(path.clone(), entries);
         }
         Ok(kept)
     }
@@ -304,11 +305,9 @@ impl<'a> Kept<'a> {
 
     fn all_masked(&self, positions: &[Position]) -> Result<bool, GraphError> {
         for position in positions {
-            let shape = self.shape(&position.param)?;
-            let Some(entries) = self.params.get(&position.param) else {
-                return Ok(false);
-            };
-            if entries_at(shape, position)?.any(|at| entries[at]) {
+            check_position(self.shape(&position.param)?, position)?;
+            let entries = self.params.get(&position.param);
+            if !entries.is_some_and(|entries| entries.kept[position.dim][position.index] == 0) {
                 return Ok(false);
             }
         }
@@ -321,18 +320,121 @@ impl<'a> Kept<'a> {
     ) -> Result<(), GraphError> {
         for position in positions {
             let shape = self.shape(&position.param)?;
-            if !self.params.contains_key(&position.param) {
-                let all = vec![true; shape.iter().product()];
-                self.params.insert(position.param.clone(), all);
-            }
-            if let Some(entries) = self.params.get_mut(&position.param) {
-                for at in entries_at(shape, position)? {
-                    entries[at] = false;
-                }
-            }
+            check_position(shape, position)?;
+            let entries = self.params.entry(position.param.clone());
+            let entries = entries.or_insert_with(|| KeptEntries::all(shape));
+            entries.mask(shape, position.dim, position.index);
         }
         Ok(())
     }
+}
+
+/// The kept entries of one parameter, counted for every index of every dimension.
+///
+/// A mask of a pruner is nearly always one of whole indices. Then an entry is kept if all of its
+/// indices are, and counting takes no look at the entries:
+///
+/// ```text
+/// kept at index i of dimension d  =  product over the other dimensions of their kept indices
+/// ```
+struct KeptEntries {
+    /// The kept entries at each index of each dimension.
+    kept: Vec<Vec<usize>>,
+    /// Every entry, unless all entries are kept but those at masked indices.
+    single: Option<Vec<bool>>,
+}
+
+impl KeptEntries {
+    fn all(shape: &[usize]) -> Self {
+        let elements: usize = shape.iter().product();
+        let at = |&size: &usize| vec![elements / size.max(1); size];
+        Self {
+            kept: shape.iter().map(at).collect(),
+            single: None,
+        }
+    }
+
+    fn of(shape: &[usize], entries: impl Iterator<Item = bool>) -> Self {
+        let single: Vec<bool> = entries.collect();
+        let mut kept: Vec<Vec<usize>> = shape.iter().map(|&size| vec![0; size]).collect();
+        // Sums over the last dimension first: those are runs of entries.
+        let last = shape.last().copied().unwrap_or(1).max(1);
+        let mut counts = Vec::with_capacity(single.len() / last);
+        for run in single.chunks(last) {
+            if let Some(kept) = kept.last_mut() {
+                let entries = run.iter().zip(kept);
+                entries.for_each(|(&entry, at)| *at += usize::from(entry));
+            }
+            counts.push(run.iter().filter(|&&entry| entry).count());
+        }
+        for dim in (0..shape.len().saturating_sub(1)).rev() {
+            let size = shape[dim];
+            for run in counts.chunks(size.max(1)) {
+                run.iter().zip(&mut kept[dim]).for_each(|(n, at)| *at += n);
+            }
+            let runs = counts.chunks(size.max(1));
+            counts = runs.map(|run| run.iter().sum()).collect();
+        }
+        // Of whole indices, as many are kept as the product of the kept indices.
+        let whole: usize = kept
+            .iter()
+            .map(|along| along.iter().filter(|&&n| n > 0).count())
+            .product();
+        let total = counts.first().copied().unwrap_or(0);
+        let single = (whole != total).then_some(single);
+        Self { kept, single }
+    }
+
+    /// Masks everything at an index.
+    fn mask(&mut self, shape: &[usize], dim: usize, index: usize) {
+        if self.kept[dim][index] == 0 {
+            return;
+        }
+        if let Some(single) = &mut self.single {
+            let inner: usize = shape[dim + 1..].iter().product();
+            for (block, run) in single.chunks_mut(shape[dim] * inner).enumerate() {
+                for (offset, kept) in run[index * inner..][..inner].iter_mut().enumerate() {
+                    if std::mem::take(kept) {
+                        let mut at = (block * shape[dim] + index) * inner + offset;
+                        for (along, &size) in self.kept.iter_mut().zip(shape).rev() {
+                            along[at % size] -= 1;
+                            at /= size;
+                        }
+                    }
+                }
+            }
+            return;
+        }
+        let count = |along: &Vec<usize>| along.iter().filter(|&&n| n > 0).count();
+        let counts: Vec<usize> = self.kept.iter().map(count).collect();
+        self.kept[dim][index] = 0;
+        for (other, along) in self.kept.iter_mut().enumerate() {
+            if other == dim {
+                continue;
+            }
+            let lost: usize = (0..counts.len())
+                .filter(|&d| d != dim && d != other)
+                .map(|d| counts[d])
+                .product();
+            along
+                .iter_mut()
+                .filter(|n| **n > 0)
+                .for_each(|n| *n -= lost);
+        }
+    }
+}
+
+fn check_position(shape: &[usize], position: &Position) -> Result<(), GraphError> {
+    let Position { param, dim, index } = position;
+    if *dim >= shape.len() || *index >= shape[*dim] {
+        return Err(GraphError::Index {
+            param: param.clone(),
+            dim: *dim,
+            index: *index,
+            shape: shape.to_vec(),
+        });
+    }
+    Ok(())
 }
 
 /// The row-major offsets of the entries at a position of a parameter of this shape.
@@ -344,15 +446,8 @@ pub fn entries_at(
     shape: &[usize],
     position: &Position,
 ) -> Result<impl Iterator<Item = usize> + use<>, GraphError> {
-    let Position { param, dim, index } = position;
-    if *dim >= shape.len() || *index >= shape[*dim] {
-        return Err(GraphError::Index {
-            param: param.clone(),
-            dim: *dim,
-            index: *index,
-            shape: shape.to_vec(),
-        });
-    }
+    check_position(shape, position)?;
+    let Position { dim, index, .. } = position;
     let inner: usize = shape[dim + 1..].iter().product();
     let step = shape[*dim] * inner;
     let outer: usize = shape[..*dim].iter().product();
@@ -491,6 +586,31 @@ mod tests {
             ("c", &[2, 1], &[1.0, 0.0]),
         ]);
         assert_eq!(graph.removable(&given).unwrap(), channels([1, 3]));
+    }
+
+    #[test]
+    fn counts_of_whole_indices_and_of_single_entries_agree() {
+        let shape = [3, 4, 2];
+        let at = |i: usize| [i / 8, i / 2 % 4, i % 2];
+        // Row 1 and column 3, and beside it the single entry (0, 0, 0).
+        let whole = |i: usize| at(i)[0] != 1 && at(i)[1] != 3;
+        for single in [false, true] {
+            let mut entries: Vec<bool> = (0..24).map(|i| whole(i) && !(single && i == 0)).collect();
+            let mut kept = KeptEntries::of(&shape, entries.iter().copied());
+            assert_eq!(kept.single.is_some(), single);
+            for (dim, index) in [(0, 2), (1, 3), (1, 0), (2, 1), (0, 0)] {
+                kept.mask(&shape, dim, index);
+                (0..24)
+                    .filter(|&i| at(i)[dim] == index)
+                    .for_each(|i| entries[i] = false);
+                for dim in 0..3 {
+                    for index in 0..shape[dim] {
+                        let here = (0..24).filter(|&i| at(i)[dim] == index && entries[i]);
+                        assert_eq!(kept.kept[dim][index], here.count(), "{dim} {index}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

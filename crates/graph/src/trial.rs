@@ -17,6 +17,7 @@
 //!
 //! `k` sets of `n` that fail cost about `2 k log2(n)` passes, none that fails costs one.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -24,8 +25,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic;
 use std::sync::Once;
 
-use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Device, Slice, Tensor};
+use burn::module::Module;
+use burn::tensor::{Device, Slice};
 use burn_capture::TensorId;
 use burn_ir::{
     BaseOperationIr, IrVisitorMut, ModuleOperationIr as Op, OperationIr, TensorIr, TensorStatus,
@@ -33,7 +34,7 @@ use burn_ir::{
 
 use super::analysis::layer_of;
 use super::builtin;
-use super::capture::record;
+use super::capture::{Shrink, record};
 use super::operation::name;
 use super::{ChannelGraph, ChannelId, DummyInput, LayerSizes, SizeSlice, SlicePlan};
 use crate::layer::{LayerInfo, ParamInfo, layers};
@@ -50,7 +51,7 @@ pub enum CutFailure {
         /// Its type.
         kind: String,
         /// The field that holds the number.
-        field: &'static str,
+        field: Cow<'static, str>,
     },
     /// The forward pass panics.
     Forward {
@@ -107,7 +108,7 @@ impl fmt::Display for CutFailure {
         };
         match self {
             Self::Size { layer, kind, field } => {
-                let what = match *field {
+                let what = match &**field {
                     "groups" => "the depthwise convolution ",
                     _ => "",
                 };
@@ -231,7 +232,7 @@ impl<'a, M: Module> Trial<'a, M> {
                 failures[set].get_or_insert_with(|| CutFailure::Size {
                     layer: layer.to_string(),
                     kind: self.kind(layer),
-                    field,
+                    field: field.into(),
                 });
             }
         }
@@ -280,13 +281,13 @@ impl<'a, M: Module> Trial<'a, M> {
         let (model, left) = (self.set_sizes)(self.model.valid(), plan.layer_sizes());
         let unset = |size: &&SizeSlice| {
             let fields = left.get(&size.layer);
-            fields.is_some_and(|fields| fields.contains_key(size.field))
+            fields.is_some_and(|fields| fields.contains_key(&*size.field))
         };
         if let Some(size) = plan.sizes.iter().find(unset) {
             return Err(CutFailure::Size {
                 layer: size.layer.clone(),
                 kind: self.kind(&size.layer),
-                field: size.field,
+                field: size.field.clone(),
             });
         }
         let recorded = quietly(|| {
@@ -300,8 +301,8 @@ impl<'a, M: Module> Trial<'a, M> {
             after: None,
             message: error.to_string(),
         })?;
-        let mut forward = recorded.captured.forward_operations();
-        forward.retain(|op| !is_reshape(op));
+        let forward = recorded.captured.forward_operations().iter();
+        let forward: Vec<&OperationIr> = forward.filter(|op| !is_reshape(op)).collect();
         let same = self.common(forward.iter().copied());
         if let Some(message) = recorded.panic {
             // Parameters of a pass that did not end are not known apart from its operations.
@@ -455,41 +456,6 @@ fn fingerprint(op: &OperationIr) -> u64 {
     let mut hasher = DefaultHasher::new();
     op.hash(&mut hasher);
     hasher.finish()
-}
-
-/// Puts a tensor without values in the place of every parameter, as large as a plan leaves it.
-struct Shrink<'a> {
-    path: Vec<String>,
-    plan: &'a SlicePlan,
-    device: &'a Device,
-}
-
-impl<'a> Shrink<'a> {
-    fn new(plan: &'a SlicePlan, device: &'a Device) -> Self {
-        let path = Vec::new();
-        Self { path, plan, device }
-    }
-}
-
-impl ModuleMapper for Shrink<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let slice = self.plan.params.get(&self.path.join("."));
-        param.map(|tensor| {
-            let mut dims = tensor.dims();
-            if let Some(slice) = slice {
-                dims.copy_from_slice(&slice.shape);
-            }
-            Tensor::empty(dims, (self.device, tensor.dtype()))
-        })
-    }
 }
 
 thread_local! {

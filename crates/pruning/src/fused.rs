@@ -12,7 +12,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn_compress_core::{
     Algorithm, AlgorithmState, BoxError, Compressor, Configuration, FlatTensor, Learnable, Mode,
-    Run, TargetId,
+    PlannedMask, Run, TargetId,
 };
 use indexmap::IndexMap;
 
@@ -126,6 +126,14 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for FusedPruner<M, I> {
 
     fn warnings(&self) -> Result<Vec<String>, BoxError> {
         Ok(self.groups.unchanged()?)
+    }
+
+    fn goals(&self) -> Result<IndexMap<TargetId, f64>, BoxError> {
+        Ok(self.groups.goals())
+    }
+
+    fn planned_masks(&self) -> Result<Vec<PlannedMask>, BoxError> {
+        Ok(self.groups.planned_masks(self.name)?)
     }
 
     fn state(&self) -> Result<AlgorithmState, BoxError> {

@@ -1,62 +1,104 @@
-//! A model cut by a plan: plain parameters, and the state that stays simulated.
+//! A model cut by a plan, and the state that stays simulated on it.
+//!
+//! The plain model is cut first and what is left of its masks is multiplied in then, so that no copy
+//! is made of what goes:
+//!
+//! ```text
+//! slice(weight * mask)  =  slice(weight) * slice(mask)
+//! ```
 
 use std::collections::BTreeSet;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{FloatDType, Tensor, TensorData};
 use burn_compress_core::graph::SlicePlan;
-use burn_compress_core::layer::{LayerInfo, layers};
+use burn_compress_core::layer::LayerInfo;
 use burn_compress_core::{Calibration, Mask, MaskMethod, Masks, TargetId};
 use indexmap::IndexMap;
 
 use crate::SpeedupError;
-use crate::slice::{float_shapes, slice_module};
+use crate::slice::slice_module;
 use crate::state::{SmallState, reindex_state};
 
-/// A model before and after the cut, both plain.
+/// A small model, plain, with its state.
 pub(crate) struct Cut<M> {
-    /// The whole model, its parameters multiplied by their masks.
-    pub dense: M,
-    /// The masks that are no part of its parameters.
-    pub left: Masks,
-    pub plan: SlicePlan,
-    /// The small model.
+    /// The small model, its parameters multiplied by their masks.
     pub small: M,
-    /// The state of the small model.
+    /// The masks and the calibration that are no part of its parameters.
     pub state: SmallState,
 }
 
-impl<M: Module> Cut<M> {
-    /// Cuts the raw model `dense`, which `masks` and `calibration` are simulated on.
+/// What becomes of masks and calibration.
+pub(crate) struct CutState {
+    /// All masks that are left in the small model.
+    pub left: Masks,
+    /// Those of them that become part of the parameters.
+    pub baked: Masks,
+    /// The state of the small model, without these.
+    pub state: SmallState,
+}
+
+impl CutState {
+    /// Takes what `plan` removes out of masks and calibration of a model with these layers and shapes
+    /// of parameters.
     pub fn new(
-        dense: M,
         plan: &SlicePlan,
+        (layers, shapes): (&[LayerInfo], &IndexMap<String, Vec<usize>>),
         masks: &Masks,
         calibration: &Calibration,
     ) -> Result<Self, SpeedupError> {
-        let shapes = float_shapes(&dense);
-        let multiplied = masks.iter().filter(|(_, mask)| is_product(mask));
-        let multiplied = multiplied.map(|(target, mask)| (target.to_string(), mask.clone()));
-        let dense = dense.map(&mut Bake {
-            path: Vec::new(),
-            masks: multiplied.collect(),
-        });
-        let norms = layers(&dense).into_iter();
-        let norms = norms.filter(LayerInfo::has_masked_statistics);
-        let norms: BTreeSet<String> = norms.map(|layer| layer.path).collect();
-        let is_baked = |target: &TargetId, mask: &Mask| {
-            let is_plain = target.target.is_param() && is_product(mask);
-            is_plain && !calibration.contains_key(target) && !norms.contains(&target.layer)
-        };
-        let mut left = masks.clone();
-        left.retain(|target, mask| !is_baked(target, mask));
+        let mut state = reindex_state(plan, shapes, masks, calibration)?;
+        let left = std::mem::take(&mut state.masks);
+        let (baked, simulated) = divide(&left, calibration, layers);
+        state.masks = simulated;
+        Ok(Self { left, baked, state })
+    }
+}
+
+/// Masks that can become part of the parameters, and those that stay simulated: of inputs and
+/// outputs, of quantized parameters, and of norms that compute over the channels they keep.
+pub(crate) fn divide(
+    masks: &Masks,
+    calibration: &Calibration,
+    layers: &[LayerInfo],
+) -> (Masks, Masks) {
+    let norms = layers.iter().filter(|layer| layer.has_masked_statistics());
+    let norms: BTreeSet<&str> = norms.map(|layer| layer.path.as_str()).collect();
+    let is_baked = |target: &TargetId, mask: &Mask| {
+        let is_plain = target.target.is_param() && is_product(mask);
+        is_plain && !calibration.contains_key(target) && !norms.contains(target.layer.as_str())
+    };
+    let (mut baked, mut simulated) = (masks.clone(), masks.clone());
+    baked.retain(|target, mask| is_baked(target, mask));
+    simulated.retain(|target, mask| !is_baked(target, mask));
+    (baked, simulated)
+}
+
+impl<M: Module> Cut<M> {
+    /// Cuts the plain model `raw`.
+    pub fn new(raw: M, plan: &SlicePlan, state: CutState) -> Result<Self, SpeedupError> {
+        let small = slice_module(raw, plan)?;
         Ok(Self {
-            small: slice_module(dense.clone(), plan)?,
-            state: reindex_state(plan, &shapes, &left, calibration)?,
-            plan: plan.clone(),
-            dense,
-            left,
+            small: multiply(small, &state.baked),
+            state: state.state,
         })
+    }
+}
+
+/// Multiplies parameters by those of the masks that are products.
+pub(crate) fn multiply<M: Module>(model: M, masks: &Masks) -> M {
+    let of_params = masks
+        .iter()
+        .filter(|(target, mask)| target.target.is_param() && is_product(mask));
+    let masks: IndexMap<String, Mask> = of_params
+        .map(|(target, mask)| (target.to_string(), mask.clone()))
+        .collect();
+    match masks.is_empty() {
+        true => model,
+        false => model.map(&mut Multiply {
+            path: Vec::new(),
+            masks,
+        }),
     }
 }
 
@@ -64,13 +106,12 @@ fn is_product(mask: &Mask) -> bool {
     mask.method() == MaskMethod::Mul
 }
 
-/// Multiplies parameters by their masks.
-struct Bake {
+struct Multiply {
     path: Vec<String>,
     masks: IndexMap<String, Mask>,
 }
 
-impl ModuleMapper for Bake {
+impl ModuleMapper for Multiply {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.to_string());
     }

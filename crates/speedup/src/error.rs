@@ -176,6 +176,82 @@ pub enum SpeedupError {
         reason: String,
     },
 
+    /// A file is not a plan, or is damaged.
+    #[error("`{path}` is not a usable plan: {reason}", path = path.display())]
+    PlanFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+
+    /// A plan of another model.
+    #[error(
+        "the plan is not one of this model: {reason}; apply it to a model of the architecture and the \
+         sizes that it was made of"
+    )]
+    OtherModel {
+        /// The first parameter that differs.
+        reason: String,
+    },
+
+    /// A plan of this model before it was cut.
+    #[error(
+        "the plan was carried out on this model already: `{path}` is {found:?}, as it leaves it, in place \
+         of {expected:?}"
+    )]
+    AlreadyCut {
+        /// The first parameter that was cut.
+        path: String,
+        /// Its shape in the plan.
+        expected: Vec<usize>,
+        /// Its shape.
+        found: Vec<usize>,
+    },
+
+    /// A plan without kept indices.
+    #[error(
+        "the plan has no kept indices of {groups} groups: it was made before the run that decides them; \
+         make one of its result (`ModelSpeedup::plan`)"
+    )]
+    Undecided {
+        /// The number of groups without kept indices.
+        groups: usize,
+    },
+
+    /// A plan whose parts do not go together.
+    #[error("the plan contradicts the model at `{what}`: {reason}; nothing was cut")]
+    Contradiction {
+        /// The parameter or the count.
+        what: String,
+        /// What is wrong.
+        reason: String,
+    },
+
+    /// A plan is carried out on a model that is still simulated.
+    #[error(
+        "the model carries a mask or a quantization of `{target}`: a plan cuts plain models; \
+         `ModelSpeedup` cuts this one with what it carries, or take the plain one (`unwrap_model`)"
+    )]
+    NotPlain {
+        /// The first simulated target.
+        target: String,
+    },
+
+    /// Random inputs are asked for and cannot be made.
+    #[error(
+        "there are no random inputs for this dummy input: give the inputs to `DummyInput::new` as \
+         tensors, or verify without `with_random_inputs`"
+    )]
+    NoRandomInput,
+
+    /// An optimizer record that does not belong to the model.
+    #[error("the state of the optimizer cannot follow the cut: {reason}")]
+    OptimizerRecord {
+        /// Why.
+        reason: String,
+    },
+
     /// A file of another architecture.
     #[error("`{path}` does not belong to this model: {reason}", path = path.display())]
     Architecture {

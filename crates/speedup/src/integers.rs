@@ -205,6 +205,11 @@ impl Integers {
         })
     }
 
+    /// The bytes of the packed integers.
+    pub fn packed_len(&self) -> usize {
+        (self.values.len() * self.integer.bits() as usize).div_ceil(8)
+    }
+
     /// The integers, packed.
     pub fn pack(&self) -> Vec<u8> {
         self.integer.pack(&self.values)

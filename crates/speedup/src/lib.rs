@@ -4,6 +4,7 @@
 //! - [`ModelSpeedup`]: from a compressed model, or a plain one and masks, to a small one of the same
 //!   Rust type; [`SpeedupExt`]: the same with the dummy input of the run.
 //! - [`PartialChannels`]: what becomes of channels that only some of their layers mask.
+//! - [`CutPlan`]: what will go, before a run or before a cut, and cutting by it.
 //! - [`slice_module`]: cutting channels out of parameters and running statistics.
 //! - [`reindex`]: masks, scales and zero points follow the channels.
 //! - [`verify`]: the small model computes what the simulated one did.
@@ -15,18 +16,23 @@
 #![warn(missing_docs)]
 
 mod burn_tensors;
+mod comparison;
 mod container;
+mod content;
 mod cut;
+mod decision;
 mod error;
 mod integers;
 mod outputs;
 mod packed;
 mod partial;
+pub mod plan;
 pub mod reindex;
 mod report;
 mod save;
 mod slice;
 mod small;
+mod sparsity;
 mod speedup;
 mod state;
 mod tensors;
@@ -36,6 +42,7 @@ pub mod verify;
 pub use burn_tensors::{burn_scheme, quantize_parameters, quantize_tensor};
 pub use error::SpeedupError;
 pub use partial::PartialChannels;
+pub use plan::{CutPlan, PlanExt};
 pub use report::{Change, LayerChange, SpeedupReport, Storage};
 pub use save::{SaveConfig, load_small, save_small, save_small_with};
 pub use slice::slice_module;

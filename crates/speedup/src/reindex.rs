@@ -158,6 +158,38 @@ fn reindex_grouped(
     Ok((new_grid, order))
 }
 
+/// The values at the kept indices of each dimension, run by run, and their shape.
+fn take(
+    values: &[f32],
+    shape: &[usize],
+    kept: &BTreeMap<usize, Vec<usize>>,
+) -> (Vec<f32>, Vec<usize>) {
+    let split = kept.keys().next_back().map_or(0, |last| last + 1);
+    let run: usize = shape[split..].iter().product();
+    let mut starts = vec![0];
+    for (dim, &size) in shape[..split].iter().enumerate() {
+        let all: Vec<usize>;
+        let indices = match kept.get(&dim) {
+            Some(kept) => kept,
+            None => {
+                all = (0..size).collect();
+                &all
+            }
+        };
+        let next = starts.iter().map(|start| start * size);
+        starts = next
+            .flat_map(|start| indices.iter().map(move |index| start + index))
+            .collect();
+    }
+    let mut taken = Vec::with_capacity(starts.len() * run);
+    for start in starts {
+        taken.extend_from_slice(&values[start * run..][..run]);
+    }
+    let mut shape = shape.to_vec();
+    kept.iter().for_each(|(&dim, kept)| shape[dim] = kept.len());
+    (taken, shape)
+}
+
 fn reindex(
     grid: &[usize],
     shape: &[usize],
@@ -236,8 +268,17 @@ pub fn reindex_mask(
             mask.shape()
         )));
     }
-    let (new_shape, order) = reindex(mask.shape(), shape, slice).map_err(error)?;
-    let values: Vec<f32> = order.iter().map(|&at| mask.values()[at]).collect();
+    let (values, new_shape) = match mask.shape() == shape && slice.columns.is_none() {
+        true => {
+            check(shape, shape, &slice.keep).map_err(error)?;
+            take(mask.values(), shape, &slice.keep)
+        }
+        false => {
+            let (new_shape, order) = reindex(mask.shape(), shape, slice).map_err(error)?;
+            let values = order.iter().map(|&at| mask.values()[at]).collect();
+            (values, new_shape)
+        }
+    };
     if values.iter().all(|&value| value == 1.0) {
         return Ok(None);
     }

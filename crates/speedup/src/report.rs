@@ -3,10 +3,14 @@
 use std::fmt;
 
 use burn::module::Module;
-use burn_compress_core::layer::layers;
+use burn_compress_core::layer::{LayerInfo, layers};
+use burn_compress_core::write_table;
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::slice::float_shapes;
+use crate::sparsity::{Removal, elements, largest};
+use crate::speedup::Verified;
 use crate::uncut::UncutMask;
 use crate::verify::RoundingBoundary;
 
@@ -21,6 +25,16 @@ pub struct Change {
 }
 
 impl Change {
+    /// Writes one line of a report.
+    pub(crate) fn write(self, f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
+        let Self { dense, small } = self;
+        let saved = 100.0 * self.saved();
+        writeln!(
+            f,
+            "{name:<10}  {dense:>12} -> {small:>12}  ({saved:.1} % removed)"
+        )
+    }
+
     /// The fraction that was removed, 0 if there was nothing.
     pub fn saved(&self) -> f64 {
         if self.dense == 0 {
@@ -32,7 +46,7 @@ impl Change {
 }
 
 /// The largest parameter of one layer, before and after.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LayerChange {
     /// Path of the layer.
@@ -43,6 +57,13 @@ pub struct LayerChange {
     pub before: Vec<usize>,
     /// Shape of that parameter in the small model.
     pub after: Vec<usize>,
+    /// The sparsity that a pruner of the run was asked for.
+    #[serde(default)]
+    pub asked: Option<f64>,
+    /// The fraction of the output channels that went, or that stay and are masked; of single values
+    /// where a mask holds those. It is of the parameter that was asked for, or of the largest.
+    #[serde(default)]
+    pub reached: f64,
 }
 
 /// The size of the file of a small model, and its content.
@@ -68,6 +89,17 @@ impl Storage {
 
 fn ratio(before: u64, after: u64) -> f64 {
     before as f64 / after.max(1) as f64
+}
+
+/// A shape as tables show it.
+pub(crate) fn dims(shape: &[usize]) -> String {
+    let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
+    sizes.join("x")
+}
+
+/// A fraction in percent.
+pub(crate) fn percent(fraction: f64) -> String {
+    format!("{:.1} %", 100.0 * fraction)
 }
 
 /// Sizes before and after a speedup, and how well the small model was verified.
@@ -114,28 +146,27 @@ impl SpeedupReport {
         rounding_boundary: RoundingBoundary,
     ) -> Self {
         let (before, after) = (layers(dense), layers(small));
-        let params = |layers: &[burn_compress_core::layer::LayerInfo]| -> u64 {
-            layers
-                .iter()
-                .flat_map(|layer| &layer.params)
-                .map(|param| elements(&param.shape))
-                .sum()
+        let change = |(before, after): (&LayerInfo, &LayerInfo)| {
+            let param = largest(&before.params)?;
+            Some(LayerChange {
+                layer: before.path.clone(),
+                kind: before.kind.clone(),
+                before: param.shape.clone(),
+                after: after.param(&param.name)?.shape.clone(),
+                asked: None,
+                reached: 0.0,
+            })
         };
         let bytes = |model: &M| {
             float_shapes(model)
                 .values()
                 .map(|shape| 4 * elements(shape))
-                .sum::<u64>()
+                .sum()
         };
-        let rows = before.iter().zip(&after).filter_map(|(before, after)| {
-            let at = largest(&before.params)?;
-            Some(LayerChange {
-                layer: before.path.clone(),
-                kind: before.kind.clone(),
-                before: before.params[at].shape.clone(),
-                after: after.params.get(at)?.shape.clone(),
-            })
-        });
+        let params = |layers: &[LayerInfo]| -> u64 {
+            let params = layers.iter().flat_map(|layer| &layer.params);
+            params.map(|param| elements(&param.shape)).sum()
+        };
         Self {
             params: Change {
                 dense: params(&before),
@@ -147,9 +178,41 @@ impl SpeedupReport {
                 small: bytes(small),
             },
             storage: None,
-            layers: rows.collect(),
+            layers: before.iter().zip(&after).filter_map(change).collect(),
             max_relative_error,
             rounding_boundary,
+            lifted_channels: 0,
+            uncut: Vec::new(),
+        }
+    }
+
+    /// Counts what a cut has left of a model with these layers and shapes.
+    pub(crate) fn of_cut(
+        layers: &[LayerInfo],
+        shapes: &IndexMap<String, Vec<usize>>,
+        removal: &Removal<'_>,
+        macs: Change,
+        verified: Verified,
+    ) -> Self {
+        let change = |layer: &LayerInfo| {
+            let loss = removal.of(layer)?;
+            Some(LayerChange {
+                layer: layer.path.clone(),
+                kind: layer.kind.clone(),
+                before: loss.before,
+                after: loss.after,
+                asked: loss.asked,
+                reached: loss.reached,
+            })
+        };
+        Self {
+            params: removal.params(layers),
+            macs,
+            bytes: removal.bytes(shapes),
+            storage: None,
+            layers: layers.iter().filter_map(change).collect(),
+            max_relative_error: verified.max_relative_error,
+            rounding_boundary: verified.rounding_boundary,
             lifted_channels: 0,
             uncut: Vec::new(),
         }
@@ -181,62 +244,32 @@ impl SpeedupReport {
     }
 }
 
-fn elements(shape: &[usize]) -> u64 {
-    shape.iter().map(|&size| size as u64).product()
-}
-
-/// The first of the parameters with the most elements.
-fn largest(params: &[burn_compress_core::layer::ParamInfo]) -> Option<usize> {
-    (0..params.len())
-        .rev()
-        .max_by_key(|&at| elements(&params[at].shape))
-}
-
 impl fmt::Display for SpeedupReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shape = |shape: &[usize]| {
-            shape
-                .iter()
-                .map(usize::to_string)
-                .collect::<Vec<_>>()
-                .join("x")
-        };
-        let mut rows = vec![["layer", "type", "before", "after"].map(str::to_string)];
+        let has_goals = self.layers.iter().any(|row| row.asked.is_some());
+        let title = ["layer", "type", "before", "after", "asked", "reached"].map(str::to_string);
+        let columns = if has_goals { 6 } else { 4 };
+        let mut rows = vec![title[..columns].to_vec()];
         for row in &self.layers {
+            let (asked, reached) = (row.asked.map_or_else(String::new, percent), row.reached);
             let cells = [
                 row.layer.clone(),
                 row.kind.clone(),
-                shape(&row.before),
-                shape(&row.after),
+                dims(&row.before),
+                dims(&row.after),
+                asked,
+                percent(reached),
             ];
-            rows.push(cells);
+            rows.push(cells[..columns].to_vec());
         }
-        let widths: [usize; 4] = std::array::from_fn(|column| {
-            rows.iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        });
-        for row in &rows {
-            let line: Vec<String> = row
-                .iter()
-                .zip(widths)
-                .map(|(cell, width)| format!("{cell:<width$}"))
-                .collect();
-            writeln!(f, "{}", line.join("  ").trim_end())?;
-        }
+        write_table(f, &rows)?;
         writeln!(f)?;
         for (name, change) in [
             ("parameters", self.params),
             ("MACs", self.macs),
             ("bytes", self.bytes),
         ] {
-            let Change { dense, small } = change;
-            let saved = 100.0 * change.saved();
-            writeln!(
-                f,
-                "{name:<10}  {dense:>12} -> {small:>12}  ({saved:.1} % removed)"
-            )?;
+            change.write(f, name)?;
         }
         if let (Some(storage), Some(ratio)) = (self.storage, self.compression_ratio()) {
             let (name, dense, file) = ("file", self.bytes.dense, storage.file_bytes);

@@ -37,30 +37,23 @@ use std::path::Path;
 
 use burn::config::Config;
 use burn::module::Module;
-use burn::tensor::{Bytes, DType, TensorData};
+use burn::tensor::{Bytes, TensorData};
 use burn_compress_core::{
     Calibration, CalibrationEntry, Compressed, History, Mask, Masks, TargetId, simulated,
 };
-use burn_pack::Writer;
 use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
 
 use crate::SpeedupError;
 use crate::container;
+use crate::content::{
+    Described, FLOATS, INTEGERS, PARAM, STATE, TENSORS, TensorsJson, content, io_error,
+};
 use crate::integers::Integers;
 use crate::packed::{self, StateJson, StreamReader, product};
 use crate::report::Storage;
 use crate::slice::{restore, set_sizes, snapshot};
 use crate::state::SmallState;
-use crate::tensors::{
-    Collected, Saved, Tensors, check_architecture, check_finite, collect, integers, load,
-};
-
-const STATE: &str = "burn-compress.state";
-const TENSORS: &str = "burn-compress.tensors";
-const INTEGERS: &str = "integers:";
-const FLOATS: &str = "floats:";
-const PARAM: &str = "param:";
+use crate::tensors::{Saved, Tensors, check_architecture, check_finite, load};
 
 /// Options of [`save_small_with`].
 ///
@@ -77,21 +70,6 @@ pub struct SaveConfig {
     /// trained on as if it had never been saved.
     #[config(default = false)]
     pub master_weights: bool,
-}
-
-/// The tensors of the container that hold several of the model's, in the order of their values.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TensorsJson {
-    integers: IndexMap<String, Described>,
-    floats: IndexMap<String, Described>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Described {
-    shape: Vec<usize>,
-    id: Option<u64>,
 }
 
 /// Saves a small model and its state in one file, quantized parameters as integers.
@@ -163,92 +141,6 @@ fn check_state<M: Module>(model: &M, state: &SmallState) -> Result<(), SpeedupEr
         }
     }
     Ok(())
-}
-
-fn io_error(path: &Path, reason: String) -> SpeedupError {
-    SpeedupError::Io {
-        path: path.to_path_buf(),
-        reason,
-    }
-}
-
-/// The content of a file, which is put together when it is written, and how large the file is.
-pub(crate) fn content<M: Module>(
-    model: &M,
-    state: &SmallState,
-    path: &Path,
-    config: &SaveConfig,
-) -> Result<(Writer, Storage), SpeedupError> {
-    let io = |reason: String| io_error(path, reason);
-    let mut collected = collect(model);
-    for tensor in &collected {
-        check_finite(&tensor.name, &tensor.data, "saved")?;
-    }
-    let (state_json, values) = packed::pack(state)?;
-    let mut quantized = match config.master_weights {
-        true => IndexMap::new(),
-        false => integers(model, &state.calibration)?,
-    };
-    let mut storage = Storage::default();
-    let mut json = TensorsJson::default();
-    let (mut packed_integers, mut floats, mut tensors) = (Vec::new(), Vec::new(), Vec::new());
-    for Collected {
-        name,
-        id,
-        data,
-        shape,
-    } in collected.drain(..)
-    {
-        storage.f32_bytes += 4 * data.num_elements() as u64;
-        let id = Some(id.val());
-        if let Some(integers) = quantized.swap_remove(&name) {
-            storage.integers += integers.values.len() as u64;
-            packed_integers.extend(integers.pack());
-            json.integers.insert(name, Described { shape, id });
-            continue;
-        }
-        let (bytes, shape, dtype) = data.into_parts();
-        if dtype == DType::F32 {
-            floats.push(bytes);
-            let shape = shape.to_vec();
-            json.floats.insert(name, Described { shape, id });
-            continue;
-        }
-        let name = format!("{PARAM}{name}");
-        tensors.push(burn_pack::Tensor::new(name, dtype, shape, id, bytes));
-    }
-    storage.integer_bytes = packed_integers.len() as u64;
-    let mut stream = |name: &str, dtype: DType, parts: Vec<Bytes>| {
-        let size: usize = parts.iter().map(|part| part.len()).sum();
-        if size > 0 {
-            let shape = vec![size / dtype.size()];
-            let joined = move || {
-                let parts: Vec<&[u8]> = parts.iter().map(|part| &part[..]).collect();
-                Ok(Bytes::from_bytes_vec(parts.concat()))
-            };
-            let name = name.to_string();
-            tensors.push(burn_pack::Tensor::deferred(
-                name, dtype, shape, None, size, joined,
-            ));
-        }
-    };
-    stream(
-        INTEGERS,
-        DType::U8,
-        vec![Bytes::from_bytes_vec(packed_integers)],
-    );
-    stream(FLOATS, DType::F32, floats);
-    for (name, data) in values {
-        stream(name, data.dtype(), vec![data.into_bytes()]);
-    }
-    let state_json = serde_json::to_string(&state_json).map_err(|source| io(source.to_string()))?;
-    let json = serde_json::to_string(&json).map_err(|source| io(source.to_string()))?;
-    let content = Writer::new(tensors)
-        .with_metadata(STATE, &state_json)
-        .with_metadata(TENSORS, &json);
-    let size = content.size().map_err(|source| io(source.to_string()))?;
-    storage.file_bytes = container::file_bytes(size);
-    Ok((content, storage))
 }
 
 /// Loads a small model into the full-size model that it was cut from.

@@ -5,25 +5,29 @@
 //! result
 //! ```
 
-use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
-use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
-use burn_compress_core::graph::{ChannelEntries, ChannelGraph, ChannelId, SlicePlan};
-use burn_compress_core::layer::layers;
+use burn::module::Module;
+use burn::tensor::TensorData;
+use burn_compress_core::graph::{ChannelGraph, SlicePlan};
+use burn_compress_core::layer::{LayerInfo, layers};
 use burn_compress_core::{Calibration, Compressed, DummyInput, History, Masks};
+use indexmap::IndexMap;
 
 use crate::SpeedupError;
-use crate::cut::Cut;
-use crate::outputs::parameter_masks;
-use crate::partial::{self, PartialChannels};
+use crate::comparison::{self, Input, Outputs, RandomInputs, half, rounding};
+use crate::content;
+use crate::cut::{Cut, CutState, divide, multiply};
+use crate::decision::Decision;
+use crate::partial::PartialChannels;
+use crate::plan::{CutPlan, Planned};
 use crate::report::{Change, SpeedupReport, Storage};
 use crate::save::{self, SaveConfig};
-use crate::slice::{float_shapes, slice_module};
+use crate::slice::float_shapes;
 use crate::small::Small;
-use crate::state::{SmallState, reindex_state};
+use crate::sparsity::Removal;
+use crate::state::SmallState;
 use crate::uncut::uncut;
 use crate::verify::{self, RoundingBoundary, TOLERANCE};
 
@@ -167,6 +171,8 @@ pub struct ModelSpeedup<M> {
     compressed: Compressed<M>,
     dummy_input: DummyInput<M>,
     partial_channels: PartialChannels,
+    random_inputs: RandomInputs,
+    graph: OnceLock<Arc<ChannelGraph>>,
 }
 
 impl<M: Module + 'static> ModelSpeedup<M> {
@@ -176,6 +182,8 @@ impl<M: Module + 'static> ModelSpeedup<M> {
             compressed,
             dummy_input,
             partial_channels: PartialChannels::default(),
+            random_inputs: RandomInputs::default(),
+            graph: OnceLock::new(),
         }
     }
 
@@ -234,6 +242,52 @@ impl<M: Module + 'static> ModelSpeedup<M> {
         self
     }
 
+    /// Verifies the small model on `count` random inputs as well, which follow from `seed`: floats
+    /// with the mean and the spread of the dummy input's, integers between the smallest and the
+    /// largest of its.
+    ///
+    /// Each costs a forward pass of both models, two where values are quantized. The default is none.
+    pub fn with_random_inputs(mut self, count: usize, seed: u64) -> Self {
+        self.random_inputs = RandomInputs { count, seed };
+        self
+    }
+
+    pub(crate) fn with_graph(self, graph: Arc<ChannelGraph>) -> Self {
+        let graph = OnceLock::from(graph);
+        Self { graph, ..self }
+    }
+
+    /// The graph, captured once.
+    fn graph(&self) -> Result<Arc<ChannelGraph>, SpeedupError> {
+        if let Some(graph) = self.graph.get() {
+            return Ok(graph.clone());
+        }
+        let graph = self.compressed.graph(&self.dummy_input)?;
+        Ok(self.graph.get_or_init(|| graph).clone())
+    }
+
+    /// The plan of the cut: which channels go, with kept indices, and what is left. Nothing is cut.
+    ///
+    /// # Errors
+    ///
+    /// A graph that cannot be captured, and a layer of which nothing would be left.
+    pub fn plan(&self) -> Result<CutPlan, SpeedupError> {
+        let graph = self.graph()?;
+        let layers = layers(self.compressed.model());
+        let decision = self.decide(&graph, &layers)?;
+        let shapes = float_shapes(self.compressed.model());
+        let decided = IndexMap::new();
+        let planned = Planned {
+            graph: &graph,
+            layers: &layers,
+            shapes: &shapes,
+            decision: &decision,
+            goals: self.compressed.goals(),
+            certainty: &decided,
+        };
+        Ok(planned.plan()?.with_skipped(self.compressed.skipped()))
+    }
+
     /// Removes the masked channels and verifies the result.
     ///
     /// # Errors
@@ -241,26 +295,52 @@ impl<M: Module + 'static> ModelSpeedup<M> {
     /// A graph that cannot be captured, a layer of which nothing would be left, a depthwise
     /// convolution without a wrapper, and a small model that does not compute the same.
     pub fn speedup_model(&self) -> Result<Speedup<M>, SpeedupError> {
-        let graph = self.compressed.graph(&self.dummy_input)?;
-        let decision = self.decide(&graph)?;
+        let graph = self.graph()?;
+        let layers = layers(self.compressed.model());
+        let decision = self.decide(&graph, &layers)?;
         log::info!("removing {} channels", decision.removed.len());
-        let cut = Cut::new(
-            self.compressed.unwrap_model(),
-            &graph.slice_plan(&decision.removed)?,
-            &decision.masks,
-            &self.compressed.calibration()?,
-        )?;
-        let compressed = self.without_lifted(&decision)?;
-        let simulated = compressed.as_ref().unwrap_or(&self.compressed);
-        let error = self.verify(&graph, &decision.order, simulated, &cut)?;
-        let (model, boundary) = self.simulate(simulated, &cut)?;
-        let report = self.report(&graph, &decision, &cut, error, boundary)?;
+        let plan = graph.slice_plan(&decision.removed)?;
+        let calibration = self.compressed.calibration()?;
+        let raw = self.compressed.unwrap_model();
+        let shapes = float_shapes(&raw);
+        let cut = CutState::new(&plan, (&layers, &shapes), &decision.masks, &calibration)?;
+        let uncut = uncut(&graph, &layers, &decision, &cut.left, &plan);
+        for mask in uncut.iter().filter(|mask| mask.channels > 0) {
+            log::warn!("masked and not cut: {mask}");
+        }
+        let left = cut.left.clone();
+        let cut = Cut::new(raw, &plan, cut)?;
+        let lifted = self.without_lifted(&decision)?;
+        let simulated = lifted.as_ref().unwrap_or(&self.compressed);
+        let (model, verified) = self.verify(&graph, &decision, simulated, &cut)?;
+        let macs = Change {
+            dense: graph.macs(),
+            small: graph.macs_after(&decision.removed),
+        };
+        let removal = Removal {
+            slices: &plan,
+            left: &left,
+            goals: self.compressed.goals(),
+        };
+        let report = SpeedupReport::of_cut(&layers, &shapes, &removal, macs, verified)
+            .with_lifted_channels(decision.lifted)
+            .with_uncut(uncut)
+            .with_storage(stored(&cut));
         Ok(Speedup {
             model,
             state: cut.state,
-            plan: cut.plan,
+            plan,
             report,
         })
+    }
+
+    fn decide(&self, graph: &ChannelGraph, layers: &[LayerInfo]) -> Result<Decision, SpeedupError> {
+        Decision::new(
+            graph,
+            layers,
+            self.compressed.masks(),
+            self.partial_channels,
+        )
     }
 
     /// The compressed model without the masks that were lifted, if any were.
@@ -276,146 +356,70 @@ impl<M: Module + 'static> ModelSpeedup<M> {
         Ok(Some(parts))
     }
 
-    /// The relative error of the cut model, without simulated quantization; an error with the layer
-    /// if it is another function.
+    /// The small model with what is left of its simulation, and how well it was verified; an error
+    /// with the layer if it is another function.
     fn verify(
         &self,
         graph: &ChannelGraph,
-        order: &[ChannelId],
+        decision: &Decision,
         compressed: &Compressed<M>,
         cut: &Cut<M>,
-    ) -> Result<f64, SpeedupError> {
-        let simulated = self.run(&compressed.masked_model())?;
-        let small = with_state(cut.small.clone(), &cut.state.masks, &Calibration::new())?;
-        let (error, tolerance) = match verify::verify(&simulated, &self.run(&small)?, TOLERANCE) {
-            Err(SpeedupError::Differs {
-                error, tolerance, ..
-            }) => (error, tolerance),
-            result => return result,
-        };
-        match self.error_f64(&cut.dense, &cut.small, &cut.left, &cut.state.masks) {
-            Some(exact) if exact <= tolerance => Ok(exact),
-            None if error <= rounding(&simulated) => {
-                let mut dtypes = simulated.iter().map(|data| data.dtype());
-                let half = dtypes.find(|dtype| is_half(*dtype));
-                let dtype = half.map_or_else(String::new, |dtype| format!("{dtype:?}"));
-                Err(SpeedupError::Coarse { error, dtype })
-            }
-            _ => Err(SpeedupError::Differs {
-                layer: self.locate(graph, order, cut, &simulated),
-                error,
-                tolerance,
-            }),
+    ) -> Result<(M, Verified), SpeedupError> {
+        let (dummy_input, state) = (&self.dummy_input, &cut.state);
+        let masked = with_state(cut.small.clone(), &state.masks, &Calibration::new())?;
+        let mut verified = Verified::default();
+        let simulated = compressed.masked_model();
+        for input in self.random_inputs.all() {
+            let outputs = comparison::compare(&simulated, &masked, dummy_input, input)?;
+            let error = match outputs.error {
+                Ok(error) => error,
+                Err(error) => self.exact(graph, decision, cut, input, &outputs, error)?,
+            };
+            verified.max_relative_error = verified.max_relative_error.max(error);
         }
-    }
-
-    /// The small model with what is left of its simulation, and how its quantized outputs differ.
-    fn simulate(
-        &self,
-        compressed: &Compressed<M>,
-        cut: &Cut<M>,
-    ) -> Result<(M, RoundingBoundary), SpeedupError> {
-        let (small, state) = (cut.small.clone(), &cut.state);
-        if state.masks.is_empty() && state.calibration.is_empty() {
-            return Ok((small, RoundingBoundary::default()));
-        }
-        let model = with_state(small, &state.masks, &state.calibration)?;
         if state.calibration.is_empty() {
-            return Ok((model, RoundingBoundary::default()));
+            return Ok((masked, verified));
         }
-        let (simulated, small) = (self.run(compressed.model())?, self.run(&model)?);
-        let boundary = verify::rounding_boundary(&simulated, &small, TOLERANCE)?;
-        Ok((model, boundary))
+        let model = with_state(masked, &Masks::new(), &state.calibration)?;
+        for input in self.random_inputs.all() {
+            let found = comparison::boundary(compressed.model(), &model, dummy_input, input)?;
+            verified.rounding_boundary.values += found.values;
+            verified.rounding_boundary.differing += found.differing;
+        }
+        Ok((model, verified))
     }
 
-    fn report(
+    /// The relative error in `f64` where that is small enough, after one in the model's own precision
+    /// that is not.
+    fn exact(
         &self,
         graph: &ChannelGraph,
         decision: &Decision,
         cut: &Cut<M>,
+        input: Input,
+        outputs: &Outputs,
         error: f64,
-        boundary: RoundingBoundary,
-    ) -> Result<SpeedupReport, SpeedupError> {
-        let (dense, masks) = (self.compressed.unwrap_model(), &decision.masks);
-        let macs = Change {
-            dense: graph.macs(),
-            small: graph.macs_after(&decision.removed),
-        };
-        let layers = layers(self.compressed.model());
-        let by_parameter = parameter_masks(graph, &layers, masks)?;
-        let shapes = float_shapes(&dense);
-        let uncut = uncut(graph, &layers, masks, &by_parameter, &cut.plan, &shapes)?;
-        for mask in uncut.iter().filter(|mask| mask.channels > 0) {
-            log::warn!("masked and not cut: {mask}");
-        }
-        let content = save::content(&cut.small, &cut.state, Path::new(""), &SaveConfig::new());
-        let storage = match content {
-            Ok((_, storage)) => Some(storage),
-            Err(error) => {
-                log::warn!("the small model cannot be saved: {error}");
-                None
+    ) -> Result<f64, SpeedupError> {
+        // The whole model with its masks in its parameters, as far as the small one has them there.
+        let raw = self.compressed.unwrap_model();
+        let (masks, calibration) = (&decision.masks, self.compressed.calibration()?);
+        let (_, left) = divide(masks, &calibration, &layers(&raw));
+        let none = Calibration::new();
+        let whole = with_state(multiply(raw, masks), &left, &none)?;
+        let small = with_state(cut.small.clone(), &cut.state.masks, &none)?;
+        match comparison::error_f64(whole, small, &self.dummy_input, input) {
+            Some(exact) if exact <= TOLERANCE => Ok(exact),
+            None if error <= rounding(&outputs.simulated) => {
+                let dtype = half(&outputs.simulated);
+                let dtype = dtype.map_or_else(String::new, |dtype| format!("{dtype:?}"));
+                Err(SpeedupError::Coarse { error, dtype })
             }
-        };
-        Ok(
-            SpeedupReport::new(&dense, &cut.small, macs, error, boundary)
-                .with_lifted_channels(decision.lifted)
-                .with_uncut(uncut)
-                .with_storage(storage),
-        )
-    }
-
-    fn decide(&self, graph: &ChannelGraph) -> Result<Decision, SpeedupError> {
-        let (entries, layers) = (ChannelEntries::new(graph), layers(self.compressed.model()));
-        let mut masks = self.compressed.masks();
-        let mut lifted = BTreeSet::new();
-        loop {
-            let by_parameter = parameter_masks(graph, &layers, &masks)?;
-            let order = entries.removal_order(&by_parameter)?;
-            let removed = order.iter().copied().collect();
-            let found = match self.partial_channels {
-                PartialChannels::Keep => None,
-                PartialChannels::Lift => {
-                    let found = partial::lift(graph, &layers, &masks, &by_parameter, &removed)?;
-                    (!found.channels.is_empty()).then_some(found)
-                }
-            };
-            let Some(found) = found else {
-                return Ok(Decision {
-                    masks,
-                    order,
-                    removed,
-                    lifted: lifted.len(),
-                });
-            };
-            // Raw weights may read channels that only masked ones did not read: these stay now.
-            lifted.extend(found.channels);
-            masks = found.masks;
+            _ => Err(SpeedupError::Differs {
+                layer: self.locate(graph, decision, input, &outputs.simulated),
+                error,
+                tolerance: TOLERANCE,
+            }),
         }
-    }
-
-    fn run(&self, model: &M) -> Result<Vec<TensorData>, SpeedupError> {
-        let device = model
-            .devices()
-            .first()
-            .map_or_else(Device::default, Clone::clone);
-        catch_unwind(AssertUnwindSafe(|| self.dummy_input.run(model, &device))).map_err(|panic| {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()));
-            SpeedupError::Forward {
-                reason: text.unwrap_or_else(|| "it panicked".to_string()),
-            }
-        })
-    }
-
-    /// Relative error in `f64`, if device and dummy input allow a run in it.
-    fn error_f64(&self, simulated: &M, small: &M, left: &Masks, cut: &Masks) -> Option<f64> {
-        let run = |model: &M, masks: &Masks| {
-            let model = with_state(model.clone(), masks, &Calibration::new()).ok()?;
-            let device = model.devices().first()?.clone();
-            let widened = || self.dummy_input.run_f64(&model.map(&mut Widen), &device);
-            catch_unwind(AssertUnwindSafe(widened)).ok()?
-        };
-        verify::relative_error(&run(simulated, left)?, &run(small, cut)?).ok()
     }
 
     /// The layer whose channels are the first whose removal changes the function.
@@ -424,16 +428,19 @@ impl<M: Module + 'static> ModelSpeedup<M> {
     fn locate(
         &self,
         graph: &ChannelGraph,
-        order: &[ChannelId],
-        cut: &Cut<M>,
+        decision: &Decision,
+        input: Input,
         simulated: &[TensorData],
     ) -> Option<String> {
-        let (entries, shapes) = (ChannelEntries::new(graph), float_shapes(&cut.dense));
-        let layers: Vec<_> = order
+        let (order, entries) = (&decision.order, &decision.entries);
+        let made_by: Vec<_> = order
             .iter()
             .map(|&channel| entries.layer_of(channel))
             .collect();
-        let ends = (1..=order.len()).filter(|&end| layers.get(end) != Some(&layers[end - 1]));
+        let raw = self.compressed.unwrap_model();
+        let (all, shapes, none) = (layers(&raw), float_shapes(&raw), Calibration::new());
+        let calibration = self.compressed.calibration().ok()?;
+        let ends = (1..=order.len()).filter(|&end| made_by.get(end) != Some(&made_by[end - 1]));
         for end in ends {
             let removed = order[..end].iter().copied().collect();
             // A prefix may leave blocks of different sizes, which only the whole makes equal.
@@ -441,27 +448,37 @@ impl<M: Module + 'static> ModelSpeedup<M> {
                 continue;
             };
             let differs = || -> Result<bool, SpeedupError> {
-                let state = reindex_state(&plan, &shapes, &cut.left, &Calibration::new())?;
-                let small = slice_module(cut.dense.clone(), &plan)?;
-                let small = self.run(&with_state(small, &state.masks, &Calibration::new())?)?;
+                let (of, masks) = ((&all[..], &shapes), &decision.masks);
+                let state = CutState::new(&plan, of, masks, &calibration)?;
+                let cut = Cut::new(raw.clone(), &plan, state)?;
+                let small = with_state(cut.small, &cut.state.masks, &none)?;
+                let small = comparison::run(&small, &self.dummy_input, input)?;
                 Ok(verify::relative_error(simulated, &small)? > TOLERANCE)
             };
             if differs().unwrap_or(true) {
-                return layers[end - 1].map(str::to_string);
+                return made_by[end - 1].map(str::to_string);
             }
         }
         None
     }
 }
 
-/// The channels to remove and the masks that stay.
-struct Decision {
-    masks: Masks,
-    /// In the order in which they were found.
-    order: Vec<ChannelId>,
-    removed: BTreeSet<ChannelId>,
-    /// The number of channels whose masks were lifted.
-    lifted: usize,
+/// How well a small model was verified.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Verified {
+    pub max_relative_error: f64,
+    pub rounding_boundary: RoundingBoundary,
+}
+
+/// What is written when a small model is saved, if it can be.
+fn stored<M: Module>(cut: &Cut<M>) -> Option<Storage> {
+    match content::storage(&cut.small, &cut.state, &SaveConfig::new()) {
+        Ok(storage) => Some(storage),
+        Err(error) => {
+            log::warn!("the small model cannot be saved: {error}");
+            None
+        }
+    }
 }
 
 fn with_state<M: Module + 'static>(
@@ -469,32 +486,10 @@ fn with_state<M: Module + 'static>(
     masks: &Masks,
     calibration: &Calibration,
 ) -> Result<M, SpeedupError> {
-    Ok(Compressed::from_parts(model, masks, calibration, History::default())?.into_model())
-}
-
-fn is_half(dtype: DType) -> bool {
-    matches!(dtype, DType::F16 | DType::BF16)
-}
-
-/// The error that a few roundings can make in half precision, relative to the largest output; 0
-/// where no output is.
-fn rounding(outputs: &[TensorData]) -> f64 {
-    let step = |data: &TensorData| match data.dtype() {
-        DType::F16 => 2f64.powi(-10),
-        DType::BF16 => 2f64.powi(-7),
-        _ => 0.0,
-    };
-    let largest = outputs.iter().map(step).fold(0.0, f64::max);
-    8.0 * largest
-}
-
-/// Casts parameters and running statistics to `f64`.
-struct Widen;
-
-impl ModuleMapper for Widen {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|tensor| tensor.cast(FloatDType::F64))
+    if masks.is_empty() && calibration.is_empty() {
+        return Ok(model);
     }
+    Ok(Compressed::from_parts(model, masks, calibration, History::default())?.into_model())
 }
 
 #[cfg(test)]

@@ -53,43 +53,61 @@ macro_rules! for_each_kind {
     };
 }
 
-/// A tensor of a model.
-pub(crate) struct Collected {
+/// A tensor of a model without its values.
+pub(crate) struct Layout {
     pub name: String,
     pub id: ParamId,
+    pub dtype: DType,
     /// As records hold it.
-    pub data: TensorData,
-    /// Its shape in memory.
-    pub shape: Vec<usize>,
+    pub saved: Shape,
+    pub in_memory: Shape,
 }
 
-/// All tensors of a model, raw.
-pub(crate) fn collect<M: Module>(model: &M) -> Vec<Collected> {
-    let mut collector = Collector::default();
-    model.visit(&mut collector);
-    collector.found
+/// The layouts of all tensors of a model; no value is read.
+pub(crate) fn layouts<M: Module>(model: &M) -> Vec<Layout> {
+    let mut walk = Walk::default();
+    model.visit(&mut walk);
+    walk.found.into_iter().map(|(layout, _)| layout).collect()
+}
+
+/// All tensors of a model, raw, as records hold them.
+pub(crate) fn collect<M: Module>(model: &M) -> Vec<(Layout, TensorData)> {
+    let mut walk = Walk {
+        reads: true,
+        ..Walk::default()
+    };
+    model.visit(&mut walk);
+    let found = walk.found.into_iter();
+    found
+        .filter_map(|(layout, data)| Some((layout, data?)))
+        .collect()
 }
 
 #[derive(Default)]
-struct Collector {
+struct Walk {
     path: Vec<String>,
-    found: Vec<Collected>,
+    reads: bool,
+    found: Vec<(Layout, Option<TensorData>)>,
 }
 
 macro_rules! collect {
     ($visit:ident, $map:ident, $kind:ty) => {
         fn $visit<const D: usize>(&mut self, param: &Param<Tensor<D, $kind>>) {
-            self.found.push(Collected {
+            let saved = param.transform_for_save().val();
+            let layout = Layout {
                 name: self.path.join("."),
                 id: param.id,
-                data: param.transform_for_save().val().into_data(),
-                shape: param.base().dims().to_vec(),
-            });
+                dtype: saved.dtype(),
+                saved: saved.shape(),
+                in_memory: param.base().shape(),
+            };
+            let data = self.reads.then(|| saved.into_data());
+            self.found.push((layout, data));
         }
     };
 }
 
-impl ModuleVisitor for Collector {
+impl ModuleVisitor for Walk {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.to_string());
     }
@@ -99,54 +117,6 @@ impl ModuleVisitor for Collector {
     }
 
     for_each_kind!(collect);
-}
-
-/// The properties of a tensor that an ordinary load checks.
-struct Layout {
-    name: String,
-    dtype: DType,
-    /// As records hold it.
-    saved: Shape,
-    in_memory: Shape,
-}
-
-/// The layouts of all tensors of a model; no value is read.
-fn layouts<M: Module>(model: &M) -> Vec<Layout> {
-    let mut layouts = Layouts::default();
-    model.visit(&mut layouts);
-    layouts.found
-}
-
-#[derive(Default)]
-struct Layouts {
-    path: Vec<String>,
-    found: Vec<Layout>,
-}
-
-macro_rules! layout {
-    ($visit:ident, $map:ident, $kind:ty) => {
-        fn $visit<const D: usize>(&mut self, param: &Param<Tensor<D, $kind>>) {
-            let saved = param.transform_for_save().val();
-            self.found.push(Layout {
-                name: self.path.join("."),
-                dtype: saved.dtype(),
-                saved: saved.shape(),
-                in_memory: param.base().shape(),
-            });
-        }
-    };
-}
-
-impl ModuleVisitor for Layouts {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    for_each_kind!(layout);
 }
 
 /// The integers of the parameters that `calibration` quantizes, as far as they can be had.
@@ -234,6 +204,7 @@ pub(crate) fn check_architecture<M: Module>(
         dtype,
         saved: in_record,
         in_memory,
+        ..
     } in &found
     {
         let saved = saved

@@ -5,14 +5,12 @@
 
 use std::fmt;
 
-use burn_compress_core::graph::{ChannelEntries, ChannelGraph, ChannelId, Position, SlicePlan};
+use burn_compress_core::graph::{ChannelGraph, ChannelId, Position, SlicePlan};
 use burn_compress_core::layer::{LayerInfo, channel_dims};
-use burn_compress_core::{Calibration, Mask, Masks, TargetId};
-use indexmap::IndexMap;
+use burn_compress_core::{Mask, Masks, TargetId};
 use serde::{Deserialize, Serialize};
 
-use crate::SpeedupError;
-use crate::state::reindex_state;
+use crate::decision::Decision;
 
 /// A target that is masked in the small model as well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,21 +49,15 @@ impl fmt::Display for UncutMask {
     }
 }
 
-/// The masks that are left once `plan` is carried out.
-///
-/// `by_parameter` are the masks that the removed channels were found with, `shapes` those of the
-/// parameters before the cut.
+/// The masks `left` once `plan` is carried out.
 pub(crate) fn uncut(
     graph: &ChannelGraph,
     layers: &[LayerInfo],
-    masks: &Masks,
-    by_parameter: &IndexMap<String, Mask>,
+    decision: &Decision,
+    left: &Masks,
     plan: &SlicePlan,
-    shapes: &IndexMap<String, Vec<usize>>,
-) -> Result<Vec<UncutMask>, SpeedupError> {
-    let left = reindex_state(plan, shapes, masks, &Calibration::new())?.masks;
+) -> Vec<UncutMask> {
     let masked = left.iter().filter(|(_, mask)| mask.removed() > 0);
-    let entries = ChannelEntries::new(graph);
     let found = masked.map(|(target, mask)| {
         let stays = channels(graph, layers, target, mask, plan);
         let first = stays.first().copied();
@@ -75,12 +67,12 @@ pub(crate) fn uncut(
             values: mask.values().len(),
             channels: stays.len(),
             reason: first.map(|channel| match channel {
-                Some(channel) => reason(graph, &entries, by_parameter, channel),
+                Some(channel) => reason(graph, decision, channel),
                 None => "they are no channels of the graph".to_string(),
             }),
         }
     });
-    Ok(found.collect())
+    found.collect()
 }
 
 /// The masked output channels of a parameter in the small model, `None` for one that the graph
@@ -111,21 +103,15 @@ fn channels(
 }
 
 /// The reason that a masked channel stays.
-fn reason(
-    graph: &ChannelGraph,
-    entries: &ChannelEntries,
-    by_parameter: &IndexMap<String, Mask>,
-    channel: ChannelId,
-) -> String {
+fn reason(graph: &ChannelGraph, decision: &Decision, channel: ChannelId) -> String {
     if let Some(reason) = graph.protected(channel) {
         return reason.to_string();
     }
     let is_masked = |position: &Position| {
-        by_parameter
-            .get(&position.param)
-            .is_some_and(|mask| mask.removed_along(position.dim)[position.index])
+        let mask = decision.by_parameter.get(&position.param);
+        mask.is_some_and(|mask| mask.removed_along(position.dim)[position.index])
     };
-    let mut makes = entries.made(channel).iter();
+    let mut makes = decision.entries.made(channel).iter();
     match makes.find(|position| !is_masked(position)) {
         Some(other) => format!("`{}` makes the same channels and keeps them", other.param),
         None => "the groups of a convolution or of a norm keep equally many".to_string(),

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::BoxError;
 use crate::run::configuration::Configuration;
 use crate::run::learnable::Learnable;
+use crate::run::planned::PlannedMask;
 use crate::simulate::flat::{FlatTensor, HostTensor};
 use crate::target::{Mode, TargetId};
 
@@ -169,6 +170,30 @@ pub trait Algorithm<M: Module, I>: Any + Send {
     ///
     /// Any error of the algorithm; ends the run.
     fn warnings(&self) -> Result<Vec<String>, BoxError> {
+        Ok(Vec::new())
+    }
+
+    /// The sparsity that each target is to have at the end of the run, 0.5 where half of it is to go.
+    ///
+    /// For plans and reports, which compare it with what was reached. Targets without a ratio, and
+    /// those that follow others, have none.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the algorithm.
+    fn goals(&self) -> Result<IndexMap<TargetId, f64>, BoxError> {
+        Ok(IndexMap::new())
+    }
+
+    /// Masks that remove as much as the run is going to, for a plan before it begins.
+    ///
+    /// An algorithm that masks nothing has none. One that masks and gives none is cut as always; its
+    /// channels are missing in plans that are made before the run.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the algorithm.
+    fn planned_masks(&self) -> Result<Vec<PlannedMask>, BoxError> {
         Ok(Vec::new())
     }
 

@@ -1,6 +1,9 @@
 //! Result of a run.
 
+use std::sync::Arc;
+
 use burn::module::Module;
+use indexmap::IndexMap;
 
 use crate::Error;
 use crate::graph::{ChannelGraph, DummyInput};
@@ -9,6 +12,7 @@ use crate::run::obstacle::Obstacle;
 use crate::simulate::attach::{self, Spaces};
 use crate::simulate::masks::Masks;
 use crate::simulate::quantization::Calibration;
+use crate::target::TargetId;
 
 /// A compressed model: the model with its simulations, its masks and calibration, and the history
 /// of the run.
@@ -20,6 +24,9 @@ pub struct Compressed<M> {
     skipped: Vec<Obstacle>,
     warnings: Vec<String>,
     dummy_input: Option<DummyInput<M>>,
+    /// The graph of the run, captured with that dummy input.
+    graph: Option<Arc<ChannelGraph>>,
+    goals: IndexMap<TargetId, f64>,
 }
 
 impl<M: Module + 'static> Compressed<M> {
@@ -34,6 +41,8 @@ impl<M: Module + 'static> Compressed<M> {
             skipped: Vec::new(),
             warnings: Vec::new(),
             dummy_input: None,
+            graph: None,
+            goals: IndexMap::new(),
         })
     }
 
@@ -47,9 +56,21 @@ impl<M: Module + 'static> Compressed<M> {
         self
     }
 
+    pub(crate) fn with_goals(mut self, goals: IndexMap<TargetId, f64>) -> Self {
+        self.goals = goals;
+        self
+    }
+
+    /// Keeps the graph that was captured with the dummy input.
+    pub(crate) fn with_graph(mut self, graph: Option<Arc<ChannelGraph>>) -> Self {
+        self.graph = graph;
+        self
+    }
+
     /// Sets the dummy input of the model; the result of a run has that of its evaluator.
     pub fn with_dummy_input(mut self, dummy_input: DummyInput<M>) -> Self {
         self.dummy_input = Some(dummy_input);
+        self.graph = None;
         self
     }
 
@@ -105,6 +126,12 @@ impl<M: Module + 'static> Compressed<M> {
         &self.warnings
     }
 
+    /// The sparsity that the algorithms of the run were [asked](crate::Algorithm::goals) for, by
+    /// target; none of a model that was put together [from parts](Self::from_parts).
+    pub fn goals(&self) -> &IndexMap<TargetId, f64> {
+        &self.goals
+    }
+
     /// The plain model with its raw parameters: neither masked nor quantized.
     pub fn unwrap_model(&self) -> M {
         attach::plain(self.model.clone())
@@ -115,12 +142,18 @@ impl<M: Module + 'static> Compressed<M> {
         attach::masked(self.model.clone())
     }
 
-    /// The channels of the model and how they are coupled.
+    /// The channels of the model and how they are coupled: those that the run has found where
+    /// `dummy_input` is the run's.
     ///
     /// # Errors
     ///
     /// The forward pass cannot be captured, or holds an operation without a rule.
-    pub fn graph(&self, dummy_input: &DummyInput<M>) -> Result<ChannelGraph, Error> {
-        attach::analyze(&self.model, dummy_input)
+    pub fn graph(&self, dummy_input: &DummyInput<M>) -> Result<Arc<ChannelGraph>, Error> {
+        if let (Some(graph), Some(own)) = (&self.graph, &self.dummy_input)
+            && own.is_clone_of(dummy_input)
+        {
+            return Ok(graph.clone());
+        }
+        Ok(Arc::new(attach::analyze(&self.model, dummy_input)?))
     }
 }

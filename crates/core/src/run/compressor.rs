@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use burn::module::Module;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
-use burn::optim::{AdamConfig, ModuleOptimizer};
+use burn::optim::{AdamConfig, ModuleOptimizer, OptimizerRecord};
 use parking_lot::Mutex;
 
 use crate::Error;
@@ -264,6 +264,14 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     /// Takes the newest algorithm off the chain, for a schedule that drives it.
     pub fn pop(&mut self) -> Option<Box<dyn Algorithm<M, I>>> {
         self.algorithms.pop()
+    }
+
+    /// The state of the model's optimizer, its moments for example; none before the first step.
+    ///
+    /// A small model goes on with it where the channels that were cut are taken out, too.
+    pub fn optimizer_record(&self) -> Option<OptimizerRecord> {
+        let record = self.progress.optimizer.as_ref()?.to_record();
+        (!record.is_empty()).then_some(record)
     }
 
     /// Record of each step so far.

@@ -69,6 +69,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         if !self.progress.prepared {
             return Err(Error::NotBegun);
         }
+        let goals = self.goals()?;
         let run = self.progress.run(&self.model);
         for algorithm in self.algorithms.iter_mut().rev() {
             let name = algorithm.name();
@@ -94,9 +95,12 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
         let compressed = Compressed::new(self.model, self.progress.history)?
             .with_skipped(self.skipped)
-            .with_warnings(warnings);
+            .with_warnings(warnings)
+            .with_goals(goals);
         Ok(match self.evaluator.dummy_input() {
-            Some(dummy_input) => compressed.with_dummy_input(dummy_input.clone()),
+            Some(dummy_input) => compressed
+                .with_dummy_input(dummy_input.clone())
+                .with_graph(self.graph.into_inner()),
             None => compressed,
         })
     }

@@ -14,6 +14,7 @@ pub(crate) mod finite;
 pub(crate) mod history;
 pub(crate) mod learnable;
 pub(crate) mod obstacle;
+pub(crate) mod planned;
 pub mod reads;
 pub(crate) mod summary;
 pub(crate) mod trainee;

@@ -209,10 +209,9 @@ impl Mask {
         };
         let inner: usize = self.shape[dim + 1..].iter().product();
         let mut removed = vec![true; size];
-        for (at, value) in self.values.iter().enumerate() {
-            if *value != 0.0 {
-                removed[(at / inner) % size] = false;
-            }
+        for (at, run) in self.values.chunks(inner.max(1)).enumerate() {
+            let removed = &mut removed[at % size];
+            *removed = *removed && run.iter().all(|&value| value == 0.0);
         }
         removed
     }

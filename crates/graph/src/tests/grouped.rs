@@ -118,7 +118,7 @@ fn a_depthwise_convolution_goes_with_its_input() {
     let plan = graph.slice_plan(&removed).unwrap();
     let expected = SizeSlice {
         layer: "depth".into(),
-        field: "groups",
+        field: "groups".into(),
         before: 4,
         after: 1,
     };

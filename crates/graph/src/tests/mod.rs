@@ -7,6 +7,7 @@ mod custom;
 mod errors;
 mod grouped;
 mod layers;
+mod memory;
 mod norms;
 mod operations;
 mod protection;

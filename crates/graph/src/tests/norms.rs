@@ -112,7 +112,7 @@ fn groups_of_a_norm_lose_equally_many_and_its_number_of_channels_follows() {
     let plan = graph.slice_plan(&pick(&graph, 0, &[0, 5])).unwrap();
     let expected = SizeSlice {
         layer: "norm".into(),
-        field: "num_channels",
+        field: "num_channels".into(),
         before: 6,
         after: 4,
     };

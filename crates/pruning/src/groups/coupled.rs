@@ -166,6 +166,11 @@ impl CoupledGroup {
         )
     }
 
+    /// Whether the channels are those of several layers, of which the scores choose.
+    pub(super) fn is_shared(&self) -> bool {
+        !self.branches.is_empty() || !self.producers.is_empty()
+    }
+
     /// Rejects a mask that removes a channel that must stay.
     pub(super) fn check(&self, mask: &TargetMask) -> Result<(), PruningError> {
         let keep = mask.keep();

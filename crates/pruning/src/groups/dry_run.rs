@@ -47,7 +47,7 @@ pub(super) fn dry_run(
 }
 
 /// The inputs and outputs whose shape is not known, and what follows them.
-fn without_shape(groups: &PruningGroups) -> IndexSet<TargetId> {
+pub(super) fn without_shape(groups: &PruningGroups) -> IndexSet<TargetId> {
     let lacks = groups
         .independent
         .iter()

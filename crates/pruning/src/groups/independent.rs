@@ -128,13 +128,17 @@ impl IndependentTarget {
     }
 
     pub(super) fn write(&self, mask: &TargetMask) -> Result<(), PruningError> {
+        Ok(self.space.set_mask(Some(self.mask(mask)?))?)
+    }
+
+    /// The mask of the target, which keeps the blocks of `mask`.
+    pub(super) fn mask(&self, mask: &TargetMask) -> Result<Mask, PruningError> {
         let (values, shape) = match self.id.target {
             Target::Param(_) => (mask.expand(), mask.blocks().shape().to_vec()),
             Target::Input(_) | Target::Output(_) => mask.expand_broadcast(),
         };
-        let mask =
-            Mask::new(values, shape)?.with_method(self.settings.apply_method.unwrap_or_default());
-        Ok(self.space.set_mask(Some(mask))?)
+        let method = self.settings.apply_method.unwrap_or_default();
+        Ok(Mask::new(values, shape)?.with_method(method))
     }
 
     /// The decision about the target.

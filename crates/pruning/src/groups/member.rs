@@ -132,9 +132,17 @@ impl GroupMember {
         keep: &[bool],
         settings: &PruningSettings,
     ) -> Result<(), PruningError> {
+        Ok(self.space.set_mask(Some(self.mask(keep, settings)?))?)
+    }
+
+    /// The mask of the parameter when the group keeps the channels `keep`.
+    pub(super) fn mask(
+        &self,
+        keep: &[bool],
+        settings: &PruningSettings,
+    ) -> Result<Mask, PruningError> {
         let values = self.blocks()?.expand(&self.kept(keep));
-        let mask = Mask::new(values, self.shape.clone())?
-            .with_method(settings.apply_method.unwrap_or_default());
-        Ok(self.space.set_mask(Some(mask))?)
+        let mask = Mask::new(values, self.shape.clone())?;
+        Ok(mask.with_method(settings.apply_method.unwrap_or_default()))
     }
 }

@@ -9,6 +9,7 @@ mod goals;
 mod independent;
 mod member;
 mod plan;
+mod planned;
 mod port_shapes;
 mod prunable;
 mod pruning_groups;

@@ -11,7 +11,7 @@ use super::independent::IndependentTarget;
 use crate::importance::Scorer;
 use crate::mask::{MaskConfig, TargetMask, generate, lcm};
 use crate::sources::ScoredTarget;
-use crate::{PrunerConfig, PruningError};
+use crate::{PrunerConfig, PruningError, PruningSettings};
 
 /// Groups of one pruner.
 pub(crate) struct PruningGroups {
@@ -79,6 +79,18 @@ impl PruningGroups {
         scorer: &Scorer,
         factor: f64,
     ) -> Result<IndexMap<String, TargetMask>, PruningError> {
+        self.masks_with(targets, data, scorer, factor, |_| {})
+    }
+
+    /// As [`masks`](Self::masks), with settings that `adjust` changes before.
+    pub(super) fn masks_with(
+        &self,
+        targets: &[&IndependentTarget],
+        data: &IndexMap<String, Vec<f32>>,
+        scorer: &Scorer,
+        factor: f64,
+        adjust: fn(&mut PruningSettings),
+    ) -> Result<IndexMap<String, TargetMask>, PruningError> {
         let keep_at_least_one = self.options.keep_at_least_one;
         let config = MaskConfig::new().with_keep_at_least_one(keep_at_least_one);
         let (followers, others): (Vec<&IndependentTarget>, Vec<_>) =
@@ -90,6 +102,9 @@ impl PruningGroups {
         for target in others {
             targets.push(target.target(data, scorer, factor)?);
         }
+        targets
+            .iter_mut()
+            .for_each(|target| adjust(&mut target.settings));
         let mut masks = generate(&targets, config)?;
 
         let sources = followers.iter().filter_map(|target| target.source());
@@ -103,6 +118,9 @@ impl PruningGroups {
         for target in followers {
             targets.push(target.target(data, scorer, factor)?);
         }
+        targets
+            .iter_mut()
+            .for_each(|target| adjust(&mut target.settings));
         masks.extend(generate(&targets, config)?);
         Ok(masks)
     }

@@ -46,7 +46,7 @@ impl MaskConfig {
 pub struct MaskTarget<K> {
     pub(super) key: K,
     pub(super) blocks: Blocks,
-    pub(super) settings: PruningSettings,
+    pub(crate) settings: PruningSettings,
     pub(super) axes: Axes,
     pub(super) scores: Option<Vec<f32>>,
     pub(super) pruned: Option<Vec<bool>>,

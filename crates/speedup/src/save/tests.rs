@@ -4,16 +4,19 @@ mod integers;
 mod refused;
 
 use super::*;
+use crate::content::storage as planned;
+use crate::tensors::collect;
 use burn::module::ParamId;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, LinearLayout};
 use burn::store::ModuleRecord;
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor};
 use burn_compress_core::graph::LayerSizes;
 use burn_compress_core::{
     Calibration, CalibrationEntry, Grid, Mask, Masks, QuantDtype, QuantScheme, Quantization,
     TargetId, Wrapper,
 };
+use burn_pack::Writer;
 use rstest::rstest;
 use std::fs;
 use tempfile::TempDir;
@@ -69,7 +72,11 @@ fn saved(layout: LinearLayout) -> (Net, std::path::PathBuf, TempDir) {
     let trained = small.clone().train();
     trained.forward(Tensor::ones([2, 3, 5, 5], &device) * 3.0);
     let small = trained.valid();
-    save_small(&small, &state(), &path).unwrap();
+    let storage = save_small(&small, &state(), &path).unwrap();
+    assert_eq!(
+        planned(&small, &state(), &SaveConfig::new()).unwrap(),
+        storage
+    );
     (small, path, directory)
 }
 
@@ -80,7 +87,7 @@ fn error_of<M: Module>(model: M, path: &Path) -> SpeedupError {
 fn tensors<M: Module>(model: &M) -> Vec<(String, ParamId, TensorData)> {
     collect(model)
         .into_iter()
-        .map(|tensor| (tensor.name, tensor.id, tensor.data))
+        .map(|(layout, data)| (layout.name, layout.id, data))
         .collect()
 }
 

@@ -195,7 +195,7 @@ fn depthwise_plan() -> SlicePlan {
     SlicePlan {
         sizes: vec![SizeSlice {
             layer: "conv".to_string(),
-            field: "groups",
+            field: "groups".into(),
             before: 4,
             after: 2,
         }],

@@ -4,8 +4,8 @@ use super::*;
 use crate::{load_small, save_small};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
-use burn::tensor::Distribution;
 use burn::tensor::activation::relu;
+use burn::tensor::{Device, Distribution, FloatDType, Tensor};
 use burn_compress_core::{
     CalibrationEntry, Grid, Mask, QuantDtype, QuantScheme, Quantization, TargetId, Wrapper,
 };
@@ -543,30 +543,28 @@ fn a_layer_without_channels_is_an_error() {
 #[test]
 fn double_precision_distinguishes_rounding_from_another_function() {
     let net = Net::new(&Device::flex());
-    let compressed = |net: &Net| {
-        let (masks, calibration) = (Masks::new(), Calibration::new());
-        Compressed::from_parts(net.clone(), &masks, &calibration, History::default()).unwrap()
+    let given = dummy(&Device::flex());
+    let error_f64 = |a: &Net, b: &Net, dummy: &DummyInput<Net>| {
+        comparison::error_f64(a.clone(), b.clone(), dummy, Input::Given)
     };
-    let none = Masks::new();
-    let speedup = ModelSpeedup::new(compressed(&net), dummy(&Device::flex()));
-    assert_eq!(speedup.error_f64(&net, &net, &none, &none), Some(0.0));
+    assert_eq!(error_f64(&net, &net, &given), Some(0.0));
 
     // The output is linear in the last layer, so it moves by the factor of its parameters.
     let mut other = net.clone();
     let factor = 1.0 + f32::EPSILON;
     other.fc.weight = other.fc.weight.map(|weight| weight * factor);
     other.fc.bias = other.fc.bias.map(|bias| bias.map(|bias| bias * factor));
-    let error = speedup.error_f64(&net, &other, &none, &none).unwrap();
+    let error = error_f64(&net, &other, &given).unwrap();
     assert!((5e-8..3e-7).contains(&error), "{error}");
 
     // A mask that stays beside the parameters is widened with them.
     let masks = Masks::from([(id("fc.bias"), rows(&[3], &[0, 1, 2]))]);
-    assert!(speedup.error_f64(&net, &net, &none, &masks).unwrap() > 1e-3);
+    let masked = with_state(net.clone(), &masks, &Calibration::new()).unwrap();
+    assert!(error_f64(&net, &masked, &given).unwrap() > 1e-3);
 
     let closure =
         DummyInput::from_fn(|net: &Net, device| net.forward(Tensor::ones([1, 2, 2, 2], device)));
-    let speedup = ModelSpeedup::new(compressed(&net), closure);
-    assert_eq!(speedup.error_f64(&net, &net, &none, &none), None);
+    assert_eq!(error_f64(&net, &net, &closure), None);
 }
 
 mod dtypes;

@@ -30,6 +30,10 @@ fn quantized_parameters_are_stored_as_integers(
         integer_bytes: bytes,
     };
     assert_eq!(storage, expected);
+    assert_eq!(
+        planned(&model, &state, &SaveConfig::new()).unwrap(),
+        storage
+    );
 
     device.seed(8);
     let full = LinearConfig::new(12, 10).with_layout(layout).init(&device);
@@ -60,7 +64,12 @@ fn few_bits_make_small_files() {
             ..SmallState::default()
         };
         let path = directory.path().join(dtype);
-        save_small(&model, &state, &path).unwrap()
+        let storage = save_small(&model, &state, &path).unwrap();
+        assert_eq!(
+            planned(&model, &state, &SaveConfig::new()).unwrap(),
+            storage
+        );
+        storage
     };
     let floats = save_small(&model, &SmallState::default(), directory.path().join("f32")).unwrap();
     assert_eq!(floats.f32_bytes, 4 * (65536 + 256));
@@ -79,6 +88,28 @@ fn few_bits_make_small_files() {
     assert!(size("int4", 7.0).ratio() > 7.0);
 }
 
+/// Parameters of another type than `f32` are tensors of their own in the file.
+#[test]
+fn the_size_of_half_precision_is_known_before() {
+    use burn::module::{ModuleMapper, Param};
+    struct Halve;
+    impl ModuleMapper for Halve {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| tensor.cast(FloatDType::F16))
+        }
+    }
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("small.bcs");
+    let model = Net::new(3, LinearLayout::Col, &Device::flex()).map(&mut Halve);
+    let state = SmallState::default();
+    let storage = save_small(&model, &state, &path).unwrap();
+    assert_eq!(
+        planned(&model, &state, &SaveConfig::new()).unwrap(),
+        storage
+    );
+    assert_eq!(storage.file_bytes, fs::metadata(&path).unwrap().len());
+}
+
 #[test]
 fn master_weights_are_kept_on_request() {
     let directory = TempDir::new().unwrap();
@@ -89,6 +120,7 @@ fn master_weights_are_kept_on_request() {
     let config = SaveConfig::new().with_master_weights(true);
     let storage = save_small_with(&model, &state, &path, &config).unwrap();
     assert_eq!(storage.integers, 0);
+    assert_eq!(planned(&model, &state, &config).unwrap(), storage);
     let (loaded, read) = load_small(LinearConfig::new(12, 10).init(&device), &path).unwrap();
     assert_eq!(read, state);
     let raw = model.weight.base().into_data();

@@ -1,6 +1,7 @@
 //! Models of every float type, masked and quantized.
 
 use super::*;
+use burn::module::{ModuleMapper, Param};
 use burn::tensor::DType;
 
 struct Cast(FloatDType);

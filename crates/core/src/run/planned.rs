@@ -1,0 +1,86 @@
+//! What the algorithms of a chain are going to do, before they do it.
+
+use burn::module::Module;
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::run::compressor::Compressor;
+use crate::simulate::mask::Mask;
+use crate::target::TargetId;
+
+/// A mask that a run would leave if no score were better than another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedMask {
+    /// The target.
+    pub target: TargetId,
+    /// A mask that removes as much as the run is going to.
+    pub mask: Mask,
+    /// How much of the mask is settled.
+    pub certainty: Certainty,
+}
+
+/// How much is known of a mask, or of a cut, that a run has still to make.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Certainty {
+    /// What goes is known.
+    #[default]
+    Decided,
+    /// How much goes is known; the run decides what.
+    Counted,
+    /// How much goes depends on the run, for this reason: a threshold, for example.
+    Estimated(String),
+}
+
+impl Certainty {
+    /// The less certain of two, the first one among equals.
+    pub fn and(self, other: Self) -> Self {
+        match (&self, &other) {
+            (Self::Decided, _) | (Self::Counted, Self::Estimated(_)) => other,
+            _ => self,
+        }
+    }
+}
+
+impl<M: Module + 'static, I: 'static> Compressor<M, I> {
+    /// The masks that the run would leave if no score were better than another: those in force,
+    /// replaced by what the algorithms [plan](crate::Algorithm::planned_masks), in the order of
+    /// their targets' claims.
+    ///
+    /// # Errors
+    ///
+    /// Any error of an algorithm.
+    pub fn planned_masks(&self) -> Result<Vec<PlannedMask>, Error> {
+        let masks = self.masks();
+        let in_force = masks.iter().map(|(target, mask)| {
+            let planned = PlannedMask {
+                target: target.clone(),
+                mask: mask.clone(),
+                certainty: Certainty::Decided,
+            };
+            (target.clone(), planned)
+        });
+        let mut masks: IndexMap<TargetId, PlannedMask> = in_force.collect();
+        for algorithm in &self.algorithms {
+            let planned = algorithm.planned_masks();
+            let planned = planned.map_err(Error::met_by(algorithm.name()))?;
+            masks.extend(planned.into_iter().map(|mask| (mask.target.clone(), mask)));
+        }
+        Ok(masks.into_values().collect())
+    }
+
+    /// The sparsity that the algorithms are [asked](crate::Algorithm::goals) for, by target.
+    ///
+    /// # Errors
+    ///
+    /// Any error of an algorithm.
+    pub fn goals(&self) -> Result<IndexMap<TargetId, f64>, Error> {
+        let mut goals = IndexMap::new();
+        for algorithm in &self.algorithms {
+            let found = algorithm.goals();
+            goals.extend(found.map_err(Error::met_by(algorithm.name()))?);
+        }
+        Ok(goals)
+    }
+}

@@ -1,0 +1,49 @@
+//! The plan of a chain, before its run.
+
+use burn::module::Module;
+use burn_compress_core::{Certainty, Compressor, MaskMethod, Masks, TargetId};
+use indexmap::IndexMap;
+
+use super::{CutPlan, Planned};
+use crate::SpeedupError;
+use crate::decision::Decision;
+use crate::partial::PartialChannels;
+use crate::slice::float_shapes;
+
+/// The plan of a chain of compressors.
+pub trait PlanExt {
+    /// What the cut will remove after the run of this chain, from the rules alone: nothing is trained
+    /// and no mask is made.
+    ///
+    /// How many channels of a group go follows from its ratio. Which ones, the scores decide; their
+    /// indices are absent. Where the scores decide the number too (thresholds, global groups, layers
+    /// that a concatenation joins), the plan says so and assumes scores that are spread evenly.
+    ///
+    /// # Errors
+    ///
+    /// A chain without a dummy input, a graph that cannot be captured, and a layer of which nothing
+    /// would be left.
+    fn plan(&self) -> Result<CutPlan, SpeedupError>;
+}
+
+impl<M: Module + 'static, I: 'static> PlanExt for Compressor<M, I> {
+    fn plan(&self) -> Result<CutPlan, SpeedupError> {
+        let graph = self.graph("the plan")?;
+        let (mut masks, mut certainty) = (Masks::new(), IndexMap::<TargetId, Certainty>::new());
+        for planned in self.planned_masks()? {
+            certainty.insert(planned.target.clone(), planned.certainty);
+            masks.insert(planned.target, planned.mask);
+        }
+        masks.retain(|_, mask| mask.removed() > 0 || mask.method() == MaskMethod::Add);
+        let decision = Decision::new(&graph, self.layers(), masks, PartialChannels::Keep)?;
+        let planned = Planned {
+            graph: &graph,
+            layers: self.layers(),
+            shapes: &float_shapes(self.model()),
+            decision: &decision,
+            goals: &self.goals()?,
+            certainty: &certainty,
+        };
+        Ok(planned.plan()?.with_skipped(self.skipped()))
+    }
+}

@@ -1,0 +1,95 @@
+//! What layers were to lose beside what they lose.
+
+use burn_compress_core::graph::SlicePlan;
+use burn_compress_core::layer::{LayerInfo, ParamInfo, channel_dims};
+use burn_compress_core::{Masks, Target, TargetId};
+use indexmap::IndexMap;
+
+use crate::report::Change;
+
+/// What goes, and what stays masked.
+pub(crate) struct Removal<'a> {
+    pub slices: &'a SlicePlan,
+    /// The masks that are left behind the cut.
+    pub left: &'a Masks,
+    /// The sparsity that was asked for, by target.
+    pub goals: &'a IndexMap<TargetId, f64>,
+}
+
+/// What one layer loses.
+pub(crate) struct LayerLoss {
+    pub target: TargetId,
+    pub before: Vec<usize>,
+    pub after: Vec<usize>,
+    pub asked: Option<f64>,
+    pub reached: f64,
+}
+
+impl Removal<'_> {
+    /// The shape that is left of the parameter at `path`.
+    fn after<'b>(&'b self, path: &str, before: &'b [usize]) -> &'b [usize] {
+        let slice = self.slices.params.get(path);
+        slice.map_or(before, |slice| &slice.shape)
+    }
+
+    /// The number of parameters, without running statistics.
+    pub fn params(&self, layers: &[LayerInfo]) -> Change {
+        let mut change = Change { dense: 0, small: 0 };
+        for layer in layers {
+            for param in &layer.params {
+                let path = TargetId::new(&layer.path, Target::param(&param.name)).to_string();
+                change.dense += elements(&param.shape);
+                change.small += elements(self.after(&path, &param.shape));
+            }
+        }
+        change
+    }
+
+    /// The bytes of all values as `f32`, running statistics included.
+    pub fn bytes(&self, shapes: &IndexMap<String, Vec<usize>>) -> Change {
+        let after = |(path, shape): (&String, &Vec<usize>)| 4 * elements(self.after(path, shape));
+        Change {
+            dense: shapes.values().map(|shape| 4 * elements(shape)).sum(),
+            small: shapes.iter().map(after).sum(),
+        }
+    }
+
+    /// What `layer` loses: of the parameter that was asked to, or of its largest. `None` for a layer
+    /// without parameters.
+    pub fn of(&self, layer: &LayerInfo) -> Option<LayerLoss> {
+        let id = |param: &ParamInfo| TargetId::new(&layer.path, Target::param(&param.name));
+        let mut asked = layer
+            .params
+            .iter()
+            .filter(|param| self.goals.contains_key(&id(param)));
+        let param = asked.next().or_else(|| largest(&layer.params))?;
+        let target = id(param);
+        let path = target.to_string();
+        let after = self.after(&path, &param.shape).to_vec();
+        let output = channel_dims(&layer.kind, &param.name, param.shape.len()).output;
+        let rows = output.map_or(1.0, |dim| {
+            after[dim] as f64 / param.shape[dim].max(1) as f64
+        });
+        let masked = self.left.get(&target).map_or(0.0, |mask| mask.sparsity());
+        Some(LayerLoss {
+            before: param.shape.clone(),
+            after,
+            asked: self.goals.get(&target).copied(),
+            reached: 1.0 - rows * (1.0 - masked),
+            target,
+        })
+    }
+}
+
+/// The first of the parameters with the most elements.
+pub(crate) fn largest(params: &[ParamInfo]) -> Option<&ParamInfo> {
+    params
+        .iter()
+        .rev()
+        .max_by_key(|param| elements(&param.shape))
+}
+
+/// The number of elements of a shape.
+pub(crate) fn elements(shape: &[usize]) -> u64 {
+    shape.iter().map(|&size| size as u64).product()
+}
