@@ -20,11 +20,9 @@
 //! # References
 //!
 //! - Krishnamoorthi, *Quantizing deep convolutional networks for efficient inference: A
-//! whitepaper*,
-//!   arXiv 1806.08342, section 3.
+//!   whitepaper*, arXiv 1806.08342, section 3.
 //! - For the correction of biases: Nagel et al., *Data-Free Quantization Through Weight
-//! Equalization
-//!   and Bias Correction*, arXiv 1906.04721, section 4.2.
+//!   Equalization and Bias Correction*, arXiv 1906.04721, section 4.2.
 //!
 //! Deviations from NNI: nothing has to be trained; the range of a parameter is that of its final
 //! values, where NNI keeps the extremes of all values that it took during the run.
