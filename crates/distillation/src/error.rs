@@ -166,7 +166,7 @@ pub enum DistillationError {
         key: &'static str,
         /// Path of the student's layer.
         layer: String,
-        /// What the distiller uses instead.
+        /// Replacement that the distiller uses.
         reason: &'static str,
     },
 
@@ -216,7 +216,7 @@ pub enum DistillationError {
     /// The labels do not fit the logits.
     #[error("{reason}: labels are one class for each row of the logits, {rows} rows of {classes}")]
     Labels {
-        /// What was found.
+        /// Found value.
         reason: String,
         /// Rows of the logits.
         rows: usize,
@@ -285,7 +285,7 @@ pub enum DistillationError {
     Cache {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Reason.
         reason: String,
     },
 

@@ -81,7 +81,7 @@ pub enum GraphError {
     Protected {
         /// The parameter.
         param: String,
-        /// Why it must stay.
+        /// Reason that keeps it.
         reason: String,
     },
     /// A channel that is not in the graph.

@@ -32,7 +32,7 @@ pub enum PruningError {
     /// A channel cannot be removed without changing the function of the model.
     #[error("its channels cannot be removed: {reason}; exclude the layer from the configuration")]
     Protected {
-        /// Why.
+        /// Reason.
         reason: String,
     },
 
@@ -84,7 +84,7 @@ pub enum PruningError {
     CoupledFollower {
         /// The coupled channels.
         channels: String,
-        /// What is set.
+        /// Setting that is set.
         reason: String,
     },
 
@@ -101,11 +101,11 @@ pub enum PruningError {
         value: f64,
         /// The number of blocks, channels or elements.
         blocks: usize,
-        /// What they are.
+        /// Kind of the blocks.
         what: String,
-        /// Why none of them goes, and how many the goal would keep.
+        /// Reason that none is removed, and the number that the goal would keep.
         reason: String,
-        /// What to do.
+        /// Remedy.
         advice: String,
     },
 
@@ -115,7 +115,7 @@ pub enum PruningError {
          diverged"
     )]
     NotFinite {
-        /// What it is.
+        /// Kind of the value.
         what: &'static str,
         /// The index of the value, row-major.
         at: usize,
@@ -181,7 +181,7 @@ pub enum PruningError {
     Target {
         /// The target, for example `conv1.weight`.
         target: String,
-        /// What is wrong with it. Raw, as the message holds it already: it is no source besides.
+        /// Error of its settings. Raw, as the message holds it already: it is no source besides.
         r#source: Box<PruningError>,
     },
 
@@ -250,9 +250,9 @@ pub enum PruningError {
     /// The score of the pruner has no meaning for such blocks.
     #[error("its blocks cannot be scored: {reason}; {advice}")]
     Unscorable {
-        /// Why not.
+        /// Reason.
         reason: &'static str,
-        /// What to do.
+        /// Remedy.
         advice: &'static str,
     },
 
@@ -262,7 +262,7 @@ pub enum PruningError {
          scored; name the wrapped layer with these channels as `activation`"
     )]
     ActivationChannels {
-        /// What was observed: a layer in quotes, or an operation.
+        /// Observed tensor: a layer in quotes, or an operation.
         observed: String,
         /// The shape of its output.
         shape: Vec<usize>,
@@ -334,7 +334,7 @@ pub enum PruningError {
     /// The number of values is not the number that the target has room for.
     #[error("found {found} {what}, expected {expected}")]
     Length {
-        /// What was counted.
+        /// Counted things.
         what: &'static str,
         /// The number found.
         found: usize,
@@ -476,7 +476,7 @@ fn unprunable(obstacles: &[Obstacle]) -> String {
     )
 }
 
-/// What a goal that removes nothing is, without what to do about it.
+/// Text of a goal that removes nothing, without its remedy.
 fn removes_nothing(key: &str, value: f64, blocks: usize, what: &str, reason: &str) -> String {
     format!("`{key}` {value} removes none of its {blocks} {what}: {reason}")
 }

@@ -20,7 +20,7 @@ pub enum QuantizationError {
         granularity: String,
         /// The target, `weight` or `_input_0`.
         target: String,
-        /// What does not fit and what to use instead.
+        /// Mismatch and replacement.
         reason: String,
     },
 
@@ -29,7 +29,7 @@ pub enum QuantizationError {
     Blocks {
         /// The target.
         target: String,
-        /// What does not fit, and what to do.
+        /// Mismatch and remedy.
         error: BlockError,
     },
 
@@ -70,7 +70,7 @@ pub enum QuantizationError {
         key: &'static str,
         /// The value that was found.
         value: String,
-        /// What it can be.
+        /// Allowed values.
         expected: &'static str,
     },
 
@@ -155,7 +155,7 @@ pub enum QuantizationError {
     Rejected {
         /// The name of the rule or of the estimator.
         rule: String,
-        /// Why, and what to do.
+        /// Reason and remedy.
         reason: String,
     },
 
@@ -164,7 +164,7 @@ pub enum QuantizationError {
     Fusion {
         /// The layers, the first of which is the host.
         names: Vec<String>,
-        /// Why, and what to do.
+        /// Reason and remedy.
         reason: String,
     },
 
@@ -183,12 +183,12 @@ pub enum QuantizationError {
     Target {
         /// The target, `conv1.weight`.
         target: String,
-        /// What is wrong with its settings. Raw, as the message holds it already: it is no source
+        /// Error of its settings. Raw, as the message holds it already: it is no source
         /// besides.
         r#source: Box<QuantizationError>,
     },
 
-    /// Nothing was observed, so there is no range to quantize.
+    /// No value was observed, so there is no range to quantize.
     #[error("no values were observed: calibrate on at least one batch")]
     NothingObserved,
 
@@ -197,7 +197,7 @@ pub enum QuantizationError {
     BiasCorrection {
         /// The layer.
         layer: String,
-        /// Why, and what to do.
+        /// Reason and remedy.
         reason: String,
     },
 
@@ -206,7 +206,7 @@ pub enum QuantizationError {
     Rounding {
         /// The layer.
         layer: String,
-        /// Why, and what to do.
+        /// Reason and remedy.
         reason: String,
     },
 

@@ -45,7 +45,7 @@ pub enum SpeedupError {
     Shape {
         /// The parameter.
         path: String,
-        /// What does not fit.
+        /// Mismatch.
         what: &'static str,
         /// Shape of the parameter.
         expected: Vec<usize>,
@@ -73,7 +73,7 @@ pub enum SpeedupError {
         path: String,
         /// Its shape.
         shape: Vec<usize>,
-        /// Why.
+        /// Reason.
         reason: String,
     },
 
@@ -96,7 +96,7 @@ pub enum SpeedupError {
     Reindex {
         /// The target.
         target: String,
-        /// Why.
+        /// Reason.
         reason: String,
     },
 
@@ -133,7 +133,7 @@ pub enum SpeedupError {
     Incomparable {
         /// Position of the output.
         index: usize,
-        /// Why.
+        /// Reason.
         reason: String,
     },
 
@@ -152,9 +152,9 @@ pub enum SpeedupError {
     NotInBurn {
         /// The quantized parameter.
         target: String,
-        /// What Burn lacks.
+        /// Missing support in Burn.
         reason: String,
-        /// What to change.
+        /// Remedy.
         remedy: &'static str,
     },
 
@@ -163,7 +163,7 @@ pub enum SpeedupError {
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Reason.
         reason: String,
     },
 
@@ -172,7 +172,7 @@ pub enum SpeedupError {
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// Mistake.
         reason: String,
     },
 

@@ -13,7 +13,7 @@ pub enum ConfigError {
     Syntax {
         /// `JSON` or `TOML`.
         format: &'static str,
-        /// What the text should hold.
+        /// Expected content of the text.
         expected: &'static str,
         /// Message of the parser, with the position.
         reason: String,
@@ -46,7 +46,7 @@ pub enum ConfigError {
         rule: usize,
         /// The key.
         key: String,
-        /// What was found and what is expected.
+        /// Found and expected value.
         reason: String,
     },
     /// A rule without a selection of layers.
@@ -116,7 +116,7 @@ pub enum ConfigError {
     Empty {
         /// The rule.
         rule: usize,
-        /// Which keys contradict each other.
+        /// Keys that contradict each other.
         reason: String,
     },
     /// A target that none of the rule's layers has.
@@ -155,7 +155,7 @@ pub enum ConfigError {
         rule: usize,
         /// The layer, with its type.
         layer: String,
-        /// What it has.
+        /// Targets of the layer.
         hint: String,
     },
     /// An input or output of a layer that is not wrapped.
@@ -192,7 +192,7 @@ pub enum ConfigError {
         layer: String,
         /// The target in the layer.
         target: Target,
-        /// What is wrong, and what is allowed.
+        /// Mistake and allowed values.
         reason: String,
     },
 }

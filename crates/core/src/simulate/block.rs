@@ -12,7 +12,7 @@ pub enum BlockError {
     Granularity {
         /// The granularity found.
         granularity: &'static str,
-        /// What the target lacks.
+        /// Missing property of the target.
         needs: &'static str,
     },
 
