@@ -101,7 +101,7 @@ impl Setup {
     ) -> anyhow::Result<Outcome> {
         let compressed = chain.compress(budget)?;
         let (simulated, history) = (compressed.model().clone(), compressed.history().clone());
-        let small = ModelSpeedup::new(compressed, self.dummy_input()).speedup_model()?;
+        let small = compressed.speedup()?;
         Ok(Outcome {
             simulated,
             small,

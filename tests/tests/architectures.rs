@@ -20,7 +20,7 @@ struct Case<M: Module> {
 }
 
 impl<M: Module + 'static> Case<M> {
-    fn prune(&self, more: &str) -> Result<Chain<M>, PruningError> {
+    fn prune(&self, more: &str) -> Result<Chain<M>, Error> {
         let types = self.types;
         let rules = format!(r#"[{{"op_types": [{types}], "sparse_ratio": 0.5{more}}}]"#);
         let config = ConfigList::from_json(&rules).unwrap();
@@ -31,9 +31,9 @@ impl<M: Module + 'static> Case<M> {
     /// Excludes what one error lists and cuts the rest, which no second error may follow. Returns
     /// how many layers were refused and how many parameters the cut removed.
     fn prune_after_one_round(&self) -> (usize, usize) {
-        let obstacles = match self.prune("") {
-            Err(PruningError::Unprunable { obstacles }) => obstacles,
-            other => panic!("{:?}", other.map(|chain| chain.algorithms())),
+        let refused = self.prune("").map(|chain| chain.algorithms()).unwrap_err();
+        let Some(PruningError::Unprunable { obstacles }) = refused.downcast_ref() else {
+            panic!("{refused}");
         };
         let mut layers: Vec<&str> = obstacles.iter().map(|o| o.target.layer.as_str()).collect();
         layers.dedup();

@@ -10,7 +10,6 @@ use burn::optim::AdamConfig;
 use burn::tensor::{Device, Distribution, Tensor};
 use burn_compress::graph::{GraphError, OperationRule, any_zero};
 use burn_compress::prelude::*;
-use burn_compress::pruning::PruningError;
 use gain::gain;
 
 /// Channels of the feature map are the entries of the gain; zero where one of them is.
@@ -109,7 +108,7 @@ fn a_kernel_without_a_rule_is_an_error_before_the_training() {
     let half = ConfigList::from_json(r#"[{"op_names": ["conv1"], "sparse_ratio": 0.5}]"#).unwrap();
     let error = L1NormPruner::new(Net::new(), &half, evaluator(dummy()), PrunerConfig::new());
     let error = error.map(|chain| chain.algorithms()).unwrap_err();
-    let PruningError::Core(burn_compress::Error::Graph(error)) = error else {
+    let Error::Graph(error) = error else {
         panic!("{error}");
     };
     assert!(

@@ -14,7 +14,6 @@ use burn::optim::SgdConfig;
 use burn::tensor::activation::{gelu, relu, softmax};
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use burn_compress::prelude::*;
-use burn_compress::pruning::PruningError;
 use burn_compress::speedup::load_small;
 use burn_compress_tests::chains::{assert_says, id};
 use tempfile::TempDir;
@@ -129,7 +128,7 @@ fn evaluator<N: Normalize>() -> Evaluator<Transformer<N>, Tensor<2, Int>> {
         })
 }
 
-fn taylor<N: Normalize>(rules: &str) -> Result<Chain<Transformer<N>>, PruningError> {
+fn taylor<N: Normalize>(rules: &str) -> Result<Chain<Transformer<N>>, Error> {
     let config = ConfigList::from_json(rules).unwrap();
     let model = Transformer::<N>::new(&Device::flex());
     TaylorPruner::new(model, &config, evaluator(), TaylorConfig::new(2))
@@ -381,7 +380,7 @@ fn images(model: &Residual<impl NormalizeImages>) -> Tensor<4> {
 
 fn prune_images<N: NormalizeImages>(
     model: Residual<N>,
-) -> Result<Compressor<Residual<N>, ()>, PruningError> {
+) -> Result<Compressor<Residual<N>, ()>, Error> {
     let dummy = DummyInput::new(images(&model), |net: &Residual<N>, x| net.forward(x));
     let evaluator = Evaluator::new().with_dummy_input(dummy);
     let config = ConfigList::from_json(IMAGES).unwrap();

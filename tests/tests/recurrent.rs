@@ -9,7 +9,6 @@ use burn::nn::{
 use burn::optim::SgdConfig;
 use burn::tensor::{Device, Distribution, Tensor};
 use burn_compress::prelude::*;
-use burn_compress::pruning::PruningError;
 use burn_compress::speedup::load_small;
 use burn_compress_tests::chains::{assert_says, id};
 use tempfile::TempDir;
@@ -93,7 +92,7 @@ const UNITS: &str = r#"[{
     "sparse_ratio": 0.5
 }]"#;
 
-fn prune<R: Recurrent>() -> Result<Compressor<Classifier<R>, Tensor<3>>, PruningError> {
+fn prune<R: Recurrent>() -> Result<Compressor<Classifier<R>, Tensor<3>>, Error> {
     let dummy = DummyInput::new(sequences(1), |net: &Classifier<R>, x| net.forward(x));
     let evaluator = Evaluator::new()
         .with_dummy_input(dummy)
@@ -206,7 +205,7 @@ impl Translator {
 fn prune_translator<X: burn_compress::graph::ForwardInputs + Clone + 'static>(
     x: X,
     forward: fn(&Translator, X) -> Tensor<2>,
-) -> Result<Compressor<Translator, ()>, PruningError> {
+) -> Result<Compressor<Translator, ()>, Error> {
     let evaluator = Evaluator::new().with_dummy_input(DummyInput::new(x, forward));
     let rules = UNITS.replace("rnn", "(encoder|decoder)");
     let config = ConfigList::from_json(&rules).unwrap();

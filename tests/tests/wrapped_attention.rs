@@ -9,7 +9,6 @@ use burn::nn::transformer::{
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{Bool, Device, Int, Tensor};
 use burn_compress::prelude::*;
-use burn_compress::pruning::PruningError;
 use burn_compress::speedup::load_small;
 use burn_compress_tests::chains::assert_says;
 use tempfile::TempDir;
@@ -62,7 +61,7 @@ fn prune<M: Module + 'static>(
     model: M,
     forward: fn(&M, Tensor<2, Int>) -> Tensor<3>,
     rules: &str,
-) -> Result<Compressor<M, ()>, PruningError> {
+) -> Result<Compressor<M, ()>, Error> {
     let dummy = DummyInput::new(tokens(), forward);
     let evaluator = Evaluator::new().with_dummy_input(dummy);
     let rules = ConfigList::from_json(rules).unwrap();

@@ -30,9 +30,8 @@
 //!     head: LinearConfig::new(8, 2).init(&device),
 //! };
 //! let images = Tensor::<4>::random([16, 1, 6, 6], Distribution::Normal(0.0, 1.0), &device);
-//! let dummy_input = DummyInput::new(images.clone(), |model: &Net, x| model.forward(x));
 //! let evaluator = Evaluator::new()
-//!     .with_dummy_input(dummy_input.clone())
+//!     .with_dummy_input(DummyInput::new(images.clone(), Net::forward))
 //!     .with_data(move |_epoch| vec![images.clone()])
 //!     .with_optimizer(AdamConfig::new().init())
 //!     .with_learning_rate(1e-3)
@@ -55,9 +54,9 @@
 //!     DistillConfig::new(0.1),
 //! )?;
 //! let compressed = distiller.compress(Budget::steps(10))?; // one run, everything at once
-//! let small = ModelSpeedup::new(compressed, dummy_input).speedup_model()?;
+//! let small = compressed.speedup()?;
 //! assert_eq!(small.model.conv.weight.dims(), [4, 1, 3, 3]); // same type, smaller tensors
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # Ok::<(), Error>(())
 //! ```
 //!
 //! # Crates
@@ -87,7 +86,7 @@ pub mod prelude {
     pub use burn_compress_core::config::{ConfigList, Rule, named, on};
     pub use burn_compress_core::{
         AttentionInput, Budget, Calibration, Compressed, Compressor, DummyInput, Error, Evaluator,
-        Granularity, History, Layer, Mask, Masks, Obstacle, Target, TargetId, Wrapper,
+        Granularity, History, Layer, Mask, Masks, Method, Obstacle, Target, TargetId, Wrapper,
     };
     pub use burn_compress_distillation::registry::built_in::*;
     pub use burn_compress_distillation::{

@@ -3,14 +3,34 @@
 use std::path::PathBuf;
 
 use crate::config::ConfigError;
+use crate::file::SealError;
 use crate::graph::GraphError;
 use crate::run::configuration::{Difference, lines};
-use crate::target::{Mode, Target, TargetId};
+use crate::target::{Mode, ParseTargetError, Target, TargetId};
+use crate::{BlockError, UnknownDtype, layer::KindError};
 
 /// An error of an algorithm, whatever its type.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What can go wrong while compressors are built, fused, trained, saved and resumed.
+/// Any error of a program that compresses: of building, fusing, training, saving, resuming and
+/// cutting.
+///
+/// The errors of all crates become this one with `?`, so that a program needs no other:
+///
+/// ```
+/// use burn_compress_core::{Error, TargetId};
+///
+/// fn main() -> Result<(), Error> {
+///     let weight: TargetId = "conv1.weight".parse()?;
+///     assert_eq!(weight.layer, "conv1");
+///     Ok(())
+/// }
+/// ```
+///
+/// The detailed errors of pruning, quantization, distillation and speedup keep their types, see
+/// [`downcast_ref`](Self::downcast_ref). A message holds that of the wrapped error, which is
+/// therefore no [`source`](std::error::Error::source) besides: reports that print all sources print
+/// nothing twice.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -278,6 +298,10 @@ pub enum Error {
         r#source: BoxError,
     },
 
+    /// An error with a type of its own, such as that of the speedup.
+    #[error(transparent)]
+    Other(BoxError),
+
     /// A trainee is used when its run cannot go on.
     #[error("this trainee cannot go on: {reason}")]
     Trainee {
@@ -340,8 +364,83 @@ fn listed(paths: &[String]) -> String {
 }
 
 impl Error {
+    /// An error of any type.
+    pub fn other(error: impl Into<BoxError>) -> Self {
+        Self::Other(error.into())
+    }
+
+    /// The error of type `E` in this one.
+    ///
+    /// ```
+    /// use burn_compress_core::Error;
+    /// use burn_compress_core::config::ConfigError;
+    ///
+    /// let error = Error::from(ConfigError::NoRules);
+    /// assert_eq!(error.downcast_ref(), Some(&ConfigError::NoRules));
+    /// ```
+    pub fn downcast_ref<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        let inner: &(dyn std::error::Error + 'static) = match self {
+            Self::Config(error) => error,
+            Self::Graph(error) => error,
+            Self::Step { error, .. } => return error.downcast_ref(),
+            Self::Algorithm { source, .. } | Self::Other(source) => &**source,
+            _ => return None,
+        };
+        match inner.downcast_ref::<Self>() {
+            Some(nested) => nested.downcast_ref(),
+            None => inner.downcast_ref(),
+        }
+    }
+
+    /// The error with the name of the algorithm that it is of.
+    pub(crate) fn of(self, algorithm: &'static str) -> Self {
+        match self {
+            Self::Other(source) => Self::Algorithm { algorithm, source },
+            named => named,
+        }
+    }
+
     /// What an algorithm met, as an error of its chain.
     pub(crate) fn met_by(algorithm: &'static str) -> impl FnOnce(BoxError) -> Self {
         move |source| Self::Algorithm { algorithm, source }
+    }
+}
+
+/// An error that becomes an [`Error`] with `?` and keeps its type, for
+/// [`downcast_ref`](Error::downcast_ref).
+///
+/// ```
+/// use burn_compress_core::{Detail, Error};
+///
+/// #[derive(Debug, thiserror::Error)]
+/// #[error("no images in `{0}`")]
+/// struct NoImages(&'static str);
+///
+/// impl Detail for NoImages {}
+///
+/// fn load() -> Result<(), Error> {
+///     Err(NoImages("data"))?
+/// }
+/// assert_eq!(load().unwrap_err().to_string(), "no images in `data`");
+/// ```
+pub trait Detail: std::error::Error + Send + Sync + 'static {}
+
+impl Detail for ParseTargetError {}
+impl Detail for UnknownDtype {}
+impl Detail for KindError {}
+impl Detail for BlockError {}
+impl Detail for SealError {}
+impl Detail for std::io::Error {}
+impl Detail for serde_json::Error {}
+
+impl<E: Detail> From<E> for Error {
+    fn from(error: E) -> Self {
+        Self::other(error)
+    }
+}
+
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
     }
 }

@@ -3,7 +3,9 @@
 //! - [`config`]: rules that select layers, targets and settings.
 //! - [`Wrapper`] and [`Simulation`]: what stands around layers and parameters.
 //! - [`TargetSpace`]: the state of one target, shared by all compressors.
-//! - [`Compressor`] and [`Algorithm`]: the fused chain and its members.
+//! - [`Compressor`]: the fused chain.
+//! - [`Method`], [`Chain`] and [`Algorithm`]: how an algorithm is made, the chain as it sees it, and
+//!   its part in a run.
 //! - [`Evaluator`]: the data, optimizer and loss that the chain trains with.
 //! - [`graph`]: the channels of a model and how they are coupled.
 //! - [`file`](mod@file): files that are written and read whole or not at all.
@@ -24,16 +26,18 @@ mod tests;
 
 pub use burn_compress_graph::{layer, target};
 
-pub use error::{BoxError, Error};
+pub use error::{BoxError, Detail, Error};
 pub use graph::DummyInput;
 pub use run::algorithm::{Algorithm, AlgorithmState, Run};
 pub use run::budget::Budget;
+pub use run::chain::Chain;
 pub use run::compressed::Compressed;
 pub use run::compressor::Compressor;
 pub use run::configuration::{Configuration, Difference};
 pub use run::evaluator::Evaluator;
 pub use run::history::{History, StepRecord};
 pub use run::learnable::{Learnable, TrainedBy};
+pub use run::method::{Constructors, Method};
 pub use run::obstacle::Obstacle;
 pub use run::planned::{Certainty, PlannedMask};
 pub use run::trainee::{Trainee, TraineeOutput};

@@ -126,18 +126,21 @@ fn calibration() -> Calibration {
 #[test]
 fn a_target_has_one_compressor_of_each_mode() {
     let mut chain = chain();
-    let pruned = chain.claim(Mode::Pruning, &[weight("first")]).unwrap();
+    let pruned = chain
+        .chain()
+        .claim(Mode::Pruning, &[weight("first")])
+        .unwrap();
     let both = [weight("second"), weight("first")];
-    let taken = chain.claim(Mode::Pruning, &both).unwrap_err();
+    let taken = chain.chain().claim(Mode::Pruning, &both).unwrap_err();
     assert!(matches!(
         &taken,
         Error::TargetTaken { target, mode: Mode::Pruning } if *target == weight("first")
     ));
     assert!(
-        chain.space(&weight("second")).is_none(),
+        chain.spaces.get(&weight("second")).is_none(),
         "nothing is claimed with an error"
     );
-    let quantized = chain.claim(Mode::Quantization, &both).unwrap();
+    let quantized = chain.chain().claim(Mode::Quantization, &both).unwrap();
     assert!(
         std::sync::Arc::ptr_eq(&pruned[0], &quantized[1]),
         "compressors meet in one state"
@@ -148,6 +151,7 @@ fn a_target_has_one_compressor_of_each_mode() {
 fn unknown_targets_are_refused_with_what_the_model_has() {
     let mut chain = chain();
     let reason = |id: TargetId, chain: &mut Compressor<Net, Tensor<2>>| match chain
+        .chain()
         .claim(Mode::Pruning, &[id])
     {
         Err(Error::UnknownTarget { reason, .. }) => reason,
@@ -210,6 +214,7 @@ fn masks_are_replaced_all_or_none() {
     assert_eq!(chain.masks(), held);
     assert_eq!(chain.masks()[&weight("first")], before);
     chain
+        .chain()
         .claim(Mode::Pruning, &[weight("second")])
         .expect("a failed update claims nothing");
 }
@@ -228,7 +233,7 @@ fn what_does_not_fit_attaches_nothing() {
     entry[0].zero_point = Some(vec![0.0; 3]);
     let error = chain.update_calibration(&entry).unwrap_err();
     assert!(matches!(error, Error::InvalidCalibration { .. }));
-    assert_eq!(chain.spaces().count(), 0);
+    assert_eq!(chain.spaces.values().count(), 0);
 }
 
 #[test]
@@ -286,6 +291,7 @@ fn plain_records_load_into_a_simulated_model_and_back() {
 fn a_snapshot_does_not_follow_later_masks() {
     let mut chain = chain();
     chain
+        .chain()
         .claim(Mode::Pruning, &[weight("first"), output("first")])
         .unwrap();
     let dense = forward(&net());
@@ -386,7 +392,10 @@ fn the_parts_of_a_model_change_nothing_on_it() {
 fn a_parameter_with_an_adapter_is_refused() {
     let adapted = || net().apply_lora(Lora::new(1, 1.0));
     let mut chain = Compressor::<Net, Tensor<2>>::from_model(adapted(), Evaluator::new());
-    let claimed = chain.claim(Mode::Pruning, &[weight("first")]).unwrap_err();
+    let claimed = chain
+        .chain()
+        .claim(Mode::Pruning, &[weight("first")])
+        .unwrap_err();
     let parts = on(adapted(), &masks(), &Calibration::new()).unwrap_err();
     for error in [claimed, parts] {
         assert!(
@@ -394,7 +403,7 @@ fn a_parameter_with_an_adapter_is_refused() {
             "{error}"
         );
     }
-    assert!(chain.space(&weight("first")).is_none());
+    assert!(chain.spaces.get(&weight("first")).is_none());
     let merged = on(adapted().materialize(), &masks(), &Calibration::new());
     merged.expect("the adapters are part of the weights");
 }
@@ -451,7 +460,7 @@ fn a_transform_can_read_its_target() {
         let mut chain = chain();
         let masks = Masks::from([(weight("first"), mask([1.0, 0.0, 1.0, 0.0], [2, 2]))]);
         chain.update_masks(&masks).unwrap();
-        let space = chain.space(&weight("first")).unwrap();
+        let space = chain.spaces.get(&weight("first")).unwrap();
         for stage in [Stage::Quantize, Stage::Mask, Stage::Last] {
             space.set_transform(stage, Some(Arc::new(ByRemoved(space.clone()))));
         }
@@ -466,7 +475,10 @@ fn a_transform_can_read_its_target() {
 #[test]
 fn a_mask_that_is_given_acts_in_the_place_of_a_transform() {
     let mut chain = chain();
-    let claimed = chain.claim(Mode::Pruning, &[weight("first")]).unwrap();
+    let claimed = chain
+        .chain()
+        .claim(Mode::Pruning, &[weight("first")])
+        .unwrap();
     let transform = Arc::new(ByRemoved(claimed[0].clone()));
     claimed[0].set_transform(Stage::Mask, Some(transform));
     assert_eq!(forward(chain.model()), [0.0, 0.0]);

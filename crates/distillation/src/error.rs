@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use burn_compress_core::Error as ChainError;
+use burn_compress_core::Detail;
 use thiserror::Error;
 
 /// Any error of a distiller.
@@ -334,12 +334,4 @@ pub enum DistillationError {
     },
 }
 
-impl DistillationError {
-    /// The error as one of a chain.
-    pub(crate) fn of(self, algorithm: &'static str) -> ChainError {
-        ChainError::Algorithm {
-            algorithm,
-            source: self.into(),
-        }
-    }
-}
+impl Detail for DistillationError {}

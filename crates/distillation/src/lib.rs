@@ -24,6 +24,7 @@ pub mod combine;
 mod distiller;
 mod error;
 pub mod feature;
+mod fused;
 #[doc(hidden)]
 pub mod internals;
 mod laws;
@@ -36,6 +37,7 @@ mod tensors;
 #[cfg(test)]
 mod tests;
 
+pub use distiller::{Distiller, Distillers, Reads, Taught};
 pub use error::DistillationError;
 pub use feature::{FeatureDistiller, attention, relational};
 pub use logit::{LogitDistiller, dkd, logits};

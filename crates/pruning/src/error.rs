@@ -14,11 +14,7 @@ use crate::Pattern;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PruningError {
-    /// The configuration list is wrong.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-
-    /// The chain refused.
+    /// An error of the chain; as an [`Error`](burn_compress_core::Error) it is that error again.
     #[error(transparent)]
     Core(#[from] burn_compress_core::Error),
 
@@ -298,27 +294,23 @@ pub enum PruningError {
 
     /// Parameters that are scored by gradients require none.
     #[error(
-        "{pruner} scores by gradients, and none are kept of {}, frozen in the model; unfreeze them \
+        "its scores come from gradients, and none are kept of {}, frozen in the model; unfreeze them \
          (`Module::unfreeze`), exclude them from the configuration, or use a pruner of the weights",
         listed(targets)
     )]
     Frozen {
-        /// The pruner.
-        pruner: &'static str,
         /// The parameters.
         targets: Vec<String>,
     },
 
     /// The loss does not depend on what is scored by gradients.
     #[error(
-        "{pruner} scores by gradients, and none reach {}: the loss does not depend on them, or the \
+        "its scores come from gradients, and none reach {}: the loss does not depend on them, or the \
          forward pass detaches what they compute; exclude them from the configuration, or use a \
          pruner of the weights",
         listed(targets)
     )]
     NoGradient {
-        /// The pruner.
-        pruner: &'static str,
         /// The parameters.
         targets: Vec<String>,
     },
@@ -484,6 +476,21 @@ fn removes_nothing(key: &str, value: f64, blocks: usize, what: &str, reason: &st
 /// One line an error.
 fn lines(errors: &[PruningError]) -> String {
     errors.iter().map(|error| format!("\n- {error}")).collect()
+}
+
+impl From<ConfigError> for PruningError {
+    fn from(error: ConfigError) -> Self {
+        Self::Core(error.into())
+    }
+}
+
+impl From<PruningError> for burn_compress_core::Error {
+    fn from(error: PruningError) -> Self {
+        match error {
+            PruningError::Core(error) => error,
+            error => Self::other(error),
+        }
+    }
 }
 
 impl PruningError {

@@ -11,8 +11,8 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn_compress_core::{
-    Algorithm, AlgorithmState, BoxError, Compressor, Configuration, FlatTensor, Learnable, Mode,
-    PlannedMask, Run, TargetId,
+    Algorithm, AlgorithmState, BoxError, Compressor, Configuration, Error, FlatTensor, Learnable,
+    Mode, PlannedMask, Run, TargetId,
 };
 use indexmap::IndexMap;
 
@@ -38,18 +38,21 @@ impl<M: Module + 'static, I: 'static> FusedPruner<M, I> {
         mut compressor: Compressor<M, I>,
         name: &'static str,
         schedule: Schedule,
-    ) -> Result<Compressor<M, I>, PruningError> {
+    ) -> Result<Compressor<M, I>, Error> {
         compressor.evaluator().require_training(name)?;
         let nothing = |found| PruningError::NothingToSchedule {
             schedule: name,
             found,
         };
-        let newest = compressor.pop().ok_or_else(|| nothing("an empty chain"))?;
+        let newest = compressor
+            .chain()
+            .pop()
+            .ok_or_else(|| nothing("an empty chain"))?;
         let found = newest.name();
-        let pruner = newest.into_any().downcast::<Self>();
-        let mut pruner = pruner.map_err(|_| nothing(found))?;
+        let newest: Box<dyn Any> = newest;
+        let mut pruner = newest.downcast::<Self>().map_err(|_| nothing(found))?;
         if !pruner.decisions.can_be_scheduled() {
-            return Err(nothing(found));
+            return Err(nothing(found).into());
         }
         pruner.decisions = pruner.decisions.scheduled(schedule)?;
         pruner.configuration = pruner
@@ -57,7 +60,7 @@ impl<M: Module + 'static, I: 'static> FusedPruner<M, I> {
             .with("pruner", &pruner.name)
             .with("schedule", &schedule);
         pruner.name = name;
-        compressor.push(*pruner);
+        compressor.chain().push(*pruner);
         Ok(compressor)
     }
 
@@ -146,9 +149,5 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for FusedPruner<M, I> {
 
     fn configuration(&self) -> Result<Configuration, BoxError> {
         Ok(self.configuration.clone())
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
     }
 }

@@ -2,10 +2,10 @@
 
 use burn::config::Config;
 use burn::module::Module;
-use burn_compress_core::Compressor;
+use burn_compress_core::{Compressor, Error};
 
+use crate::Schedule;
 use crate::fused::FusedPruner;
-use crate::{PruningError, Schedule};
 
 /// Settings of an [`AgpPruner`].
 #[derive(Config, Debug)]
@@ -31,7 +31,7 @@ impl AgpPruner {
     pub fn new<M: Module + 'static, I: 'static>(
         compressor: Compressor<M, I>,
         config: AgpConfig,
-    ) -> Result<Compressor<M, I>, PruningError> {
+    ) -> Result<Compressor<M, I>, Error> {
         let schedule = Schedule::agp(config.interval, config.times)?;
         FusedPruner::schedule(compressor, "AgpPruner", schedule)
     }
@@ -61,7 +61,7 @@ impl LinearPruner {
     pub fn new<M: Module + 'static, I: 'static>(
         compressor: Compressor<M, I>,
         config: LinearConfig,
-    ) -> Result<Compressor<M, I>, PruningError> {
+    ) -> Result<Compressor<M, I>, Error> {
         let schedule = Schedule::linear(config.interval, config.times)?;
         FusedPruner::schedule(compressor, "LinearPruner", schedule)
     }

@@ -45,7 +45,7 @@ pub enum Scale {
 /// use burn::nn::{Linear, LinearConfig};
 /// use burn::tensor::Device;
 /// use burn_compress_core::config::ConfigList;
-/// use burn_compress_core::{Budget, Evaluator};
+/// use burn_compress_core::{Budget, Evaluator, Method};
 /// use burn_compress_pruning::{Blocks, Importance, Pruner, PrunerConfig};
 ///
 /// struct Spread;
@@ -66,7 +66,7 @@ pub enum Scale {
 ///     .new(model, &rules, Evaluator::<Linear, ()>::new())?;
 /// assert_eq!(pruner.algorithms(), ["Spread"]);
 /// assert_eq!(pruner.compress(Budget::none())?.masks()[0].sparsity(), 0.5);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
 pub trait Importance {
     /// The score of each block, in row-major order of the grid.

@@ -36,7 +36,6 @@
 
 mod blocks;
 mod config;
-mod constructors;
 mod error;
 mod fused;
 mod gradual;
@@ -63,15 +62,7 @@ pub use pattern::Pattern;
 pub use pruner::Pruner;
 pub use registry::pruners;
 pub use schedule::{Schedule, ScheduleKind};
+pub use scores::built_in;
 pub use settings::{Align, Normalizer, OnUnprunable, PruningRule, PruningSettings};
 pub use sources::ScoreSource;
 pub use timing::{Phase, Timing};
-
-/// The built-in pruners and their configurations.
-pub mod built_in {
-    pub use crate::scores::{
-        ActivationConfig, ActivationPruner, ApozConfig, ApozPruner, FisherConfig, FisherPruner,
-        FpgmPruner, L1NormPruner, L2NormPruner, LampPruner, LevelPruner, MovementConfig,
-        MovementPruner, SlimConfig, SlimPruner, TaylorConfig, TaylorPruner,
-    };
-}

@@ -2,7 +2,8 @@
 
 use burn::module::Module;
 use burn_compress_core::config::{ConfigList, Selected};
-use burn_compress_core::{Compressor, Configuration, Evaluator};
+use burn_compress_core::{Chain, Configuration, Error, Method};
+use serde::Serialize;
 
 use crate::config::PrunerConfig;
 use crate::fused::FusedPruner;
@@ -24,7 +25,7 @@ use crate::{PruningError, PruningSettings};
 /// use burn::optim::SgdConfig;
 /// use burn::tensor::{Device, Tensor};
 /// use burn_compress_core::config::ConfigList;
-/// use burn_compress_core::{Budget, Evaluator};
+/// use burn_compress_core::{Budget, Error, Evaluator, Method};
 /// use burn_compress_pruning::{AgpConfig, AgpPruner, Blocks, Importance, Pruner, PrunerConfig};
 /// use burn_compress_pruning::sources::Gradients;
 ///
@@ -52,7 +53,7 @@ use crate::{PruningError, PruningSettings};
 /// let pruner = AgpPruner::new(pruner, AgpConfig::new(3, 2))?;
 /// let compressed = pruner.compress(Budget::steps(6))?;
 /// assert_eq!(compressed.masks()[0].sparsity(), 0.5);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), Error>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Pruner<P, S = Weights> {
@@ -60,6 +61,8 @@ pub struct Pruner<P, S = Weights> {
     source: S,
     config: PrunerConfig,
     name: &'static str,
+    /// That of a built-in pruner; otherwise importance, source and settings are.
+    configuration: Option<Configuration>,
 }
 
 impl<P: Importance + Send + 'static> Pruner<P> {
@@ -77,6 +80,7 @@ impl<P: Importance + Send + 'static, S: ScoreSource> Pruner<P, S> {
             source,
             config: PrunerConfig::new(),
             name: short_type_name::<P>(),
+            configuration: None,
         }
     }
 
@@ -92,61 +96,59 @@ impl<P: Importance + Send + 'static, S: ScoreSource> Pruner<P, S> {
         Self { name, ..self }
     }
 
-    /// Prunes `model`.
-    ///
-    /// # Errors
-    ///
-    /// A configuration that does not fit the model, a goal that can remove nothing, values that are
-    /// not finite, a missing part of the evaluator, channels that cannot be removed, or what the
-    /// importance or the source rejects.
-    #[allow(clippy::new_ret_no_self, clippy::wrong_self_convention)] // As of every compressor.
-    pub fn new<M: Module + 'static, I: 'static>(
+    /// A pruner with the name, the configuration and the shared settings of a built-in one.
+    pub(crate) fn built_in(
         self,
-        model: M,
-        rules: impl Into<ConfigList<PruningSettings>>,
-        evaluator: Evaluator<M, I>,
-    ) -> Result<Compressor<M, I>, PruningError> {
-        self.from_compressor(Compressor::from_model(model, evaluator), rules)
+        name: &'static str,
+        configuration: &impl Serialize,
+        config: PrunerConfig,
+    ) -> Self {
+        Self {
+            name,
+            config,
+            configuration: Some(Configuration::of(configuration)),
+            ..self
+        }
+    }
+}
+
+impl<M, I, P, S> Method<M, I> for Pruner<P, S>
+where
+    M: Module + 'static,
+    I: 'static,
+    P: Importance + Send + 'static,
+    S: ScoreSource,
+{
+    type Settings = PruningSettings;
+
+    fn name(&self) -> &'static str {
+        self.name
     }
 
-    /// Prunes the model of `compressor` as well, in the same run.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`new`](Self::new), and a target that another pruner of the chain has.
-    #[allow(clippy::wrong_self_convention)] // As of every compressor.
-    pub fn from_compressor<M: Module + 'static, I: 'static>(
+    fn add_to(
         self,
-        compressor: Compressor<M, I>,
-        rules: impl Into<ConfigList<PruningSettings>>,
-    ) -> Result<Compressor<M, I>, PruningError> {
-        let configuration = (self.importance.configuration())
-            .with("source", &self.source)
-            .with("pruner", &self.config);
-        self.add_to(compressor, &rules.into(), configuration)
-    }
-
-    /// Adds the pruner to a chain, with its configuration in checkpoints.
-    pub(crate) fn add_to<M: Module + 'static, I: 'static>(
-        self,
-        mut compressor: Compressor<M, I>,
+        chain: &mut Chain<'_, M, I>,
         rules: &ConfigList<PruningSettings>,
-        configuration: Configuration,
-    ) -> Result<Compressor<M, I>, PruningError> {
+    ) -> Result<(), Error> {
         let (name, timing) = (self.name, self.source.timing());
         timing.check()?;
         if timing.trains() {
-            compressor.evaluator().require_training(name)?;
+            chain.evaluator().require_training(name)?;
         }
-        let selected = PruningSettings::select(rules, compressor.layers())?;
+        let selected = PruningSettings::select(rules, chain.layers())?;
+        let configuration = self.configuration.unwrap_or_else(|| {
+            (self.importance.configuration())
+                .with("source", &self.source)
+                .with("pruner", &self.config)
+        });
         let observes = self.source.observes_outputs();
         let scorer = Scorer::new(name, self.importance, observes);
         let normalizes = self.config.coupled && scorer.scale() == Scale::Layer;
         reject_idle(&selected, name, observes, normalizes)?;
-        let groups = build(&mut compressor, &scorer, &selected, self.config)?;
+        let groups = build(chain, &scorer, &selected, self.config)?;
         let collector = self.source.collector(&Scored {
             pruner: name,
-            compressor: &compressor,
+            chain,
             targets: groups.scored()?,
             selected: &selected,
             by_graph: self.config.coupled,
@@ -154,7 +156,7 @@ impl<P: Importance + Send + 'static, S: ScoreSource> Pruner<P, S> {
         let configuration = selected.iter().fold(configuration, |configuration, item| {
             configuration.with_target(&item.id(), &item.settings.without_defaults())
         });
-        compressor.push(FusedPruner {
+        chain.push(FusedPruner {
             name,
             scorer,
             decisions: Decisions::new(timing),
@@ -162,7 +164,7 @@ impl<P: Importance + Send + 'static, S: ScoreSource> Pruner<P, S> {
             groups,
             configuration,
         });
-        Ok(compressor)
+        Ok(())
     }
 }
 

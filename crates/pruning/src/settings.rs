@@ -53,7 +53,7 @@ settings! {
     ///     serde_json::from_str(r#"{"sparse_ratio": 0.5, "granularity": [2, -1]}"#)?;
     /// assert_eq!(settings.sparse_ratio, Some(0.5));
     /// settings.check()?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # Ok::<(), burn_compress_core::Error>(())
     /// ```
     pub struct PruningSettings;
 

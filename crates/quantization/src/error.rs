@@ -1,6 +1,6 @@
 //! Errors of quantization.
 
-use burn_compress_core::{BlockError, Error, UnknownDtype};
+use burn_compress_core::{BlockError, Detail, UnknownDtype};
 
 /// Error of a quantizer, its settings or its values.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -237,10 +237,4 @@ impl From<UnknownDtype> for QuantizationError {
     }
 }
 
-/// An error of this crate as the error of the quantizer called `name`.
-pub(crate) fn error_of(name: &'static str) -> impl Fn(QuantizationError) -> Error {
-    move |error| Error::Algorithm {
-        algorithm: name,
-        source: error.into(),
-    }
-}
+impl Detail for QuantizationError {}

@@ -17,7 +17,6 @@
 
 pub mod blocks;
 mod bn_fusion;
-mod constructors;
 mod error;
 mod granularity;
 #[doc(hidden)]
@@ -44,11 +43,11 @@ pub use built_in::*;
 pub use burn_compress_core::{BlockError, Granularity, QuantDtype, QuantScheme};
 pub use error::QuantizationError;
 pub use methods::{
-    Entry, Fuse, LearnedQuantizer, LearnedRule, LearnedStart, LsqInit, dorefa, lsq, lsq_plus,
-    quantizers,
+    Entry, Fuse, LearnedMethod, LearnedQuantizer, LearnedRule, LearnedStart, LsqInit, built_in,
+    dorefa, lsq, lsq_plus, quantizers,
 };
 pub use qparams::QParams;
-pub use quantizer::{Quantizer, RangeQuantizer};
+pub use quantizer::Quantizer;
 pub use range_rule::RangeRule;
 pub use ranges::{ObserverKind, RangeEstimator, Ranges};
 pub use settings::{ApplyMethod, QuantizationRule, QuantizationSettings};
@@ -57,13 +56,4 @@ pub use targets::{QuantDefaults, QuantTarget, QuantTargets, TargetObserver};
 /// All quantizers by name.
 pub mod registry {
     pub use crate::methods::{Entry, Fuse, quantizers};
-}
-
-/// The built-in quantizers and their configurations.
-pub mod built_in {
-    pub use crate::methods::{
-        AdaRoundConfig, AdaRoundQuantizer, BnnConfig, BnnQuantizer, DoReFaConfig, DoReFaQuantizer,
-        GradientDtype, LsqConfig, LsqPlusConfig, LsqPlusQuantizer, LsqQuantizer, PtqConfig,
-        PtqQuantizer, QatConfig, QatQuantizer,
-    };
 }

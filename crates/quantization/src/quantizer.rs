@@ -1,13 +1,12 @@
 //! The quantizer of a [`RangeRule`].
 
-use std::any::Any;
 use std::sync::Arc;
 
 use burn::module::Module;
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
-    Algorithm, AlgorithmState, BoxError, Compressor, Configuration, Error, Evaluator, FlatTensor,
-    Mode, Run, TargetId,
+    Algorithm, AlgorithmState, BoxError, Chain, Configuration, Error, Evaluator, FlatTensor,
+    Method, Mode, Run, TargetId,
 };
 use indexmap::IndexMap;
 
@@ -29,46 +28,29 @@ impl<R: RangeRule> Quantizer<R> {
     pub fn with(rule: R) -> Self {
         Self { rule }
     }
+}
 
-    /// Quantizes `model`.
-    ///
-    /// # Errors
-    ///
-    /// A configuration that does not fit the model or the rule, and layers that cannot be fused.
-    #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
-    #[allow(clippy::wrong_self_convention)] // The rule is given first.
-    pub fn new<M: Module + 'static, I: 'static>(
-        self,
-        model: M,
-        rules: impl Into<ConfigList<QuantizationSettings>>,
-        evaluator: Evaluator<M, I>,
-    ) -> Result<Compressor<M, I>, Error> {
-        self.from_compressor(Compressor::from_model(model, evaluator), rules)
+impl<R: RangeRule, M: Module + 'static, I: 'static> Method<M, I> for Quantizer<R> {
+    type Settings = QuantizationSettings;
+
+    fn name(&self) -> &'static str {
+        self.rule.name()
     }
 
-    /// Quantizes the model of `compressor` as well, in the same run.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`new`](Self::new), and a target that another quantizer of the chain has.
-    #[allow(clippy::wrong_self_convention)] // The name that all compressors have for it.
-    pub fn from_compressor<M: Module + 'static, I: 'static>(
+    fn add_to(
         self,
-        mut compressor: Compressor<M, I>,
-        rules: impl Into<ConfigList<QuantizationSettings>>,
-    ) -> Result<Compressor<M, I>, Error> {
+        chain: &mut Chain<'_, M, I>,
+        rules: &ConfigList<QuantizationSettings>,
+    ) -> Result<(), Error> {
         let rule = Arc::new(self.rule);
         let defaults = QuantDefaults::of(&*rule).with_rule(rule.clone());
-        let quantizer =
-            RangeQuantizer::claim_with(&mut compressor, &rules.into(), rule, &defaults)?;
-        compressor.push(quantizer);
-        Ok(compressor)
+        RangeQuantizer::fuse(chain, rules, rule, &defaults)
     }
 }
 
 /// Algorithm of a [`RangeRule`] in a chain.
 #[derive(Debug)]
-pub struct RangeQuantizer<R, M, I> {
+pub(crate) struct RangeQuantizer<R, M, I> {
     rule: Arc<R>,
     targets: QuantTargets,
     evaluator: Evaluator<M, I>,
@@ -77,21 +59,23 @@ pub struct RangeQuantizer<R, M, I> {
 }
 
 impl<R: RangeRule, M: Module + 'static, I: 'static> RangeQuantizer<R, M, I> {
-    /// Claims the targets and attaches their observers for the run.
-    pub(crate) fn claim_with(
-        compressor: &mut Compressor<M, I>,
+    /// Claims the targets, attaches their observers and pushes the quantizer.
+    pub(crate) fn fuse(
+        chain: &mut Chain<'_, M, I>,
         rules: &ConfigList<QuantizationSettings>,
         rule: Arc<R>,
         defaults: &QuantDefaults,
-    ) -> Result<Self, Error> {
-        let targets = QuantTargets::claim(compressor, rules, defaults)?;
+    ) -> Result<(), Error> {
+        let targets = QuantTargets::claim(chain, rules, defaults)?;
         targets.follow();
-        Ok(Self {
+        let evaluator = chain.evaluator().clone();
+        chain.push(Self {
             rule,
             targets,
-            evaluator: compressor.evaluator().clone(),
+            evaluator,
             active: None,
-        })
+        });
+        Ok(())
     }
 }
 
@@ -152,9 +136,5 @@ impl<R: RangeRule, M: Module + 'static, I: 'static> Algorithm<M, I> for RangeQua
 
     fn configuration(&self) -> Result<Configuration, BoxError> {
         Ok(self.targets.configuration(self.rule.configuration()))
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
     }
 }

@@ -42,7 +42,7 @@ use crate::{ApplyMethod, QuantizationError, QuantizationSettings};
 /// use burn::optim::SgdConfig;
 /// use burn::tensor::{Device, Tensor};
 /// use burn_compress_core::config::ConfigList;
-/// use burn_compress_core::{Budget, Evaluator, Wrapper};
+/// use burn_compress_core::{Budget, Evaluator, Method, Wrapper};
 /// use burn_compress_quantization::{
 ///     QParams, QuantDtype, QuantScheme, Quantizer, RangeRule, Ranges, qparams,
 /// };
@@ -81,7 +81,7 @@ use crate::{ApplyMethod, QuantizationError, QuantizationSettings};
 /// let compressed = quantizer.compress(Budget::steps(3))?;
 /// let scale = compressed.calibration()?[0].scale.clone().unwrap()[0];
 /// assert!((scale.log2() - scale.log2().round()).abs() < 1e-5);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
 pub trait RangeRule: fmt::Debug + Send + Sync + 'static {
     /// Name of the quantizer, in messages, checkpoints and the list of a chain's algorithms.

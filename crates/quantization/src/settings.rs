@@ -57,7 +57,7 @@ settings! {
     /// let settings: QuantizationSettings =
     ///     serde_json::from_str(r#"{"quant_dtype": "uint4", "granularity": [4, -1]}"#)?;
     /// assert_eq!(settings.dtype(), QuantDtype::uint(4)?);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # Ok::<(), burn_compress_core::Error>(())
     /// ```
     pub struct QuantizationSettings;
 

@@ -102,7 +102,7 @@ pub fn burn_scheme(
 /// let quantized = quantize_tensor(&target, weight, &quantization.to_calibration()?)?;
 /// let values: Vec<f32> = quantized.dequantize().into_data().try_to_vec().unwrap();
 /// assert_eq!(values, [0.5, -3.5, 0.5, -1.75]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
 ///
 /// # Errors

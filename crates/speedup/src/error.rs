@@ -2,15 +2,16 @@
 
 use std::path::PathBuf;
 
+use burn_compress_core::Error;
 use burn_compress_core::graph::GraphError;
 
 /// An error of slicing, verifying, saving or loading a small model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpeedupError {
-    /// The compressed model could not be read or rebuilt.
+    /// An error of model or graph; as an [`Error`] it is that error again.
     #[error(transparent)]
-    Core(#[from] burn_compress_core::Error),
+    Core(#[from] Error),
 
     /// A compressed model that remembers no dummy input.
     #[error(
@@ -18,20 +19,6 @@ pub enum SpeedupError {
          (`Evaluator::with_dummy_input`), or use `ModelSpeedup::new` with one"
     )]
     NoDummyInput,
-
-    /// The model's graph could not be captured, analysed or sliced.
-    #[error(transparent)]
-    Graph(GraphError),
-
-    /// Every channel of a group is masked.
-    #[error(
-        "all output channels of `{layer}` are masked, so that nothing would be left of it: lower \
-         its sparsity so that at least one channel stays"
-    )]
-    NothingLeft {
-        /// The layer or parameter that makes the channels.
-        layer: String,
-    },
 
     /// The model has no float parameter or running statistic with this path.
     #[error("the model has no float parameter `{path}`: make the plan from this model")]
@@ -51,19 +38,6 @@ pub enum SpeedupError {
         expected: Vec<usize>,
         /// The other shape.
         found: Vec<usize>,
-    },
-
-    /// An index is outside of a parameter.
-    #[error("index {index} of dimension {dim} is outside of `{path}` {shape:?}")]
-    Index {
-        /// The parameter.
-        path: String,
-        /// The dimension.
-        dim: usize,
-        /// The index.
-        index: usize,
-        /// Shape of the parameter.
-        shape: Vec<usize>,
     },
 
     /// The kept indices of a parameter cannot be used.
@@ -286,31 +260,15 @@ pub enum SpeedupError {
 
 impl From<GraphError> for SpeedupError {
     fn from(error: GraphError) -> Self {
+        Self::Core(error.into())
+    }
+}
+
+impl From<SpeedupError> for Error {
+    fn from(error: SpeedupError) -> Self {
         match error {
-            GraphError::NothingLeft { layer } => Self::NothingLeft { layer },
-            GraphError::UnknownParameter { param } => Self::UnknownParameter { path: param },
-            GraphError::MaskShape {
-                param,
-                expected,
-                found,
-            } => Self::Shape {
-                path: param,
-                what: "its mask",
-                expected,
-                found,
-            },
-            GraphError::Index {
-                param,
-                dim,
-                index,
-                shape,
-            } => Self::Index {
-                path: param,
-                dim,
-                index,
-                shape,
-            },
-            error => Self::Graph(error),
+            SpeedupError::Core(error) => error,
+            error => Self::other(error),
         }
     }
 }

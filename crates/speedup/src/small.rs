@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use burn::module::Module;
+use burn_compress_core::Error;
 
-use crate::SpeedupError;
 use crate::report::Storage;
 use crate::save::{SaveConfig, load_small, save_small_with};
 use crate::state::SmallState;
@@ -40,7 +40,7 @@ use crate::state::SmallState;
 /// let again = Small::load(init(), &path)?; // the full-size model gives the architecture
 /// assert_eq!(again.model.first.weight.dims(), [4, 2]);
 /// # std::fs::remove_file(&path)?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Small<M> {
@@ -57,7 +57,7 @@ impl<M: Module + 'static> Small<M> {
     /// # Errors
     ///
     /// Those of [`load_small`](crate::load_small).
-    pub fn load(full_size: M, path: impl AsRef<Path>) -> Result<Self, SpeedupError> {
+    pub fn load(full_size: M, path: impl AsRef<Path>) -> Result<Self, Error> {
         let (model, state) = load_small(full_size, path)?;
         Ok(Self { model, state })
     }
@@ -69,7 +69,7 @@ impl<M: Module> Small<M> {
     /// # Errors
     ///
     /// Those of [`save_small`](crate::save_small).
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<Storage, SpeedupError> {
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<Storage, Error> {
         self.save_with(path, &SaveConfig::new())
     }
 
@@ -78,11 +78,7 @@ impl<M: Module> Small<M> {
     /// # Errors
     ///
     /// Those of [`save_small`](crate::save_small).
-    pub fn save_with(
-        &self,
-        path: impl AsRef<Path>,
-        config: &SaveConfig,
-    ) -> Result<Storage, SpeedupError> {
-        save_small_with(&self.model, &self.state, path, config)
+    pub fn save_with(&self, path: impl AsRef<Path>, config: &SaveConfig) -> Result<Storage, Error> {
+        Ok(save_small_with(&self.model, &self.state, path, config)?)
     }
 }

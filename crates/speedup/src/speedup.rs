@@ -12,7 +12,7 @@ use burn::module::Module;
 use burn::tensor::TensorData;
 use burn_compress_core::graph::{ChannelGraph, SlicePlan};
 use burn_compress_core::layer::{LayerInfo, layers};
-use burn_compress_core::{Calibration, Compressed, DummyInput, History, Masks};
+use burn_compress_core::{Calibration, Compressed, DummyInput, Error, History, Masks};
 use indexmap::IndexMap;
 
 use crate::SpeedupError;
@@ -53,7 +53,7 @@ impl<M: Module> Speedup<M> {
     /// # Errors
     ///
     /// Those of [`save_small`](crate::save_small).
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<Storage, SpeedupError> {
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<Storage, Error> {
         self.save_with(path, &SaveConfig::new())
     }
 
@@ -62,12 +62,13 @@ impl<M: Module> Speedup<M> {
     /// # Errors
     ///
     /// Those of [`save_small`](crate::save_small).
-    pub fn save_with(
-        &self,
-        path: impl AsRef<Path>,
-        config: &SaveConfig,
-    ) -> Result<Storage, SpeedupError> {
-        save::save_small_with(&self.model, &self.state, path, config)
+    pub fn save_with(&self, path: impl AsRef<Path>, config: &SaveConfig) -> Result<Storage, Error> {
+        Ok(save::save_small_with(
+            &self.model,
+            &self.state,
+            path,
+            config,
+        )?)
     }
 
     /// The small model with its state, without plan and report.
@@ -97,7 +98,7 @@ impl<M: Module> Speedup<M> {
 /// let compressed = Compressed::from_parts(model, &masks, &calibration, History::default())?
 ///     .with_dummy_input(dummy);
 /// assert_eq!(compressed.speedup()?.report.macs.small, 12);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
 pub trait SpeedupExt<M> {
     /// Removes the masked channels and verifies the result, as
@@ -107,11 +108,11 @@ pub trait SpeedupExt<M> {
     ///
     /// Those of [`ModelSpeedup::speedup_model`], and [`SpeedupError::NoDummyInput`] if the
     /// evaluator of the run had no dummy input.
-    fn speedup(self) -> Result<Speedup<M>, SpeedupError>;
+    fn speedup(self) -> Result<Speedup<M>, Error>;
 }
 
 impl<M: Module + 'static> SpeedupExt<M> for Compressed<M> {
-    fn speedup(self) -> Result<Speedup<M>, SpeedupError> {
+    fn speedup(self) -> Result<Speedup<M>, Error> {
         let dummy_input = self.dummy_input().cloned();
         let dummy_input = dummy_input.ok_or(SpeedupError::NoDummyInput)?;
         ModelSpeedup::new(self, dummy_input).speedup_model()
@@ -164,7 +165,7 @@ impl<M: Module + 'static> SpeedupExt<M> for Compressed<M> {
 /// assert_eq!(small.model.first.weight.dims(), [4, 2]);
 /// assert_eq!(small.model.second.weight.dims(), [2, 2]);
 /// assert_eq!(small.report.macs.small, 4 * 2 + 2 * 2);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
 #[derive(Debug)]
 pub struct ModelSpeedup<M> {
@@ -216,17 +217,13 @@ impl<M: Module + 'static> ModelSpeedup<M> {
     /// let masks = Masks::from([("first.weight".parse()?, mask)]);
     /// let small = ModelSpeedup::from_masks(model, dummy_input, &masks)?.speedup_model()?;
     /// assert_eq!(small.model.first.weight.dims(), [4, 2]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # Ok::<(), burn_compress_core::Error>(())
     /// ```
     ///
     /// # Errors
     ///
     /// A mask of a target that the model does not have, and one of another shape than its target.
-    pub fn from_masks(
-        model: M,
-        dummy_input: DummyInput<M>,
-        masks: &Masks,
-    ) -> Result<Self, SpeedupError> {
+    pub fn from_masks(model: M, dummy_input: DummyInput<M>, masks: &Masks) -> Result<Self, Error> {
         let (calibration, history) = (Calibration::new(), History::default());
         let compressed = Compressed::from_parts(model, masks, &calibration, history)?;
         Ok(Self::new(compressed, dummy_input))
@@ -271,7 +268,7 @@ impl<M: Module + 'static> ModelSpeedup<M> {
     /// # Errors
     ///
     /// A graph that cannot be captured, and a layer of which nothing would be left.
-    pub fn plan(&self) -> Result<CutPlan, SpeedupError> {
+    pub fn plan(&self) -> Result<CutPlan, Error> {
         let graph = self.graph()?;
         let layers = layers(self.compressed.model());
         let decision = self.decide(&graph, &layers)?;
@@ -294,7 +291,7 @@ impl<M: Module + 'static> ModelSpeedup<M> {
     ///
     /// A graph that cannot be captured, a layer of which nothing would be left, a depthwise
     /// convolution without a wrapper, and a small model that does not compute the same.
-    pub fn speedup_model(&self) -> Result<Speedup<M>, SpeedupError> {
+    pub fn speedup_model(&self) -> Result<Speedup<M>, Error> {
         let graph = self.graph()?;
         let layers = layers(self.compressed.model());
         let decision = self.decide(&graph, &layers)?;

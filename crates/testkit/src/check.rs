@@ -6,7 +6,7 @@ use burn_compress::prelude::*;
 use thiserror::Error;
 
 use crate::built_in::{distillers, pruners, quantizers};
-use crate::nets::{NetConfig, Outcome, dummy_input, evaluator};
+use crate::nets::{NetConfig, Outcome, evaluator};
 use crate::rules::RATIO;
 use crate::subject::{Built, Chain, Promise, Subject};
 
@@ -106,7 +106,7 @@ fn holds(subjects: &[&Subject<'_>], file: &Path) -> Checked {
 
     let channels = |subject: &&Subject<'_>| subject.promise == Promise::Masks { channels: true };
     if subjects.iter().any(channels) {
-        let small = ModelSpeedup::new(compressed, dummy_input()).speedup_model()?;
+        let small = compressed.speedup()?;
         let width = small.model.block.conv1.weight.dims()[0];
         if width != 4 {
             return Err(format!("{width} of 8 channels are left, not 4").into());
@@ -117,10 +117,10 @@ fn holds(subjects: &[&Subject<'_>], file: &Path) -> Checked {
 
 fn build(subjects: &[&Subject<'_>]) -> Built {
     let chain: Chain = Compressor::from_model(NetConfig::default().init(1), evaluator(STEPS));
-    let add = |chain: Chain, subject: &&Subject<'_>| {
-        let folded = chain.foldings().len();
-        let chain = (subject.add)(chain)?;
-        let folded = chain.foldings().len() - folded;
+    let add = |mut chain: Chain, subject: &&Subject<'_>| {
+        let folded = chain.chain().foldings().len();
+        let mut chain = (subject.add)(chain)?;
+        let folded = chain.chain().foldings().len() - folded;
         match subject.promise {
             Promise::Scales { folded_norms, .. } if folded != folded_norms => {
                 Err(format!("{folded} batch norms are folded, not {folded_norms}").into())

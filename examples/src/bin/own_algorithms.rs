@@ -4,21 +4,17 @@
 #[path = "own_algorithms/gain.rs"]
 mod gain;
 
-use anyhow::ensure;
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::AdamConfig;
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_compress::BoxError;
-use burn_compress::distillation::FeatureDistiller;
 use burn_compress::distillation::feature::{FeatureLoss, FeaturePair, Learnables};
 use burn_compress::graph::{OperationRule, any_zero};
 use burn_compress::prelude::*;
-use burn_compress::pruning::{Blocks, Importance, Pruner};
-use burn_compress::quantization::{
-    QParams, QuantDtype, QuantScheme, Quantizer, RangeRule, Ranges, qparams,
-};
+use burn_compress::pruning::{Blocks, Importance};
+use burn_compress::quantization::{QParams, RangeRule, Ranges, qparams};
 use burn_compress_testkit::{self as kit, Subject};
 use gain::gain;
 
@@ -121,7 +117,7 @@ fn evaluator(device: &Device) -> Evaluator<Net, Tensor<4>> {
 }
 
 /// All of them over one model.
-fn chain(device: &Device) -> anyhow::Result<Compressor<Net, Tensor<4>>> {
+fn chain(device: &Device) -> Result<Compressor<Net, Tensor<4>>, Error> {
     let teacher = Net::new(device);
     let forward = |net: &Net, x: &Tensor<4>| net.forward(x.clone());
     let half = named(["conv1"]).sparse_ratio(0.5);
@@ -130,10 +126,10 @@ fn chain(device: &Device) -> anyhow::Result<Compressor<Net, Tensor<4>>> {
     let pruner = Pruner::with(Spread).new(teacher.clone(), half, evaluator(device))?;
     let quantizer = Quantizer::with(PowerOfTwo).from_compressor(pruner, int8)?;
     let distiller = FeatureDistiller::with(Cosine);
-    Ok(distiller.from_compressor(quantizer, hidden, &teacher, forward)?)
+    distiller.from_compressor(quantizer, hidden, &teacher, forward)
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> Result<(), Error> {
     let (device, budget) = (Device::flex(), Budget::steps(8));
     println!("{}", chain(&device)?);
     let whole = chain(&device)?.compress(budget.clone())?;
@@ -144,13 +140,11 @@ fn main() -> anyhow::Result<()> {
     stopped.save_checkpoint(&file)?;
     let resumed = chain(&device)?.resume(&file)?.compress(budget)?;
     std::fs::remove_file(&file)?;
-    ensure!(resumed.history() == whole.history(), "the run differs");
-    ensure!(resumed.masks() == whole.masks(), "the masks differ");
+    assert_eq!(resumed.history(), whole.history());
+    assert_eq!(resumed.masks(), whole.masks());
     println!("stopped after 4 of 8 steps and resumed: the same run\n\n{resumed}");
 
-    let dummy = DummyInput::new(images(0, &device), |net: &Net, x| net.forward(x));
-    let dummy = dummy.with_rule("gain", |_| gain_rule());
-    let small = ModelSpeedup::new(resumed, dummy).speedup_model()?;
+    let small = resumed.speedup()?;
     println!(
         "small: conv1 {:?}, gain {:?}, conv2 {:?}\n",
         small.model.conv1.weight.dims(),
@@ -159,7 +153,7 @@ fn main() -> anyhow::Result<()> {
     );
 
     for subject in subjects() {
-        let chains = kit::conform(&subject)?;
+        let chains = kit::conform(&subject).map_err(Error::other)?;
         println!("{} conforms in {chains} chains", subject.name());
     }
     Ok(())

@@ -195,8 +195,7 @@ fn measure(
         let (compressed, masks_l1) = timed(|| l1.compress(Budget::none()))?;
         let fpgm = FpgmPruner::new(net.clone(), &config, evaluator(), options)?;
         let (_, masks_fpgm) = timed(|| fpgm.compress(Budget::none()))?;
-        let speedup = ModelSpeedup::new(compressed, dummy.clone());
-        let (small, cut) = timed(|| speedup.speedup_model())?;
+        let (small, cut) = timed(|| compressed.speedup())?;
         save_small(&small.model, &small.state, file)?;
         let (_, loaded) = timed(|| load_small(net.clone(), file))?;
         let times = [

@@ -134,6 +134,7 @@ impl Outputs {
             .advance(&Budget::steps(steps), Some(self.steps()))
             .map_err(|error| case.error(error))?;
         let pruner = chain
+            .chain()
             .pop()
             .ok_or_else(|| case.error("the chain is empty"))?;
         let state = pruner.state().map_err(|error| case.error(error))?;

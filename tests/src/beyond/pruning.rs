@@ -97,6 +97,7 @@ fn squared_gradients(case: &Case, weight: &Numbers, steps: &[Numbers]) -> Result
         .advance(&Budget::steps(steps.len() + 1), Some(steps.len()))
         .map_err(|error| case.error(error))?;
     let pruner = chain
+        .chain()
         .pop()
         .ok_or_else(|| case.error("the chain is empty"))?;
     let state = pruner.state().map_err(|error| case.error(error))?;

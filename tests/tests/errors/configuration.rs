@@ -9,7 +9,6 @@ use burn::tensor::Tensor;
 use burn_compress::Error;
 use burn_compress::config::ConfigError;
 use burn_compress::prelude::*;
-use burn_compress::pruning::PruningError;
 use burn_compress_tests::chains::{Built, assert_says};
 use rstest::rstest;
 
@@ -20,15 +19,7 @@ fn config_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a ConfigErr
     if let Some(error) = error.downcast_ref::<ConfigError>() {
         return Some(error);
     }
-    match (
-        error.downcast_ref::<Error>(),
-        error.downcast_ref::<PruningError>(),
-    ) {
-        (Some(Error::Config(error)), _) => Some(error),
-        (_, Some(PruningError::Config(error))) => Some(error),
-        (_, Some(PruningError::Core(Error::Config(error)))) => Some(error),
-        _ => None,
-    }
+    error.downcast_ref::<Error>()?.downcast_ref()
 }
 
 type Build = fn(&str) -> Built;

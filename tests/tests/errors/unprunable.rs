@@ -93,17 +93,17 @@ fn prune<M: Module + 'static>(
     model: M,
     evaluator: Evaluator<M, ()>,
     rules: &str,
-) -> Result<Compressor<M, ()>, PruningError> {
+) -> Result<Compressor<M, ()>, Error> {
     let config = ConfigList::from_json(rules).unwrap();
     L1NormPruner::new(model, &config, evaluator, PrunerConfig::new())
 }
 
 /// The obstacles of a refusal.
 #[track_caller]
-fn obstacles(error: &PruningError) -> &[Obstacle] {
-    match error {
-        PruningError::Unprunable { obstacles } => obstacles,
-        error => panic!("{error}"),
+fn obstacles(error: &Error) -> &[Obstacle] {
+    match error.downcast_ref() {
+        Some(PruningError::Unprunable { obstacles }) => obstacles,
+        _ => panic!("{error}"),
     }
 }
 
@@ -426,7 +426,7 @@ fn a_mask_that_is_added_to_a_weight() {
     let (model, evaluator) = sum();
     let rules = r#"[{"op_names": ["one", "other"], "sparse_ratio": 0.5, "apply_method": "add"}]"#;
     let error = prune(model, evaluator, rules).unwrap_err();
-    let PruningError::Target { source, .. } = &error else {
+    let Some(PruningError::Target { source, .. }) = error.downcast_ref() else {
         panic!("{error}")
     };
     let is_setting = matches!(

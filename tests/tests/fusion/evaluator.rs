@@ -1,9 +1,7 @@
 //! The one evaluator of a chain: given late, given twice, not given.
 
 use burn::optim::SgdConfig;
-use burn_compress::Error;
 use burn_compress::prelude::*;
-use burn_compress::pruning::PruningError;
 use burn_compress_tests::chains::{Built, Chain, HALF, outcome, prune};
 use burn_compress_tests::nets::{Batch, Net, evaluator};
 
@@ -34,13 +32,7 @@ fn an_evaluator_that_is_given_late_trains_like_one_that_is_given_first() {
 /// What a constructor says that lacks something of the evaluator.
 fn missing(built: Built) -> String {
     let error = built.unwrap_err();
-    let core =
-        error
-            .downcast_ref::<Error>()
-            .or_else(|| match error.downcast_ref::<PruningError>() {
-                Some(PruningError::Core(error)) => Some(error),
-                _ => None,
-            });
+    let core = error.downcast_ref::<Error>();
     assert!(
         matches!(core, Some(Error::MissingEvaluator { .. })),
         "{error}"

@@ -1,7 +1,5 @@
 //! The order of fusing: what it does not change, and what it does.
 
-use std::any::Any;
-
 use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::SgdConfig;
@@ -119,10 +117,6 @@ impl Algorithm<Numbers, Tensor<2>> for Affine {
     ) -> Result<Tensor<1>, BoxError> {
         Ok(loss * self.factor + self.offset)
     }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
-    }
 }
 
 #[test]
@@ -130,7 +124,7 @@ fn losses_are_nested_newest_first() {
     let total = |affine: [(f32, f32); 2]| {
         let mut chain = Numbers::chain();
         for (factor, offset) in affine {
-            chain.push(Affine { factor, offset });
+            chain.chain().push(Affine { factor, offset });
         }
         Numbers::total(chain)
     };

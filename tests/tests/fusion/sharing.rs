@@ -10,10 +10,11 @@ use crate::fixtures::{DISTILL, QUANTIZE, STEPS, chain, distilled, pruned, quanti
 
 #[test]
 fn compressors_meet_in_one_space_a_target() {
-    let chain = pruned(chain(), HALF)
+    let mut chain = pruned(chain(), HALF)
         .and_then(|chain| quantized(chain, QUANTIZE))
         .and_then(|chain| distilled(chain, DISTILL))
         .unwrap();
+    let chain = chain.chain();
     let mut ids: Vec<String> = chain.spaces().map(|space| space.id().to_string()).collect();
     let all = ids.len();
     ids.sort();

@@ -1,7 +1,5 @@
 //! An algorithm of a user over the targets of the framework.
 
-use std::any::Any;
-
 use burn::module::Module;
 use burn_compress::prelude::*;
 use burn_compress::quantization::{ApplyMethod, ObserverKind, QuantDefaults, QuantTargets};
@@ -52,10 +50,6 @@ impl<M: Module, I> Algorithm<M, I> for Frozen {
         let own = Configuration::default().with("after", &self.after);
         Ok(self.targets.configuration(own))
     }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
-    }
 }
 
 pub fn frozen(mut chain: Chain) -> Built {
@@ -63,9 +57,9 @@ pub fn frozen(mut chain: Chain) -> Built {
         .with_apply_method(ApplyMethod::QatClampRound)
         .with_observer(ObserverKind::MovingAverage)
         .with_weight_observer(ObserverKind::Mse);
-    let targets = QuantTargets::claim(&mut chain, &config(), &defaults)?;
+    let targets = QuantTargets::claim(&mut chain.chain(), &config(), &defaults)?;
     targets.follow();
-    chain.push(Frozen { targets, after: 3 });
+    chain.chain().push(Frozen { targets, after: 3 });
     Ok(chain)
 }
 

@@ -145,7 +145,7 @@ pub fn prune_and_quantize(
         PrunerConfig::new(),
     )?;
     let mut quantizer = QatQuantizer::from_compressor(pruner, &quantize, QatConfig::new())?;
-    let folded = quantizer.foldings().len();
+    let folded = quantizer.chain().foldings().len();
     quantizer.advance(&Budget::steps(2), None)?;
     let images = spec.images(5, 8, device);
     let simulated = outputs(&quantizer.model().valid(), &images);

@@ -1,6 +1,5 @@
 //! When checkpoints are written, and what a failed write leaves.
 
-use std::any::Any;
 use std::fs;
 
 use burn_compress::prelude::*;
@@ -50,7 +49,7 @@ fn a_failed_save_leaves_the_old_file() {
 
     // A chain whose algorithm cannot tell its state.
     let mut chain = fused(1);
-    chain.push(Stateless);
+    chain.chain().push(Stateless);
     let error = chain.save_checkpoint(&place.path).unwrap_err();
     assert_says(&error, &["Stateless: no state today"]);
     assert_eq!(fs::read(&place.path).unwrap(), before);
@@ -79,9 +78,5 @@ impl Algorithm<Net, Batch> for Stateless {
 
     fn state(&self) -> Result<AlgorithmState, BoxError> {
         Err("no state today".into())
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
     }
 }

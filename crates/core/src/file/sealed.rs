@@ -33,7 +33,7 @@ const HEADER: usize = 28;
 /// std::fs::write(&path, "something else")?;
 /// assert_eq!(NOTE.read(&path).unwrap_err().to_string(), "this is not a note");
 /// # std::fs::remove_file(&path)?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Seal {

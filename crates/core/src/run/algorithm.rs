@@ -227,9 +227,6 @@ pub trait Algorithm<M: Module, I>: Any + Send {
     fn configuration(&self) -> Result<Configuration, BoxError> {
         Ok(Configuration::default())
     }
-
-    /// The algorithm as `Any`, for schedules that take over the algorithm below them.
-    fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
 
 /// The saved state of an algorithm: numbers by name and tensors by name.

@@ -1,9 +1,7 @@
 //! The chain of compressors that are fused over one model.
 
-mod fold;
 mod targets;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -13,19 +11,20 @@ use burn::optim::{AdamConfig, ModuleOptimizer, OptimizerRecord};
 use parking_lot::Mutex;
 
 use crate::Error;
+use crate::config::ConfigList;
 use crate::file::checkpoint::profile::Profile;
-use crate::graph;
-use crate::graph::{Captured, ChannelGraph, ChannelId, CutFailure, Trial};
+use crate::graph::{self, ChannelGraph};
 use crate::layer::{LayerInfo, layers};
 use crate::run::algorithm::{Algorithm, Run};
+use crate::run::chain::Chain;
 use crate::run::evaluator::Evaluator;
 use crate::run::history::History;
 use crate::run::learnable::Learnable;
+use crate::run::method::Method;
 use crate::run::obstacle::Obstacle;
 use crate::run::unread::Unread;
 use crate::simulate::attach::{self, Spaces};
 use crate::simulate::folding::Folding;
-use crate::simulate::rebuild::set_sizes;
 use crate::simulate::space::Phase;
 
 /// Pruners, quantizers and distillers fused over one model.
@@ -137,6 +136,27 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         }
     }
 
+    /// Fuses one more algorithm, with the targets that `rules` select.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the method rejects, with its name.
+    pub fn with<A: Method<M, I>>(
+        mut self,
+        rules: impl Into<ConfigList<A::Settings>>,
+        method: A,
+    ) -> Result<Self, Error> {
+        let name = method.name();
+        let added = method.add_to(&mut self.chain(), &rules.into());
+        added.map_err(|error| error.of(name))?;
+        Ok(self)
+    }
+
+    /// The chain as authors of algorithms see it.
+    pub fn chain(&mut self) -> Chain<'_, M, I> {
+        Chain { compressor: self }
+    }
+
     /// Gives an evaluator to a chain that has none.
     ///
     /// A chain that has one keeps it and warns, as compressors that are fused share the first.
@@ -167,11 +187,6 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         &self.layers
     }
 
-    /// The norms that are folded into their hosts, in the order in which that began.
-    pub fn foldings(&self) -> &[Arc<Folding>] {
-        &self.foldings
-    }
-
     /// The names of the fused algorithms, oldest first.
     pub fn algorithms(&self) -> Vec<&'static str> {
         self.algorithms
@@ -195,28 +210,10 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         Ok(self.graph.get_or_init(|| graph).clone())
     }
 
-    /// The forward pass of the plain model, captured with the dummy input.
-    ///
-    /// # Errors
-    ///
-    /// No dummy input, and a forward pass that cannot be captured.
-    pub fn captured(&self, algorithm: &'static str) -> Result<Captured, Error> {
-        let dummy = self.evaluator.require_dummy_input(algorithm)?;
-        attach::capture(&self.model, dummy)
-    }
-
     /// Selected targets that the compressors leave as they are, because they cannot be pruned and a
     /// rule sets `on_unprunable` to `skip`.
     pub fn skipped(&self) -> &[Obstacle] {
         &self.skipped
-    }
-
-    /// Notes what a compressor leaves as it is although its configuration selects it, and warns.
-    pub fn skip(&mut self, algorithm: &'static str, obstacles: Vec<Obstacle>) {
-        for obstacle in &obstacles {
-            log::warn!("{algorithm} skips {obstacle}");
-        }
-        self.skipped.extend(obstacles);
     }
 
     /// The wrapped layers whose parameters the forward pass of the dummy input uses without a call
@@ -232,38 +229,6 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
             let layers = self.layers.iter().filter(is_bypassed);
             layers.map(|layer| layer.path.clone()).collect()
         })
-    }
-
-    /// Tries on the capture device, which computes nothing, whether the forward pass follows when
-    /// channels are cut off: for each of `sets` why it does not, `None` if it does.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`graph`](Self::graph).
-    pub fn trial_cut(
-        &self,
-        algorithm: &'static str,
-        sets: &[BTreeSet<ChannelId>],
-    ) -> Result<Vec<Option<CutFailure>>, Error> {
-        let graph = self.graph(algorithm)?;
-        let dummy = self.evaluator.require_dummy_input(algorithm)?;
-        let plain = attach::plain(self.model.valid());
-        Ok(Trial::new(plain, dummy, &graph, set_sizes).failures(sets))
-    }
-
-    /// The tensors that the chain trains beside the model, those of the oldest algorithm first.
-    pub fn learnables(&self) -> Vec<Arc<Learnable>> {
-        learnables(&self.algorithms)
-    }
-
-    /// Adds an algorithm as the newest of the chain.
-    pub fn push(&mut self, algorithm: impl Algorithm<M, I>) {
-        self.algorithms.push(Box::new(algorithm));
-    }
-
-    /// Takes the newest algorithm off the chain, for a schedule that drives it.
-    pub fn pop(&mut self) -> Option<Box<dyn Algorithm<M, I>>> {
-        self.algorithms.pop()
     }
 
     /// The state of the model's optimizer, its moments for example; none before the first step.

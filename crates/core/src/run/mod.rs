@@ -1,10 +1,11 @@
 //! One training run of all compressors of a chain.
 //!
 //! `compressor` holds the chain, `training` its loop, `trainee` the form in which Burn's `Learner`
-//! drives it; `algorithm` is what a pruner, quantizer or distiller implements.
+//! drives it. A pruner, quantizer or distiller is a `method` that adds an `algorithm` to a `chain`.
 
 pub mod algorithm;
 pub(crate) mod budget;
+pub(crate) mod chain;
 pub(crate) mod compressed;
 pub(crate) mod compressor;
 pub(crate) mod configuration;
@@ -13,6 +14,7 @@ pub(crate) mod finish;
 pub(crate) mod finite;
 pub(crate) mod history;
 pub(crate) mod learnable;
+pub(crate) mod method;
 pub(crate) mod obstacle;
 pub(crate) mod planned;
 pub mod reads;

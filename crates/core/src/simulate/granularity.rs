@@ -37,7 +37,7 @@ use crate::target::Target;
 /// let axes = Axes::Parameter { output: Some(1), input: Some(0) };
 /// let grid = granularity.grid(&[12, 16], axes, &Granularity::Default)?;
 /// assert_eq!(grid.blocks(), [1, 16]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize)]
 #[serde(into = "Written")]

@@ -27,7 +27,7 @@ use crate::target::TargetId;
 ///     "conv.weight  [2, 2]  1 of 2 along dim 0\n\
 ///      fc.weight    [2, 2]  1 of 4 elements\n"
 /// );
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -21,8 +21,9 @@ use burn::tensor::Tensor;
 use burn_compress_core::config::Selected;
 use burn_compress_core::{BoxError, FlatTensor};
 
-use crate::distiller::constructors;
+use crate::distiller::Distillers;
 use crate::error::DistillationError;
+use crate::feature::distiller::{FeatureDistiller, Features};
 use crate::feature::learnables::Learnables;
 use crate::feature::loss::{FeatureLoss, FeaturePair};
 use crate::settings::{DistillationSettings, check_projected, unused_setting};
@@ -73,18 +74,25 @@ pub struct AdaptiveConfig {
 /// )?
 /// .compress(Budget::steps(2))?;
 /// assert_eq!(compressed.history().steps.len(), 2);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy)]
-pub struct Adaptive1dLayerwiseDistiller;
+pub type Adaptive1dLayerwiseDistiller = Distillers<Features<Adaptive>, AdaptiveConfig>;
 
-constructors!(feature Adaptive1dLayerwiseDistiller(AdaptiveConfig), |config| Adaptive {
-    seed: config.seed
-});
-
-struct Adaptive {
-    seed: u64,
+impl From<AdaptiveConfig> for FeatureDistiller<Adaptive> {
+    fn from(config: AdaptiveConfig) -> Self {
+        let lambda = config.origin_loss_lambda;
+        Self::built_in(
+            "Adaptive1dLayerwiseDistiller",
+            &config,
+            lambda,
+            Adaptive(config),
+        )
+    }
 }
+
+/// The loss of a hidden state of another width.
+#[derive(Clone, Debug)]
+pub struct Adaptive(AdaptiveConfig);
 
 impl FeatureLoss for Adaptive {
     fn loss(&self, pair: &FeaturePair, learnables: &mut Learnables) -> Result<Tensor<1>, BoxError> {
@@ -94,7 +102,7 @@ impl FeatureLoss for Adaptive {
             (Some(&from), Some(&to)) if from != to => {
                 let rows = student.values().reshape([-1, from as i64]);
                 FlatTensor {
-                    values: learnables.linear(rows, to, self.seed)?.flatten(0, 1),
+                    values: learnables.linear(rows, to, self.0.seed)?.flatten(0, 1),
                     shape: teacher.shape().to_vec(),
                 }
             }
@@ -140,7 +148,7 @@ mod tests {
     }
 
     fn loss(pair: &FeaturePair, learnables: &mut Learnables) -> f32 {
-        let adaptive = Adaptive { seed: 0 };
+        let adaptive = Adaptive(AdaptiveConfig::new());
         adaptive.check_pair(pair).unwrap();
         adaptive.loss(pair, learnables).unwrap().into_scalar()
     }
@@ -173,7 +181,9 @@ mod tests {
     fn only_the_last_dimension_may_differ() {
         let student = hidden("a._output_0", [2, 4, 3]);
         let pair = FeaturePair::new(student, hidden("b._output_0", [2, 5, 3]));
-        let error = Adaptive { seed: 0 }.check_pair(&pair).unwrap_err();
+        let error = Adaptive(AdaptiveConfig::new())
+            .check_pair(&pair)
+            .unwrap_err();
         assert!(
             error.to_string().contains("all dimensions but the last"),
             "{error}"

@@ -23,8 +23,9 @@ use burn::tensor::Tensor;
 use burn_compress_core::BoxError;
 use burn_compress_core::config::Selected;
 
-use crate::distiller::constructors;
+use crate::distiller::Distillers;
 use crate::error::DistillationError;
+use crate::feature::distiller::{FeatureDistiller, Features};
 use crate::feature::learnables::Learnables;
 use crate::feature::loss::{FeatureLoss, FeaturePair};
 use crate::settings::{DistillationSettings, reject_apply_method};
@@ -74,14 +75,20 @@ pub struct AttentionConfig {
 /// )?
 /// .compress(Budget::steps(2))?;
 /// assert_eq!(compressed.history().steps.len(), 2);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy)]
-pub struct AttentionDistiller;
+pub type AttentionDistiller = Distillers<Features<Attention>, AttentionConfig>;
 
-constructors!(feature AttentionDistiller(AttentionConfig), |_| Attention);
+impl From<AttentionConfig> for FeatureDistiller<Attention> {
+    fn from(config: AttentionConfig) -> Self {
+        let lambda = config.origin_loss_lambda;
+        Self::built_in("AttentionDistiller", &config, lambda, Attention)
+    }
+}
 
-struct Attention;
+/// The distance between attention maps.
+#[derive(Clone, Debug)]
+pub struct Attention;
 
 impl FeatureLoss for Attention {
     fn loss(&self, pair: &FeaturePair, _: &mut Learnables) -> Result<Tensor<1>, BoxError> {

@@ -11,7 +11,7 @@ use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
 use burn_compress_core::config::Selected;
 use burn_compress_core::layer::channel_dims;
-use burn_compress_core::{Compressor, Error, FlatTensor, Mode, Target, TargetId, TargetSpace};
+use burn_compress_core::{Chain, Error, FlatTensor, Mode, Target, TargetId, TargetSpace};
 
 use crate::error::DistillationError;
 use crate::settings::DistillationSettings;
@@ -30,7 +30,7 @@ impl KeptChannels {
     /// That parameter is the layer's weight, or the first of its vectors if it has nothing else:
     /// the scale of a batch norm. A masked element of a bias does not remove its channel.
     pub(crate) fn new<M: Module + 'static, I: 'static>(
-        compressor: &mut Compressor<M, I>,
+        chain: &mut Chain<'_, M, I>,
         item: &Selected<DistillationSettings>,
         own: Arc<TargetSpace>,
     ) -> Result<Self, Error> {
@@ -45,9 +45,9 @@ impl KeptChannels {
                     _ => dims.output,
                 };
                 let id = TargetId::new(&item.layer.path, Target::param(&param.name));
-                let space = match compressor.space(&id) {
+                let space = match chain.space(&id) {
                     Some(space) => space.clone(),
-                    None => compressor
+                    None => chain
                         .claim(Mode::Distillation, std::slice::from_ref(&id))?
                         .remove(0),
                 };

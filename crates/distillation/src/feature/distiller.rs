@@ -6,21 +6,23 @@ use burn::module::Module;
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::layer::port_channel_dim;
 use burn_compress_core::{
-    AlgorithmState, BoxError, Compressor, Configuration, Error, Evaluator, FlatTensor, Learnable,
-    Mode, TargetId, TargetSpace,
+    AlgorithmState, BoxError, Chain, Configuration, Error, FlatTensor, Learnable, Method, Mode,
+    TargetId, TargetSpace,
 };
 use indexmap::IndexSet;
+use serde::Serialize;
 
 use crate::combine::minimum;
-use crate::distiller::{Distiller, Options, TargetLoss, TargetLosses};
+use crate::distiller::{Distiller, Reads, Taught};
 use crate::error::DistillationError;
 use crate::feature::channels::KeptChannels;
 use crate::feature::hidden::HiddenState;
 use crate::feature::learnables::Learnables;
 use crate::feature::loss::{FeatureLoss, FeaturePair};
+use crate::fused::{FusedDistiller, Options, TargetLoss, TargetLosses};
 use crate::laws::{check_laws, check_shape};
 use crate::settings::{Channels, DistillationSettings};
-use crate::teacher::{Teacher, TeacherSet, Teachers, mean_loss};
+use crate::teacher::{Teacher, TeacherSet, mean_loss};
 use crate::tensors::{at_least_f32, cast_like, take_hidden};
 
 /// A distiller of hidden states with the loss `L`.
@@ -76,100 +78,63 @@ use crate::tensors::{at_least_f32, cast_like, take_hidden};
 ///     )?
 ///     .compress(Budget::steps(2))?;
 /// assert_eq!(compressed.history().steps.len(), 2);
-/// # Ok::<(), BoxError>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
+pub type FeatureDistiller<L> = Distiller<Features<L>>;
+
+/// The hidden states that a loss compares.
 #[derive(Clone, Debug)]
-pub struct FeatureDistiller<L> {
-    loss: L,
-    options: Options,
-}
+pub struct Features<L>(L);
 
 impl<L: FeatureLoss> FeatureDistiller<L> {
     /// A distiller with this loss beside the whole loss of the task.
     pub fn with(loss: L) -> Self {
-        let options = Options::new(loss.name(), loss.configuration());
-        Self { loss, options }
+        let options = Options::new(loss.name(), 1.0, loss.configuration());
+        let kind = Features(loss);
+        Self { kind, options }
     }
 
     /// A built-in distiller with its own name and configuration.
     pub(crate) fn built_in(
         name: &'static str,
-        configuration: Configuration,
+        config: &impl Serialize,
         origin_loss_lambda: f64,
         loss: L,
     ) -> Self {
-        let options = Options::new(name, configuration);
-        Self { loss, options }.with_origin_loss_lambda(origin_loss_lambda)
+        let options = Options::new(name, origin_loss_lambda, Configuration::of(config));
+        let kind = Features(loss);
+        Self { kind, options }
     }
+}
 
-    /// Sets the weight of the task's loss; 1 by default.
-    pub fn with_origin_loss_lambda(mut self, weight: f64) -> Self {
-        self.options.origin_loss_lambda = weight;
-        self
-    }
-
-    /// Distills `teacher` into `model`.
-    ///
-    /// `predict` runs the teacher on a batch; what it returns is dropped, the hidden states are read
-    /// from the teacher's wrappers. The teacher is a `valid()` snapshot: it never trains and follows
-    /// no change of the model that it was taken from.
-    ///
-    /// # Errors
-    ///
-    /// Rules that do not fit the model or the loss, settings out of range, a link that is no wrapped
-    /// layer of the teacher, or an evaluator that cannot train.
-    #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
-    #[allow(clippy::wrong_self_convention)] // The words of all compressors.
-    pub fn new<M: Module + 'static, T: Module + 'static, I: 'static, O>(
-        self,
-        model: M,
-        config: impl Into<ConfigList<DistillationSettings>>,
-        evaluator: Evaluator<M, I>,
+impl<L, I: 'static, O> Reads<I, O> for Features<L> {
+    fn teacher<T: Module + 'static>(
         teacher: &T,
         predict: impl Fn(&T, &I) -> O + Send + 'static,
-    ) -> Result<Compressor<M, I>, Error> {
-        let chain = Compressor::from_model(model, evaluator);
-        self.from_compressor(chain, config, teacher, predict)
+    ) -> Teacher<I> {
+        Teacher::new(teacher, predict)
+    }
+}
+
+impl<M: Module + 'static, I: 'static, L: FeatureLoss> Method<M, I> for Taught<Features<L>, I> {
+    type Settings = DistillationSettings;
+
+    fn name(&self) -> &'static str {
+        self.distiller.options.name
     }
 
-    /// Distills `teacher` into the model of `compressor`, in the same run.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`new`](Self::new), and a target that another distiller of the chain has.
-    #[allow(clippy::wrong_self_convention)]
-    pub fn from_compressor<M: Module + 'static, T: Module + 'static, I: 'static, O>(
+    fn add_to(
         self,
-        compressor: Compressor<M, I>,
-        config: impl Into<ConfigList<DistillationSettings>>,
-        teacher: &T,
-        predict: impl Fn(&T, &I) -> O + Send + 'static,
-    ) -> Result<Compressor<M, I>, Error> {
-        self.from_teachers(compressor, config, Teacher::new(teacher, predict))
-    }
-
-    /// Distills one teacher or several, with a cache or without, into the model of `compressor`, in
-    /// the same run.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`from_compressor`](Self::from_compressor), no teacher or one whose weight or layers
-    /// do not fit, and a cache that another teacher filled.
-    #[allow(clippy::wrong_self_convention)]
-    pub fn from_teachers<M: Module + 'static, I: 'static>(
-        self,
-        mut compressor: Compressor<M, I>,
-        config: impl Into<ConfigList<DistillationSettings>>,
-        teachers: impl Into<Teachers<I>>,
-    ) -> Result<Compressor<M, I>, Error> {
-        let (loss, options) = (self.loss, self.options);
-        let failed = |error: DistillationError| error.of(options.name);
-        loss.validate().map_err(failed)?;
-        let selected = options.select(&compressor, &config.into())?;
+        chain: &mut Chain<'_, M, I>,
+        rules: &ConfigList<DistillationSettings>,
+    ) -> Result<(), Error> {
+        let (Features(loss), options) = (self.distiller.kind, self.distiller.options);
+        loss.validate()?;
+        let selected = options.select(chain, rules)?;
         let mut linked: IndexSet<TargetId> = IndexSet::new();
         let mut links = Vec::new();
         for item in &selected {
-            loss.check_rule(item).map_err(failed)?;
+            loss.check_rule(item)?;
             let layers = item.settings.links(&item.layer.path).into_iter();
             let positions = layers
                 .map(|layer| TargetId::new(layer, item.target.clone()))
@@ -177,16 +142,16 @@ impl<L: FeatureLoss> FeatureDistiller<L> {
             links.push(positions.collect::<Vec<_>>());
         }
         let linked: Vec<TargetId> = linked.into_iter().collect();
-        let teachers = teachers.into().attach(options.name, &linked)?;
+        let teachers = self.teachers.attach(&linked)?;
         let ids: Vec<TargetId> = selected.iter().map(|item| item.id()).collect();
         let options = options.for_targets(&selected);
-        let spaces = compressor.claim(Mode::Distillation, &ids)?;
+        let spaces = chain.claim(Mode::Distillation, &ids)?;
         let mut students = Vec::new();
         for ((item, space), links) in selected.into_iter().zip(spaces).zip(links) {
             space.set_recording(true);
             let kept = match item.settings.channels() {
                 Channels::All => None,
-                Channels::Kept => Some(KeptChannels::new(&mut compressor, &item, space.clone())?),
+                Channels::Kept => Some(KeptChannels::new(chain, &item, space.clone())?),
             };
             students.push(Student {
                 space,
@@ -196,18 +161,18 @@ impl<L: FeatureLoss> FeatureDistiller<L> {
                 links,
             });
         }
-        let device = compressor.model().devices().first().cloned();
+        let device = chain.model().devices().first().cloned();
         let losses = FeatureLosses {
             loss,
             students,
             learnables: Learnables::new(&device.unwrap_or_default()),
         };
-        compressor.push(Distiller {
+        chain.push(FusedDistiller {
             options,
             teachers,
             losses,
         });
-        Ok(compressor)
+        Ok(())
     }
 }
 

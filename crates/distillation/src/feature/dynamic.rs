@@ -20,8 +20,9 @@ use burn::tensor::Tensor;
 use burn_compress_core::BoxError;
 use burn_compress_core::config::Selected;
 
-use crate::distiller::constructors;
+use crate::distiller::Distillers;
 use crate::error::DistillationError;
+use crate::feature::distiller::{FeatureDistiller, Features};
 use crate::feature::learnables::Learnables;
 use crate::feature::loss::{FeatureLoss, FeaturePair};
 use crate::settings::DistillationSettings;
@@ -70,15 +71,20 @@ pub struct DistillConfig {
 /// )?
 /// .compress(Budget::steps(2))?;
 /// assert_eq!(compressed.history().steps.len(), 2);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy)]
-pub struct DynamicLayerwiseDistiller;
+pub type DynamicLayerwiseDistiller = Distillers<Features<Configured>, DistillConfig>;
 
-constructors!(feature DynamicLayerwiseDistiller(DistillConfig), |_| Configured);
+impl From<DistillConfig> for FeatureDistiller<Configured> {
+    fn from(config: DistillConfig) -> Self {
+        let lambda = config.origin_loss_lambda;
+        Self::built_in("DynamicLayerwiseDistiller", &config, lambda, Configured)
+    }
+}
 
 /// The loss that the rule names.
-struct Configured;
+#[derive(Clone, Debug)]
+pub struct Configured;
 
 impl FeatureLoss for Configured {
     fn loss(&self, pair: &FeaturePair, _: &mut Learnables) -> Result<Tensor<1>, BoxError> {

@@ -26,8 +26,9 @@ use burn::tensor::{Tensor, TensorData};
 use burn_compress_core::config::Selected;
 use burn_compress_core::{BoxError, FlatTensor, Target, TargetId};
 
-use crate::distiller::constructors;
+use crate::distiller::Distillers;
 use crate::error::DistillationError;
+use crate::feature::distiller::{FeatureDistiller, Features};
 use crate::feature::hidden::HiddenState;
 use crate::feature::learnables::Learnables;
 use crate::feature::loss::{FeatureLoss, FeaturePair};
@@ -82,18 +83,20 @@ pub struct FitNetsConfig {
 /// )?
 /// .compress(Budget::steps(2))?;
 /// assert_eq!(compressed.history().steps.len(), 2);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy)]
-pub struct FitNetsDistiller;
+pub type FitNetsDistiller = Distillers<Features<Hints>, FitNetsConfig>;
 
-constructors!(feature FitNetsDistiller(FitNetsConfig), |config| Hints {
-    seed: config.seed
-});
-
-struct Hints {
-    seed: u64,
+impl From<FitNetsConfig> for FeatureDistiller<Hints> {
+    fn from(config: FitNetsConfig) -> Self {
+        let lambda = config.origin_loss_lambda;
+        Self::built_in("FitNetsDistiller", &config, lambda, Hints(config))
+    }
 }
+
+/// The distance between regressed hidden states and the teacher's.
+#[derive(Clone, Debug)]
+pub struct Hints(FitNetsConfig);
 
 impl FeatureLoss for Hints {
     fn loss(&self, pair: &FeaturePair, learnables: &mut Learnables) -> Result<Tensor<1>, BoxError> {
@@ -101,7 +104,7 @@ impl FeatureLoss for Hints {
         let ([samples, from, positions], [_, to, _]) = (student.sizes(), teacher.sizes());
         let rows = samples * positions;
         let features = student.channels_last().reshape([rows, from]);
-        let regressed = learnables.linear(features, to, self.seed)?;
+        let regressed = learnables.linear(features, to, self.0.seed)?;
         let hint = teacher.channels_last().reshape([rows * to]);
         Ok(mse(regressed.reshape([rows * to]), hint))
     }
@@ -194,7 +197,7 @@ pub fn hint_loss(
         HiddenState::of(layer, TargetId::new(layer, Target::Output(0)), state, 1)
     };
     let pair = FeaturePair::new(hidden("student", student)?, hidden("teacher", teacher)?);
-    let (hints, mut learnables) = (Hints { seed: 0 }, Learnables::new(&device));
+    let (hints, mut learnables) = (Hints(FitNetsConfig::new()), Learnables::new(&device));
     hints.check_pair(&pair)?;
     // The first call makes the regressor.
     hints.loss(&pair, &mut learnables)?;
@@ -228,7 +231,7 @@ mod tests {
             hidden("a._output_0", student),
             hidden("b._output_0", teacher),
         );
-        let (hints, mut learnables) = (Hints { seed: 0 }, Learnables::new(&device));
+        let (hints, mut learnables) = (Hints(FitNetsConfig::new()), Learnables::new(&device));
         hints.loss(&pair, &mut learnables).unwrap();
         let [weight, bias] = &learnables.all()[..] else {
             panic!("one regressor");
@@ -269,7 +272,7 @@ mod tests {
         let student = hidden("a._output_0", Tensor::<2>::ones([2, 3], &device));
         let teacher = hidden("b._output_0", Tensor::<3>::ones([2, 3, 4], &device));
         let pair = FeaturePair::new(student, teacher);
-        let error = Hints { seed: 0 }.check_pair(&pair).unwrap_err();
+        let error = Hints(FitNetsConfig::new()).check_pair(&pair).unwrap_err();
         assert!(error.to_string().contains("as many dimensions"), "{error}");
     }
 }

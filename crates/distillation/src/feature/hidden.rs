@@ -21,7 +21,7 @@ use crate::feature::channels::select;
 /// assert_eq!(state.samples().dims(), [2, 48]);
 /// assert_eq!(state.channels_last().dims(), [2, 16, 3]);
 /// assert_eq!(state.tensor::<4>()?.dims(), [2, 3, 4, 4]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct HiddenState {

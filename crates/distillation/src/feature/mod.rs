@@ -11,7 +11,7 @@ mod learnables;
 mod loss;
 pub mod relational;
 
-pub use distiller::{FeatureDistiller, check_feature_loss};
+pub use distiller::{FeatureDistiller, Features, check_feature_loss};
 pub use hidden::HiddenState;
 pub use learnables::Learnables;
 pub use loss::{FeatureLoss, FeaturePair};

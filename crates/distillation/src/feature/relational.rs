@@ -28,8 +28,9 @@ use burn::tensor::{Bool, Tensor};
 use burn_compress_core::BoxError;
 use burn_compress_core::config::Selected;
 
-use crate::distiller::constructors;
+use crate::distiller::Distillers;
 use crate::error::DistillationError;
+use crate::feature::distiller::{FeatureDistiller, Features};
 use crate::feature::hidden::HiddenState;
 use crate::feature::learnables::Learnables;
 use crate::feature::loss::{FeatureLoss, FeaturePair};
@@ -84,14 +85,20 @@ pub struct RelationalConfig {
 /// )?
 /// .compress(Budget::steps(2))?;
 /// assert_eq!(compressed.history().steps.len(), 2);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy)]
-pub struct RelationalDistiller;
+pub type RelationalDistiller = Distillers<Features<Relational>, RelationalConfig>;
 
-constructors!(feature RelationalDistiller(RelationalConfig), Relational);
+impl From<RelationalConfig> for FeatureDistiller<Relational> {
+    fn from(config: RelationalConfig) -> Self {
+        let lambda = config.origin_loss_lambda;
+        Self::built_in("RelationalDistiller", &config, lambda, Relational(config))
+    }
+}
 
-struct Relational(RelationalConfig);
+/// The distance between the relations of samples.
+#[derive(Clone, Debug)]
+pub struct Relational(RelationalConfig);
 
 impl FeatureLoss for Relational {
     fn loss(&self, pair: &FeaturePair, _: &mut Learnables) -> Result<Tensor<1>, BoxError> {

@@ -7,15 +7,17 @@ use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 use burn_compress_core::config::{ConfigList, Selected};
 use burn_compress_core::{
-    BoxError, Compressor, Configuration, Error, Evaluator, FlatTensor, Mode, TargetSpace,
+    BoxError, Chain, Configuration, Error, FlatTensor, Method, Mode, TargetSpace,
 };
+use serde::Serialize;
 
-use crate::distiller::{Distiller, Options, TargetLoss, TargetLosses};
+use crate::distiller::{Distiller, Reads, Taught};
 use crate::error::DistillationError;
+use crate::fused::{FusedDistiller, Options, TargetLoss, TargetLosses};
 use crate::laws::{check_laws, check_shape};
 use crate::logit::loss::{LogitLoss, LogitPair};
 use crate::settings::{DistillationSettings, reject_apply_method, unused_setting};
-use crate::teacher::{Teacher, TeacherSet, Teachers, mean_loss};
+use crate::teacher::{Teacher, TeacherSet, mean_loss};
 use crate::tensors::{at_least_f32, cast_like, take_hidden};
 
 /// Gives the target classes of a batch.
@@ -81,144 +83,101 @@ type Labels<I> = Box<dyn Fn(&I) -> Tensor<1, Int> + Send>;
 ///     )?
 ///     .compress(Budget::steps(2))?;
 /// assert_eq!(compressed.history().steps.len(), 2);
-/// # Ok::<(), BoxError>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
-pub struct LogitDistiller<L, I> {
+pub type LogitDistiller<L, I> = Distiller<Logits<L, I>>;
+
+/// The logits that a loss compares, with what gives the target classes of a batch.
+pub struct Logits<L, I> {
     loss: L,
-    options: Options,
     labels: Option<Labels<I>>,
 }
 
-impl<L: fmt::Debug, I> fmt::Debug for LogitDistiller<L, I> {
+impl<L: fmt::Debug, I> fmt::Debug for Logits<L, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogitDistiller")
-            .field("loss", &self.loss)
-            .field("options", &self.options)
-            .finish_non_exhaustive()
+        let mut logits = f.debug_struct("Logits");
+        logits.field("loss", &self.loss).finish_non_exhaustive()
     }
 }
 
 impl<L: LogitLoss, I: 'static> LogitDistiller<L, I> {
     /// A distiller with this loss beside the whole loss of the task.
     pub fn with(loss: L) -> Self {
-        let options = Options::new(loss.name(), loss.configuration());
-        Self {
-            loss,
-            options,
-            labels: None,
-        }
+        let options = Options::new(loss.name(), 1.0, loss.configuration());
+        let labels = None;
+        let kind = Logits { loss, labels };
+        Self { kind, options }
     }
 
     /// A built-in distiller with its own name and configuration.
     pub(crate) fn built_in(
         name: &'static str,
-        configuration: Configuration,
+        config: &impl Serialize,
         origin_loss_lambda: f64,
         loss: L,
     ) -> Self {
-        let distiller = Self {
-            loss,
-            options: Options::new(name, configuration),
-            labels: None,
-        };
-        distiller.with_origin_loss_lambda(origin_loss_lambda)
-    }
-
-    /// Sets the weight of the task's loss; 1 by default.
-    pub fn with_origin_loss_lambda(mut self, weight: f64) -> Self {
-        self.options.origin_loss_lambda = weight;
-        self
+        let options = Options::new(name, origin_loss_lambda, Configuration::of(config));
+        let labels = None;
+        let kind = Logits { loss, labels };
+        Self { kind, options }
     }
 
     /// Sets what gives the target classes of a batch, `[rows]`, for losses that need them.
     pub fn with_labels(mut self, labels: impl Fn(&I) -> Tensor<1, Int> + Send + 'static) -> Self {
-        self.labels = Some(Box::new(labels));
+        self.kind.labels = Some(Box::new(labels));
         self
     }
+}
 
-    /// Distills `teacher` into `model`; `predict` gives its logits of a batch, `[rows, classes]`.
-    ///
-    /// The teacher is a `valid()` snapshot: it never trains and follows no change of the model that
-    /// it was taken from.
-    ///
-    /// # Errors
-    ///
-    /// Rules that do not fit the model or select several outputs, settings out of range, a loss
-    /// whose labels are missing, or an evaluator that cannot train.
-    #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
-    #[allow(clippy::wrong_self_convention)] // The words of all compressors.
-    pub fn new<M: Module + 'static, T: Module + 'static>(
-        self,
-        model: M,
-        config: impl Into<ConfigList<DistillationSettings>>,
-        evaluator: Evaluator<M, I>,
+impl<L, I: 'static> Reads<I, Tensor<2>> for Logits<L, I> {
+    fn teacher<T: Module + 'static>(
         teacher: &T,
         predict: impl Fn(&T, &I) -> Tensor<2> + Send + 'static,
-    ) -> Result<Compressor<M, I>, Error> {
-        let chain = Compressor::from_model(model, evaluator);
-        self.from_compressor(chain, config, teacher, predict)
+    ) -> Teacher<I> {
+        Teacher::of_logits(teacher, predict)
+    }
+}
+
+impl<M: Module + 'static, I: 'static, L: LogitLoss> Method<M, I> for Taught<Logits<L, I>, I> {
+    type Settings = DistillationSettings;
+
+    fn name(&self) -> &'static str {
+        self.distiller.options.name
     }
 
-    /// Distills `teacher` into the model of `compressor`, in the same run.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`new`](Self::new), and a target that another distiller of the chain has.
-    #[allow(clippy::wrong_self_convention)]
-    pub fn from_compressor<M: Module + 'static, T: Module + 'static>(
+    fn add_to(
         self,
-        compressor: Compressor<M, I>,
-        config: impl Into<ConfigList<DistillationSettings>>,
-        teacher: &T,
-        predict: impl Fn(&T, &I) -> Tensor<2> + Send + 'static,
-    ) -> Result<Compressor<M, I>, Error> {
-        self.from_teachers(compressor, config, Teacher::of_logits(teacher, predict))
-    }
-
-    /// Distills one teacher or several, with a cache or without, into the model of `compressor`, in
-    /// the same run.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`from_compressor`](Self::from_compressor), no teacher or one without logits or
-    /// whose weight does not fit, and a cache that another teacher filled.
-    #[allow(clippy::wrong_self_convention)]
-    pub fn from_teachers<M: Module + 'static>(
-        self,
-        mut compressor: Compressor<M, I>,
-        config: impl Into<ConfigList<DistillationSettings>>,
-        teachers: impl Into<Teachers<I>>,
-    ) -> Result<Compressor<M, I>, Error> {
-        let (loss, options) = (self.loss, self.options);
-        let failed = |error: DistillationError| error.of(options.name);
-        loss.validate().map_err(failed)?;
-        if loss.needs_labels() && self.labels.is_none() {
-            return Err(failed(DistillationError::NoLabels));
+        chain: &mut Chain<'_, M, I>,
+        rules: &ConfigList<DistillationSettings>,
+    ) -> Result<(), Error> {
+        let Distiller { kind, options } = self.distiller;
+        let Logits { loss, labels } = kind;
+        loss.validate()?;
+        if loss.needs_labels() && labels.is_none() {
+            return Err(DistillationError::NoLabels.into());
         }
-        let selected = options.select(&compressor, &config.into())?;
+        let selected = options.select(chain, rules)?;
         let [item] = &selected[..] else {
             let found = selected.iter().map(|item| item.id().to_string()).collect();
-            return Err(failed(DistillationError::OneOutput { found }));
+            return Err(DistillationError::OneOutput { found }.into());
         };
-        check_rule(item).map_err(failed)?;
-        let teachers = teachers.into().attach(options.name, &[])?;
-        teachers.require_logits().map_err(failed)?;
-        let student = compressor
-            .claim(Mode::Distillation, &[item.id()])?
-            .remove(0);
+        check_rule(item)?;
+        let teachers = self.teachers.attach(&[])?;
+        teachers.require_logits()?;
+        let student = chain.claim(Mode::Distillation, &[item.id()])?.remove(0);
         student.set_recording(true);
         let losses = LogitLosses {
             loss,
-            labels: self.labels,
+            labels,
             student,
             lambda: item.settings.lambda(),
         };
-        compressor.push(Distiller {
+        chain.push(FusedDistiller {
             options: options.for_targets(&selected),
             teachers,
             losses,
         });
-        Ok(compressor)
+        Ok(())
     }
 }
 

@@ -23,14 +23,17 @@
 //! defaults are those of the paper for CIFAR-100 with similar networks; its warm-up is 20 epochs.
 
 use burn::config::Config;
+use burn::module::Module;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Bool, FloatDType, Int, Tensor};
-use burn_compress_core::BoxError;
+use burn_compress_core::config::ConfigList;
+use burn_compress_core::{BoxError, Compressor, Error, Evaluator};
 
-use crate::distiller::constructors;
 use crate::error::DistillationError;
+use crate::logit::distiller::LogitDistiller;
 use crate::logit::loss::{LogitLoss, LogitPair};
-use crate::settings::{check_lambda, check_positive};
+use crate::settings::{DistillationSettings, check_lambda, check_positive};
+use crate::teacher::{Teacher, Teachers};
 
 /// Configuration of a [`DkdDistiller`].
 #[derive(Config, Debug, Copy)]
@@ -96,12 +99,70 @@ pub struct DkdConfig {
 /// )?
 /// .compress(Budget::steps(2))?;
 /// assert_eq!(compressed.history().steps.len(), 2);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct DkdDistiller;
 
-constructors!(logit DkdDistiller(DkdConfig) with labels, Decoupled);
+impl DkdDistiller {
+    /// Distills `teacher` into `model`.
+    ///
+    /// `predict` gives the teacher's logits of a batch, `[rows, classes]`, `labels` its target
+    /// classes, `[rows]`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Distiller::new`](crate::Distiller::new).
+    #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
+    pub fn new<M: Module + 'static, T: Module + 'static, I: 'static>(
+        model: M,
+        rules: impl Into<ConfigList<DistillationSettings>>,
+        evaluator: Evaluator<M, I>,
+        teacher: &T,
+        predict: impl Fn(&T, &I) -> Tensor<2> + Send + 'static,
+        labels: impl Fn(&I) -> Tensor<1, Int> + Send + 'static,
+        config: DkdConfig,
+    ) -> Result<Compressor<M, I>, Error> {
+        let chain = Compressor::from_model(model, evaluator);
+        Self::from_compressor(chain, rules, teacher, predict, labels, config)
+    }
+
+    /// Distills `teacher` into the model of `compressor`, in the same run.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Distiller::from_compressor`](crate::Distiller::from_compressor).
+    pub fn from_compressor<M: Module + 'static, T: Module + 'static, I: 'static>(
+        compressor: Compressor<M, I>,
+        rules: impl Into<ConfigList<DistillationSettings>>,
+        teacher: &T,
+        predict: impl Fn(&T, &I) -> Tensor<2> + Send + 'static,
+        labels: impl Fn(&I) -> Tensor<1, Int> + Send + 'static,
+        config: DkdConfig,
+    ) -> Result<Compressor<M, I>, Error> {
+        let teacher = Teacher::of_logits(teacher, predict);
+        Self::from_teachers(compressor, rules, teacher, labels, config)
+    }
+
+    /// Distills one teacher or several, with a cache or without, into the model of `compressor`, in
+    /// the same run.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Distiller::from_teachers`](crate::Distiller::from_teachers).
+    pub fn from_teachers<M: Module + 'static, I: 'static>(
+        compressor: Compressor<M, I>,
+        rules: impl Into<ConfigList<DistillationSettings>>,
+        teachers: impl Into<Teachers<I>>,
+        labels: impl Fn(&I) -> Tensor<1, Int> + Send + 'static,
+        config: DkdConfig,
+    ) -> Result<Compressor<M, I>, Error> {
+        let (name, lambda) = ("DkdDistiller", config.origin_loss_lambda);
+        LogitDistiller::built_in(name, &config, lambda, Decoupled(config))
+            .with_labels(labels)
+            .from_teachers(compressor, rules, teachers)
+    }
+}
 
 struct Decoupled(DkdConfig);
 

@@ -26,8 +26,9 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::log_softmax;
 use burn_compress_core::BoxError;
 
-use crate::distiller::constructors;
+use crate::distiller::Distillers;
 use crate::error::DistillationError;
+use crate::logit::distiller::{LogitDistiller, Logits};
 use crate::logit::loss::{LogitLoss, LogitPair};
 use crate::settings::{check_lambda, check_positive};
 
@@ -79,14 +80,20 @@ pub struct LogitsConfig {
 /// )?
 /// .compress(Budget::steps(2))?;
 /// assert_eq!(compressed.history().steps.len(), 2);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy)]
-pub struct LogitsDistiller;
+pub type LogitsDistiller<I> = Distillers<Logits<SoftTargets, I>, LogitsConfig>;
 
-constructors!(logit LogitsDistiller(LogitsConfig), SoftTargets);
+impl<I: 'static> From<LogitsConfig> for LogitDistiller<SoftTargets, I> {
+    fn from(config: LogitsConfig) -> Self {
+        let lambda = config.origin_loss_lambda;
+        Self::built_in("LogitsDistiller", &config, lambda, SoftTargets(config))
+    }
+}
 
-struct SoftTargets(LogitsConfig);
+/// The divergence from softened class probabilities.
+#[derive(Clone, Debug)]
+pub struct SoftTargets(LogitsConfig);
 
 impl LogitLoss for SoftTargets {
     fn loss(&self, pair: &LogitPair) -> Result<Tensor<1>, BoxError> {

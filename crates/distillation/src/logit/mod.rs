@@ -5,5 +5,5 @@ pub mod dkd;
 pub mod logits;
 mod loss;
 
-pub use distiller::{LogitDistiller, check_logit_loss};
+pub use distiller::{LogitDistiller, Logits, check_logit_loss};
 pub use loss::{LogitLoss, LogitPair};

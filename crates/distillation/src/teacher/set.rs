@@ -49,17 +49,11 @@ impl<I> AttachedTeacher<I> {
     }
 
     /// The teacher with a cache, which no other teacher may have filled.
-    pub(crate) fn with_cache(
-        self,
-        cache: TeacherCache<I>,
-        distiller: &'static str,
-    ) -> Result<Self, Error> {
+    pub(crate) fn with_cache(self, cache: TeacherCache<I>) -> Result<Self, Error> {
         let states = self.states.iter().map(|state| state.space.id().to_string());
         let logits = self.source.gives_logits().then(|| LOGITS.to_string());
         let names = states.chain(logits).collect();
-        let cache = cache
-            .belonging_to(self.fingerprint()?, names)
-            .map_err(|error| error.of(distiller))?;
+        let cache = cache.belonging_to(self.fingerprint()?, names)?;
         Ok(Self {
             cache: Some(RefCell::new(cache)),
             ..self

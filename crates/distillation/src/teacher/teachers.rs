@@ -113,16 +113,12 @@ impl<I> Teacher<I> {
     }
 
     /// Records the hidden states of `links` from now on.
-    fn attach(
-        mut self,
-        distiller: &'static str,
-        links: &[TargetId],
-    ) -> Result<AttachedTeacher<I>, Error> {
-        check_positive("weight", self.weight).map_err(|error| error.of(distiller))?;
+    fn attach(mut self, links: &[TargetId]) -> Result<AttachedTeacher<I>, Error> {
+        check_positive("weight", self.weight)?;
         let followed = |link: &str| links.iter().any(|id| id.layer == link);
         if let Some((link, layer)) = self.layers.iter().find(|(link, _)| !followed(link)) {
             let (link, layer) = (link.clone(), layer.clone());
-            return Err(DistillationError::UnusedLayer { link, layer }.of(distiller));
+            return Err(DistillationError::UnusedLayer { link, layer }.into());
         }
         let ids: Vec<TargetId> = links
             .iter()
@@ -131,10 +127,10 @@ impl<I> Teacher<I> {
                 None => id.clone(),
             })
             .collect();
-        let states = self.source.tap(&ids).map_err(|source| Error::Algorithm {
-            algorithm: distiller,
-            source: format!("the teacher cannot be linked: {source}").into(),
-        })?;
+        let states = self
+            .source
+            .tap(&ids)
+            .map_err(|source| Error::other(format!("the teacher cannot be linked: {source}")))?;
         let kinds: IndexMap<String, String> = self
             .source
             .layers()
@@ -149,7 +145,7 @@ impl<I> Teacher<I> {
         let attached = AttachedTeacher::new(self.source, self.weight, states);
         match self.cache {
             None => Ok(attached),
-            Some(cache) => attached.with_cache(cache, distiller),
+            Some(cache) => attached.with_cache(cache),
         }
     }
 }
@@ -192,16 +188,12 @@ impl<I> Teachers<I> {
     }
 
     /// Records the hidden states of `links` from now on.
-    pub(crate) fn attach(
-        self,
-        distiller: &'static str,
-        links: &[TargetId],
-    ) -> Result<TeacherSet<I>, Error> {
+    pub(crate) fn attach(self, links: &[TargetId]) -> Result<TeacherSet<I>, Error> {
         if self.teachers.is_empty() {
-            return Err(DistillationError::NoTeacher.of(distiller));
+            return Err(DistillationError::NoTeacher.into());
         }
         let teachers = self.teachers.into_iter();
-        let teachers = teachers.map(|teacher| teacher.attach(distiller, links));
+        let teachers = teachers.map(|teacher| teacher.attach(links));
         Ok(TeacherSet::new(
             teachers.collect::<Result<_, _>>()?,
             self.aggregation,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn_compress_core::{Compressor, Error, Mode, TargetId, TargetSpace, parameters};
+use burn_compress_core::{Chain, Error, Mode, TargetId, TargetSpace, parameters};
 use indexmap::{IndexMap, IndexSet};
 
 use super::dry_run::dry_run;
@@ -23,28 +23,28 @@ use crate::{PrunerConfig, PruningError};
 /// Rejects what cannot work: targets that cannot be pruned, values that are not finite,
 /// settings that contradict each other, goals that can remove nothing.
 pub(crate) fn build<M: Module + 'static, I: 'static>(
-    compressor: &mut Compressor<M, I>,
+    chain: &mut Chain<'_, M, I>,
     scorer: &Scorer,
     selected: &[Item],
     options: PrunerConfig,
 ) -> Result<PruningGroups, PruningError> {
     let (pruner, default) = (scorer.pruner, &scorer.default_granularity());
-    let mut sorted = sort(compressor, pruner, selected, default, options.coupled)?;
+    let mut sorted = sort(chain, pruner, selected, default, options.coupled)?;
     let refused = sorted.refused.take();
-    let groups = checked(compressor, scorer, &mut sorted, options);
+    let groups = checked(chain, scorer, &mut sorted, options);
     if let Some(refused) = refused {
         return Err(refused.with(groups.err(), selected));
     }
     let groups = groups?;
     sort_by_selection(&mut sorted.skipped, selected);
-    compressor.skip(pruner, sorted.skipped);
+    chain.skip(pruner, sorted.skipped);
     warn_of_goals(pruner, &groups.decisions()?);
     Ok(groups)
 }
 
 /// Groups of the targets that can be pruned, after all checks.
 fn checked<M: Module + 'static, I: 'static>(
-    compressor: &mut Compressor<M, I>,
+    chain: &mut Chain<'_, M, I>,
     scorer: &Scorer,
     sorted: &mut Sorted,
     options: PrunerConfig,
@@ -54,8 +54,8 @@ fn checked<M: Module + 'static, I: 'static>(
     let (pruner, default) = (scorer.pruner, &scorer.default_granularity());
     let mut plans = Vec::new();
     if !grouped.is_empty() {
-        let graph = compressor.graph(pruner)?;
-        let parameters = Parameters::new(compressor.layers());
+        let graph = chain.graph(pruner)?;
+        let parameters = Parameters::new(chain.layers());
         for (index, items) in grouped {
             plans.push(couple(&parameters, &graph, index, &items, scorer)?);
         }
@@ -72,8 +72,8 @@ fn checked<M: Module + 'static, I: 'static>(
         }
     }
     left.retain(|item| !covered.contains_key(&item.id()));
-    let shapes = port_shapes(compressor, &left)?;
-    let mut spaces = claim(compressor, &plans, &left)?.into_iter();
+    let shapes = port_shapes(chain, &left)?;
+    let mut spaces = claim(chain, &plans, &left)?.into_iter();
     let plans = plans.into_iter();
     let groups = PruningGroups {
         coupled: plans.map(|plan| plan.claimed(&mut spaces)).collect(),
@@ -88,13 +88,13 @@ fn checked<M: Module + 'static, I: 'static>(
         groups: IndexMap::new(),
         options,
     };
-    indexed(groups, compressor.model(), scorer)
+    indexed(groups, chain.model(), scorer)
 }
 
 /// The states of the members of `plans` and then of `targets`, all claimed at once: each claim walks
 /// the whole model.
 fn claim<M: Module + 'static, I: 'static>(
-    compressor: &mut Compressor<M, I>,
+    chain: &mut Chain<'_, M, I>,
     plans: &[PlannedGroup],
     targets: &[Item],
 ) -> Result<Vec<Arc<TargetSpace>>, PruningError> {
@@ -105,7 +105,7 @@ fn claim<M: Module + 'static, I: 'static>(
         let (target, mode) = (twice.clone(), Mode::Pruning);
         return Err(Error::TargetTaken { target, mode }.into());
     }
-    Ok(compressor.claim(Mode::Pruning, &ids)?)
+    Ok(chain.claim(Mode::Pruning, &ids)?)
 }
 
 /// The groups as one, after the checks that concern all of them.

@@ -7,13 +7,13 @@
 //! - blocks of whole channels, and channels that a configuration groups by hand, where something
 //!   else makes the same channels and is not masked with them;
 //! - forward passes that need the number of channels, found by a
-//!   [trial cut](Compressor::trial_cut).
+//!   [trial cut](Chain::trial_cut).
 //!
 //! Masks of elements, of patterns and of blocks smaller than a channel need not allow one.
 
 use burn::module::Module;
 use burn_compress_core::graph::ChannelGraph;
-use burn_compress_core::{Compressor, MaskMethod, Obstacle, TargetId};
+use burn_compress_core::{Chain, MaskMethod, Obstacle, TargetId};
 use indexmap::{IndexMap, IndexSet};
 
 use super::plan::PlannedGroup;
@@ -70,7 +70,7 @@ struct Finding {
 
 /// Sorts the selection of a configuration. Without `coupled` no mask needs to allow a cut.
 pub(super) fn sort<M: Module + 'static, I: 'static>(
-    compressor: &mut Compressor<M, I>,
+    chain: &mut Chain<'_, M, I>,
     pruner: &'static str,
     selected: &[Item],
     default: &Granularity,
@@ -89,7 +89,7 @@ pub(super) fn sort<M: Module + 'static, I: 'static>(
             sorted.left.push(item.clone());
             continue;
         };
-        let graph = compressor.graph(pruner)?;
+        let graph = chain.graph(pruner)?;
         let param = item.target.to_string();
         match graph.group_of(&item.layer.path, &param, dim) {
             Some(group) => sorted.grouped.entry(group).or_default().push(item.clone()),
@@ -100,15 +100,15 @@ pub(super) fn sort<M: Module + 'static, I: 'static>(
         true => whole(&sorted.left, default)?,
         false => Vec::new(),
     };
-    let known = compressor.evaluator().dummy_input().is_some();
+    let known = chain.evaluator().dummy_input().is_some();
     if !whole.is_empty() && !known {
         log::warn!(
             "{pruner} masks whole channels, but no dummy input tells whether a cut can follow"
         );
     }
     if known && !(sorted.grouped.is_empty() && whole.is_empty()) {
-        let graph = compressor.graph(pruner)?;
-        findings.extend(look(compressor, pruner, &graph, &sorted, &whole)?);
+        let graph = chain.graph(pruner)?;
+        findings.extend(look(chain, pruner, &graph, &sorted, &whole)?);
     }
     Ok(leave_out(selected, sorted, findings))
 }
@@ -150,7 +150,7 @@ fn no_channels(graph: &ChannelGraph, item: &Item, dim: usize) -> Finding {
 
 /// All obstacles of a cut.
 fn look<M: Module + 'static, I: 'static>(
-    compressor: &Compressor<M, I>,
+    chain: &Chain<'_, M, I>,
     pruner: &'static str,
     graph: &ChannelGraph,
     sorted: &Sorted,
@@ -173,7 +173,7 @@ fn look<M: Module + 'static, I: 'static>(
             }),
         }
     };
-    let matrices = matrices(compressor);
+    let matrices = matrices(chain);
     for (&index, items) in &sorted.grouped {
         add(items, false, removable_of(graph, index, items, &matrices));
     }
@@ -185,7 +185,7 @@ fn look<M: Module + 'static, I: 'static>(
             trial.followed(whole),
         );
     }
-    let failures = compressor.trial_cut(pruner, &sets)?;
+    let failures = chain.trial_cut(pruner, &sets)?;
     for ((items, alone), failure) in tried.into_iter().zip(failures) {
         findings.extend(failure.map(|failure| Finding {
             items,

@@ -7,7 +7,7 @@ use burn_compress_core::graph::{
     ChannelEntries, ChannelGraph, ChannelGroup, ChannelId, GroupMember,
 };
 use burn_compress_core::layer::channel_dims;
-use burn_compress_core::{Compressor, Mask, Target, TargetId};
+use burn_compress_core::{Chain, Mask, Target, TargetId};
 use indexmap::{IndexMap, IndexSet};
 
 use super::selected::{Item, ParamBlocks};
@@ -54,10 +54,10 @@ pub(super) fn whole<'a>(
 
 /// The paths of the parameters that are no vectors.
 pub(super) fn matrices<M: Module + 'static, I: 'static>(
-    compressor: &Compressor<M, I>,
+    chain: &Chain<'_, M, I>,
 ) -> IndexSet<String> {
     let mut found = IndexSet::new();
-    for layer in compressor.layers() {
+    for layer in chain.layers() {
         for param in layer.params.iter().filter(|param| param.shape.len() > 1) {
             let target = Target::param(&param.name);
             found.insert(TargetId::new(&layer.path, target).to_string());

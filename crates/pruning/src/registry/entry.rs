@@ -1,9 +1,9 @@
 //! The entry of a pruner that can be chosen by name.
 
-use burn_compress_core::Compressor;
 use burn_compress_core::config::ConfigList;
+use burn_compress_core::{Compressor, Error};
 
-use crate::{PruningError, PruningSettings};
+use crate::PruningSettings;
 
 /// A pruner that can be chosen by name.
 #[derive(Debug)]
@@ -27,11 +27,8 @@ pub struct Entry<M, I> {
 }
 
 /// Adds a pruner to a chain.
-pub type Fuse<M, I> = fn(
-    Compressor<M, I>,
-    &ConfigList<PruningSettings>,
-    usize,
-) -> Result<Compressor<M, I>, PruningError>;
+pub type Fuse<M, I> =
+    fn(Compressor<M, I>, &ConfigList<PruningSettings>, usize) -> Result<Compressor<M, I>, Error>;
 
 /// The source of a score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -41,8 +41,8 @@
 //! ReLU directly follows.
 
 use burn::config::Config;
+use burn_compress_core::Constructors;
 
-use crate::constructors::constructors;
 use crate::importance::Importance;
 use crate::sources::Outputs;
 use crate::timing::require_steps;
@@ -137,17 +137,20 @@ pub struct ActivationConfig {
 /// let pruner = ActivationPruner::new(model, &config, evaluator, options)?;
 /// let compressed = pruner.compress(Budget::steps(1))?;
 /// assert_eq!(compressed.masks()[0].values(), [1.0, 0.0, 1.0]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy)]
-pub struct ActivationPruner;
+pub type ActivationPruner = Constructors<Pruner<MeanActivation, Outputs>, ActivationConfig>;
 
-constructors!(ActivationPruner, ActivationConfig, |config| {
-    let steps = config.training_steps;
-    let outputs = Outputs::magnitudes(steps).with_before_activation(config.before_activation);
-    let pruner = Pruner::over(outputs, MeanActivation::new(steps)?);
-    Ok(pruner.with_config(config.pruner))
-});
+impl TryFrom<ActivationConfig> for Pruner<MeanActivation, Outputs> {
+    type Error = PruningError;
+
+    fn try_from(config: ActivationConfig) -> Result<Self, PruningError> {
+        let steps = config.training_steps;
+        let outputs = Outputs::magnitudes(steps).with_before_activation(config.before_activation);
+        let pruner = Pruner::over(outputs, MeanActivation::new(steps)?);
+        Ok(pruner.built_in("ActivationPruner", &config, config.pruner))
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -26,8 +26,8 @@
 //! validated model is.
 
 use burn::config::Config;
+use burn_compress_core::Constructors;
 
-use crate::constructors::constructors;
 use crate::importance::{Importance, Scale};
 use crate::sources::Outputs;
 use crate::timing::require_steps;
@@ -123,16 +123,19 @@ pub struct ApozConfig {
 /// let model = Net { fc, relu: Relu::new().into() };
 /// let compressed = ApozPruner::new(model, &config, evaluator, options)?.compress(Budget::steps(1))?;
 /// assert_eq!(compressed.masks()[0].values(), [1.0, 0.0, 1.0]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy)]
-pub struct ApozPruner;
+pub type ApozPruner = Constructors<Pruner<Apoz, Outputs>, ApozConfig>;
 
-constructors!(ApozPruner, ApozConfig, |config| {
-    let steps = config.training_steps;
-    let pruner = Pruner::over(Outputs::zeros(steps), Apoz::new(steps)?);
-    Ok(pruner.with_config(config.pruner))
-});
+impl TryFrom<ApozConfig> for Pruner<Apoz, Outputs> {
+    type Error = PruningError;
+
+    fn try_from(config: ApozConfig) -> Result<Self, PruningError> {
+        let steps = config.training_steps;
+        let pruner = Pruner::over(Outputs::zeros(steps), Apoz::new(steps)?);
+        Ok(pruner.built_in("ApozPruner", &config, config.pruner))
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -47,8 +47,8 @@
 //! over a feature map, here each weight counts on its own, as in Optimal Brain Damage.
 
 use burn::config::Config;
+use burn_compress_core::Constructors;
 
-use crate::constructors::constructors;
 use crate::importance::{Importance, Scale};
 use crate::sources::Gradients;
 use crate::timing::require_steps;
@@ -128,16 +128,19 @@ pub struct FisherConfig {
 /// let pruner = FisherPruner::new(model, &config, evaluator, options)?;
 /// let compressed = pruner.compress(Budget::steps(3))?;
 /// assert_eq!(compressed.masks()[0].sparsity(), 0.5);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy)]
-pub struct FisherPruner;
+pub type FisherPruner = Constructors<Pruner<Fisher, Gradients>, FisherConfig>;
 
-constructors!(FisherPruner, FisherConfig, |config| {
-    let steps = config.training_steps;
-    let pruner = Pruner::over(Gradients::fisher(steps), Fisher::new(steps)?);
-    Ok(pruner.with_config(config.pruner))
-});
+impl TryFrom<FisherConfig> for Pruner<Fisher, Gradients> {
+    type Error = PruningError;
+
+    fn try_from(config: FisherConfig) -> Result<Self, PruningError> {
+        let steps = config.training_steps;
+        let pruner = Pruner::over(Gradients::fisher(steps), Fisher::new(steps)?);
+        Ok(pruner.built_in("FisherPruner", &config, config.pruner))
+    }
+}
 
 #[cfg(test)]
 mod tests {

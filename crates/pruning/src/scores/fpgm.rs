@@ -24,10 +24,10 @@
 //! filters (output channels, the default here); any block is possible but single elements of a
 //! tensor with several dims, whose distances are no distances between filters.
 
+use burn_compress_core::Constructors;
 use indexmap::IndexMap;
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 
-use crate::constructors::constructors;
 use crate::importance::Importance;
 use crate::{Axes, Blocks, Pruner, PrunerConfig, PruningError};
 
@@ -48,7 +48,7 @@ impl Importance for Fpgm {
         if blocks.block_len() == 1 && blocks.squeezed_grid().len() > 1 {
             return Err(PruningError::Unscorable {
                 reason: "distances between single elements are none between channels",
-                advice: "give a granularity of larger blocks, or prune by `LevelPruner`",
+                advice: "give a granularity of larger blocks, or use a score of single elements",
             });
         }
         Ok(())
@@ -157,14 +157,15 @@ fn distance_sums(rows: Array2<f64>, counts: &[f64]) -> Vec<f64> {
 /// let pruner = FpgmPruner::new(model, &config, Evaluator::<Linear, ()>::new(), options)?;
 /// let compressed = pruner.compress(Budget::none())?;
 /// assert_eq!(compressed.masks()[0].values(), [1.0, 0.0, 1.0, 1.0]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy)]
-pub struct FpgmPruner;
+pub type FpgmPruner = Constructors<Pruner<Fpgm>, PrunerConfig>;
 
-constructors!(FpgmPruner, PrunerConfig, |config| {
-    Ok(Pruner::with(Fpgm).with_config(*config))
-});
+impl From<PrunerConfig> for Pruner<Fpgm> {
+    fn from(config: PrunerConfig) -> Self {
+        Pruner::with(Fpgm).built_in("FpgmPruner", &config, config)
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -14,7 +14,8 @@
 //! <https://arxiv.org/abs/1608.08710>. The paper prunes filters (output channels, the default
 //! here); any block is possible.
 
-use crate::constructors::constructors;
+use burn_compress_core::Constructors;
+
 use crate::importance::Importance;
 use crate::{Blocks, Pruner, PrunerConfig};
 
@@ -50,14 +51,15 @@ impl Importance for L1Norm {
 /// let pruner = L1NormPruner::new(model, &config, Evaluator::<Linear, ()>::new(), options)?;
 /// let compressed = pruner.compress(Budget::none())?;
 /// assert_eq!(compressed.masks()[0].values(), [1.0, 0.0, 1.0, 0.0]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy)]
-pub struct L1NormPruner;
+pub type L1NormPruner = Constructors<Pruner<L1Norm>, PrunerConfig>;
 
-constructors!(L1NormPruner, PrunerConfig, |config| {
-    Ok(Pruner::with(L1Norm).with_config(*config))
-});
+impl From<PrunerConfig> for Pruner<L1Norm> {
+    fn from(config: PrunerConfig) -> Self {
+        Pruner::with(L1Norm).built_in("L1NormPruner", &config, config)
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -12,7 +12,8 @@
 //! Compared with the L1 norm in section 4.4 of Li, Kadav, Durdanovic, Samet, Graf: Pruning Filters
 //! for Efficient ConvNets, 2017, <https://arxiv.org/abs/1608.08710>.
 
-use crate::constructors::constructors;
+use burn_compress_core::Constructors;
+
 use crate::importance::Importance;
 use crate::{Blocks, Pruner, PrunerConfig};
 
@@ -48,14 +49,15 @@ impl Importance for L2Norm {
 /// let pruner = L2NormPruner::new(model, &config, Evaluator::<Linear, ()>::new(), options)?;
 /// let compressed = pruner.compress(Budget::none())?;
 /// assert_eq!(compressed.masks()[0].values(), [0.0, 1.0, 0.0, 1.0]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy)]
-pub struct L2NormPruner;
+pub type L2NormPruner = Constructors<Pruner<L2Norm>, PrunerConfig>;
 
-constructors!(L2NormPruner, PrunerConfig, |config| {
-    Ok(Pruner::with(L2Norm).with_config(*config))
-});
+impl From<PrunerConfig> for Pruner<L2Norm> {
+    fn from(config: PrunerConfig) -> Self {
+        Pruner::with(L2Norm).built_in("L2NormPruner", &config, config)
+    }
+}
 
 #[cfg(test)]
 mod tests {

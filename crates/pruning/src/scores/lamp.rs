@@ -20,7 +20,8 @@
 //! <https://arxiv.org/abs/2010.07611>, equation 4. The paper scores single weights; blocks enter
 //! here with their squared norm, of which a single weight is the case of one element.
 
-use crate::constructors::constructors;
+use burn_compress_core::Constructors;
+
 use crate::importance::{Importance, Scale};
 use crate::{Blocks, Granularity, Pruner, PrunerConfig};
 
@@ -93,14 +94,15 @@ impl Importance for Lamp {
 /// let masks = pruner.compress(Budget::none())?.masks();
 /// assert_eq!(masks[0].values(), [0.0, 1.0, 1.0]);
 /// assert_eq!(masks[1].values(), [0.0, 0.0, 1.0]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy)]
-pub struct LampPruner;
+pub type LampPruner = Constructors<Pruner<Lamp>, PrunerConfig>;
 
-constructors!(LampPruner, PrunerConfig, |config| {
-    Ok(Pruner::with(Lamp).with_config(*config))
-});
+impl From<PrunerConfig> for Pruner<Lamp> {
+    fn from(config: PrunerConfig) -> Self {
+        Pruner::with(Lamp).built_in("LampPruner", &config, config)
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -15,8 +15,9 @@
 //! 2015, <https://arxiv.org/abs/1506.02626>. The paper chooses a threshold per layer from the
 //! standard deviation of its weights; here the threshold or the ratio is given.
 
+use burn_compress_core::Constructors;
+
 use super::l1_norm::L1Norm;
-use crate::constructors::constructors;
 use crate::importance::Importance;
 use crate::{Blocks, Granularity, Pruner, PrunerConfig};
 
@@ -55,14 +56,15 @@ impl Importance for Level {
 /// let pruner = LevelPruner::new(model, &config, Evaluator::<Linear, ()>::new(), options)?;
 /// let compressed = pruner.compress(Budget::none())?;
 /// assert_eq!(compressed.masks()[0].values(), [0.0, 1.0, 1.0, 0.0]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy)]
-pub struct LevelPruner;
+pub type LevelPruner = Constructors<Pruner<Level>, PrunerConfig>;
 
-constructors!(LevelPruner, PrunerConfig, |config| {
-    Ok(Pruner::with(Level).with_config(*config))
-});
+impl From<PrunerConfig> for Pruner<Level> {
+    fn from(config: PrunerConfig) -> Self {
+        Pruner::with(Level).built_in("LevelPruner", &config, config)
+    }
+}
 
 #[cfg(test)]
 mod tests {

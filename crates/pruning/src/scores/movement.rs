@@ -56,11 +56,10 @@ use burn::config::Config;
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, activation};
-use burn_compress_core::{BoxError, FlatTensor, Learnable, Run, Transform};
+use burn_compress_core::{BoxError, Constructors, FlatTensor, Learnable, Run, Transform};
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use crate::constructors::constructors;
 use crate::sources::{
     BlockBroadcast, BlockParameters, BlockValue, Collector, ScoreSource, Scored,
     check_training_numbers, multiplied, penalised,
@@ -149,20 +148,23 @@ impl MovementConfig {
 /// let pruner = MovementPruner::new(model, &config, evaluator, options)?;
 /// let compressed = pruner.compress(Budget::steps(10))?;
 /// assert_eq!(compressed.masks()[0].sparsity(), 0.5);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy)]
-pub struct MovementPruner;
+pub type MovementPruner = Constructors<Pruner<BlockValue, MovementScores>, MovementConfig>;
 
-constructors!(MovementPruner, MovementConfig, |config| {
-    config.check()?;
-    let pruner = Pruner::over(MovementScores(config.clone()), BlockValue);
-    Ok(pruner.with_config(config.pruner))
-});
+impl TryFrom<MovementConfig> for Pruner<BlockValue, MovementScores> {
+    type Error = PruningError;
+
+    fn try_from(config: MovementConfig) -> Result<Self, PruningError> {
+        config.check()?;
+        let pruner = Pruner::over(MovementScores(config.clone()), BlockValue);
+        Ok(pruner.built_in("MovementPruner", &config, config.pruner))
+    }
+}
 
 /// Scores that are trained beside the parameters.
-#[derive(Serialize)]
-struct MovementScores(MovementConfig);
+#[derive(Debug, Clone, Serialize)]
+pub struct MovementScores(MovementConfig);
 
 impl ScoreSource for MovementScores {
     fn timing(&self) -> Timing {

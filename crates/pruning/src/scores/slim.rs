@@ -49,12 +49,12 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
 use burn_compress_core::{
-    BoxError, FlatTensor, Learnable, Quantization, Run, TargetId, Transform, in_dtype, parameters,
+    BoxError, Constructors, FlatTensor, Learnable, Quantization, Run, TargetId, Transform,
+    in_dtype, parameters,
 };
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use crate::constructors::constructors;
 use crate::sources::{
     BlockBroadcast, BlockParameters, BlockValue, Collector, ScoreSource, Scored,
     check_training_numbers, multiplied, penalised,
@@ -109,21 +109,24 @@ pub struct SlimConfig {
 /// let pruner = SlimPruner::new(model, &config, evaluator, options)?;
 /// let compressed = pruner.compress(Budget::steps(30))?;
 /// assert_eq!(compressed.masks()[0].sparsity(), 0.5);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy)]
-pub struct SlimPruner;
+pub type SlimPruner = Constructors<Pruner<BlockValue, ScalingFactors>, SlimConfig>;
 
-constructors!(SlimPruner, SlimConfig, |config| {
-    require_steps(config.training_steps)?;
-    check_training_numbers(config.regular_scale, config.learning_rate)?;
-    let pruner = Pruner::over(ScalingFactors(config.clone()), BlockValue);
-    Ok(pruner.with_config(config.pruner))
-});
+impl TryFrom<SlimConfig> for Pruner<BlockValue, ScalingFactors> {
+    type Error = PruningError;
+
+    fn try_from(config: SlimConfig) -> Result<Self, PruningError> {
+        require_steps(config.training_steps)?;
+        check_training_numbers(config.regular_scale, config.learning_rate)?;
+        let pruner = Pruner::over(ScalingFactors(config.clone()), BlockValue);
+        Ok(pruner.built_in("SlimPruner", &config, config.pruner))
+    }
+}
 
 /// Factors that are trained beside the parameters.
-#[derive(Serialize)]
-struct ScalingFactors(SlimConfig);
+#[derive(Debug, Clone, Serialize)]
+pub struct ScalingFactors(SlimConfig);
 
 impl ScoreSource for ScalingFactors {
     fn timing(&self) -> Timing {

@@ -26,8 +26,8 @@
 //! the changes of two weights of a block, or of two layers of a channel, may cancel is not seen.
 
 use burn::config::Config;
+use burn_compress_core::Constructors;
 
-use crate::constructors::constructors;
 use crate::importance::{Importance, Scale};
 use crate::sources::Gradients;
 use crate::timing::require_steps;
@@ -112,16 +112,19 @@ pub struct TaylorConfig {
 /// let pruner = TaylorPruner::new(model, &config, evaluator, options)?;
 /// let compressed = pruner.compress(Budget::steps(2))?;
 /// assert_eq!(compressed.masks()[0].values(), [1.0, 0.0]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy)]
-pub struct TaylorPruner;
+pub type TaylorPruner = Constructors<Pruner<Taylor, Gradients>, TaylorConfig>;
 
-constructors!(TaylorPruner, TaylorConfig, |config| {
-    let steps = config.training_steps;
-    let pruner = Pruner::over(Gradients::taylor(steps), Taylor::new(steps)?);
-    Ok(pruner.with_config(config.pruner))
-});
+impl TryFrom<TaylorConfig> for Pruner<Taylor, Gradients> {
+    type Error = PruningError;
+
+    fn try_from(config: TaylorConfig) -> Result<Self, PruningError> {
+        let steps = config.training_steps;
+        let pruner = Pruner::over(Gradients::taylor(steps), Taylor::new(steps)?);
+        Ok(pruner.built_in("TaylorPruner", &config, config.pruner))
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -18,7 +18,6 @@ use crate::{Blocks, PruningError, PruningSettings};
 
 /// The trained values of a pruner, stepped by Adam.
 pub(crate) struct BlockParameters {
-    pruner: &'static str,
     targets: Vec<BlockParameter>,
 }
 
@@ -68,8 +67,7 @@ impl BlockParameters {
                 broadcast: Arc::new(BlockBroadcast::new(blocks, &device)),
             });
         }
-        let pruner = scored.pruner;
-        Ok(Self { pruner, targets })
+        Ok(Self { targets })
     }
 
     pub(crate) fn targets(&self) -> &[BlockParameter] {
@@ -107,10 +105,9 @@ impl BlockParameters {
                 targets.push(path);
             }
         }
-        let pruner = self.pruner;
         match targets.is_empty() {
             true => Ok(()),
-            false => Err(PruningError::NoGradient { pruner, targets }.into()),
+            false => Err(PruningError::NoGradient { targets }.into()),
         }
     }
 
@@ -174,7 +171,7 @@ pub(crate) fn penalised(loss: Tensor<1>, terms: Vec<Tensor<1>>, weight: f64) -> 
 
 /// The value that all elements of a block share.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct BlockValue;
+pub struct BlockValue;
 
 impl Importance for BlockValue {
     fn score(&self, data: &[f32], blocks: &Blocks) -> Vec<f32> {

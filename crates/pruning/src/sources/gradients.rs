@@ -60,10 +60,9 @@ impl ScoreSource for Gradients {
         &self,
         scored: &Scored<'_, M, I>,
     ) -> Result<Box<dyn Collector<M, I>>, PruningError> {
-        let (pruner, paths) = (scored.pruner(), scored.paths());
-        require_trained(scored.compressor().model(), pruner, &paths)?;
+        let paths = scored.paths();
+        require_trained(scored.chain().model(), &paths)?;
         Ok(Box::new(GradientSums {
-            pruner,
             term: self.term,
             paths,
             sums: Accumulator::new(scored),
@@ -72,7 +71,6 @@ impl ScoreSource for Gradients {
 }
 
 struct GradientSums {
-    pruner: &'static str,
     term: Term,
     paths: IndexSet<String>,
     sums: Accumulator,
@@ -91,8 +89,7 @@ impl<M: Module, I> Collector<M, I> for GradientSums {
         let (terms, missing) = self.terms(run.model, gradients);
         // Later steps may leave out layers, as stochastic depth does.
         if self.sums.sums().is_empty() && !missing.is_empty() {
-            let (pruner, targets) = (self.pruner, missing);
-            return Err(PruningError::NoGradient { pruner, targets }.into());
+            return Err(PruningError::NoGradient { targets: missing }.into());
         }
         self.sums.add(terms);
         Ok(())
@@ -163,11 +160,7 @@ impl GradientSums {
 }
 
 /// Rejects parameters among `paths` that no gradient is kept of.
-fn require_trained<M: Module>(
-    model: &M,
-    pruner: &'static str,
-    paths: &IndexSet<String>,
-) -> Result<(), PruningError> {
+fn require_trained<M: Module>(model: &M, paths: &IndexSet<String>) -> Result<(), PruningError> {
     let mut frozen = Frozen {
         path: Vec::new(),
         paths,
@@ -177,7 +170,7 @@ fn require_trained<M: Module>(
     let targets = frozen.found;
     match targets.is_empty() {
         true => Ok(()),
-        false => Err(PruningError::Frozen { pruner, targets }),
+        false => Err(PruningError::Frozen { targets }),
     }
 }
 

@@ -7,7 +7,7 @@
 
 use burn::module::Module;
 use burn_compress_core::layer::{LayerInfo, channel_dims};
-use burn_compress_core::{Compressor, Target, TargetId};
+use burn_compress_core::{Chain, Target, TargetId};
 use indexmap::IndexSet;
 
 use super::source::Scored;
@@ -18,7 +18,7 @@ pub(super) fn scale_invariant<M: Module + 'static, I: 'static>(
     scored: &Scored<'_, M, I>,
 ) -> IndexSet<TargetId> {
     let mut invariant = IndexSet::new();
-    for (target, gamma) in normed_layers(scored.compressor, scored.pruner, &scored.paths()) {
+    for (target, gamma) in normed_layers(scored.chain, scored.pruner, &scored.paths()) {
         match (scored.target(&target), scored.target(&gamma)) {
             (Some(layer), Some(norm)) => {
                 if layer.is_coupled_with(norm) {
@@ -56,11 +56,11 @@ pub(crate) fn advice(by_graph: bool, target: &TargetId, gamma: &TargetId) -> Str
 /// Next means next in the order of the model's fields and with the same channels in the graph.
 /// Without a graph nothing is known.
 pub(crate) fn normed_layers<M: Module + 'static, I: 'static>(
-    compressor: &Compressor<M, I>,
+    chain: &Chain<'_, M, I>,
     pruner: &'static str,
     sources: &IndexSet<String>,
 ) -> Vec<(TargetId, TargetId)> {
-    let Ok(graph) = compressor.graph(pruner) else {
+    let Ok(graph) = chain.graph(pruner) else {
         return Vec::new();
     };
     let group = |layer: &LayerInfo, name: &str| {
@@ -68,7 +68,7 @@ pub(crate) fn normed_layers<M: Module + 'static, I: 'static>(
         let dim = channel_dims(&layer.kind, name, param.shape.len()).output?;
         graph.group_of(&layer.path, name, dim)
     };
-    let with_params = compressor.layers().iter().filter(|l| !l.params.is_empty());
+    let with_params = chain.layers().iter().filter(|l| !l.params.is_empty());
     let layers: Vec<&LayerInfo> = with_params.collect();
     let pairs = layers.windows(2).filter_map(|pair| {
         let [layer, norm] = [pair[0], pair[1]];

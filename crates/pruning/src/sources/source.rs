@@ -7,7 +7,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use burn_compress_core::config::Selected;
 use burn_compress_core::{
-    AlgorithmState, BoxError, Compressor, FlatTensor, Learnable, Run, TargetId, TargetSpace,
+    AlgorithmState, BoxError, Chain, FlatTensor, Learnable, Run, TargetId, TargetSpace,
 };
 use indexmap::{IndexMap, IndexSet};
 use serde::Serialize;
@@ -30,7 +30,7 @@ use crate::{Blocks, PruningError, PruningSettings};
 /// use burn::nn::{Linear, LinearConfig};
 /// use burn::tensor::Device;
 /// use burn_compress_core::config::ConfigList;
-/// use burn_compress_core::{BoxError, Budget, Evaluator};
+/// use burn_compress_core::{BoxError, Budget, Evaluator, Method};
 /// use burn_compress_pruning::sources::{Collector, ScoreSource, Scored, read_weights};
 /// use burn_compress_pruning::{Pruner, PrunerConfig, PruningError, scores::L1Norm};
 /// use indexmap::{IndexMap, IndexSet};
@@ -64,7 +64,7 @@ use crate::{Blocks, PruningError, PruningSettings};
 ///     .with_config(PrunerConfig::new().with_coupled(false))
 ///     .new(model, &rules, Evaluator::<Linear, ()>::new())?;
 /// assert_eq!(pruner.compress(Budget::none())?.masks()[0].sparsity(), 0.5);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
 pub trait ScoreSource: Serialize + Send + 'static {
     /// The steps after which the score is complete: none by default.
@@ -190,7 +190,7 @@ pub trait Collector<M: Module, I>: Send {
 #[derive(Debug)]
 pub struct Scored<'a, M, I> {
     pub(crate) pruner: &'static str,
-    pub(crate) compressor: &'a Compressor<M, I>,
+    pub(crate) chain: &'a Chain<'a, M, I>,
     pub(crate) targets: Vec<ScoredTarget>,
     pub(crate) selected: &'a [Selected<PruningSettings>],
     /// Whether the graph couples channels that nobody has grouped by hand.
@@ -214,8 +214,8 @@ impl<'a, M: Module + 'static, I: 'static> Scored<'a, M, I> {
     }
 
     /// The chain, with its model and its evaluator.
-    pub fn compressor(&self) -> &'a Compressor<M, I> {
-        self.compressor
+    pub fn chain(&self) -> &'a Chain<'a, M, I> {
+        self.chain
     }
 
     /// The parameters, coupled ones first.
@@ -231,7 +231,7 @@ impl<'a, M: Module + 'static, I: 'static> Scored<'a, M, I> {
 
     /// The first device of the model, without gradients.
     pub fn device(&self) -> Device {
-        let device = self.compressor.model().devices().first().cloned();
+        let device = self.chain.model().devices().first().cloned();
         device.unwrap_or_default().without_autodiff()
     }
 

@@ -6,10 +6,9 @@ use burn::optim::SgdConfig;
 use burn::tensor::activation::{relu, silu};
 use burn::tensor::{Device, Tensor};
 use burn_compress_core::config::ConfigList;
-use burn_compress_core::{Budget, Compressor, DummyInput, Evaluator, TargetId, Wrapper};
+use burn_compress_core::{Budget, Compressor, DummyInput, Error, Evaluator, TargetId, Wrapper};
 use burn_compress_pruning::{
-    ActivationConfig, ActivationPruner, ApozConfig, ApozPruner, PrunerConfig, PruningError,
-    PruningSettings,
+    ActivationConfig, ActivationPruner, ApozConfig, ApozPruner, PrunerConfig, PruningSettings,
 };
 
 /// A residual block whose one `relu` is called twice, and what else may follow a layer.
@@ -73,23 +72,23 @@ fn alone() -> PrunerConfig {
     PrunerConfig::new().with_coupled(false)
 }
 
-fn apoz(chain: Chain, config: &ConfigList<PruningSettings>) -> Result<Chain, PruningError> {
+fn apoz(chain: Chain, config: &ConfigList<PruningSettings>) -> Result<Chain, Error> {
     ApozPruner::from_compressor(chain, config, ApozConfig::new(1).with_pruner(alone()))
 }
 
-fn mean(chain: Chain, config: &ConfigList<PruningSettings>) -> Result<Chain, PruningError> {
+fn mean(chain: Chain, config: &ConfigList<PruningSettings>) -> Result<Chain, Error> {
     let options = ActivationConfig::new(1).with_pruner(alone());
     ActivationPruner::from_compressor(chain, config, options)
 }
 
-fn before(chain: Chain, config: &ConfigList<PruningSettings>) -> Result<Chain, PruningError> {
+fn before(chain: Chain, config: &ConfigList<PruningSettings>) -> Result<Chain, Error> {
     let options = ActivationConfig::new(1).with_before_activation(true);
     ActivationPruner::from_compressor(chain, config, options.with_pruner(alone()))
 }
 
 /// The channel of `layer` that goes.
 #[track_caller]
-fn removed(chain: Result<Chain, PruningError>, layer: &str) -> usize {
+fn removed(chain: Result<Chain, Error>, layer: &str) -> usize {
     let masks = chain.unwrap().compress(Budget::steps(1)).unwrap().masks();
     let id: TargetId = format!("{layer}.weight").parse().unwrap();
     let removed = masks[&id].removed_along(1);
@@ -98,7 +97,7 @@ fn removed(chain: Result<Chain, PruningError>, layer: &str) -> usize {
 }
 
 #[track_caller]
-fn refused(chain: Result<Chain, PruningError>, parts: &[&str]) {
+fn refused(chain: Result<Chain, Error>, parts: &[&str]) {
     let error = chain.map(|_| ()).unwrap_err().to_string();
     for part in parts {
         assert!(error.contains(part), "`{part}` is not in: {error}");

@@ -7,9 +7,9 @@ use burn::optim::SgdConfig;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_compress_core::config::ConfigList;
-use burn_compress_core::{Budget, Compressor, DummyInput, Evaluator, Masks, TargetId};
+use burn_compress_core::{Budget, Compressor, DummyInput, Error, Evaluator, Masks, TargetId};
 use burn_compress_pruning::{
-    FisherConfig, FisherPruner, FpgmPruner, L1NormPruner, L2NormPruner, PrunerConfig, PruningError,
+    FisherConfig, FisherPruner, FpgmPruner, L1NormPruner, L2NormPruner, PrunerConfig,
     PruningSettings, TaylorConfig, TaylorPruner,
 };
 
@@ -232,7 +232,7 @@ type Fuse<M> = fn(
     Compressor<M, ()>,
     &ConfigList<PruningSettings>,
     PrunerConfig,
-) -> Result<Compressor<M, ()>, PruningError>;
+) -> Result<Compressor<M, ()>, Error>;
 
 fn norms<M: Module + 'static>() -> [Fuse<M>; 3] {
     [
@@ -244,7 +244,7 @@ fn norms<M: Module + 'static>() -> [Fuse<M>; 3] {
 
 /// How many channels each of `layers` keeps.
 fn kept<M: Module + 'static>(
-    chain: Result<Compressor<M, ()>, PruningError>,
+    chain: Result<Compressor<M, ()>, Error>,
     layers: &[&str],
 ) -> Vec<usize> {
     let masks = chain.unwrap().compress(Budget::none()).unwrap().masks();
@@ -333,7 +333,7 @@ fn a_normalizer_without_effect_is_refused() {
     L1NormPruner::from_compressor(chain(joined), &config, PrunerConfig::new()).unwrap();
     let threshold = r#"[{"op_names": ["one"], "sparse_threshold": 1.0, "normalizer": "mean"}]"#;
     let error = ConfigList::from_json(threshold)
-        .map_err(PruningError::from)
+        .map_err(Error::from)
         .and_then(|config| {
             L1NormPruner::from_compressor(chain(joined), &config, PrunerConfig::new()).map(|_| ())
         });

@@ -6,8 +6,8 @@ use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d
 use burn::optim::SgdConfig;
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_compress_core::config::ConfigList;
-use burn_compress_core::{Compressor, DummyInput, Evaluator, Masks, TargetId, Wrapper};
-use burn_compress_pruning::PruningSettings;
+use burn_compress_core::{Compressor, DummyInput, Error, Evaluator, Masks, TargetId, Wrapper};
+use burn_compress_pruning::{PruningError, PruningSettings};
 
 /// `head(mean(x + block(x)))` with `x = grouped(relu(norm(stem(image))))`.
 #[derive(Module, Debug)]
@@ -27,6 +27,13 @@ pub struct Net {
 /// Images `[4, 1, 4, 4]`.
 pub type Batch = Tensor<4>;
 pub type Chain = Compressor<Net, Batch>;
+
+/// The error of the pruner in one of its chain.
+#[track_caller]
+pub fn cause(error: &Error) -> &PruningError {
+    let cause = error.downcast_ref();
+    cause.unwrap_or_else(|| panic!("no error of a pruner: {error}"))
+}
 
 /// A generator that no other test draws from.
 pub struct Random(u64);

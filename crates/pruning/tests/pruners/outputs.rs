@@ -5,10 +5,10 @@ use burn::nn::{Linear, LinearConfig, Relu};
 use burn::optim::SgdConfig;
 use burn::tensor::{Device, Tensor};
 use burn_compress_core::config::ConfigList;
-use burn_compress_core::{Budget, Compressor, DummyInput, Evaluator, TargetId, Wrapper};
+use burn_compress_core::{Budget, Compressor, DummyInput, Error, Evaluator, TargetId, Wrapper};
 use burn_compress_pruning::{
     ActivationConfig, ActivationPruner, ApozConfig, ApozPruner, FpgmPruner, L1NormPruner,
-    PrunerConfig, PruningError, PruningSettings, pruners,
+    PrunerConfig, PruningSettings, pruners,
 };
 
 use crate::nets;
@@ -165,7 +165,7 @@ fn observing_outputs_does_not_touch_the_training() {
     assert_eq!(weights("ApozPruner"), weights("L1NormPruner"));
 }
 
-fn refused(result: Result<Compressor<Net, Tensor<2>>, PruningError>, message: &str) {
+fn refused(result: Result<Compressor<Net, Tensor<2>>, Error>, message: &str) {
     let error = result.map(|_| ()).unwrap_err().to_string();
     assert!(error.contains(message), "{error}");
 }

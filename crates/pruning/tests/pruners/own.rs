@@ -3,7 +3,8 @@
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn_compress_core::{
-    AlgorithmState, BoxError, Budget, Configuration, Error, FlatTensor, Masks, Run, parameters,
+    AlgorithmState, BoxError, Budget, Configuration, Error, FlatTensor, Masks, Method, Run,
+    parameters,
 };
 use burn_compress_pruning::scores::{L1Norm, Taylor};
 use burn_compress_pruning::sources::{
@@ -17,7 +18,7 @@ use indexmap::{IndexMap, IndexSet};
 use rstest::rstest;
 use serde::Serialize;
 
-use crate::nets::{Chain, chain, count, removed, rules};
+use crate::nets::{Chain, cause, chain, count, removed, rules};
 
 const CONVS: &str = r#"[{"op_types": ["Conv2d"], "sparse_ratio": 0.5}]"#;
 
@@ -254,7 +255,9 @@ fn a_source_over_no_steps_is_rejected() {
     let pruner = Pruner::over(SummedWeights { training_steps: 0 }, Spread);
     let error = pruner.from_compressor(chain(), rules(CONVS)).unwrap_err();
     assert!(
-        error.to_string().starts_with("`training_steps` is 0"),
+        cause(&error)
+            .to_string()
+            .starts_with("`training_steps` is 0"),
         "{error}"
     );
 }

@@ -5,14 +5,14 @@ use burn::nn::{Linear, LinearConfig};
 use burn::optim::SgdConfig;
 use burn::tensor::{Device, Tensor};
 use burn_compress_core::config::ConfigList;
-use burn_compress_core::{Budget, Compressor, Evaluator, Mask, Masks, TargetId};
+use burn_compress_core::{Budget, Compressor, Error, Evaluator, Mask, Masks, TargetId};
 use burn_compress_pruning::{
     AgpConfig, AgpPruner, FpgmPruner, L1NormPruner, L2NormPruner, LampPruner, LevelPruner,
     PrunerConfig, PruningError, PruningSettings, TaylorConfig, TaylorPruner,
 };
 use proptest::prelude::*;
 
-use crate::nets::{Fill, Random};
+use crate::nets::{Fill, Random, cause};
 
 /// Independent layers.
 #[derive(Module, Debug)]
@@ -43,11 +43,7 @@ fn chain(shapes: &[[usize; 2]], seed: u64, learning_rate: f64) -> Chain {
 }
 
 /// Fuses one of the pruners that need no data.
-fn fuse(
-    pruner: usize,
-    chain: Chain,
-    config: &ConfigList<PruningSettings>,
-) -> Result<Chain, PruningError> {
+fn fuse(pruner: usize, chain: Chain, config: &ConfigList<PruningSettings>) -> Result<Chain, Error> {
     let options = PrunerConfig::new().with_coupled(false);
     match pruner {
         0 => LevelPruner::from_compressor(chain, config, options),
@@ -60,7 +56,7 @@ fn fuse(
 
 /// The chain, or none where the goals are refused: where `possible` is false.
 fn unless_refused(
-    fused: Result<Chain, PruningError>,
+    fused: Result<Chain, Error>,
     possible: bool,
 ) -> Result<Option<Chain>, TestCaseError> {
     fn removes_nothing(error: &PruningError) -> bool {
@@ -77,7 +73,7 @@ fn unless_refused(
             Ok(Some(chain))
         }
         Err(error) => {
-            prop_assert!(removes_nothing(&error) && !possible, "{error}");
+            prop_assert!(removes_nothing(cause(&error)) && !possible, "{error}");
             Ok(None)
         }
     }

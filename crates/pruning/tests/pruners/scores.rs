@@ -4,11 +4,13 @@ use burn::module::Param;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_compress_core::config::ConfigList;
-use burn_compress_core::{Budget, Compressor, Evaluator, Masks};
+use burn_compress_core::{Budget, Compressor, Error, Evaluator, Masks};
 use burn_compress_pruning::registry::{Entry, Needs};
 use burn_compress_pruning::scores::{Fpgm, L1Norm, L2Norm, Lamp, Level};
-use burn_compress_pruning::{Blocks, Importance, PruningError, pruners};
+use burn_compress_pruning::{Blocks, Importance, pruners};
 use proptest::prelude::*;
+
+use crate::nets::cause;
 
 /// Pruners of the weights.
 fn entries() -> Vec<Entry<Linear, ()>> {
@@ -24,7 +26,7 @@ fn masks(
     weight: &[f32],
     columns: usize,
     settings: &str,
-) -> Result<Masks, PruningError> {
+) -> Result<Masks, Error> {
     let device = Device::flex();
     let rows = weight.len() / columns;
     let mut model = LinearConfig::new(rows, columns).init(&device);
@@ -156,9 +158,8 @@ proptest! {
 fn weights_that_are_no_numbers_are_refused_by_name() {
     for pruner in entries() {
         let weight = [1.0, 2.0, f32::NAN, 4.0, 5.0, 6.0];
-        let error = masks(&pruner, &weight, 3, CHANNELS)
-            .unwrap_err()
-            .to_string();
+        let error = masks(&pruner, &weight, 3, CHANNELS).unwrap_err();
+        let error = cause(&error).to_string();
         assert!(
             error.starts_with("weight: value 2 is NaN"),
             "{}: {error}",

@@ -18,13 +18,10 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn_compress_core::layer::LayerInfo;
-use burn_compress_core::{
-    Compressor, Error, FlatTensor, Fold, Folding, Mode, Norm, Target, TargetId,
-};
+use burn_compress_core::{Chain, Error, FlatTensor, Fold, Folding, Mode, Norm, Target, TargetId};
 use indexmap::IndexMap;
 
 use crate::QuantizationError;
-use crate::error::error_of;
 use crate::parameters::{raw, simulated};
 
 use fold::{BatchNormFold, remainder};
@@ -47,16 +44,16 @@ impl Fusions {
     ///
     /// [`QuantizationError::Fusion`], and a forward pass that cannot be captured.
     pub(crate) fn plan<M: Module + 'static, I: 'static>(
-        compressor: &Compressor<M, I>,
+        chain: &Chain<'_, M, I>,
         selected: &mut [Chosen],
         name: &'static str,
     ) -> Result<Self, Error> {
-        reject_folded(compressor, selected).map_err(error_of(name))?;
+        reject_folded(chain, selected)?;
         if !selected.iter().any(|one| is_wanted(&one.settings)) {
             return Ok(Self::default());
         }
-        let successors = compressor.successors(name)?;
-        let acting = compressor.spaces().filter(|space| !space.is_idle());
+        let successors = chain.successors(name)?;
+        let acting = chain.spaces().filter(|space| !space.is_idle());
         let claimed = acting.map(|space| {
             let claimed = space.is_claimed(Mode::Quantization);
             (
@@ -65,12 +62,12 @@ impl Fusions {
             )
         });
         let search = Search {
-            layers: compressor.layers(),
+            layers: chain.layers(),
             successors: &successors,
             claimed: claimed.collect(),
             selected,
         };
-        let sequences = search.run().map_err(error_of(name))?;
+        let sequences = search.run()?;
         for one in selected.iter_mut() {
             let mut hosts = sequences.iter();
             let sequence = hosts.find(|sequence| sequence.host.path == one.layer.path);
@@ -92,12 +89,12 @@ impl Fusions {
     /// [`Error::Folding`].
     pub(crate) fn start<M: Module + 'static, I: 'static>(
         mut self,
-        compressor: &mut Compressor<M, I>,
+        chain: &mut Chain<'_, M, I>,
     ) -> Result<Self, Error> {
         for sequence in &self.sequences {
             if let Some(norm) = &sequence.norm {
                 let fold = Arc::new(BatchNormFold::of(&sequence.host.kind));
-                let folding = compressor.fold(&sequence.host.path, norm, fold)?;
+                let folding = chain.fold(&sequence.host.path, norm, fold)?;
                 self.foldings.push((sequence.host.clone(), folding));
             }
         }
@@ -170,10 +167,10 @@ impl Fusions {
 
 /// Rejects parameters that another quantizer folds a norm into.
 fn reject_folded<M: Module + 'static, I: 'static>(
-    compressor: &Compressor<M, I>,
+    chain: &Chain<'_, M, I>,
     selected: &[Chosen],
 ) -> Result<(), QuantizationError> {
-    for folding in compressor.foldings() {
+    for folding in chain.foldings() {
         let folded = |one: &&Chosen| one.target.is_param() && one.layer.path == folding.host();
         if let Some(one) = selected.iter().find(folded) {
             let names = [folding.host().to_string(), folding.norm().to_string()];

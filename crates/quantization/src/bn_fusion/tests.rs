@@ -306,13 +306,16 @@ fn a_fused_layer_cannot_be_claimed_any_more() {
     ] {
         let (layer, name) = target.split_once('.').unwrap();
         let id = TargetId::new(layer, name.parse().unwrap());
-        let error = chain.claim(mode, &[id]).unwrap_err();
+        let error = chain.chain().claim(mode, &[id]).unwrap_err();
         assert!(matches!(error, Error::Folding { .. }), "{error}");
         assert!(error.to_string().contains(target), "{error}");
     }
     // All of them at once, with what to select in their place.
     let outputs = ["conv", "fc"].map(|layer| TargetId::new(layer, Target::Output(0)));
-    let error = chain.claim(Mode::Distillation, &outputs).unwrap_err();
+    let error = chain
+        .chain()
+        .claim(Mode::Distillation, &outputs)
+        .unwrap_err();
     let error = error.to_string();
     assert!(
         error.contains("`conv._output_0`, `fc._output_0`"),
@@ -321,7 +324,7 @@ fn a_fused_layer_cannot_be_claimed_any_more() {
     let instead = "select `bn._output_0`, `fc_bn._output_0` in their place";
     assert!(error.contains(instead), "{error}");
     let output = TargetId::new("bn", Target::Output(0));
-    assert!(chain.claim(Mode::Distillation, &[output]).is_ok());
+    assert!(chain.chain().claim(Mode::Distillation, &[output]).is_ok());
 }
 
 #[test]

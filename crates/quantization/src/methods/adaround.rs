@@ -2,7 +2,7 @@
 //!
 //! For weights of 4 bits and fewer, where rounding each weight to the nearest value is far from the
 //! best for the layer as a whole: errors of weights with similar inputs should cancel. The
-//! quantizer calibrates like [`PtqQuantizer`], then goes through the layers one after another and
+//! quantizer calibrates first, then goes through the layers one after another and
 //! chooses the roundings that bring the layer's output back to what it was in full precision:
 //!
 //! ```text
@@ -38,21 +38,17 @@
 
 pub(crate) mod reconstruction;
 
-use std::any::Any;
-
 use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Tensor, activation};
 use burn_compress_core::config::{ConfigList, Selected};
 use burn_compress_core::{
-    Algorithm, AlgorithmState, BoxError, Compressor, Configuration, Error, Evaluator, FlatTensor,
-    Mode, Run, TargetId, TargetSpace, with_parameters,
+    Algorithm, AlgorithmState, BoxError, Chain, Configuration, Constructors, Error, Evaluator,
+    FlatTensor, Method, Mode, Run, TargetId, TargetSpace, with_parameters,
 };
 use indexmap::IndexMap;
 
-use super::ptq::{PtqConfig, PtqQuantizer};
-use crate::constructors::constructors;
-use crate::error::error_of;
+use super::ptq::{Calibrated, PtqConfig};
 use crate::parameters::raw;
 use crate::{
     ApplyMethod, ObserverKind, QuantizationError, QuantizationSettings, blocks, precision,
@@ -120,46 +116,50 @@ pub struct AdaRoundConfig {
 /// let raw = compressed.unwrap_model().fc.weight.val();
 /// let simulated = compressed.model().fc.weight.val();
 /// assert!(raw.all_close(simulated, None, None));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
+pub type AdaRoundQuantizer = Constructors<AdaRoundConfig>;
+
+impl<M: Module + 'static, I: 'static> Method<M, I> for AdaRoundConfig {
+    type Settings = QuantizationSettings;
+
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn add_to(
+        self,
+        chain: &mut Chain<'_, M, I>,
+        rules: &ConfigList<QuantizationSettings>,
+    ) -> Result<(), Error> {
+        check(&self)?;
+        chain.evaluator().require_forward(NAME)?;
+        let layers = weights(&rules.select(chain.layers())?)?;
+        let options = PtqConfig::new()
+            .with_batches(self.batches)
+            .with_follow_training(self.follow_training)
+            .with_check_finite(self.check_finite);
+        let calibration = Calibrated::claim(NAME, ObserverKind::Mse, chain, rules, options)?;
+        let evaluator = chain.evaluator().clone();
+        chain.push(AdaRound {
+            calibration,
+            layers,
+            evaluator,
+            config: self,
+        });
+        Ok(())
+    }
+}
+
 #[derive(Debug)]
-pub struct AdaRoundQuantizer<M, I> {
-    calibration: PtqQuantizer<M, I>,
+struct AdaRound<M, I> {
+    calibration: Calibrated<M, I>,
     layers: Vec<TargetId>,
     evaluator: Evaluator<M, I>,
     config: AdaRoundConfig,
 }
 
-constructors!(AdaRoundQuantizer<M, I>, AdaRoundConfig);
-
-impl<M: Module + 'static, I: 'static> AdaRoundQuantizer<M, I> {
-    fn claim(
-        compressor: &mut Compressor<M, I>,
-        config: &ConfigList<QuantizationSettings>,
-        quantizer: AdaRoundConfig,
-    ) -> Result<Self, Error> {
-        check(&quantizer).map_err(error_of(NAME))?;
-        compressor.evaluator().require_forward(NAME)?;
-        let selected = config.select(compressor.layers())?;
-        let layers = weights(&selected).map_err(error_of(NAME))?;
-        let options = PtqConfig::new()
-            .with_batches(quantizer.batches)
-            .with_follow_training(quantizer.follow_training)
-            .with_check_finite(quantizer.check_finite);
-        Ok(Self {
-            calibration: PtqQuantizer::claim_for(
-                NAME,
-                ObserverKind::Mse,
-                compressor,
-                config,
-                options,
-            )?,
-            layers,
-            evaluator: compressor.evaluator().clone(),
-            config: quantizer,
-        })
-    }
-
+impl<M: Module + 'static, I: 'static> AdaRound<M, I> {
     /// The chosen values of the grid for the weights of a layer.
     ///
     /// # Errors
@@ -197,7 +197,7 @@ impl<M: Module + 'static, I: 'static> AdaRoundQuantizer<M, I> {
     }
 }
 
-impl<M: Module + 'static, I: 'static> Algorithm<M, I> for AdaRoundQuantizer<M, I> {
+impl<M: Module + 'static, I: 'static> Algorithm<M, I> for AdaRound<M, I> {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -255,10 +255,6 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for AdaRoundQuantizer<M, I
             .calibration
             .targets()
             .configuration(Configuration::of(&self.config)))
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
     }
 }
 
@@ -404,7 +400,7 @@ fn weights(
             }
             _ => format!(
                 "only those of `Conv2d` and `Linear` are learned, and this is a `{kind}`; quantize \
-                 it by `PtqQuantizer`"
+                 it by plain calibration"
             ),
         };
         return Err(QuantizationError::Rounding {

@@ -25,18 +25,15 @@
 //! NNI writes `int8`. As the sign of 0 is 1, a binary input has no zeros: channels that a pruner
 //! removes before it cannot be cut out without changing the function.
 
-use std::any::Any;
-
 use burn::config::Config;
 use burn::module::Module;
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
-    Algorithm, BoxError, Compressor, Configuration, Error, FlatTensor, Mode, QuantDtype,
-    QuantScheme, RoundGradient, Run, TargetId,
+    Algorithm, BoxError, Chain, Configuration, Constructors, Error, FlatTensor, Method, Mode,
+    QuantDtype, QuantScheme, RoundGradient, Run, TargetId,
 };
 use indexmap::IndexMap;
 
-use crate::constructors::constructors;
 use crate::parameters::raw;
 use crate::reject::{reject_blocks, reject_method, reject_observer};
 use crate::targets::{FixedQParams, QuantTargets};
@@ -87,28 +84,28 @@ pub struct BnnConfig {
 /// let model = quantizer.compress(Budget::steps(3))?.unwrap_model();
 /// let weight = model.fc.weight.val().abs().into_data().try_to_vec::<f32>().unwrap();
 /// assert_eq!(weight, [1.0; 8]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
-#[derive(Debug)]
-pub struct BnnQuantizer {
-    targets: QuantTargets,
-    config: BnnConfig,
-}
+pub type BnnQuantizer = Constructors<BnnConfig>;
 
-constructors!(BnnQuantizer, BnnConfig);
+impl<M: Module + 'static, I: 'static> Method<M, I> for BnnConfig {
+    type Settings = QuantizationSettings;
 
-impl BnnQuantizer {
-    fn claim<M: Module + 'static, I: 'static>(
-        compressor: &mut Compressor<M, I>,
-        config: &ConfigList<QuantizationSettings>,
-        quantizer: BnnConfig,
-    ) -> Result<Self, Error> {
-        compressor.evaluator().require_training(NAME)?;
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn add_to(
+        self,
+        chain: &mut Chain<'_, M, I>,
+        rules: &ConfigList<QuantizationSettings>,
+    ) -> Result<(), Error> {
+        chain.evaluator().require_training(NAME)?;
         let dtype = QuantDtype::INT1;
         let method = ApplyMethod::QatClampRound;
-        let targets = QuantTargets::claim_with(compressor, config, NAME, method, |selected| {
+        let targets = QuantTargets::claim_with(chain, rules, NAME, method, |selected| {
             let settings = &selected.settings;
-            if !quantizer.any_dtype {
+            if !self.any_dtype {
                 reject_other_types(settings)?;
             }
             reject_blocks(settings)?;
@@ -128,11 +125,16 @@ impl BnnQuantizer {
             };
             signs.set(target, targets.device());
         }
-        Ok(Self {
-            targets,
-            config: quantizer,
-        })
+        let config = self;
+        chain.push(Bnn { targets, config });
+        Ok(())
     }
+}
+
+#[derive(Debug)]
+struct Bnn {
+    targets: QuantTargets,
+    config: BnnConfig,
 }
 
 fn reject_other_types(settings: &QuantizationSettings) -> Result<(), QuantizationError> {
@@ -163,7 +165,7 @@ pub(crate) fn sign(value: FlatTensor) -> FlatTensor {
     })
 }
 
-impl<M: Module + 'static, I: 'static> Algorithm<M, I> for BnnQuantizer {
+impl<M: Module + 'static, I: 'static> Algorithm<M, I> for Bnn {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -198,10 +200,6 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for BnnQuantizer {
         // Every type is read as one bit.
         let own = Configuration::of(&self.config).without("any_dtype");
         Ok(self.targets.configuration(own))
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
     }
 }
 

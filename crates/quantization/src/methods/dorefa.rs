@@ -50,7 +50,6 @@ mod backward;
 mod gradient;
 mod weight;
 
-use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -59,13 +58,11 @@ use burn::module::Module;
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::layer::{LayerKind, LayerRole};
 use burn_compress_core::{
-    Algorithm, BoxError, Compressor, Configuration, Error, FlatTensor, Mode, Quantization, Run,
-    Stage, Target, TargetId, TargetSpace,
+    Algorithm, BoxError, Chain, Configuration, Constructors, Error, FlatTensor, Method, Mode,
+    Quantization, Run, Stage, Target, TargetId, TargetSpace,
 };
 use indexmap::{IndexMap, IndexSet};
 
-use crate::constructors::constructors;
-use crate::error::error_of;
 use crate::qparams::{self, QParams, host};
 use crate::reject::{reject_binary, reject_blocks, reject_method, reject_observer};
 use crate::targets::{QuantTarget, QuantTargets};
@@ -131,29 +128,25 @@ pub struct DoReFaConfig {
 /// let model = quantizer.compress(Budget::steps(3))?.unwrap_model();
 /// let weight = model.fc.weight.val().into_data().try_to_vec::<f32>().unwrap();
 /// assert!(weight.iter().all(|w| [-1.0, 0.0, 1.0].contains(w)));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
-#[derive(Debug)]
-pub struct DoReFaQuantizer {
-    targets: QuantTargets,
-    /// Completed steps of the run.
-    step: Arc<AtomicUsize>,
-    /// The outputs whose gradients are rounded.
-    rounded: Vec<Arc<TargetSpace>>,
-    config: DoReFaConfig,
-}
+pub type DoReFaQuantizer = Constructors<DoReFaConfig>;
 
-constructors!(DoReFaQuantizer, DoReFaConfig);
+impl<M: Module + 'static, I: 'static> Method<M, I> for DoReFaConfig {
+    type Settings = QuantizationSettings;
 
-impl DoReFaQuantizer {
-    fn claim<M: Module + 'static, I: 'static>(
-        compressor: &mut Compressor<M, I>,
-        config: &ConfigList<QuantizationSettings>,
-        quantizer: DoReFaConfig,
-    ) -> Result<Self, Error> {
-        compressor.evaluator().require_training(NAME)?;
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn add_to(
+        self,
+        chain: &mut Chain<'_, M, I>,
+        rules: &ConfigList<QuantizationSettings>,
+    ) -> Result<(), Error> {
+        chain.evaluator().require_training(NAME)?;
         let method = ApplyMethod::ClampRound;
-        let targets = QuantTargets::claim_with(compressor, config, NAME, method, |selected| {
+        let targets = QuantTargets::claim_with(chain, rules, NAME, method, |selected| {
             let settings = &selected.settings;
             if !selected.target.is_param() {
                 reject_binary(settings.dtype())?;
@@ -163,19 +156,33 @@ impl DoReFaQuantizer {
             reject_method(settings)?;
             Ok((settings.dtype(), settings.scheme()))
         })?;
-        let quantizer = Self {
+        let quantizer = DoReFa {
             targets,
             step: Arc::default(),
             rounded: Vec::new(),
-            config: quantizer,
+            config: self,
         };
         quantizer
             .targets
             .iter()
             .for_each(|target| quantizer.begin(target));
-        quantizer.round_gradients(compressor)
+        let quantizer = quantizer.round_gradients(chain)?;
+        chain.push(quantizer);
+        Ok(())
     }
+}
 
+#[derive(Debug)]
+struct DoReFa {
+    targets: QuantTargets,
+    /// Completed steps of the run.
+    step: Arc<AtomicUsize>,
+    /// The outputs whose gradients are rounded.
+    rounded: Vec<Arc<TargetSpace>>,
+    config: DoReFaConfig,
+}
+
+impl DoReFa {
     fn begin(&self, target: &QuantTarget) {
         let (space, dtype, device) = (target.space(), target.dtype(), self.targets.device());
         match target.target() {
@@ -209,7 +216,7 @@ impl DoReFaQuantizer {
     /// Rounds the gradients of outputs that are not quantized, of layers with a parameter that is.
     fn round_gradients<M: Module + 'static, I: 'static>(
         mut self,
-        compressor: &mut Compressor<M, I>,
+        chain: &mut Chain<'_, M, I>,
     ) -> Result<Self, Error> {
         let mut seeds = fastrand::Rng::with_seed(self.config.seed);
         let output =
@@ -217,7 +224,7 @@ impl DoReFaQuantizer {
         let mut roundings = IndexMap::new();
         for target in self.targets.iter().filter(|one| one.target().is_param()) {
             let rounding = self.config.gradients.for_weight(target.dtype());
-            if let Some(rounding) = rounding.map_err(error_of(NAME))? {
+            if let Some(rounding) = rounding? {
                 // The weight comes before the bias.
                 let output = output(&target.layer().path);
                 roundings.entry(output).or_insert(rounding);
@@ -227,10 +234,10 @@ impl DoReFaQuantizer {
         roundings.retain(|id, _| !quantized.contains(id));
         if !roundings.is_empty() && !backward::is_supported(self.targets.device()) {
             let device = format!("{:?}", self.targets.device());
-            return Err(error_of(NAME)(QuantizationError::Backend { device }));
+            return Err(QuantizationError::Backend { device }.into());
         }
         let ids: Vec<TargetId> = roundings.keys().cloned().collect();
-        let spaces = compressor.watch(&ids)?.into_iter();
+        let spaces = chain.watch(&ids)?.into_iter();
         for (space, rounding) in spaces.zip(roundings.values()) {
             let rounded = RoundedGradient::new(*rounding, seeds.u64(..), self.step.clone());
             space.set_transform(Stage::Last, Some(Arc::new(rounded)));
@@ -240,7 +247,7 @@ impl DoReFaQuantizer {
     }
 }
 
-impl<M: Module + 'static, I: 'static> Algorithm<M, I> for DoReFaQuantizer {
+impl<M: Module + 'static, I: 'static> Algorithm<M, I> for DoReFa {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -297,10 +304,6 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for DoReFaQuantizer {
 
     fn configuration(&self) -> Result<Configuration, BoxError> {
         Ok(self.targets.configuration(Configuration::of(&self.config)))
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
     }
 }
 

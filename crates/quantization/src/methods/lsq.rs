@@ -120,7 +120,7 @@ pub struct LsqConfig {
 /// let compressed = quantizer.compress(Budget::steps(3))?;
 /// let scales = &compressed.calibration()?[0].scale;
 /// assert_eq!(scales.as_ref().map(Vec::len), Some(2)); // one for each output channel
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
 pub type LsqQuantizer = LearnedQuantizer<LsqConfig>;
 

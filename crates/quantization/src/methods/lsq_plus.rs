@@ -96,7 +96,7 @@ pub struct LsqPlusConfig {
 /// let compressed = quantizer.compress(Budget::steps(3))?;
 /// let input = &compressed.calibration()?[0];
 /// assert!(input.scale.is_some() && input.zero_point.is_some());
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
 pub type LsqPlusQuantizer = LearnedQuantizer<LsqPlusConfig>;
 

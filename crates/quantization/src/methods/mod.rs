@@ -15,16 +15,10 @@ use burn_compress_core::{Compressor, Error};
 
 use crate::QuantizationSettings;
 
-pub use adaround::{AdaRoundConfig, AdaRoundQuantizer};
-pub use bnn::{BnnConfig, BnnQuantizer};
-pub use dorefa::{DoReFaConfig, DoReFaQuantizer, GradientDtype};
 #[cfg(test)]
 pub(crate) use learned::checked_quantize;
-pub use learned::{LearnedQuantizer, LearnedRule, LearnedStart};
-pub use lsq::{LsqConfig, LsqInit, LsqQuantizer};
-pub use lsq_plus::{LsqPlusConfig, LsqPlusQuantizer};
-pub use ptq::{PtqConfig, PtqQuantizer};
-pub use qat::{QatConfig, QatQuantizer};
+pub use learned::{LearnedMethod, LearnedQuantizer, LearnedRule, LearnedStart};
+pub use lsq::LsqInit;
 
 /// Adds a quantizer with its default settings to a chain.
 pub type Fuse<M, I> =
@@ -47,25 +41,48 @@ pub struct Entry<M, I> {
     pub fuse: Fuse<M, I>,
 }
 
-/// All quantizers.
-///
-/// ```
-/// use burn::nn::Linear;
-/// use burn::tensor::Tensor;
-/// use burn_compress_quantization::quantizers;
-///
-/// let names: Vec<_> = quantizers::<Linear, Tensor<2>>().iter().map(|entry| entry.name).collect();
-/// assert!(names.contains(&"QatQuantizer"));
-/// ```
-#[rustfmt::skip] // One line a quantizer.
-pub fn quantizers<M: Module + 'static, I: 'static>() -> Vec<Entry<M, I>> {
-    vec![
-        Entry { name: "QatQuantizer", summary: "Trains with the rounding that the model will run with.", reference: "arXiv 1712.05877", trains: true, keeps_zero: true, fuse: |chain, config| QatQuantizer::from_compressor(chain, config, QatConfig::new()) },
-        Entry { name: "PtqQuantizer", summary: "Calibrates scales on a few batches without training.", reference: "arXiv 1806.08342", trains: false, keeps_zero: true, fuse: |chain, config| PtqQuantizer::from_compressor(chain, config, PtqConfig::new()) },
-        Entry { name: "AdaRoundQuantizer", summary: "Calibrates, and learns which weights to round up and which down.", reference: "arXiv 2004.10568", trains: false, keeps_zero: true, fuse: |chain, config| AdaRoundQuantizer::from_compressor(chain, config, AdaRoundConfig::new()) },
-        Entry { name: "LsqQuantizer", summary: "Trains the scales with the model.", reference: "arXiv 1902.08153", trains: true, keeps_zero: true, fuse: |chain, config| LsqQuantizer::from_compressor(chain, config, LsqConfig::new()) },
-        Entry { name: "LsqPlusQuantizer", summary: "Trains scales and zero points with the model.", reference: "arXiv 2004.09576", trains: true, keeps_zero: true, fuse: |chain, config| LsqPlusQuantizer::from_compressor(chain, config, LsqPlusConfig::new()) },
-        Entry { name: "DoReFaQuantizer", summary: "Trains weights that a tangent squeezes into a fixed range.", reference: "arXiv 1606.06160", trains: true, keeps_zero: true, fuse: |chain, config| DoReFaQuantizer::from_compressor(chain, config, DoReFaConfig::new()) },
-        Entry { name: "BnnQuantizer", summary: "Trains a network of signs; the type of the configuration is read as `int1`.", reference: "arXiv 1602.02830", trains: true, keeps_zero: false, fuse: |chain, config| BnnQuantizer::from_compressor(chain, config, BnnConfig::new().with_any_dtype(true)) },
-    ]
+/// The public names of each quantizer, and its entry.
+macro_rules! quantizers {
+    ($(#[$meta:meta])*
+     $($file:ident { $quantizer:ident, $config:ident $(, $more:ident)* } = $options:expr,
+        $trains:literal, $keeps_zero:literal, $summary:literal, $reference:literal;)+) => {
+        /// The built-in quantizers and their configurations.
+        pub mod built_in {
+            $(pub use super::$file::{$quantizer, $config $(, $more)*};)+
+        }
+        use built_in::*;
+
+        $(#[$meta])*
+        pub fn quantizers<M: Module + 'static, I: 'static>() -> Vec<Entry<M, I>> {
+            vec![$(Entry {
+                name: stringify!($quantizer),
+                summary: $summary,
+                reference: $reference,
+                trains: $trains,
+                keeps_zero: $keeps_zero,
+                fuse: |chain, rules| $quantizer::from_compressor(chain, rules, $options),
+            }),+]
+        }
+    };
+}
+
+#[rustfmt::skip] // One line a quantizer: whether it trains, whether zeros stay zeros.
+quantizers! {
+    /// All quantizers.
+    ///
+    /// ```
+    /// use burn::nn::Linear;
+    /// use burn::tensor::Tensor;
+    /// use burn_compress_quantization::quantizers;
+    ///
+    /// let names: Vec<_> = quantizers::<Linear, Tensor<2>>().iter().map(|entry| entry.name).collect();
+    /// assert!(names.contains(&"QatQuantizer"));
+    /// ```
+    qat { QatQuantizer, QatConfig } = QatConfig::new(), true, true, "Trains with the rounding that the model will run with.", "arXiv 1712.05877";
+    ptq { PtqQuantizer, PtqConfig } = PtqConfig::new(), false, true, "Calibrates scales on a few batches without training.", "arXiv 1806.08342";
+    adaround { AdaRoundQuantizer, AdaRoundConfig } = AdaRoundConfig::new(), false, true, "Calibrates, and learns which weights to round up and which down.", "arXiv 2004.10568";
+    lsq { LsqQuantizer, LsqConfig } = LsqConfig::new(), true, true, "Trains the scales with the model.", "arXiv 1902.08153";
+    lsq_plus { LsqPlusQuantizer, LsqPlusConfig } = LsqPlusConfig::new(), true, true, "Trains scales and zero points with the model.", "arXiv 2004.09576";
+    dorefa { DoReFaQuantizer, DoReFaConfig, GradientDtype } = DoReFaConfig::new(), true, true, "Trains weights that a tangent squeezes into a fixed range.", "arXiv 1606.06160";
+    bnn { BnnQuantizer, BnnConfig } = BnnConfig::new().with_any_dtype(true), true, false, "Trains a network of signs; the type of the configuration is read as `int1`.", "arXiv 1602.02830";
 }

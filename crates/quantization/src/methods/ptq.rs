@@ -29,26 +29,20 @@
 
 mod bias;
 
-use std::any::Any;
-
 use burn::config::Config;
 use burn::module::Module;
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
-    Algorithm, AlgorithmState, BoxError, Compressor, Configuration, Error, Evaluator, FlatTensor,
-    Mode, Run, TargetId,
+    Algorithm, AlgorithmState, BoxError, Chain, Configuration, Constructors, Error, Evaluator,
+    FlatTensor, Method, Mode, Run, TargetId,
 };
 use indexmap::IndexMap;
 
 use crate::bn_fusion::is_wanted;
-use crate::constructors::constructors;
-use crate::error::error_of;
 use crate::targets::{QuantDefaults, QuantTargets};
 use crate::{ObserverKind, QuantizationError, QuantizationSettings};
 
 use bias::BiasCorrection;
-
-const NAME: &str = "PtqQuantizer";
 
 /// Settings of a [`PtqQuantizer`].
 #[derive(Config, Debug, Copy)]
@@ -107,74 +101,86 @@ pub struct PtqConfig {
 /// let quantizer = PtqQuantizer::new(model, &config, evaluator, PtqConfig::new())?;
 /// let compressed = quantizer.compress(Budget::none())?;
 /// assert_eq!(compressed.calibration()?.len(), 3); // input, weight and output
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
+pub type PtqQuantizer = Constructors<PtqConfig>;
+
+impl<M: Module + 'static, I: 'static> Method<M, I> for PtqConfig {
+    type Settings = QuantizationSettings;
+
+    fn name(&self) -> &'static str {
+        "PtqQuantizer"
+    }
+
+    fn add_to(
+        self,
+        chain: &mut Chain<'_, M, I>,
+        rules: &ConfigList<QuantizationSettings>,
+    ) -> Result<(), Error> {
+        let name = Method::<M, I>::name(&self);
+        let calibrated = Calibrated::claim(name, ObserverKind::MinMax, chain, rules, self)?;
+        chain.push(calibrated);
+        Ok(())
+    }
+}
+
+/// A quantizer by calibration in a chain.
 #[derive(Debug)]
-pub struct PtqQuantizer<M, I> {
+pub(crate) struct Calibrated<M, I> {
+    name: &'static str,
     targets: QuantTargets,
     evaluator: Evaluator<M, I>,
     bias: Option<BiasCorrection>,
     config: PtqConfig,
 }
 
-constructors!(PtqQuantizer<M, I>, PtqConfig);
-
-impl<M: Module + 'static, I: 'static> PtqQuantizer<M, I> {
-    fn claim(
-        compressor: &mut Compressor<M, I>,
-        config: &ConfigList<QuantizationSettings>,
-        quantizer: PtqConfig,
-    ) -> Result<Self, Error> {
-        Self::claim_for(NAME, ObserverKind::MinMax, compressor, config, quantizer)
-    }
-
-    /// Claims the targets for the quantizer called `name`, whose weights have the observer
-    /// `weights` where the configuration names none.
-    pub(crate) fn claim_for(
+impl<M: Module + 'static, I: 'static> Calibrated<M, I> {
+    /// Claims the targets for the quantizer called `name`, whose weights have the observer `weights`
+    /// where the configuration names none.
+    pub(crate) fn claim(
         name: &'static str,
         weights: ObserverKind,
-        compressor: &mut Compressor<M, I>,
-        config: &ConfigList<QuantizationSettings>,
-        quantizer: PtqConfig,
+        chain: &mut Chain<'_, M, I>,
+        rules: &ConfigList<QuantizationSettings>,
+        config: PtqConfig,
     ) -> Result<Self, Error> {
-        if quantizer.batches == 0 {
-            return Err(error_of(name)(QuantizationError::setting(
-                "batches",
-                "0",
-                "a calibration needs at least one batch",
-            )));
+        if config.batches == 0 {
+            let expected = "a calibration needs at least one batch";
+            return Err(QuantizationError::setting("batches", "0", expected).into());
         }
-        let selected = config.select(compressor.layers())?;
+        let selected = rules.select(chain.layers())?;
         let fused = selected.iter().find(|item| is_wanted(&item.settings));
-        if let (Some(item), true) = (fused, quantizer.bias_correction) {
-            return Err(error_of(name)(QuantizationError::Fusion {
+        if let (Some(item), true) = (fused, config.bias_correction) {
+            return Err(QuantizationError::Fusion {
                 names: vec![item.layer.path.clone()],
                 reason: "the biases of fused layers are made of the statistics of the norm and \
                          cannot be corrected: leave out `bias_correction`, or `fuse` and \
                          `fuse_names`"
                     .to_string(),
-            }));
+            }
+            .into());
         }
         let runs = fused.is_some() || selected.iter().any(|item| !item.target.is_param());
-        if quantizer.bias_correction || runs {
-            compressor.evaluator().require_forward(name)?;
+        if config.bias_correction || runs {
+            chain.evaluator().require_forward(name)?;
         }
-        let bias = match quantizer.bias_correction {
-            true => Some(BiasCorrection::new(&selected).map_err(error_of(name))?),
+        let bias = match config.bias_correction {
+            true => Some(BiasCorrection::new(&selected)?),
             false => None,
         };
         let defaults = QuantDefaults::new(name)
             .with_weight_observer(weights)
-            .with_check_finite(quantizer.check_finite);
-        let targets = QuantTargets::claim(compressor, config, &defaults)?;
-        if quantizer.follow_training {
+            .with_check_finite(config.check_finite);
+        let targets = QuantTargets::claim(chain, rules, &defaults)?;
+        if config.follow_training {
             targets.follow_activations();
         }
         Ok(Self {
+            name,
             targets,
-            evaluator: compressor.evaluator().clone(),
+            evaluator: chain.evaluator().clone(),
             bias,
-            config: quantizer,
+            config,
         })
     }
 
@@ -183,9 +189,9 @@ impl<M: Module + 'static, I: 'static> PtqQuantizer<M, I> {
     }
 }
 
-impl<M: Module + 'static, I: 'static> Algorithm<M, I> for PtqQuantizer<M, I> {
+impl<M: Module + 'static, I: 'static> Algorithm<M, I> for Calibrated<M, I> {
     fn name(&self) -> &'static str {
-        NAME
+        self.name
     }
 
     fn mode(&self) -> Mode {
@@ -223,10 +229,6 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for PtqQuantizer<M, I> {
 
     fn configuration(&self) -> Result<Configuration, BoxError> {
         Ok(self.targets.configuration(Configuration::of(&self.config)))
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
     }
 }
 

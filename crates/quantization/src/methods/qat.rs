@@ -25,10 +25,9 @@ use std::sync::Arc;
 use burn::config::Config;
 use burn::module::Module;
 use burn_compress_core::config::ConfigList;
-use burn_compress_core::{BoxError, Compressor, Configuration, Error};
+use burn_compress_core::{BoxError, Chain, Configuration, Constructors, Error, Method};
 
 use crate::QuantizationSettings;
-use crate::constructors::constructors;
 use crate::quantizer::RangeQuantizer;
 use crate::range_rule::RangeRule;
 use crate::targets::QuantDefaults;
@@ -79,22 +78,26 @@ pub struct QatConfig {
 /// let quantizer = QatQuantizer::new(model, &config, evaluator, QatConfig::new())?;
 /// let compressed = quantizer.compress(Budget::steps(3))?;
 /// assert_eq!(compressed.calibration()?.len(), 3); // input, weight and output
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), burn_compress_core::Error>(())
 /// ```
-pub type QatQuantizer<M, I> = RangeQuantizer<QatConfig, M, I>;
+pub type QatQuantizer = Constructors<QatConfig>;
 
-constructors!(QatQuantizer<M, I>, QatConfig);
+impl<M: Module + 'static, I: 'static> Method<M, I> for QatConfig {
+    type Settings = QuantizationSettings;
 
-impl<M: Module + 'static, I: 'static> QatQuantizer<M, I> {
-    fn claim(
-        compressor: &mut Compressor<M, I>,
-        config: &ConfigList<QuantizationSettings>,
-        quantizer: QatConfig,
-    ) -> Result<Self, Error> {
-        compressor.evaluator().require_training(quantizer.name())?;
+    fn name(&self) -> &'static str {
+        RangeRule::name(self)
+    }
+
+    fn add_to(
+        self,
+        chain: &mut Chain<'_, M, I>,
+        rules: &ConfigList<QuantizationSettings>,
+    ) -> Result<(), Error> {
+        chain.evaluator().require_training(RangeRule::name(&self))?;
         // The standard scales, whose laws need no check.
-        let defaults = QuantDefaults::of(&quantizer);
-        Self::claim_with(compressor, config, Arc::new(quantizer), &defaults)
+        let defaults = QuantDefaults::of(&self);
+        RangeQuantizer::fuse(chain, rules, Arc::new(self), &defaults)
     }
 }
 

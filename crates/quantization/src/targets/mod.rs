@@ -10,14 +10,13 @@ use burn::module::Module;
 use burn::tensor::Device;
 use burn_compress_core::config::{ConfigList, Selected};
 use burn_compress_core::{
-    AlgorithmState, BoxError, Compressor, Configuration, Error, Evaluator, FlatTensor, Mode,
-    QuantDtype, QuantScheme, Quantization, TargetId, TargetSpace, parameters,
+    AlgorithmState, BoxError, Chain, Configuration, Error, Evaluator, FlatTensor, Mode, QuantDtype,
+    QuantScheme, Quantization, TargetId, TargetSpace, parameters,
 };
 use indexmap::{IndexMap, IndexSet};
 use serde::Serialize;
 
 use crate::bn_fusion::Fusions;
-use crate::error::error_of;
 use crate::qparams::QParams;
 use crate::range_rule::{self, RangeRule};
 use crate::reject::reject_binary;
@@ -140,12 +139,12 @@ impl QuantTargets {
     /// A configuration that does not fit the model, a type that no range can be laid over, layers
     /// that cannot be fused, and a target that another quantizer has.
     pub fn claim<M: Module + 'static, I: 'static>(
-        compressor: &mut Compressor<M, I>,
+        chain: &mut Chain<'_, M, I>,
         config: &ConfigList<QuantizationSettings>,
         defaults: &QuantDefaults,
     ) -> Result<Self, Error> {
         let QuantDefaults { name, method, .. } = *defaults;
-        let mut targets = Self::claim_with(compressor, config, name, method, |selected| {
+        let mut targets = Self::claim_with(chain, config, name, method, |selected| {
             let settings = &selected.settings;
             reject_binary(settings.dtype())?;
             settings.check()?;
@@ -165,7 +164,7 @@ impl QuantTargets {
             };
             let (kind, of) = (target.layer().kind.clone(), target.target().clone());
             let observer = TargetObserver::new(kind, of, target.settings(), default);
-            let observer = observer.map_err(error_of(name))?;
+            let observer = observer?;
             let observer = observer.with_check(defaults.check_finite);
             target.set_observer(match &defaults.rule {
                 Some(rule) => observer.with_rule(target.settings(), rule.clone()),
@@ -189,7 +188,7 @@ impl QuantTargets {
     /// A configuration that does not fit the model, what `resolve` rejects, layers that cannot be
     /// fused, and a target that another quantizer has.
     pub(crate) fn claim_with<M: Module + 'static, I: 'static>(
-        compressor: &mut Compressor<M, I>,
+        chain: &mut Chain<'_, M, I>,
         config: &ConfigList<QuantizationSettings>,
         name: &'static str,
         method: ApplyMethod,
@@ -197,7 +196,7 @@ impl QuantTargets {
             &Selected<QuantizationSettings>,
         ) -> Result<(QuantDtype, QuantScheme), QuantizationError>,
     ) -> Result<Self, Error> {
-        let mut selected = config.select(compressor.layers())?;
+        let mut selected = config.select(chain.layers())?;
         let resolved = selected.iter().map(|one| {
             resolve(one).map_err(|source| QuantizationError::Target {
                 target: one.id().to_string(),
@@ -205,11 +204,11 @@ impl QuantTargets {
             })
         });
         let resolved: Result<Vec<_>, _> = resolved.collect();
-        let resolved = resolved.map_err(error_of(name))?;
-        let fusions = Fusions::plan(compressor, &mut selected, name)?;
+        let resolved = resolved?;
+        let fusions = Fusions::plan(chain, &mut selected, name)?;
         let ids: Vec<TargetId> = selected.iter().map(Selected::id).collect();
-        let spaces = compressor.claim(Mode::Quantization, &ids)?;
-        let fusions = fusions.start(compressor)?;
+        let spaces = chain.claim(Mode::Quantization, &ids)?;
+        let fusions = fusions.start(chain)?;
         let claimed = selected.into_iter().zip(spaces).zip(resolved);
         let targets: Vec<QuantTarget> = claimed
             .map(|((selected, space), resolved)| {
@@ -222,7 +221,7 @@ impl QuantTargets {
             parameters: unfolded.map(TargetId::to_string).collect(),
             targets,
             fusions,
-            device: (compressor.model().devices().first().cloned()).unwrap_or_default(),
+            device: (chain.model().devices().first().cloned()).unwrap_or_default(),
             observer: None,
             rule: None,
         })

@@ -1,11 +1,10 @@
 //! The plan of a chain, before its run.
 
 use burn::module::Module;
-use burn_compress_core::{Certainty, Compressor, MaskMethod, Masks, TargetId};
+use burn_compress_core::{Certainty, Compressor, Error, MaskMethod, Masks, TargetId};
 use indexmap::IndexMap;
 
 use super::{CutPlan, Planned};
-use crate::SpeedupError;
 use crate::decision::Decision;
 use crate::partial::PartialChannels;
 use crate::slice::float_shapes;
@@ -23,11 +22,11 @@ pub trait PlanExt {
     ///
     /// A chain without a dummy input, a graph that cannot be captured, and a layer of which nothing
     /// would be left.
-    fn plan(&self) -> Result<CutPlan, SpeedupError>;
+    fn plan(&self) -> Result<CutPlan, Error>;
 }
 
 impl<M: Module + 'static, I: 'static> PlanExt for Compressor<M, I> {
-    fn plan(&self) -> Result<CutPlan, SpeedupError> {
+    fn plan(&self) -> Result<CutPlan, Error> {
         let graph = self.graph("the plan")?;
         let (mut masks, mut certainty) = (Masks::new(), IndexMap::<TargetId, Certainty>::new());
         for planned in self.planned_masks()? {

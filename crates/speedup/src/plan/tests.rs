@@ -314,5 +314,9 @@ fn random_inputs_are_verified_as_well() {
         .with_random_inputs(1, 5)
         .speedup_model()
         .unwrap_err();
-    assert!(matches!(error, SpeedupError::NoRandomInput), "{error}");
+    let cause = error.downcast_ref();
+    assert!(
+        matches!(cause, Some(SpeedupError::NoRandomInput)),
+        "{error}"
+    );
 }

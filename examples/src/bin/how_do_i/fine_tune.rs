@@ -1,6 +1,5 @@
 //! A small model trained on: with a chain, or as any Burn model.
 
-use anyhow::ensure;
 use burn::module::Module;
 use burn::optim::{AdamConfig, GradientsParams};
 use burn::tensor::Device;
@@ -9,7 +8,7 @@ use burn_compress_examples::digits::{Augmentation, Digits, batches};
 
 use crate::setup::{Net, evaluator, loss, teach};
 
-pub fn run() -> anyhow::Result<()> {
+pub fn run() -> Result<(), Error> {
     let device = Device::flex();
     let net = Net::new(&device);
     let teacher = net.clone();
@@ -25,7 +24,7 @@ pub fn run() -> anyhow::Result<()> {
 
     // Your own loop, with a fresh optimizer.
     let (mut small, mut adam) = (small.train(), AdamConfig::new().init());
-    let digits = Digits::load()?;
+    let digits = Digits::load().map_err(Error::other)?;
     for batch in batches(&digits.train, 32, (0, 0), Augmentation::None, &device)
         .into_iter()
         .take(2)
@@ -34,6 +33,6 @@ pub fn run() -> anyhow::Result<()> {
         small = adam.step(1e-3, small, gradients);
     }
 
-    ensure!(small.conv1.weight.dims() == [4, 1, 3, 3]);
+    assert_eq!(small.conv1.weight.dims(), [4, 1, 3, 3]);
     Ok(())
 }

@@ -1,12 +1,11 @@
 //! Pruned, quantized and distilled in one run, then made smaller.
 
-use anyhow::ensure;
 use burn::tensor::Device;
 use burn_compress::prelude::*;
 
 use crate::setup::{Net, evaluator, teach};
 
-pub fn run() -> anyhow::Result<()> {
+pub fn run() -> Result<(), Error> {
     let device = Device::flex();
     let model = Net::new(&device);
     let teacher = model.clone();
@@ -22,6 +21,6 @@ pub fn run() -> anyhow::Result<()> {
     println!("{chain}");
     let small = chain.compress(Budget::steps(6))?.speedup()?;
 
-    ensure!(small.model.conv1.weight.dims() == [4, 1, 3, 3]);
+    assert_eq!(small.model.conv1.weight.dims(), [4, 1, 3, 3]);
     Ok(())
 }

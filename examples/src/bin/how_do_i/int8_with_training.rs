@@ -1,14 +1,13 @@
 //! Inputs and weights are rounded to int8 while the network trains, so that it learns to live with
 //! it.
 
-use anyhow::ensure;
 use burn::tensor::Device;
 use burn_compress::prelude::*;
 use burn_compress::quantization::Granularity;
 
 use crate::setup::{Net, evaluator};
 
-pub fn run() -> anyhow::Result<()> {
+pub fn run() -> Result<(), Error> {
     let device = Device::flex();
     let rules = ConfigList::from([
         on(["Conv2d", "Linear"])
@@ -23,6 +22,6 @@ pub fn run() -> anyhow::Result<()> {
     let quantizer = QatQuantizer::new(Net::new(&device), &rules, evaluator(&device)?, config)?;
     let compressed = quantizer.compress(Budget::steps(8))?;
 
-    ensure!(compressed.calibration()?.len() == 6); // scales of three weights and three inputs
+    assert_eq!(compressed.calibration()?.len(), 6); // scales of three weights and three inputs
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! A chain as the model of Burn's own `Learner`, with your loop, metrics and checkpoints.
 
-use anyhow::ensure;
 use burn::module::Module;
 use burn::optim::AdamConfig;
 use burn::tensor::Device;
@@ -10,7 +9,7 @@ use burn_compress_examples::digits::{Augmentation, Digits, batches};
 
 use crate::setup::{Net, evaluator};
 
-pub fn run() -> anyhow::Result<()> {
+pub fn run() -> Result<(), Error> {
     let device = Device::flex();
     let half = on(["Conv2d"]).sparse_ratio(0.5);
     let net = Net::new(&device);
@@ -18,7 +17,7 @@ pub fn run() -> anyhow::Result<()> {
 
     let steps = 4;
     let mut learner = Learner::new(pruner.into_trainee(steps)?, AdamConfig::new().init(), 1e-3);
-    let digits = Digits::load()?;
+    let digits = Digits::load().map_err(Error::other)?;
     let data = batches(&digits.train, 32, (0, 0), Augmentation::None, &device);
     for batch in data.into_iter().take(steps) {
         let output = learner.train_step(batch);
@@ -28,6 +27,6 @@ pub fn run() -> anyhow::Result<()> {
     let compressed = learner.model().valid().finish()?;
 
     let weight: TargetId = "conv1.weight".parse()?;
-    ensure!(compressed.masks()[&weight].sparsity() == 0.5);
+    assert_eq!(compressed.masks()[&weight].sparsity(), 0.5);
     Ok(())
 }

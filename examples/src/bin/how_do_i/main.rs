@@ -29,9 +29,11 @@ mod save;
 mod setup;
 mod toml;
 
-type Program = fn() -> anyhow::Result<()>;
+use burn_compress::prelude::Error;
 
-fn main() -> anyhow::Result<()> {
+type Program = fn() -> Result<(), Error>;
+
+fn main() -> Result<(), Error> {
     let programs: [(&str, Program); 11] = [
         ("prune", prune::run),
         ("int8_with_training", int8_with_training::run),

@@ -1,12 +1,11 @@
 //! Half of the channels of the convolutions go in five steps, while the rest is trained.
 
-use anyhow::ensure;
 use burn::tensor::Device;
 use burn_compress::prelude::*;
 
 use crate::setup::{Net, evaluator};
 
-pub fn run() -> anyhow::Result<()> {
+pub fn run() -> Result<(), Error> {
     let device = Device::flex();
     let model = Net::new(&device); // your trained model
 
@@ -17,6 +16,6 @@ pub fn run() -> anyhow::Result<()> {
     println!("{compressed}");
     let small = compressed.speedup()?;
 
-    ensure!(small.model.conv2.weight.dims() == [8, 4, 3, 3]);
+    assert_eq!(small.model.conv2.weight.dims(), [8, 4, 3, 3]);
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! Pruned by half while it trains to int8, in one run: the program of `docs/FROM_NNI.md`, in fewer
 //! steps.
 
-use anyhow::ensure;
 use burn::optim::AdamConfig;
 use burn::tensor::Device;
 use burn_compress::prelude::*;
@@ -9,9 +8,9 @@ use burn_compress_examples::digits::{Augmentation, Digits, batches};
 
 use crate::setup::{Net, loss};
 
-pub fn run() -> anyhow::Result<()> {
+pub fn run() -> Result<(), Error> {
     let device = Device::flex();
-    let digits = Digits::load()?;
+    let digits = Digits::load().map_err(Error::other)?;
     let model = Net::new(&device);
     let dummy_input = DummyInput::new(digits.test.head(4, &device).images, Net::forward);
     let data = move |epoch| batches(&digits.train, 32, (0, epoch), Augmentation::None, &device);
@@ -31,6 +30,6 @@ pub fn run() -> anyhow::Result<()> {
     let small = chain.compress(Budget::steps(8))?.speedup()?;
     small.save(&path)?;
 
-    ensure!(small.model.conv1.weight.dims() == [4, 1, 3, 3]);
+    assert_eq!(small.model.conv1.weight.dims(), [4, 1, 3, 3]);
     Ok(std::fs::remove_file(&path)?)
 }

@@ -1,12 +1,11 @@
 //! A small model in one file, loaded by a program that knows the full-size model alone.
 
-use anyhow::ensure;
 use burn::tensor::Device;
 use burn_compress::prelude::*;
 
 use crate::setup::{Net, evaluator};
 
-pub fn run() -> anyhow::Result<()> {
+pub fn run() -> Result<(), Error> {
     let device = Device::flex();
     let file = std::env::temp_dir().join(format!("net-{}.small", std::process::id()));
     let half = on(["Conv2d"]).sparse_ratio(0.5);
@@ -18,6 +17,6 @@ pub fn run() -> anyhow::Result<()> {
     // There:
     let net = Small::load(Net::new(&device), &file)?.model;
 
-    ensure!(net.conv2.weight.dims() == [8, 4, 3, 3]);
+    assert_eq!(net.conv2.weight.dims(), [8, 4, 3, 3]);
     Ok(std::fs::remove_file(&file)?)
 }

@@ -39,8 +39,8 @@ impl Net {
 }
 
 /// What a compressor trains with: an example input, batches, optimizer, learning rate and loss.
-pub fn evaluator(device: &Device) -> anyhow::Result<Evaluator<Net, DigitsBatch>> {
-    let digits = Digits::load()?;
+pub fn evaluator(device: &Device) -> Result<Evaluator<Net, DigitsBatch>, Error> {
+    let digits = Digits::load().map_err(Error::other)?;
     let images = digits.test.head(4, device).images;
     let device = device.clone();
     Ok(Evaluator::new()

@@ -1,6 +1,5 @@
 //! Rules from a file.
 
-use anyhow::ensure;
 use burn::tensor::Device;
 use burn_compress::prelude::*;
 
@@ -17,7 +16,7 @@ sparse_ratio = 0.25
 granularity = [1, 1]
 "#;
 
-pub fn run() -> anyhow::Result<()> {
+pub fn run() -> Result<(), Error> {
     let device = Device::flex();
     let rules = ConfigList::from_toml(FILE)?;
     let net = Net::new(&device);
@@ -25,6 +24,6 @@ pub fn run() -> anyhow::Result<()> {
     let masks = pruner.compress(Budget::none())?.masks();
     println!("{masks}");
 
-    ensure!(masks.len() == 8); // weights and biases of three layers, and the norm between them
+    assert_eq!(masks.len(), 8); // weights and biases of three layers, and the norm between them
     Ok(())
 }

@@ -5,7 +5,6 @@
 //! follow its course: what the layer computes with, its output, all gradients, the values after
 //! their own optimizer's step, masks, losses and goals.
 
-use std::any::Any;
 use std::sync::{Arc, Mutex};
 
 use burn::optim::GradientsParams;
@@ -91,8 +90,8 @@ pub fn run(case: &Case) -> Result<Checks> {
         }
         None => adapter::movement(case, chain, rules)?,
     };
-    let learnables = chain.learnables();
-    chain.push(Probe {
+    let learnables = chain.chain().learnables();
+    chain.chain().push(Probe {
         part,
         layer: layer.clone(),
         learnables: learnables.clone(),
@@ -314,9 +313,5 @@ impl Algorithm<RefModel, Step> for Probe {
         run: Run<'_, RefModel>,
     ) -> std::result::Result<(), BoxError> {
         Ok(self.note(grads, run.model)?)
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
     }
 }

@@ -45,6 +45,7 @@ pub fn run(case: &Case) -> Result<Checks> {
         let id = targets::id(chain.model(), &layer, target)?;
         let mask = mask(case, chain.model(), &id, target, array)?;
         let space = chain
+            .chain()
             .claim(Mode::Pruning, std::slice::from_ref(&id))
             .map_err(|e| error(&e))?;
         space[0].set_mask(Some(mask)).map_err(|e| error(&e))?;
@@ -77,6 +78,7 @@ pub fn run(case: &Case) -> Result<Checks> {
         quantization.zero_point = Some(tensor(zero_point));
         quantization.enabled = true;
         let space = chain
+            .chain()
             .claim(Mode::Quantization, std::slice::from_ref(&id))
             .map_err(|e| error(&e))?;
         space[0].set_quantization(Some(quantization));
@@ -87,6 +89,7 @@ pub fn run(case: &Case) -> Result<Checks> {
     let output = targets::id(chain.model(), &layer, "_output_0")?;
     if records {
         let space = chain
+            .chain()
             .claim(Mode::Distillation, std::slice::from_ref(&output))
             .map_err(|e| error(&e))?;
         space[0].set_recording(true);
@@ -95,7 +98,11 @@ pub fn run(case: &Case) -> Result<Checks> {
     let out = chain.model().forward(x.clone());
     checks.array(case, "out", &out.array());
     if records {
-        match chain.space(&output).and_then(|space| space.take_hidden()) {
+        match chain
+            .chain()
+            .space(&output)
+            .and_then(|space| space.take_hidden())
+        {
             Some(hidden) => checks.array(case, "distil/_output_0", &targets::flat(&hidden)?),
             None => checks.fail("distil/_output_0: nothing was recorded"),
         }

@@ -5,7 +5,6 @@
 //! difference of the states before and after as their gradient. The linear layers of an adaptive
 //! distiller start as the case says.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use burn::module::Module;
@@ -123,7 +122,7 @@ type Projections = Vec<(String, Arc<Learnable>)>;
 
 /// Gives the newest compressor of a chain the linear layers of a case to start with.
 fn projected(case: &Case, mut chain: Chain) -> Result<(Chain, Projections)> {
-    let Some(mut distiller) = chain.pop() else {
+    let Some(mut distiller) = chain.chain().pop() else {
         return Err(case.error("the chain is empty"));
     };
     let weights = case.below("linear/").into_iter();
@@ -153,7 +152,7 @@ fn projected(case: &Case, mut chain: Chain) -> Result<(Chain, Projections)> {
             .map_err(|error| case.error(error))?;
         projections.push((name, learnable));
     }
-    chain.push(Started(distiller));
+    chain.chain().push(Started(distiller));
     Ok((chain, projections))
 }
 
@@ -180,10 +179,6 @@ impl Algorithm<RefModel, drive::Step> for Started {
 
     fn learnables(&self) -> Vec<Arc<Learnable>> {
         self.0.learnables()
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
     }
 }
 

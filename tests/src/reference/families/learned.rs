@@ -3,7 +3,6 @@
 //! Most cases give values, scales and upstream gradients; `e_lsq_train` is a training run from the
 //! constant start 0.01, through the chain.
 
-use std::any::Any;
 use std::sync::{Arc, Mutex};
 
 use burn::optim::GradientsParams;
@@ -147,8 +146,8 @@ fn train(case: &Case) -> Result<Checks> {
     let mut chain =
         LsqQuantizer::from_compressor(chain, &rules, options).map_err(|error| case.error(error))?;
     let seen = Arc::new(Mutex::new(IndexMap::new()));
-    if let Some(algorithm) = chain.pop() {
-        chain.push(Spy {
+    if let Some(algorithm) = chain.chain().pop() {
+        chain.chain().push(Spy {
             algorithm,
             seen: seen.clone(),
         });
@@ -204,7 +203,7 @@ fn train(case: &Case) -> Result<Checks> {
         }
     }
     compare_parameters(&mut checks, chain.model(), "final/param/");
-    if let Some(algorithm) = chain.pop() {
+    if let Some(algorithm) = chain.chain().pop() {
         let mut seen = seen.lock().expect("no step panics while it holds the lock");
         for learnable in algorithm.learnables() {
             let values = learnable.values().map_err(|error| case.error(error))?;
@@ -266,9 +265,5 @@ impl Algorithm<RefModel, Step> for Spy {
 
     fn state(&self) -> std::result::Result<AlgorithmState, BoxError> {
         self.algorithm.state()
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
     }
 }

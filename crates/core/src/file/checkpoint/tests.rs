@@ -177,7 +177,8 @@ fn a_file_of_another_chain_is_refused() {
     let plain = || Compressor::from_model(chain().unwrap_model(), chain().evaluator().clone());
     assert!(reason(plain()).contains("holds `weight`"));
     let mut more = chain();
-    more.watch(&[TargetId::new("", Target::param("bias"))])
+    more.chain()
+        .watch(&[TargetId::new("", Target::param("bias"))])
         .unwrap();
     assert!(reason(more).contains("lacks `bias`"));
 }

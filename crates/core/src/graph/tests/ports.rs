@@ -36,7 +36,7 @@ fn ports_of_sequences_with_learned_positions_run_along_the_features() {
         TargetId::new("fc1", Target::Output(0)),
         TargetId::new("fc2", Target::Input(0)),
     ];
-    chain.claim(Mode::Quantization, &hidden).unwrap();
+    chain.chain().claim(Mode::Quantization, &hidden).unwrap();
     let graph = crate::simulate::attach::analyze(chain.model(), &dummy).unwrap();
     let group = graph.group_of("fc1", "weight", 1).unwrap();
     let channels = &graph.groups()[group].channels;

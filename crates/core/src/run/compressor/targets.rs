@@ -1,9 +1,7 @@
-//! The targets of a chain: claiming them, and what is masked and calibrated.
-
-use std::sync::Arc;
+//! What is masked and calibrated in a chain.
 
 use burn::module::Module;
-use indexmap::{IndexMap, IndexSet};
+use indexmap::IndexMap;
 
 use super::Compressor;
 use crate::Error;
@@ -12,92 +10,9 @@ use crate::simulate::folding;
 use crate::simulate::mask::Mask;
 use crate::simulate::masks::Masks;
 use crate::simulate::quantization::Calibration;
-use crate::simulate::space::TargetSpace;
 use crate::target::{Mode, TargetId};
 
 impl<M: Module + 'static, I: 'static> Compressor<M, I> {
-    /// The states of all targets that compressors have claimed, in the order of their claims.
-    pub fn spaces(&self) -> impl Iterator<Item = &Arc<TargetSpace>> {
-        self.spaces.values()
-    }
-
-    /// The state of one target.
-    pub fn space(&self, id: &TargetId) -> Option<&Arc<TargetSpace>> {
-        self.spaces.get(id)
-    }
-
-    /// Claims targets for a compressor of `mode` and attaches what they lack: a simulation to a
-    /// parameter, a state to the input or output of a wrapper.
-    ///
-    /// # Errors
-    ///
-    /// A target that the model does not have, that another compressor of the mode has claimed, or
-    /// whose parameter has another reparameterization, such as a LoRA adapter. Nothing is claimed
-    /// then.
-    pub fn claim(
-        &mut self,
-        mode: Mode,
-        targets: &[TargetId],
-    ) -> Result<Vec<Arc<TargetSpace>>, Error> {
-        for id in targets {
-            if self
-                .spaces
-                .get(id)
-                .is_some_and(|space| space.is_claimed(mode))
-            {
-                return Err(Error::TargetTaken {
-                    target: id.clone(),
-                    mode,
-                });
-            }
-        }
-        self.require_calls(targets)?;
-        self.attach(targets, Some(mode))?;
-        let spaces = targets.iter().map(|id| self.spaces[id].clone());
-        let claimed: Vec<_> = spaces.collect();
-        claimed.iter().for_each(|space| space.claim(mode));
-        Ok(claimed)
-    }
-
-    /// Frees targets that a compressor of `mode` has claimed and does not act on after all.
-    pub fn release(&mut self, mode: Mode, targets: &[TargetId]) {
-        let spaces = targets.iter().filter_map(|id| self.spaces.get(id));
-        spaces.for_each(|space| space.unclaim(mode));
-    }
-
-    /// Refuses inputs and outputs of layers whose forward pass does not run in their wrapper.
-    fn require_calls(&self, targets: &[TargetId]) -> Result<(), Error> {
-        let is_port = |id: &&TargetId| !id.target.is_param();
-        let known = |id: &&TargetId| self.layers.iter().any(|layer| layer.path == id.layer);
-        let mut ports = targets.iter().filter(is_port).filter(known).peekable();
-        if ports.peek().is_none() {
-            return Ok(());
-        }
-        let bypassed = self.bypassed();
-        let layers: IndexSet<String> = ports
-            .map(|id| id.layer.clone())
-            .filter(|layer| bypassed.contains(layer))
-            .collect();
-        match layers.is_empty() {
-            true => Ok(()),
-            false => Err(Error::Bypassed {
-                layers: layers.into_iter().collect(),
-            }),
-        }
-    }
-
-    /// Attaches what targets lack as [`claim`](Self::claim) does, but leaves them free for any
-    /// compressor: for algorithms that steer a target without masking or rounding it.
-    ///
-    /// # Errors
-    ///
-    /// A target that the model does not have, or whose parameter has another reparameterization;
-    /// nothing is attached then.
-    pub fn watch(&mut self, targets: &[TargetId]) -> Result<Vec<Arc<TargetSpace>>, Error> {
-        self.attach(targets, None)?;
-        Ok(targets.iter().map(|id| self.spaces[id].clone()).collect())
-    }
-
     pub(crate) fn attach(&mut self, targets: &[TargetId], mode: Option<Mode>) -> Result<(), Error> {
         folding::check_claims(&self.foldings, targets, mode)?;
         let missing: Vec<TargetId> = targets
@@ -127,7 +42,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     ///
     /// # Errors
     ///
-    /// A target that cannot be attached, see [`watch`](Self::watch), or a mask of another shape;
+    /// A target that cannot be attached, see [`Chain::watch`](crate::Chain::watch), or a mask of another shape;
     /// nothing is changed then.
     pub fn update_masks(&mut self, masks: &Masks) -> Result<(), Error> {
         let mut unknown = Vec::new();
@@ -181,7 +96,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     ///
     /// # Errors
     ///
-    /// A target that cannot be attached, see [`watch`](Self::watch), or values that cannot be used;
+    /// A target that cannot be attached, see [`Chain::watch`](crate::Chain::watch), or values that cannot be used;
     /// nothing is changed then.
     pub fn update_calibration(&mut self, calibration: &Calibration) -> Result<(), Error> {
         let device = self.model.devices().first().cloned().unwrap_or_default();
@@ -199,6 +114,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         }
         Ok(())
     }
+
     /// The shape of a target, also of one that nobody has claimed; none of an input or output that
     /// no pass has reached.
     fn shape_of(&self, id: &TargetId) -> Result<Option<Vec<usize>>, Error> {

@@ -1,5 +1,3 @@
-use std::any::Any;
-
 use burn::module::Param;
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::SgdConfig;
@@ -47,13 +45,14 @@ impl Factor {
     ) -> Compressor<Linear, Tensor<2>> {
         let id = TargetId::new("", Target::Param("weight".into()));
         let space = chain
+            .chain()
             .claim(Mode::Pruning, std::slice::from_ref(&id))
             .unwrap()
             .remove(0);
         let device = Device::flex();
         let learned = Learnable::new("factor", vec![1.0], [1], trained_by, &device).unwrap();
         space.set_transform(Stage::Quantize, Some(Arc::new(Scale(learned.clone()))));
-        chain.push(Self { learned, id });
+        chain.chain().push(Self { learned, id });
         chain
     }
 }
@@ -79,10 +78,6 @@ impl Algorithm<Linear, Tensor<2>> for Factor {
         let weight = parameters(run.model, &path).swap_remove(&path[0]).unwrap();
         let values = Scale(self.learned.clone()).apply(weight, None);
         Ok(IndexMap::from([(self.id.clone(), values)]))
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
     }
 }
 
@@ -226,7 +221,7 @@ fn a_snapshot_stays_as_it_is() {
 #[test]
 fn a_state_that_is_restored_goes_on_training() {
     let mut chain = chain(TrainedBy::Evaluator);
-    let space = chain.spaces().next().unwrap().clone();
+    let space = chain.spaces.values().next().unwrap().clone();
     space.restore(&space.snapshot());
     chain.advance(&Budget::steps(1), None).unwrap();
     let weight = chain.model().valid().weight.val().into_data();
@@ -278,7 +273,7 @@ fn gradients_of_several_batches_add_up_until_the_optimizer_steps() {
         // The derivative by the factor is x W: 1 * 0.5 + 2 * 1.5, and -2 * 0.5 + 1 * 1.5.
         for (batch, expected) in batches.iter().zip([3.5, 3.5 + 0.5]) {
             crate::run::training::backward(&mut chain, batch).unwrap();
-            let learnable = chain.learnables().remove(0);
+            let learnable = chain.chain().learnables().remove(0);
             let found: f32 = learnable.gradient().unwrap().into_scalar();
             assert_eq!(found, expected, "{trained_by:?}");
         }
@@ -293,6 +288,6 @@ fn gradients_of_several_batches_add_up_until_the_optimizer_steps() {
             TrainedBy::Adam { .. } => 0.5,
         };
         assert!((factor(&chain) - expected).abs() < 1e-6);
-        assert!(chain.learnables()[0].gradient().is_none());
+        assert!(chain.chain().learnables()[0].gradient().is_none());
     }
 }

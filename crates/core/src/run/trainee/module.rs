@@ -7,6 +7,7 @@ use burn::store::{ModuleRecord, RecordError};
 
 use super::Trainee;
 use crate::module::moves_with;
+use crate::run::compressor::learnables;
 use crate::simulate::attach;
 
 impl<M: Clone, I> Clone for Trainee<M, I> {
@@ -60,7 +61,7 @@ impl<M: Module + 'static, I: Send + 'static> Module for Trainee<M, I> {
     fn valid(&self) -> Self {
         let learned = match &self.engine.lock().chain {
             Some(chain) if self.training => {
-                let learnables = chain.learnables().into_iter();
+                let learnables = learnables(&chain.algorithms).into_iter();
                 learnables
                     .map(|learnable| (learnable.clone(), learnable.held()))
                     .collect()

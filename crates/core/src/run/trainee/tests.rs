@@ -1,6 +1,5 @@
 mod resumed;
 
-use std::any::Any;
 use std::sync::Arc;
 
 use burn::data::dataloader::batcher::Batcher;
@@ -107,10 +106,6 @@ impl Algorithm<Net, Tensor<2>> for Toy {
     fn configuration(&self) -> Result<Configuration, BoxError> {
         Ok(Configuration::default().with("at", &self.at))
     }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
-    }
 }
 
 fn mask() -> Mask {
@@ -169,8 +164,12 @@ fn evaluator() -> Evaluator<Net, Tensor<2>> {
 /// A chain of one toy that masks `fc.weight` after step `at`.
 fn chain(net: &Net, at: usize, fails_at: Option<usize>) -> Compressor<Net, Tensor<2>> {
     let mut chain = Compressor::from_model(net.clone(), evaluator());
-    let space = chain.claim(Mode::Pruning, &[weight()]).unwrap().remove(0);
-    chain.push(Toy {
+    let space = chain
+        .chain()
+        .claim(Mode::Pruning, &[weight()])
+        .unwrap()
+        .remove(0);
+    chain.chain().push(Toy {
         name: "toy",
         space: Some(space),
         at,
@@ -261,7 +260,7 @@ fn hooks_run_in_the_documented_order() {
     });
     let mut chain = Compressor::from_model(net, evaluator);
     for name in ["old", "new"] {
-        chain.push(Toy {
+        chain.chain().push(Toy {
             name,
             space: None,
             at: 1,

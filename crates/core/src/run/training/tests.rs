@@ -1,5 +1,3 @@
-use std::any::Any;
-
 use burn::module::Param;
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::SgdConfig;
@@ -59,10 +57,6 @@ impl Algorithm<Linear, Tensor<2>> for Affine {
     ) -> Result<IndexMap<TargetId, FlatTensor>, BoxError> {
         Ok(self.values(run, When::AtTheEnd))
     }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
-    }
 }
 
 /// Returns something else in the place of the loss, or of the weight.
@@ -105,10 +99,6 @@ impl Algorithm<Linear, Tensor<2>> for Wrong {
         };
         Ok(IndexMap::from([("weight".parse().unwrap(), values)]))
     }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
-    }
 }
 
 /// `x W` with `W = [0.5, 1.5]` on the batch `[1, 2]`: a step leaves `W - 0.1 [1, 2] = [0.4, 1.3]`.
@@ -129,7 +119,7 @@ fn chain() -> Chain {
 fn doubled_and_shifted(when: When) -> Chain {
     let mut chain = chain();
     for (scale, shift) in [(2.0, 0.0), (1.0, 1.0)] {
-        chain.push(Affine { when, scale, shift });
+        chain.chain().push(Affine { when, scale, shift });
     }
     chain
 }
@@ -165,7 +155,7 @@ fn the_newest_algorithm_projects_first() {
 
 fn fails(algorithm: Wrong) -> Error {
     let mut chain = chain();
-    chain.push(algorithm);
+    chain.chain().push(algorithm);
     chain.compress(Budget::steps(1)).unwrap_err()
 }
 

@@ -66,7 +66,7 @@ fn chain() -> Compressor<Net, Tensor<2>> {
 
 #[test]
 fn layers_that_follow_each_other_alone() {
-    let successors = chain().successors("a test").unwrap();
+    let successors = chain().chain().successors("a test").unwrap();
     let found: Vec<_> = successors
         .iter()
         .map(|(layer, next)| (layer.as_str(), next.layer.as_str(), next.rank))
@@ -78,7 +78,10 @@ fn layers_that_follow_each_other_alone() {
 fn a_folded_host_computes_in_the_place_of_its_norm() {
     let mut chain = chain();
     let x = Tensor::<2>::from_floats([[1.0, -2.0]], &Device::flex());
-    let folding = chain.fold("first", "norm", Arc::new(Twice)).unwrap();
+    let folding = chain
+        .chain()
+        .fold("first", "norm", Arc::new(Twice))
+        .unwrap();
     let values = |tensor: Tensor<2>| tensor.into_data().try_to_vec::<f32>().unwrap();
     let run = |model: &Net| values(model.norm.forward(model.first.forward(x.clone())));
     let model = chain.model().valid();
@@ -102,12 +105,21 @@ fn what_cannot_be_folded() {
         ("first", "relu", "`relu` is no wrapped batch norm"),
         ("first", "nothing", "`nothing` is no wrapped batch norm"),
     ] {
-        let error = chain().fold(host, norm, Arc::new(Twice)).unwrap_err();
+        let error = chain()
+            .chain()
+            .fold(host, norm, Arc::new(Twice))
+            .unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
     }
     let mut chain = chain();
-    chain.fold("first", "norm", Arc::new(Twice)).unwrap();
-    let error = chain.fold("second", "norm", Arc::new(Twice)).unwrap_err();
+    chain
+        .chain()
+        .fold("first", "norm", Arc::new(Twice))
+        .unwrap();
+    let error = chain
+        .chain()
+        .fold("second", "norm", Arc::new(Twice))
+        .unwrap_err();
     assert!(matches!(error, Error::Folding { .. }));
     assert!(error.to_string().contains("`norm` is folded already"));
 }

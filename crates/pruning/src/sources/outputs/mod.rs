@@ -98,9 +98,9 @@ struct Observer<M, I> {
 impl<M: Module + 'static, I: 'static> Observer<M, I> {
     /// Finds the outputs that score each of the parameters.
     fn new(source: Outputs, scored: &Scored<'_, M, I>) -> Result<Self, PruningError> {
-        let (compressor, pruner) = (scored.compressor(), scored.pruner());
-        compressor.evaluator().require_training(pruner)?;
-        let loss = compressor.evaluator().loss();
+        let (chain, pruner) = (scored.chain(), scored.pruner());
+        chain.evaluator().require_training(pruner)?;
+        let loss = chain.evaluator().loss();
         let loss = loss.ok_or(Error::MissingEvaluator {
             algorithm: pruner,
             missing: "the loss of a batch",
@@ -111,13 +111,13 @@ impl<M: Module + 'static, I: 'static> Observer<M, I> {
         // Of a named layer it need not be known what is behind it.
         let needed = unnamed && !source.before_activation;
         let captured = match needed {
-            true => Some(compressor.captured(pruner)?),
-            false => compressor.captured(pruner).ok(),
+            true => Some(chain.captured(pruner)?),
+            false => chain.captured(pruner).ok(),
         };
         let counts_zeros = source.statistic == Statistic::NotPositive;
         let search = Search::new(
             captured.as_ref(),
-            compressor.layers(),
+            chain.layers(),
             source.before_activation,
             counts_zeros,
         );
@@ -161,7 +161,7 @@ impl<M: Module + 'static, I: 'static> Observer<M, I> {
         let ports = outputs.flat_map(|output| output.observed.ports());
         let targets: IndexSet<TargetId> = ports.map(|(target, _)| target.clone()).collect();
         let targets: Vec<TargetId> = targets.into_iter().collect();
-        tap(compressor.model(), &targets)?;
+        tap(chain.model(), &targets)?;
         let shapes = all.iter();
         let shapes = shapes.map(|(path, channels)| (path.clone(), vec![channels.count()]));
         let sums = Accumulator::with_shapes(scored.device(), shapes.collect());

@@ -16,7 +16,7 @@ fn what_others_have_claimed_is_not_fused() {
         let (layer, name) = target.split_once('.').unwrap();
         let mut chain = Compressor::from_model(net(), evaluator());
         let id = TargetId::new(layer, name.parse().unwrap());
-        chain.claim(mode, &[id]).unwrap();
+        chain.chain().claim(mode, &[id]).unwrap();
         let error = QatQuantizer::from_compressor(chain, config(FUSE), QatConfig::new());
         let error = error.unwrap_err().to_string();
         assert!(

@@ -3,10 +3,11 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, TensorData};
-use burn_compress_core::{Budget, Grid, Wrapper};
+use burn_compress_core::{Budget, Compressor, Grid, Wrapper};
 use rstest::rstest;
 
 use super::*;
+use crate::PtqQuantizer;
 
 fn vector(values: &[f32]) -> Tensor<1> {
     Tensor::from_data(TensorData::from(values), &Device::flex())

@@ -4,19 +4,16 @@ mod quantize;
 mod rule;
 mod target;
 
-use std::any::Any;
 use std::sync::Arc;
 
 use burn::module::Module;
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{
-    Algorithm, AlgorithmState, BoxError, Compressor, Configuration, Error, FlatTensor, Learnable,
-    Mode, Run, Stage, TargetId,
+    Algorithm, AlgorithmState, BoxError, Chain, Configuration, Constructors, Error, FlatTensor,
+    Learnable, Method, Mode, Run, Stage, TargetId,
 };
 use indexmap::IndexMap;
 
-use crate::constructors::constructors;
-use crate::error::error_of;
 use crate::qparams::host;
 use crate::reject::{reject_binary, reject_method, reject_observer};
 use crate::targets::{QuantTarget, QuantTargets, observation};
@@ -29,31 +26,37 @@ pub(crate) use rule::check_positive;
 pub use rule::{LearnedRule, LearnedStart};
 
 /// Quantizer that trains scales, and zero points of affine targets, by a [`LearnedRule`].
+pub type LearnedQuantizer<L> = Constructors<LearnedMethod<L>, L>;
+
+/// Method of a [`LearnedQuantizer`].
 #[derive(Debug)]
-pub struct LearnedQuantizer<L> {
-    rule: Arc<L>,
-    targets: QuantTargets,
-    /// Trained tensors of each target.
-    learned: Vec<Arc<LearnedTarget>>,
+pub struct LearnedMethod<L>(L);
+
+impl<L: LearnedRule> From<L> for LearnedMethod<L> {
+    fn from(rule: L) -> Self {
+        Self(rule)
+    }
 }
 
-constructors!(
-    @impl [<L: LearnedRule>] LearnedQuantizer<L>, [<M: burn::module::Module + 'static, I: 'static>] L
-);
+impl<L: LearnedRule, M: Module + 'static, I: 'static> Method<M, I> for LearnedMethod<L> {
+    type Settings = QuantizationSettings;
 
-impl<L: LearnedRule> LearnedQuantizer<L> {
-    /// Claims the targets and quantizes them from their first values on.
-    fn claim<M: Module + 'static, I: 'static>(
-        compressor: &mut Compressor<M, I>,
-        config: &ConfigList<QuantizationSettings>,
-        rule: L,
-    ) -> Result<Self, Error> {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn add_to(
+        self,
+        chain: &mut Chain<'_, M, I>,
+        rules: &ConfigList<QuantizationSettings>,
+    ) -> Result<(), Error> {
+        let rule = Arc::new(self.0);
         let name = rule.name();
-        compressor.evaluator().require_training(name)?;
-        rule.check().map_err(error_of(name))?;
-        check_positive("learning_rate", rule.learning_rate()).map_err(error_of(name))?;
+        chain.evaluator().require_training(name)?;
+        rule.check()?;
+        check_positive("learning_rate", rule.learning_rate())?;
         let method = ApplyMethod::QatClampRound;
-        let targets = QuantTargets::claim_with(compressor, config, name, method, |selected| {
+        let targets = QuantTargets::claim_with(chain, rules, name, method, |selected| {
             let settings = &selected.settings;
             reject_binary(settings.dtype())?;
             reject_observer(settings)?;
@@ -61,26 +64,36 @@ impl<L: LearnedRule> LearnedQuantizer<L> {
             let scheme = rule.scheme(&selected.target, settings)?;
             Ok((settings.dtype(), scheme))
         })?;
-        let rule = Arc::new(rule);
         let learned = targets.iter().map(|target| {
             let learned = LearnedTarget::new(target, rule.clone(), targets.device());
             learned.attach(target.space());
             learned
         });
-        Ok(Self {
+        chain.push(Learned {
             learned: learned.collect(),
             targets,
             rule,
-        })
+        });
+        Ok(())
     }
+}
 
+#[derive(Debug)]
+struct Learned<L> {
+    rule: Arc<L>,
+    targets: QuantTargets,
+    /// Trained tensors of each target.
+    learned: Vec<Arc<LearnedTarget>>,
+}
+
+impl<L: LearnedRule> Learned<L> {
     /// Each target with its trained tensors.
     fn targets(&self) -> impl Iterator<Item = (&QuantTarget, &Arc<LearnedTarget>)> {
         self.targets.iter().zip(&self.learned)
     }
 }
 
-impl<L: LearnedRule, M: Module + 'static, I: 'static> Algorithm<M, I> for LearnedQuantizer<L> {
+impl<L: LearnedRule, M: Module + 'static, I: 'static> Algorithm<M, I> for Learned<L> {
     fn name(&self) -> &'static str {
         self.rule.name()
     }
@@ -166,9 +179,5 @@ impl<L: LearnedRule, M: Module + 'static, I: 'static> Algorithm<M, I> for Learne
 
     fn configuration(&self) -> Result<Configuration, BoxError> {
         Ok(self.targets.configuration(self.rule.configuration()))
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
     }
 }

@@ -7,7 +7,7 @@ use burn::nn::conv::{Conv1d, Conv2d, Conv3d};
 use burn::nn::{BatchNorm, Linear};
 use indexmap::IndexMap;
 
-use super::Compressor;
+use super::Chain;
 use crate::Error;
 use crate::graph::Successor;
 use crate::simulate::folding::{Folding, Part, refused};
@@ -15,7 +15,7 @@ use crate::simulate::reading::Fold;
 use crate::simulate::walk::{self, Edited};
 use crate::target::{Target, TargetId};
 
-impl<M: Module + 'static, I: 'static> Compressor<M, I> {
+impl<M: Module + 'static, I: 'static> Chain<'_, M, I> {
     /// The wrapped layer that directly follows each wrapped layer, captured with the dummy input.
     ///
     /// # Errors
@@ -72,7 +72,8 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
                 "`{host}` is no wrapped convolution and no wrapped linear layer"
             ));
         }
-        let folding = Arc::new(Folding::new(host, norm, epsilon, fold, self.phase.clone()));
+        let phase = self.phase.clone();
+        let folding = Arc::new(Folding::new(host, norm, epsilon, fold, phase));
         let mut acting = self.spaces.values().filter(|space| !space.is_idle());
         let hidden = acting.find(|space| folding.hides(space.id(), space.acting_mode()));
         if let Some(id) = hidden.map(|space| space.id()) {
@@ -82,7 +83,8 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
             ));
         }
         // The weight is read through its simulation, also where nothing else is simulated.
-        self.attach(&[TargetId::new(host, Target::param("weight"))], None)?;
+        self.compressor
+            .attach(&[TargetId::new(host, Target::param("weight"))], None)?;
         let parts = folding.clone();
         let (model, ()) = walk::edit(self.model.clone(), (), move |(), found| {
             if let Edited::Wrapper { path, ports, .. } = found {
@@ -95,8 +97,8 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
                 ports.set_folding(Some((part, parts.clone())));
             }
         });
-        self.model = model;
-        self.foldings.push(folding.clone());
+        self.compressor.model = model;
+        self.compressor.foldings.push(folding.clone());
         Ok(folding)
     }
 
