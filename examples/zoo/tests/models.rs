@@ -2,6 +2,7 @@
 
 use burn::tensor::{DType, Device, TensorData};
 use burn_compress::graph::ForwardOutputs;
+use burn_compress::layer::layers;
 use burn_compress_zoo::{Model, Scale, Task, Zoo, parameters, randomize_statistics};
 
 struct Count;
@@ -36,6 +37,27 @@ fn parameters_are_those_of_the_references() {
     for zoo in Zoo::ALL {
         let count = zoo.with(Scale::Full, &Device::flex(), Count);
         assert_eq!(count, zoo.parameters(), "{}", zoo.name());
+    }
+}
+
+/// Whether every layer that makes the output is there.
+struct HasOutputs(&'static [&'static str]);
+
+impl Task for HasOutputs {
+    type Output = bool;
+
+    fn run<M: Model>(self, model: M) -> bool {
+        let layers = layers(&model);
+        let is_there = |path: &&str| layers.iter().any(|layer| layer.path == *path);
+        self.0.iter().all(is_there)
+    }
+}
+
+#[test]
+fn layers_of_the_output_are_there() {
+    for zoo in Zoo::ALL {
+        let found = zoo.with(Scale::Tiny, &Device::flex(), HasOutputs(zoo.outputs()));
+        assert!(found, "{}", zoo.name());
     }
 }
 

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: the main job on several backends, compared in one table; `cargo xtask bench
-//! scaling`: how the time of what is done once grows with the model.
+//! scaling`: how the time of what is done once grows with the model; `cargo xtask bench speedup`: what
+//! removing half of each network of the zoo costs and gives.
 //!
 //! The job is built once with the features of all chosen backends and run on one after the other,
 //! round by round, so that a drift of the machine meets them all. Round `r` uses seed `r` on every
@@ -22,6 +23,7 @@ use super::Cargo;
 const PACKAGE: &str = "burn-compress-examples";
 const JOB: &str = "prune_quantize_distill";
 const SCALING: &str = "scaling";
+const SPEEDUP: &str = "bench_speedup";
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Args, Debug)]
@@ -52,6 +54,8 @@ pub struct BenchArgs {
 enum Bench {
     /// Building pruners, generating masks, cutting and loading, by layers and by channels.
     Scaling(ScalingArgs),
+    /// Every network of the zoo, pruned by half and cut.
+    Speedup(SpeedupArgs),
 }
 
 /// Arguments of `cargo xtask bench scaling`.
@@ -68,15 +72,61 @@ struct ScalingArgs {
 
 impl ScalingArgs {
     fn run(&self) -> Result<()> {
-        let program = build(SCALING, &[Device::Flex], &self.profile)?;
-        let status = Command::new(&program)
-            .args(&self.options)
-            .stdin(Stdio::null())
-            .status()
-            .with_context(|| format!("{} could not be started", program.display()))?;
-        ensure!(status.success(), "{SCALING} failed ({status})");
-        Ok(())
+        run(SCALING, &self.profile, self.options.clone())
     }
+}
+
+/// Arguments of `cargo xtask bench speedup`.
+#[derive(Args, Debug)]
+struct SpeedupArgs {
+    /// Networks to measure; all when absent.
+    #[arg(long, value_delimiter = ',')]
+    models: Vec<String>,
+
+    /// Writes the rows to this file as well.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// How the program is built.
+    #[arg(long, default_value = "release")]
+    profile: String,
+
+    /// Options of the program, behind `--`.
+    #[arg(last = true)]
+    options: Vec<String>,
+}
+
+impl SpeedupArgs {
+    fn run(&self) -> Result<()> {
+        if let Some(file) = &self.json {
+            check_writable(file)
+                .with_context(|| format!("{} cannot be written", file.display()))?;
+        }
+        run(SPEEDUP, &self.profile, self.program_options())
+    }
+
+    fn program_options(&self) -> Vec<String> {
+        let mut options = self.options.clone();
+        if !self.models.is_empty() {
+            options.extend(["--models".to_owned(), self.models.join(",")]);
+        }
+        if let Some(file) = &self.json {
+            options.extend(["--json".to_owned(), file.display().to_string()]);
+        }
+        options
+    }
+}
+
+/// Builds a program and runs it on `flex`.
+fn run(program: &str, profile: &str, options: Vec<String>) -> Result<()> {
+    let path = build(program, &[Device::Flex], profile)?;
+    let status = Command::new(&path)
+        .args(options)
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("{} could not be started", path.display()))?;
+    ensure!(status.success(), "{program} failed ({status})");
+    Ok(())
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,8 +213,10 @@ struct Row {
 impl BenchArgs {
     /// Builds the job, runs it, prints the table and writes the rows.
     pub fn run(self) -> Result<()> {
-        if let Some(Bench::Scaling(scaling)) = &self.other {
-            return scaling.run();
+        match &self.other {
+            Some(Bench::Scaling(scaling)) => return scaling.run(),
+            Some(Bench::Speedup(speedup)) => return speedup.run(),
+            None => {}
         }
         if let Some(file) = &self.json {
             check_writable(file)
@@ -450,6 +502,28 @@ mod tests {
         assert_eq!(scaling.profile, "dev");
         assert_eq!(scaling.options, ["--repeats", "3"]);
         assert!(Line::try_parse_from(["bench", "--steps", "3", "scaling"]).is_err());
+    }
+
+    #[test]
+    fn speedup_passes_models_and_file_on() {
+        let line = [
+            "bench",
+            "speedup",
+            "--models",
+            "resnet18,unet",
+            "--json",
+            "rows.json",
+            "--",
+            "--tiny",
+        ];
+        let Some(Bench::Speedup(speedup)) = parse(&line).other else {
+            panic!("speedup is a bench of its own");
+        };
+        assert_eq!(speedup.profile, "release");
+        assert_eq!(
+            speedup.program_options(),
+            ["--tiny", "--models", "resnet18,unet", "--json", "rows.json"]
+        );
     }
 
     #[test]

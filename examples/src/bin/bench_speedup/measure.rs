@@ -1,0 +1,236 @@
+//! One network, pruned by half and cut, with the costs of each part.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use anyhow::Context;
+use burn::tensor::{Device, TensorData};
+use burn_compress::graph::{ChannelGraph, ForwardOutputs, capture};
+use burn_compress::layer::{LayerInfo, channel_dims, layers};
+use burn_compress::prelude::*;
+use burn_compress_zoo::{Model, Task, Zoo, parameters, randomize_statistics};
+
+use super::process::{Growth, cpu_seconds, timed};
+use super::row::{Cut, Outcome, Row, Seconds, Spread};
+
+/// Types of the layers that are pruned.
+const TYPES: [&str; 4] = ["Conv2d", "ConvTranspose2d", "Linear", "Embedding"];
+
+/// The measurement of a network.
+pub struct Measure {
+    /// The network.
+    pub zoo: Zoo,
+    /// Pixels a side, or tokens.
+    pub size: usize,
+    /// Measurements of every latency.
+    pub repeats: usize,
+    /// Seed of weights, statistics and inputs.
+    pub seed: u64,
+}
+
+impl Task for Measure {
+    type Output = anyhow::Result<Row>;
+
+    fn run<M: Model>(self, model: M) -> anyhow::Result<Row> {
+        let device = Device::flex();
+        let model = randomize_statistics(model.valid(), self.seed);
+        let input = model.random_input(1, self.size, &device);
+        let forward = || timed(|| model.run(input.clone()).data()).1;
+        forward();
+        let times = (0..3).map(|_| forward()).collect();
+        let row = Row {
+            model: self.zoo.name().into(),
+            parameters: parameters(&model) as u64,
+            forward: Spread::new(times)
+                .context("no forward pass was timed")?
+                .median,
+            result: Outcome::Refused(String::new()),
+        };
+        let result = match self.cut(&model, input)? {
+            Ok(cut) => Outcome::Cut(Box::new(cut)),
+            Err(error) => Outcome::Refused(first_reason(&*error)),
+        };
+        Ok(Row { result, ..row })
+    }
+}
+
+type Refusal = Box<dyn std::error::Error + Send + Sync>;
+
+impl Measure {
+    fn cut<M: Model>(&self, model: &M, input: M::Input) -> anyhow::Result<Result<Cut, Refusal>> {
+        let verification = Arc::new(Mutex::new(0.0));
+        let dummy = dummy_input(input, verification.clone());
+        let (captured, capturing) = timed(|| capture(model, &dummy));
+        let captured = match captured {
+            Ok(captured) => captured,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        let (graph, grouping) = timed(|| ChannelGraph::analyze(&captured));
+        let graph = match graph {
+            Ok(graph) => graph,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        let selected = selected(self.zoo, model);
+        let half = half_of(&graph, &selected);
+
+        let growth = Growth::start();
+        let rule = named(selected.iter().map(|layer| layer.path.as_str())).sparse_ratio(0.5);
+        let evaluator = Evaluator::<M, ()>::new().with_dummy_input(dummy);
+        let dense = model.clone();
+        let (chain, building) =
+            timed(|| L1NormPruner::new(dense, rule, evaluator, PrunerConfig::new()));
+        let chain = match chain {
+            Ok(chain) => chain,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        let (compressed, scoring) = timed(|| chain.compress(Budget::none()));
+        let compressed = compressed?;
+        let masked = compressed.masked_model();
+        *verification.lock().expect("nothing panics with the lock") = 0.0;
+        let (small, speedup) = timed(|| compressed.speedup());
+        let small = match small {
+            Ok(small) => small,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        let verification = *verification.lock().expect("nothing panics with the lock");
+        let growth = growth.and_then(|growth| growth.peak());
+
+        let device = Device::flex();
+        device.seed(self.seed + 1);
+        let unseen = model.random_input(1, self.size, &device);
+        let error = relative_error(&masked.run(unseen.clone()), &small.model.run(unseen));
+        drop(masked);
+        let sparsity = selected.iter().map(|layer| {
+            let kept = small.plan.params.get(&layer.weight);
+            let kept = kept.and_then(|slice| slice.keep.get(&layer.dim));
+            kept.map_or(0.0, |kept| 1.0 - kept.len() as f64 / layer.channels as f64)
+        });
+        let latency = |batch| self.latency(model, &small.model, batch);
+        let report = &small.report;
+        Ok(Ok(Cut {
+            parameters: report.params.small,
+            expected_parameters: half.as_ref().map(|half| half.parameters),
+            dense_macs: report.macs.dense,
+            macs: report.macs.small,
+            expected_macs: half.map(|half| half.macs),
+            sparsity: Spread::new(sparsity.collect()).context("no layer is selected")?,
+            seconds: Seconds {
+                capture: capturing,
+                grouping,
+                building,
+                scoring,
+                cutting: speedup - verification,
+                verification,
+            },
+            growth: growth.map(|bytes| bytes as f64 / (4 * report.params.dense) as f64),
+            latency: [latency(1)?, latency(8)?],
+            error,
+        }))
+    }
+
+    /// Median time of the small network over that of the dense one, in turns.
+    fn latency<M: Model>(&self, dense: &M, small: &M, batch: usize) -> anyhow::Result<f64> {
+        let input = dense.random_input(batch, self.size, &Device::flex());
+        let seconds = |model: &M| {
+            let start = Instant::now();
+            model.run(input.clone()).data();
+            start.elapsed().as_secs_f64()
+        };
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..self.repeats {
+            times[0].push(seconds(dense));
+            times[1].push(seconds(small));
+        }
+        let [dense, small] = times.map(Spread::new);
+        let both = dense.zip(small).context("no latency was timed")?;
+        Ok(both.1.median / both.0.median)
+    }
+}
+
+/// A dummy input that adds the CPU time of passes that compute, and are not only captured, to a sum.
+fn dummy_input<M: Model>(input: M::Input, sum: Arc<Mutex<f64>>) -> DummyInput<M> {
+    DummyInput::new(input, move |model: &M, input| {
+        let start = cpu_seconds();
+        let outputs = model.run(input);
+        if model.devices().first() == Some(&Device::flex()) {
+            *sum.lock().expect("nothing panics with the lock") += cpu_seconds() - start;
+        }
+        outputs
+    })
+}
+
+/// A layer that is to lose half of its channels.
+struct Selected {
+    path: String,
+    /// Path of its weight, the dimension of its output channels and their number.
+    weight: String,
+    dim: usize,
+    channels: usize,
+}
+
+fn selected<M: Model>(zoo: Zoo, model: &M) -> Vec<Selected> {
+    let is_selected = |layer: &LayerInfo| {
+        TYPES.contains(&layer.kind.as_str()) && !zoo.outputs().contains(&layer.path.as_str())
+    };
+    let layers = layers(model).into_iter().filter(is_selected);
+    layers
+        .filter_map(|layer| {
+            let shape = &layer.param("weight")?.shape;
+            let dim = channel_dims(&layer.kind, "weight", shape.len()).output?;
+            Some(Selected {
+                weight: format!("{}.weight", layer.path),
+                dim,
+                channels: shape[dim],
+                path: layer.path,
+            })
+        })
+        .collect()
+}
+
+/// What is left with half of the channels of every selected layer.
+struct Half {
+    parameters: u64,
+    macs: u64,
+}
+
+fn half_of(graph: &ChannelGraph, selected: &[Selected]) -> Option<Half> {
+    let removed = selected.iter().flat_map(|layer| {
+        let channels = graph.param_channels(&layer.weight, layer.dim);
+        let channels = channels.unwrap_or_default();
+        channels[..channels.len() / 2].iter().copied()
+    });
+    let removed: BTreeSet<_> = removed.collect();
+    let plan = graph.slice_plan(&removed).ok()?;
+    let params = graph.params().filter(|param| !param.statistic);
+    let elements = params.map(|param| {
+        let shape = plan.params.get(&param.path).map(|slice| &slice.shape);
+        let shape = shape.unwrap_or(&param.shape);
+        shape.iter().map(|&size| size as u64).product::<u64>()
+    });
+    Some(Half {
+        parameters: elements.sum(),
+        macs: graph.macs_after(&removed),
+    })
+}
+
+/// Largest difference over the largest value.
+fn relative_error(expected: &impl ForwardOutputs, found: &impl ForwardOutputs) -> f64 {
+    let values = |data: &TensorData| data.try_to_vec::<f32>().unwrap_or_default();
+    let (mut largest, mut difference) = (0_f64, 0_f64);
+    for (expected, found) in expected.data().iter().zip(found.data()) {
+        for (expected, found) in values(expected).into_iter().zip(values(&found)) {
+            let (expected, found) = (f64::from(expected), f64::from(found));
+            largest = largest.max(expected.abs());
+            difference = difference.max((expected - found).abs());
+        }
+    }
+    difference / largest.max(f64::MIN_POSITIVE)
+}
+
+/// The first obstacle of an error, in one line.
+fn first_reason(error: &dyn std::error::Error) -> String {
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.take(2).collect::<Vec<_>>().join(" ")
+}
