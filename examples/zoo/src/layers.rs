@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
+use burn::nn::{BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::module::{adaptive_avg_pool2d, avg_pool2d, max_pool2d};
 use burn::tensor::ops::{AvgPoolOptions, MaxPoolOptions};
 use burn::tensor::{Device, Tensor};
@@ -11,9 +11,17 @@ use burn_compress_core::Wrapper;
 use crate::TorchNames;
 
 /// A convolution that keeps the size of the image, without a bias.
+///
+/// Its weights are drawn as torchvision draws them, so that a deep network with random weights has an
+/// output that depends on its input.
 pub(crate) fn conv(channels: [usize; 2], kernel: usize) -> Conv2dConfig {
     let pad = kernel / 2;
+    let initializer = Initializer::KaimingNormal {
+        gain: std::f64::consts::SQRT_2,
+        fan_out_only: true,
+    };
     Conv2dConfig::new(channels, [kernel, kernel])
+        .with_initializer(initializer)
         .with_padding(PaddingConfig2d::Explicit(pad, pad, pad, pad))
         .with_bias(false)
 }

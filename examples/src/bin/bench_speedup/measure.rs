@@ -99,7 +99,7 @@ impl Measure {
         let device = Device::flex();
         device.seed(self.seed + 1);
         let unseen = model.random_input(1, self.size, &device);
-        let error = relative_error(&masked.run(unseen.clone()), &small.model.run(unseen));
+        let error = relative_error(&masked.run(unseen.clone()), &small.model.run(unseen))?;
         drop(masked);
         let sparsity = selected.iter().map(|layer| {
             let kept = small.plan.params.get(&layer.weight);
@@ -214,18 +214,25 @@ fn half_of(graph: &ChannelGraph, selected: &[Selected]) -> Option<Half> {
     })
 }
 
-/// Largest difference over the largest value.
-fn relative_error(expected: &impl ForwardOutputs, found: &impl ForwardOutputs) -> f64 {
-    let values = |data: &TensorData| data.try_to_vec::<f32>().unwrap_or_default();
+/// Largest difference over the largest value; infinite where a value is not finite.
+fn relative_error(
+    expected: &impl ForwardOutputs,
+    found: &impl ForwardOutputs,
+) -> anyhow::Result<f64> {
     let (mut largest, mut difference) = (0_f64, 0_f64);
     for (expected, found) in expected.data().iter().zip(found.data()) {
-        for (expected, found) in values(expected).into_iter().zip(values(&found)) {
+        let [expected, found] = [expected, &found].map(TensorData::try_to_vec::<f32>);
+        for (expected, found) in expected?.into_iter().zip(found?) {
             let (expected, found) = (f64::from(expected), f64::from(found));
+            if !(expected.is_finite() && found.is_finite()) {
+                return Ok(f64::INFINITY);
+            }
             largest = largest.max(expected.abs());
             difference = difference.max((expected - found).abs());
         }
     }
-    difference / largest.max(f64::MIN_POSITIVE)
+    anyhow::ensure!(largest > 0.0, "all outputs are zero");
+    Ok(difference / largest)
 }
 
 /// The first obstacle of an error, in one line.
