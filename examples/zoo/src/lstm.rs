@@ -53,7 +53,8 @@ impl LstmClassifierConfig {
             } else {
                 self.hidden
             };
-            LstmConfig::new(inputs, self.hidden, true).init(device)
+            let lstm = LstmConfig::new(inputs, self.hidden, true);
+            lstm.init(device).into()
         };
         let embedding = EmbeddingConfig::new(self.vocabulary, self.features);
         LstmClassifier {
@@ -70,7 +71,7 @@ pub struct LstmClassifier {
     /// Table of words.
     pub embedding: Wrapper<Embedding>,
     /// Layers.
-    pub lstm: Vec<Lstm>,
+    pub lstm: Vec<Wrapper<Lstm>>,
     /// Classifier.
     pub fc: Wrapper<Linear>,
 }
@@ -98,10 +99,7 @@ impl LstmClassifier {
     /// - logits: `[batch, classes]`
     pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<2> {
         let x = self.embedding.forward(tokens);
-        let x = self
-            .lstm
-            .iter()
-            .fold(x, |x, layer| layer.forward(x, None).0);
+        let x = self.lstm.iter().fold(x, |x, layer| layer.forward(x).0);
         let last = x.dims()[1] - 1;
         self.fc.forward(x.narrow(1, last, 1).squeeze_dim(1))
     }
@@ -112,7 +110,7 @@ impl LstmClassifier {
     ///
     /// If there is no such layer, or a tensor has another shape.
     pub fn load_layer(&mut self, layer: usize, torch: &TorchLstm) {
-        let lstm = &mut self.lstm[layer];
+        let lstm: &mut Lstm = &mut self.lstm[layer];
         let gates = [
             Some(&mut lstm.input_gate),
             lstm.forget_gate.as_mut(),
@@ -181,7 +179,7 @@ mod tests {
             },
         );
         let x = Tensor::<3>::ones([1, 1, 1], &device);
-        let (hidden, _) = model.lstm[0].forward(x, None);
+        let (hidden, _) = model.lstm[0].forward(x);
         let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
         // cell = sigmoid(0) tanh(1.5), hidden = sigmoid(3) tanh(cell)
         let expected = sigmoid(3.0) * (sigmoid(0.0) * 1.5f32.tanh()).tanh();
