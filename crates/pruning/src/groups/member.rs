@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use burn_compress_core::graph::ChannelGroup;
-use burn_compress_core::layer::{LayerInfo, ParamInfo};
+use burn_compress_core::layer::{LayerInfo, LayerKind, LayerRole, ParamInfo};
 use burn_compress_core::{Mask, Target, TargetId, TargetSpace};
 use indexmap::IndexMap;
 
@@ -69,6 +69,14 @@ impl<'a> Parameters<'a> {
     }
 }
 
+/// Whether a parameter is no vector: its channels go only if it is selected. A scale
+/// `[channels, 1, 1]` is a vector, but not the weight of a convolution that happens to have that shape.
+pub(super) fn is_matrix(layer: &LayerInfo, param: &ParamInfo) -> bool {
+    let long = param.shape.iter().filter(|&&size| size > 1).count();
+    let is_weighted = LayerKind::of(&layer.kind).role() == LayerRole::Weighted;
+    long > 1 || (is_weighted && param.shape.len() > 1)
+}
+
 /// All members of a group; a weight among them that is not selected must not be masked.
 pub(super) fn find_members(
     parameters: &Parameters<'_>,
@@ -79,7 +87,7 @@ pub(super) fn find_members(
     for member in &group.members {
         let (layer, param) = parameters.at(&member.param)?;
         let id = TargetId::new(layer.path.clone(), Target::param(param.name.clone()));
-        if param.shape.len() > 1 && !items.contains_key(&id) {
+        if is_matrix(layer, param) && !items.contains_key(&id) {
             let coupled = id.layer.clone();
             return Err(PruningError::CoupledLayer { coupled }.at(items[0].id()));
         }

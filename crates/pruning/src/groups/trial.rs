@@ -10,6 +10,7 @@ use burn_compress_core::layer::channel_dims;
 use burn_compress_core::{Chain, Mask, Target, TargetId};
 use indexmap::{IndexMap, IndexSet};
 
+use super::member::is_matrix;
 use super::selected::{Item, ParamBlocks};
 use crate::{Granularity, PruningError};
 
@@ -58,7 +59,7 @@ pub(super) fn matrices<M: Module + 'static, I: 'static>(
 ) -> IndexSet<String> {
     let mut found = IndexSet::new();
     for layer in chain.layers() {
-        for param in layer.params.iter().filter(|param| param.shape.len() > 1) {
+        for param in layer.params.iter().filter(|param| is_matrix(layer, param)) {
             let target = Target::param(&param.name);
             found.insert(TargetId::new(&layer.path, target).to_string());
         }

@@ -72,18 +72,19 @@ impl Kept {
         )
     }
 
-    /// What `norm` makes of the kept channels along the last dimension; the others are zero.
+    /// What `norm` makes of the kept channels along dimension `dim`; the others are zero.
     fn within<const D: usize>(
         &self,
         input: Tensor<D>,
+        dim: usize,
         norm: impl FnOnce(&Tensor<1, Int>, Tensor<D>) -> Tensor<D>,
     ) -> Tensor<D> {
         let zeros = input.zeros_like();
         match self.positions(&input.device().without_autodiff()) {
             None => zeros,
             Some(positions) => {
-                let output = norm(&positions, input.select(D - 1, positions.clone()));
-                zeros.select_assign(D - 1, positions, output, IndexingUpdateOp::Add)
+                let output = norm(&positions, input.select(dim, positions.clone()));
+                zeros.select_assign(dim, positions, output, IndexingUpdateOp::Add)
             }
         }
     }
@@ -134,7 +135,7 @@ impl<const D: usize> Layer<Tensor<D>> for LayerNorm {
         let Some(kept) = Kept::of(Some(&self.gamma), self.beta.as_ref()) else {
             return LayerNorm::forward(self, input);
         };
-        kept.within(input, |positions, input| {
+        kept.within(input, D - 1, |positions, input| {
             let mut norm = self.clone();
             norm.gamma = select(&self.gamma, positions);
             norm.beta = self.beta.as_ref().map(|beta| select(beta, positions));
@@ -160,7 +161,7 @@ impl<const D: usize> Layer<Tensor<D>> for RmsNorm {
         let Some(kept) = Kept::of(Some(&self.gamma), None) else {
             return RmsNorm::forward(self, input);
         };
-        kept.within(input, |positions, input| {
+        kept.within(input, D - 1, |positions, input| {
             let mut norm = self.clone();
             norm.gamma = select(&self.gamma, positions);
             RmsNorm::forward(&norm, input)
@@ -189,14 +190,34 @@ impl<const D: usize> Layer<Tensor<D>> for GroupNorm {
                 return output;
             }
         }
-        match Kept::of(vectors[0], vectors[1]) {
-            None => GroupNorm::forward(self, input),
-            Some(kept) => kept.in_groups(self, input),
-        }
+        let Some(kept) = Kept::of(vectors[0], vectors[1]) else {
+            return GroupNorm::forward(self, input);
+        };
+        let Some((groups, channels)) = kept.equal_groups(self.num_groups) else {
+            return kept.in_groups(self, input);
+        };
+        kept.within(input, 1, |positions, input| {
+            let mut norm = self.clone();
+            (norm.num_groups, norm.num_channels) = (groups, groups * channels);
+            norm.gamma = self.gamma.as_ref().map(|gamma| select(gamma, positions));
+            norm.beta = self.beta.as_ref().map(|beta| select(beta, positions));
+            GroupNorm::forward(&norm, input)
+        })
     }
 }
 
 impl Kept {
+    /// Of so many groups the number of those that keep a channel, and how many channels each of them
+    /// keeps; `None` where one keeps more than another.
+    fn equal_groups(&self, groups: usize) -> Option<(usize, usize)> {
+        let groups = self.0.chunks(self.0.len() / groups);
+        let counts = groups.map(|group| group.iter().filter(|kept| **kept).count());
+        let counts: Vec<usize> = counts.filter(|count| *count > 0).collect();
+        let first = counts.first().copied().unwrap_or(0);
+        let equal = counts.iter().all(|count| *count == first);
+        equal.then_some((counts.len(), first))
+    }
+
     /// A group norm over what is kept in each group, which may be more in one than in another.
     fn in_groups<const D: usize>(&self, norm: &GroupNorm, input: Tensor<D>) -> Tensor<D> {
         let (dims, given) = (input.dims(), input.dtype());
