@@ -47,7 +47,7 @@ pub(super) struct SizeRule {
     pub count: Count,
 }
 
-/// What a number of a layer counts.
+/// Meaning of a number that a layer holds.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Count {
     /// The channels.
@@ -112,7 +112,7 @@ pub(super) struct Analysis<'a> {
     pub ruled: BTreeSet<String>,
     /// The plain norms by the operations that they are made of.
     plain_norms: BTreeMap<usize, PlainNorm>,
-    /// What to do about reasons that not every user can tell.
+    /// Remedies of reasons, where one is known to help.
     pub remedies: BTreeMap<String, String>,
     inputs: BTreeSet<TensorId>,
     op: usize,

@@ -29,7 +29,7 @@ pub const GRU: &str = "burn_compress::gru";
 /// of heads is a scalar. The output is the first input.
 pub const ATTENTION: &str = "burn_compress::attention";
 
-/// What an operation of a recurrent layer consists of.
+/// Composition of an operation of a recurrent layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recurrence {
     /// Whether the output is the sequence of hidden states, `[.., directions * hidden]`, and not a

@@ -214,7 +214,7 @@ const CHECKED: [(&str, [&str; 3]); 1] = [("MultiHeadAttention", ["query", "key",
 /// Recurrent layers of Burn, which hold the size of their hidden state as a constant.
 const RECURRENT: [&str; 4] = ["Lstm", "Gru", "BiLstm", "BiGru"];
 
-/// Where a field stands that is to be wrapped: types of Burn cannot be changed.
+/// Place of a field that is to be wrapped: types of Burn cannot be changed.
 pub(super) fn place(kind: Option<&String>) -> String {
     match kind.map(String::as_str) {
         Some(kind @ ("TransformerEncoderLayer" | "TransformerDecoderLayer")) => {

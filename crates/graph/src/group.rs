@@ -253,7 +253,7 @@ impl ChannelGraph {
         self.protected.get(&channel).map(String::as_str)
     }
 
-    /// What to do about the reason that a channel must stay, where something is known to help.
+    /// Remedy of the reason that keeps a channel, where one is known to help.
     pub fn remedy(&self, channel: ChannelId) -> Option<&str> {
         let reason = self.protected.get(&channel)?;
         self.remedies.get(reason).map(String::as_str)

@@ -27,7 +27,7 @@ const KINDS: [&str; 3] = ["LayerNorm", "RmsNorm", "GroupNorm"];
 /// More operations than a norm is made of.
 const LONGEST: usize = 24;
 
-/// Why the channels of a norm must stay, and what to do about it.
+/// Reason that keeps the channels of a norm, and its remedy.
 #[derive(Debug, Clone)]
 pub(super) struct PlainNorm {
     pub reason: String,
@@ -91,7 +91,7 @@ impl<'a> Links<'a> {
         }
     }
 
-    /// The operations in which the parameter `gamma` meets what it scales.
+    /// Operations that scale by the parameter `gamma`.
     fn ends(&self, gamma: TensorId) -> Vec<usize> {
         let (mut waiting, mut ends) = (vec![gamma], Vec::new());
         while let Some(tensor) = waiting.pop() {

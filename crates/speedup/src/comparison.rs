@@ -12,7 +12,7 @@ use crate::verify::{self, RoundingBoundary, TOLERANCE};
 /// The inputs that models are compared on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Input {
-    /// Those of the dummy input.
+    /// The inputs of the dummy input.
     Given,
     /// Random ones of this seed.
     Random(u64),
@@ -34,7 +34,7 @@ impl RandomInputs {
     }
 }
 
-/// What one forward pass puts out.
+/// Outputs of one forward pass.
 pub(crate) fn run<M: Module>(
     model: &M,
     dummy_input: &DummyInput<M>,

@@ -82,8 +82,7 @@ pub(crate) fn content<M: Module>(
     writer(parts, state, path)
 }
 
-/// How large the file of a model is that can be saved, without its floats: what
-/// [`content`] would tell.
+/// Storage of a model that can be saved, without its floats: as [`content`] has it.
 pub(crate) fn storage<M: Module>(
     model: &M,
     state: &SmallState,

@@ -28,11 +28,11 @@ pub(crate) struct Cut<M> {
     pub state: SmallState,
 }
 
-/// What becomes of masks and calibration.
+/// Masks and calibration behind a cut.
 pub(crate) struct CutState {
     /// All masks that are left in the small model.
     pub left: Masks,
-    /// Those of them that become part of the parameters.
+    /// The masks among them that become part of the parameters.
     pub baked: Masks,
     /// The state of the small model, without these.
     pub state: SmallState,

@@ -155,7 +155,7 @@ pub enum SpeedupError {
     PlanFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// Mistake.
         reason: String,
     },
 
@@ -198,7 +198,7 @@ pub enum SpeedupError {
     Contradiction {
         /// The parameter or the count.
         what: String,
-        /// What is wrong.
+        /// Mistake.
         reason: String,
     },
 
@@ -222,7 +222,7 @@ pub enum SpeedupError {
     /// An optimizer record that does not belong to the model.
     #[error("the state of the optimizer cannot follow the cut: {reason}")]
     OptimizerRecord {
-        /// Why.
+        /// Reason.
         reason: String,
     },
 

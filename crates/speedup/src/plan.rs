@@ -29,7 +29,7 @@ use crate::uncut::UncutMask;
 pub(crate) use build::Planned;
 pub use chain::PlanExt;
 
-/// What a cut is going to remove, and what it is going to leave.
+/// Plan of a cut: what it removes and what it leaves.
 ///
 /// [`PlanExt::plan`] makes one of a chain, before its run, and
 /// [`ModelSpeedup::plan`](crate::ModelSpeedup::plan) one of masks. Its `Display` is a table.
@@ -99,7 +99,7 @@ pub struct CutPlan {
     /// The targets that will be masked in the small model as well: single values, and channels that
     /// are not masked everywhere.
     pub uncut: Vec<UncutMask>,
-    /// What the configuration selects and the compressors leave as it is.
+    /// Selected targets that the compressors leave as they are.
     pub skipped: Vec<Obstacle>,
 }
 
@@ -113,7 +113,7 @@ pub struct GroupPlan {
     pub removed: usize,
     /// The positions of those that stay; absent as long as the run has not decided them.
     pub keep: Option<Vec<usize>>,
-    /// How much of this is settled.
+    /// Certainty of this part.
     pub certainty: Certainty,
     /// The parameter dimensions that make the channels.
     pub members: Vec<ParamDim>,
@@ -131,7 +131,7 @@ pub struct ParamDim {
     pub dim: usize,
 }
 
-/// What one layer loses.
+/// Cut of one layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LayerPlan {
@@ -141,14 +141,14 @@ pub struct LayerPlan {
     pub kind: String,
     /// Shape of the parameter.
     pub before: Vec<usize>,
-    /// What is left of it.
+    /// Shape behind the cut.
     pub after: Vec<usize>,
     /// The sparsity that was asked for.
     pub asked: Option<f64>,
     /// The fraction of its output channels that goes, or stays and is masked; of its values where
     /// single ones are masked.
     pub reached: f64,
-    /// How much of this is settled.
+    /// Certainty of this part.
     pub certainty: Certainty,
 }
 
@@ -162,7 +162,7 @@ pub struct FixedChannels {
     pub channels: usize,
     /// The number of channels of the group.
     pub of: usize,
-    /// Why they stay.
+    /// Reason.
     pub reason: String,
 }
 
@@ -172,7 +172,7 @@ impl CutPlan {
         self
     }
 
-    /// How much of the plan is settled: as much as of its least certain group.
+    /// Certainty of the plan, that of its least certain group.
     pub fn certainty(&self) -> Certainty {
         let groups = self.groups.iter().map(|group| group.certainty.clone());
         let layers = self.layers.iter().map(|layer| layer.certainty.clone());

@@ -1,4 +1,4 @@
-//! What layers were to lose beside what they lose.
+//! Requested and reached sparsity of layers.
 
 use burn_compress_core::graph::SlicePlan;
 use burn_compress_core::layer::{LayerInfo, ParamInfo, channel_dims};
@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 
 use crate::report::Change;
 
-/// What goes, and what stays masked.
+/// Slices of a cut, and masks that stay.
 pub(crate) struct Removal<'a> {
     pub slices: &'a SlicePlan,
     /// The masks that are left behind the cut.
@@ -16,7 +16,7 @@ pub(crate) struct Removal<'a> {
     pub goals: &'a IndexMap<TargetId, f64>,
 }
 
-/// What one layer loses.
+/// Cut of one layer.
 pub(crate) struct LayerLoss {
     pub target: TargetId,
     pub before: Vec<usize>,
@@ -54,8 +54,8 @@ impl Removal<'_> {
         }
     }
 
-    /// What `layer` loses: of the parameter that was asked to, or of its largest. `None` for a layer
-    /// without parameters.
+    /// Cut of `layer`: of the parameter with a goal, or of its largest. `None` for a layer without
+    /// parameters.
     pub fn of(&self, layer: &LayerInfo) -> Option<LayerLoss> {
         let id = |param: &ParamInfo| TargetId::new(&layer.path, Target::param(&param.name));
         let mut asked = layer

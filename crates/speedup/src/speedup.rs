@@ -460,14 +460,14 @@ impl<M: Module + 'static> ModelSpeedup<M> {
     }
 }
 
-/// How well a small model was verified.
+/// Result of verifying a small model.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Verified {
     pub max_relative_error: f64,
     pub rounding_boundary: RoundingBoundary,
 }
 
-/// What is written when a small model is saved, if it can be.
+/// Storage of a small model, if it can be saved.
 fn stored<M: Module>(cut: &Cut<M>) -> Option<Storage> {
     match content::storage(&cut.small, &cut.state, &SaveConfig::new()) {
         Ok(storage) => Some(storage),

@@ -1,4 +1,4 @@
-//! What the algorithms of a chain are going to do, before they do it.
+//! Planned masks of the algorithms of a chain.
 
 use burn::module::Module;
 use indexmap::IndexMap;
@@ -16,20 +16,20 @@ pub struct PlannedMask {
     pub target: TargetId,
     /// A mask that removes as much as the run is going to.
     pub mask: Mask,
-    /// How much of the mask is settled.
+    /// Certainty of the mask.
     pub certainty: Certainty,
 }
 
-/// How much is known of a mask, or of a cut, that a run has still to make.
+/// Certainty of a mask, or of a cut, before the run that makes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Certainty {
-    /// What goes is known.
+    /// Number and choice of the removed blocks are known.
     #[default]
     Decided,
-    /// How much goes is known; the run decides what.
+    /// Their number is known, and the run chooses them.
     Counted,
-    /// How much goes depends on the run, for this reason: a threshold, for example.
+    /// Their number depends on the run, for this reason: a threshold, for example.
     Estimated(String),
 }
 

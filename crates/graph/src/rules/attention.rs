@@ -1,4 +1,4 @@
-//! What a wrapped multi-head attention tells of itself: the number of its heads.
+//! Rule of the operation that a wrapped multi-head attention records: the number of its heads.
 
 use burn_ir::CustomOpIr;
 

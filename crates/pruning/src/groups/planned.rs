@@ -1,4 +1,4 @@
-//! What a pruner is going to remove, before any score is known.
+//! Planned masks of a pruner, before any score is known.
 //!
 //! How many blocks go follows from a ratio, its bounds and its rounding. Where the scores decide the
 //! number as well, the plan assumes that they are spread evenly, so that each layer of a global group
@@ -82,7 +82,7 @@ impl PruningGroups {
         Ok(planned)
     }
 
-    /// How much is known of the masks that decide about a target: its own, and those it follows.
+    /// Certainty of a target's masks: its own, and those that it follows.
     fn followed(&self, target: &IndependentTarget) -> Certainty {
         let mut found = certainty(&target.settings);
         let mut next = target.source();
@@ -115,7 +115,7 @@ fn goal(settings: &PruningSettings) -> Option<f64> {
     }
 }
 
-/// How much is known of what these settings remove.
+/// Certainty of a mask by these settings.
 fn certainty(settings: &PruningSettings) -> Certainty {
     if settings.sparse_threshold.is_some() {
         let reason = "`sparse_threshold` removes whatever scores below it".to_string();
@@ -129,7 +129,7 @@ fn certainty(settings: &PruningSettings) -> Certainty {
     }
 }
 
-/// What a threshold removes at least.
+/// Replaces a threshold by the smallest ratio that it removes.
 fn without_threshold(settings: &mut PruningSettings) {
     if settings.sparse_threshold.take().is_some() {
         settings.sparse_ratio = Some(settings.min_sparse_ratio.unwrap_or(0.0));

@@ -15,7 +15,7 @@ use crate::sparsity::Removal;
 use crate::state::reindex_state;
 use crate::uncut::uncut;
 
-/// What a plan is made of.
+/// Parts of a plan.
 pub(crate) struct Planned<'a> {
     pub graph: &'a ChannelGraph,
     pub layers: &'a [LayerInfo],
@@ -24,7 +24,7 @@ pub(crate) struct Planned<'a> {
     pub decision: &'a Decision,
     /// The sparsity that was asked for, by target.
     pub goals: &'a IndexMap<TargetId, f64>,
-    /// How much is settled of the masks; everything of targets that are not in it.
+    /// Certainty of the masks; `Decided` for targets that are not in it.
     pub certainty: &'a IndexMap<TargetId, Certainty>,
 }
 

@@ -11,8 +11,8 @@ use crate::slice::float_shapes;
 
 /// The plan of a chain of compressors.
 pub trait PlanExt {
-    /// What the cut will remove after the run of this chain, from the rules alone: nothing is trained
-    /// and no mask is made.
+    /// Plan of the cut after the run of this chain, from the rules alone: nothing is trained and no
+    /// mask is made.
     ///
     /// How many channels of a group go follows from its ratio. Which ones, the scores decide; their
     /// indices are absent. Where the scores decide the number too (thresholds, global groups, layers

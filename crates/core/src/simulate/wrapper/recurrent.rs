@@ -15,7 +15,7 @@ use burn_compress_graph::builtin::{self, Recurrence};
 use super::{Activation, Layer, Port};
 use crate::graph::ports::recording;
 
-/// What an operation of a recurrent layer is recorded with.
+/// Recorded operation of a recurrent layer.
 struct Recorded<'a> {
     id: &'static str,
     input: &'a Tensor<3>,
