@@ -50,7 +50,7 @@ pub enum Error {
     MissingEvaluator {
         /// The compressor that needs it.
         algorithm: &'static str,
-        /// What is missing, in words.
+        /// The missing part, in words.
         missing: &'static str,
         /// The builder method that gives it.
         builder: &'static str,
@@ -76,7 +76,7 @@ pub enum Error {
         host: String,
         /// The norm.
         norm: String,
-        /// Why, and what to do.
+        /// Reason and remedy.
         reason: String,
     },
 
@@ -85,7 +85,7 @@ pub enum Error {
     UnknownTarget {
         /// The target.
         target: TargetId,
-        /// What the model has instead.
+        /// What is there in the model instead.
         reason: String,
     },
 
@@ -102,7 +102,7 @@ pub enum Error {
     /// Values that cannot be a mask.
     #[error("invalid mask: {reason}")]
     InvalidMask {
-        /// Why.
+        /// Reason.
         reason: String,
     },
 
@@ -124,7 +124,7 @@ pub enum Error {
     ShapeMismatch {
         /// The target.
         target: TargetId,
-        /// What was given for it.
+        /// The values given for it.
         what: &'static str,
         /// Shape of the target.
         expected: Vec<usize>,
@@ -137,7 +137,7 @@ pub enum Error {
     InvalidCalibration {
         /// The target.
         target: TargetId,
-        /// Why.
+        /// Reason.
         reason: String,
     },
 
@@ -146,7 +146,7 @@ pub enum Error {
     Observation {
         /// The target.
         target: TargetId,
-        /// Why.
+        /// Reason.
         reason: String,
     },
 
@@ -165,7 +165,7 @@ pub enum Error {
     NoPosition {
         /// The target.
         target: TargetId,
-        /// How many inputs or outputs the layer has, whichever the target is.
+        /// Number of inputs or outputs of the layer, whichever the target is.
         found: usize,
     },
 
@@ -212,7 +212,7 @@ pub enum Error {
     Step {
         /// Completed optimizer steps before the failing one.
         step: usize,
-        /// What failed.
+        /// Message of the failure.
         error: Box<Error>,
     },
 
@@ -258,14 +258,14 @@ pub enum Error {
     Data {
         /// The epoch, from 0.
         epoch: usize,
-        /// Why.
+        /// Reason.
         reason: String,
     },
 
     /// The budget is too short for the schedules of the compressors.
     #[error("the budget does not fit: {reason}")]
     Budget {
-        /// Why, and what would fit.
+        /// Reason, and a budget that fits.
         reason: String,
     },
 
@@ -305,7 +305,7 @@ pub enum Error {
     /// A trainee is used when its run cannot go on.
     #[error("this trainee cannot go on: {reason}")]
     Trainee {
-        /// Why, and what to do.
+        /// Reason and remedy.
         reason: &'static str,
     },
 
@@ -314,7 +314,7 @@ pub enum Error {
     Checkpoint {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Reason.
         reason: String,
     },
 
@@ -325,7 +325,7 @@ pub enum Error {
         lines(differences)
     )]
     Changed {
-        /// What was to be resumed.
+        /// The state that was to be resumed.
         origin: String,
         /// Every setting that is another one.
         differences: Vec<Difference>,
@@ -336,7 +336,7 @@ pub enum Error {
     /// The record of a trainee cannot be restored.
     #[error("the record does not belong to this trainee: {reason}")]
     Record {
-        /// Why, and what to do.
+        /// Reason and remedy.
         reason: String,
     },
 
@@ -400,7 +400,7 @@ impl Error {
         }
     }
 
-    /// What an algorithm met, as an error of its chain.
+    /// Error of an algorithm, as one of its chain.
     pub(crate) fn met_by(algorithm: &'static str) -> impl FnOnce(BoxError) -> Self {
         move |source| Self::Algorithm { algorithm, source }
     }

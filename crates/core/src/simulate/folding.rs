@@ -33,7 +33,7 @@
 //! corrected. NNI and the first form of the paper's section train on the running statistics alone.
 //!
 //! How parameters are folded is a [`Fold`]; the state of one pair is a [`Folding`], started with
-//! [`Compressor::fold`](crate::Compressor::fold).
+//! [`Chain::fold`](crate::Chain::fold).
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

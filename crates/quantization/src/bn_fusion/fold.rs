@@ -13,7 +13,7 @@
 //! Mean and variance are the running statistics of the norm; a norm that keeps none has those of
 //! the batch ([`batch_statistics`]). Gradients reach the layer and gamma and beta of the norm. In the
 //! steps of a training run, what the folded layer returns is brought from the running statistics to
-//! those of the batch, as [`Compressor::fold`](burn_compress_core::Compressor::fold) describes.
+//! those of the batch, as [`Chain::fold`](burn_compress_core::Chain::fold) describes.
 //!
 //! # References
 //!
