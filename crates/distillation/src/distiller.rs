@@ -1,6 +1,5 @@
 //! Distillers before they have a student: a loss, its options and the constructors.
 
-use std::fmt;
 use std::marker::PhantomData;
 
 use burn::module::Module;
@@ -120,13 +119,8 @@ impl<K> Distiller<K> {
 
 /// The constructors of a distiller that is known by its type, `LogitsDistiller::new(..)`: those of
 /// [`Distiller<K>`] for its configuration `C`.
+#[derive(Debug)]
 pub struct Distillers<K, C>(PhantomData<fn(C) -> K>);
-
-impl<K, C> fmt::Debug for Distillers<K, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Distillers").finish()
-    }
-}
 
 impl<K, C> Distillers<K, C>
 where

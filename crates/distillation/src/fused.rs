@@ -8,6 +8,7 @@ use burn_compress_core::config::{ConfigList, Selected};
 use burn_compress_core::{
     Algorithm, AlgorithmState, BoxError, Chain, Configuration, Error, Learnable, Mode, Run,
 };
+use serde::Serialize;
 
 use crate::combine::total;
 use crate::error::DistillationError;
@@ -68,15 +69,19 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    pub(crate) fn new(
-        name: &'static str,
-        origin_loss_lambda: f64,
-        configuration: Configuration,
-    ) -> Self {
+    pub(crate) fn new(name: &'static str, configuration: Configuration) -> Self {
         Self {
             name,
-            origin_loss_lambda,
+            origin_loss_lambda: 1.0,
             configuration,
+        }
+    }
+
+    /// Those of a built-in distiller.
+    pub(crate) fn built_in(name: &'static str, config: &impl Serialize, lambda: f64) -> Self {
+        Self {
+            origin_loss_lambda: lambda,
+            ..Self::new(name, Configuration::of(config))
         }
     }
 

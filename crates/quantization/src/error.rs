@@ -1,18 +1,11 @@
 //! Errors of quantization.
 
-use burn_compress_core::{BlockError, Detail, UnknownDtype};
+use burn_compress_core::{BlockError, Detail};
 
 /// Error of a quantizer, its settings or its values.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum QuantizationError {
-    /// The name of a type is not `int1`..`int8` or `uint1`..`uint8`.
-    #[error("unknown quantized type `{found}`: use `int` or `uint` and 1 to 8 bits, as in `int8`")]
-    UnknownDtype {
-        /// The name that was found.
-        found: String,
-    },
-
     /// The granularity does not exist for this kind of target.
     #[error("granularity `{granularity}` on `{target}`: {reason}")]
     Granularity {
@@ -228,12 +221,6 @@ impl QuantizationError {
             value,
             expected,
         }
-    }
-}
-
-impl From<UnknownDtype> for QuantizationError {
-    fn from(UnknownDtype { found }: UnknownDtype) -> Self {
-        Self::UnknownDtype { found }
     }
 }
 

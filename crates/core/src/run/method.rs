@@ -1,6 +1,5 @@
 //! What every pruner, quantizer and distiller is before it takes part in a chain.
 
-use std::fmt;
 use std::marker::PhantomData;
 
 use burn::module::Module;
@@ -149,13 +148,8 @@ pub trait Method<M: Module + 'static, I: 'static>: Sized {
 
 /// The constructors of an algorithm that is known by its type, `TaylorPruner::new(..)`: of the
 /// [`Method`] `A` with the configuration `C`.
+#[derive(Debug)]
 pub struct Constructors<A, C = A>(PhantomData<fn(C) -> A>);
-
-impl<A, C> fmt::Debug for Constructors<A, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Constructors").finish()
-    }
-}
 
 impl<A, C> Constructors<A, C> {
     /// Compresses `model`.

@@ -26,6 +26,7 @@ use crate::error::DistillationError;
 use crate::feature::distiller::{FeatureDistiller, Features};
 use crate::feature::learnables::Learnables;
 use crate::feature::loss::{FeatureLoss, FeaturePair};
+use crate::fused::Options;
 use crate::settings::{DistillationSettings, check_projected, unused_setting};
 
 /// Configuration of an [`Adaptive1dLayerwiseDistiller`].
@@ -80,13 +81,13 @@ pub type Adaptive1dLayerwiseDistiller = Distillers<Features<Adaptive>, AdaptiveC
 
 impl From<AdaptiveConfig> for FeatureDistiller<Adaptive> {
     fn from(config: AdaptiveConfig) -> Self {
-        let lambda = config.origin_loss_lambda;
-        Self::built_in(
+        let options = Options::built_in(
             "Adaptive1dLayerwiseDistiller",
             &config,
-            lambda,
-            Adaptive(config),
-        )
+            config.origin_loss_lambda,
+        );
+        let kind = Features(Adaptive(config));
+        Self { kind, options }
     }
 }
 

@@ -28,6 +28,7 @@ use crate::error::DistillationError;
 use crate::feature::distiller::{FeatureDistiller, Features};
 use crate::feature::learnables::Learnables;
 use crate::feature::loss::{FeatureLoss, FeaturePair};
+use crate::fused::Options;
 use crate::settings::{DistillationSettings, reject_apply_method};
 
 /// Configuration of an [`AttentionDistiller`].
@@ -81,8 +82,9 @@ pub type AttentionDistiller = Distillers<Features<Attention>, AttentionConfig>;
 
 impl From<AttentionConfig> for FeatureDistiller<Attention> {
     fn from(config: AttentionConfig) -> Self {
-        let lambda = config.origin_loss_lambda;
-        Self::built_in("AttentionDistiller", &config, lambda, Attention)
+        let options = Options::built_in("AttentionDistiller", &config, config.origin_loss_lambda);
+        let kind = Features(Attention);
+        Self { kind, options }
     }
 }
 

@@ -6,11 +6,10 @@ use burn::module::Module;
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::layer::port_channel_dim;
 use burn_compress_core::{
-    AlgorithmState, BoxError, Chain, Configuration, Error, FlatTensor, Learnable, Method, Mode,
-    TargetId, TargetSpace,
+    AlgorithmState, BoxError, Chain, Error, FlatTensor, Learnable, Method, Mode, TargetId,
+    TargetSpace,
 };
 use indexmap::IndexSet;
-use serde::Serialize;
 
 use crate::combine::minimum;
 use crate::distiller::{Distiller, Reads, Taught};
@@ -84,24 +83,12 @@ pub type FeatureDistiller<L> = Distiller<Features<L>>;
 
 /// The hidden states that a loss compares.
 #[derive(Clone, Debug)]
-pub struct Features<L>(L);
+pub struct Features<L>(pub(crate) L);
 
 impl<L: FeatureLoss> FeatureDistiller<L> {
     /// A distiller with this loss beside the whole loss of the task.
     pub fn with(loss: L) -> Self {
-        let options = Options::new(loss.name(), 1.0, loss.configuration());
-        let kind = Features(loss);
-        Self { kind, options }
-    }
-
-    /// A built-in distiller with its own name and configuration.
-    pub(crate) fn built_in(
-        name: &'static str,
-        config: &impl Serialize,
-        origin_loss_lambda: f64,
-        loss: L,
-    ) -> Self {
-        let options = Options::new(name, origin_loss_lambda, Configuration::of(config));
+        let options = Options::new(loss.name(), loss.configuration());
         let kind = Features(loss);
         Self { kind, options }
     }

@@ -25,6 +25,7 @@ use crate::error::DistillationError;
 use crate::feature::distiller::{FeatureDistiller, Features};
 use crate::feature::learnables::Learnables;
 use crate::feature::loss::{FeatureLoss, FeaturePair};
+use crate::fused::Options;
 use crate::settings::DistillationSettings;
 
 /// Configuration of a [`DynamicLayerwiseDistiller`].
@@ -77,8 +78,13 @@ pub type DynamicLayerwiseDistiller = Distillers<Features<Configured>, DistillCon
 
 impl From<DistillConfig> for FeatureDistiller<Configured> {
     fn from(config: DistillConfig) -> Self {
-        let lambda = config.origin_loss_lambda;
-        Self::built_in("DynamicLayerwiseDistiller", &config, lambda, Configured)
+        let options = Options::built_in(
+            "DynamicLayerwiseDistiller",
+            &config,
+            config.origin_loss_lambda,
+        );
+        let kind = Features(Configured);
+        Self { kind, options }
     }
 }
 

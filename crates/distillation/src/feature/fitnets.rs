@@ -32,6 +32,7 @@ use crate::feature::distiller::{FeatureDistiller, Features};
 use crate::feature::hidden::HiddenState;
 use crate::feature::learnables::Learnables;
 use crate::feature::loss::{FeatureLoss, FeaturePair};
+use crate::fused::Options;
 use crate::losses::mse;
 use crate::settings::{DistillationSettings, check_projected, reject_apply_method};
 
@@ -89,8 +90,9 @@ pub type FitNetsDistiller = Distillers<Features<Hints>, FitNetsConfig>;
 
 impl From<FitNetsConfig> for FeatureDistiller<Hints> {
     fn from(config: FitNetsConfig) -> Self {
-        let lambda = config.origin_loss_lambda;
-        Self::built_in("FitNetsDistiller", &config, lambda, Hints(config))
+        let options = Options::built_in("FitNetsDistiller", &config, config.origin_loss_lambda);
+        let kind = Features(Hints(config));
+        Self { kind, options }
     }
 }
 

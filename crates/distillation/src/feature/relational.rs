@@ -34,6 +34,7 @@ use crate::feature::distiller::{FeatureDistiller, Features};
 use crate::feature::hidden::HiddenState;
 use crate::feature::learnables::Learnables;
 use crate::feature::loss::{FeatureLoss, FeaturePair};
+use crate::fused::Options;
 use crate::settings::{DistillationSettings, check_lambda, reject_apply_method};
 
 /// Configuration of a [`RelationalDistiller`].
@@ -91,8 +92,9 @@ pub type RelationalDistiller = Distillers<Features<Relational>, RelationalConfig
 
 impl From<RelationalConfig> for FeatureDistiller<Relational> {
     fn from(config: RelationalConfig) -> Self {
-        let lambda = config.origin_loss_lambda;
-        Self::built_in("RelationalDistiller", &config, lambda, Relational(config))
+        let options = Options::built_in("RelationalDistiller", &config, config.origin_loss_lambda);
+        let kind = Features(Relational(config));
+        Self { kind, options }
     }
 }
 

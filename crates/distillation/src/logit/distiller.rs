@@ -6,10 +6,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 use burn_compress_core::config::{ConfigList, Selected};
-use burn_compress_core::{
-    BoxError, Chain, Configuration, Error, FlatTensor, Method, Mode, TargetSpace,
-};
-use serde::Serialize;
+use burn_compress_core::{BoxError, Chain, Error, FlatTensor, Method, Mode, TargetSpace};
 
 use crate::distiller::{Distiller, Reads, Taught};
 use crate::error::DistillationError;
@@ -93,6 +90,14 @@ pub struct Logits<L, I> {
     labels: Option<Labels<I>>,
 }
 
+impl<L, I> Logits<L, I> {
+    /// The logits that `loss` compares, without labels.
+    pub(crate) fn of(loss: L) -> Self {
+        let labels = None;
+        Self { loss, labels }
+    }
+}
+
 impl<L: fmt::Debug, I> fmt::Debug for Logits<L, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut logits = f.debug_struct("Logits");
@@ -103,22 +108,8 @@ impl<L: fmt::Debug, I> fmt::Debug for Logits<L, I> {
 impl<L: LogitLoss, I: 'static> LogitDistiller<L, I> {
     /// A distiller with this loss beside the whole loss of the task.
     pub fn with(loss: L) -> Self {
-        let options = Options::new(loss.name(), 1.0, loss.configuration());
-        let labels = None;
-        let kind = Logits { loss, labels };
-        Self { kind, options }
-    }
-
-    /// A built-in distiller with its own name and configuration.
-    pub(crate) fn built_in(
-        name: &'static str,
-        config: &impl Serialize,
-        origin_loss_lambda: f64,
-        loss: L,
-    ) -> Self {
-        let options = Options::new(name, origin_loss_lambda, Configuration::of(config));
-        let labels = None;
-        let kind = Logits { loss, labels };
+        let options = Options::new(loss.name(), loss.configuration());
+        let kind = Logits::of(loss);
         Self { kind, options }
     }
 

@@ -29,8 +29,10 @@ use burn::tensor::{Bool, FloatDType, Int, Tensor};
 use burn_compress_core::config::ConfigList;
 use burn_compress_core::{BoxError, Compressor, Error, Evaluator};
 
+use crate::distiller::Distiller;
 use crate::error::DistillationError;
-use crate::logit::distiller::LogitDistiller;
+use crate::fused::Options;
+use crate::logit::distiller::Logits;
 use crate::logit::loss::{LogitLoss, LogitPair};
 use crate::settings::{DistillationSettings, check_lambda, check_positive};
 use crate::teacher::{Teacher, Teachers};
@@ -112,7 +114,7 @@ impl DkdDistiller {
     ///
     /// # Errors
     ///
-    /// Those of [`Distiller::new`](crate::Distiller::new).
+    /// Those of [`Distiller::new`].
     #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
     pub fn new<M: Module + 'static, T: Module + 'static, I: 'static>(
         model: M,
@@ -131,7 +133,7 @@ impl DkdDistiller {
     ///
     /// # Errors
     ///
-    /// Those of [`Distiller::from_compressor`](crate::Distiller::from_compressor).
+    /// Those of [`Distiller::from_compressor`].
     pub fn from_compressor<M: Module + 'static, T: Module + 'static, I: 'static>(
         compressor: Compressor<M, I>,
         rules: impl Into<ConfigList<DistillationSettings>>,
@@ -149,7 +151,7 @@ impl DkdDistiller {
     ///
     /// # Errors
     ///
-    /// Those of [`Distiller::from_teachers`](crate::Distiller::from_teachers).
+    /// Those of [`Distiller::from_teachers`].
     pub fn from_teachers<M: Module + 'static, I: 'static>(
         compressor: Compressor<M, I>,
         rules: impl Into<ConfigList<DistillationSettings>>,
@@ -157,10 +159,10 @@ impl DkdDistiller {
         labels: impl Fn(&I) -> Tensor<1, Int> + Send + 'static,
         config: DkdConfig,
     ) -> Result<Compressor<M, I>, Error> {
-        let (name, lambda) = ("DkdDistiller", config.origin_loss_lambda);
-        LogitDistiller::built_in(name, &config, lambda, Decoupled(config))
-            .with_labels(labels)
-            .from_teachers(compressor, rules, teachers)
+        let options = Options::built_in("DkdDistiller", &config, config.origin_loss_lambda);
+        let kind = Logits::of(Decoupled(config));
+        let distiller = Distiller { kind, options }.with_labels(labels);
+        distiller.from_teachers(compressor, rules, teachers)
     }
 }
 

@@ -28,6 +28,7 @@ use burn_compress_core::BoxError;
 
 use crate::distiller::Distillers;
 use crate::error::DistillationError;
+use crate::fused::Options;
 use crate::logit::distiller::{LogitDistiller, Logits};
 use crate::logit::loss::{LogitLoss, LogitPair};
 use crate::settings::{check_lambda, check_positive};
@@ -86,8 +87,9 @@ pub type LogitsDistiller<I> = Distillers<Logits<SoftTargets, I>, LogitsConfig>;
 
 impl<I: 'static> From<LogitsConfig> for LogitDistiller<SoftTargets, I> {
     fn from(config: LogitsConfig) -> Self {
-        let lambda = config.origin_loss_lambda;
-        Self::built_in("LogitsDistiller", &config, lambda, SoftTargets(config))
+        let options = Options::built_in("LogitsDistiller", &config, config.origin_loss_lambda);
+        let kind = Logits::of(SoftTargets(config));
+        Self { kind, options }
     }
 }
 
