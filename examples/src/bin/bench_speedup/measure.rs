@@ -9,7 +9,9 @@ use burn::tensor::{Device, TensorData};
 use burn_compress::graph::{ChannelGraph, ForwardOutputs, capture};
 use burn_compress::layer::{LayerInfo, channel_dims, layers};
 use burn_compress::prelude::*;
-use burn_compress_zoo::{Model, Task, Zoo, parameters, randomize_statistics};
+use burn_compress_zoo::{
+    Model, OWN_LAYERS, Task, Zoo, parameters, randomize_statistics, register_layers,
+};
 
 use super::process::{Growth, cpu_seconds, timed};
 use super::row::{Cut, Outcome, Row, Seconds, Spread};
@@ -34,6 +36,7 @@ impl Task for Measure {
 
     fn run<M: Model>(self, model: M) -> anyhow::Result<Row> {
         let device = Device::flex();
+        register_layers()?;
         let model = randomize_statistics(model.valid(), self.seed);
         let input = model.random_input(1, self.size, &device);
         let forward = || timed(|| model.run(input.clone()).data()).1;
@@ -78,7 +81,11 @@ impl Measure {
 
         let growth = Growth::start();
         let layers = named(selected.iter().map(|layer| layer.path.as_str()));
-        let rules = own_parameters(self.zoo).chain([layers]);
+        let own = own_layers(model).map(|(path, parameter)| {
+            let rule: Rule<PruningSettings> = named([path]);
+            rule.with_target_names([Target::param(parameter)])
+        });
+        let rules = own.chain([layers]);
         let rules: ConfigList<_> = rules.map(|rule| rule.sparse_ratio(0.5)).collect();
         let evaluator = Evaluator::<M, ()>::new().with_dummy_input(dummy);
         let dense = model.clone();
@@ -192,22 +199,14 @@ fn selected<M: Model>(zoo: Zoo, model: &M) -> Vec<Selected> {
         .collect()
 }
 
-/// Rules for the parameters of a network's own layers, which share their channels with others: type of
-/// the layer, parameter and the size of its blocks.
-fn own_parameters(zoo: Zoo) -> impl Iterator<Item = Rule<PruningSettings>> {
-    let parameters: &[(&str, &str, &[i64])] = match zoo {
-        Zoo::ConvNeXt => &[("Block", "layer_scale", &[1, -1, -1])],
-        Zoo::VisionTransformer => &[
-            ("VisionTransformer", "class_token", &[-1, -1, 1]),
-            ("Encoder", "pos_embedding", &[-1, -1, 1]),
-        ],
-        Zoo::SwinTransformer => &[("WindowAttention", "relative_position_bias_table", &[-1, 1])],
-        _ => &[],
-    };
-    parameters.iter().map(|(kind, parameter, block)| {
-        let rule: Rule<PruningSettings> = on([*kind]);
-        rule.with_target_names([Target::param(*parameter)])
-            .granularity(Granularity::Block(block.to_vec()))
+/// Parameters of the network's own layers, which share their channels with the selected ones: path of
+/// the layer and name.
+fn own_layers<M: Model>(model: &M) -> impl Iterator<Item = (String, String)> {
+    let is_own = |layer: &LayerInfo| OWN_LAYERS.contains(&layer.kind.as_str());
+    let layers = layers(model).into_iter().filter(is_own);
+    layers.flat_map(|layer| {
+        let parameters = layer.params.into_iter();
+        parameters.map(move |parameter| (layer.path.clone(), parameter.name))
     })
 }
 
@@ -217,15 +216,26 @@ struct Half {
     macs: u64,
 }
 
+/// Which half, as some shapes leave no choice: every second channel, so that all groups of a norm lose
+/// as many; the first ones; two of four, so that both halves of a shuffle do.
+const HALVES: [fn(usize, usize) -> bool; 3] = [
+    |at, _| at % 2 == 1,
+    |at, count| at < count / 2,
+    |at, count| at % 4 > 1 && at < count / 4 * 4,
+];
+
 fn half_of(graph: &ChannelGraph, selected: &[Selected]) -> Option<Half> {
-    let removed = selected.iter().flat_map(|layer| {
-        let channels = graph.param_channels(&layer.weight, layer.dim);
-        let channels = channels.unwrap_or_default();
-        // Of a norm with groups, or of two halves that are shuffled, all parts lose as many.
-        channels.iter().skip(1).step_by(2).copied()
+    let removed = HALVES.iter().map(|is_removed| {
+        let removed = selected.iter().flat_map(|layer| {
+            let channels = graph.param_channels(&layer.weight, layer.dim);
+            let channels = channels.unwrap_or_default();
+            let all = channels.iter().copied().enumerate();
+            all.filter_map(|(at, channel)| is_removed(at, channels.len()).then_some(channel))
+        });
+        removed.collect::<BTreeSet<_>>()
     });
-    let removed: BTreeSet<_> = removed.collect();
-    let plan = graph.slice_plan(&removed).ok()?;
+    let mut plans = removed.filter_map(|removed| Some((graph.slice_plan(&removed).ok()?, removed)));
+    let (plan, removed) = plans.next()?;
     let params = graph.params().filter(|param| !param.statistic);
     let elements = params.map(|param| {
         let shape = plan.params.get(&param.path).map(|slice| &slice.shape);
