@@ -1,6 +1,8 @@
 //! Half of the channels of convolutional networks removed: the cut network computes what the masked
 //! one does, on inputs that the cut has not seen.
 
+use std::sync::{Mutex, PoisonError};
+
 use burn::tensor::{Device, Tensor};
 use burn_compress::graph::ForwardOutputs;
 use burn_compress::prelude::*;
@@ -8,9 +10,15 @@ use burn_compress_zoo::{
     DenseNetConfig, MobileNetV2Config, Model, ResNetConfig, parameters, randomize_statistics,
 };
 
+/// Random numbers of a device come from one generator, whichever test asks.
+static RANDOM: Mutex<()> = Mutex::new(());
+
 /// Removes half of the channels of all convolutions.
-fn assert_halved<M: Model>(model: M) {
+fn assert_halved<M: Model>(init: impl FnOnce(&Device) -> M) {
+    let _alone = RANDOM.lock().unwrap_or_else(PoisonError::into_inner);
     let (device, size) = (Device::flex(), 32);
+    device.seed(2);
+    let model = init(&device);
     let model = randomize_statistics(model.valid(), 1);
     let dense = parameters(&model);
     let evaluator = Evaluator::<_, ()>::new().with_dummy_input(model.dummy_input(1, size, &device));
@@ -39,26 +47,20 @@ fn values<O: ForwardOutputs>(outputs: O) -> Tensor<1> {
     Tensor::from_floats(&values[..], &Device::flex())
 }
 
-fn device() -> Device {
-    let device = Device::flex();
-    device.seed(2);
-    device
-}
-
 #[test]
 fn resnet() {
     let config = ResNetConfig::new([1, 2, 1, 1], false).with_width(8);
-    assert_halved(config.with_classes(10).init(&device()));
+    assert_halved(|device| config.with_classes(10).init(device));
 }
 
 #[test]
 fn mobilenet_v2() {
     let config = MobileNetV2Config::new().with_width(0.25).with_depth(2);
-    assert_halved(config.with_classes(10).init(&device()));
+    assert_halved(|device| config.with_classes(10).init(device));
 }
 
 #[test]
 fn densenet() {
     let config = DenseNetConfig::new([2, 1, 1, 2]).with_growth(4);
-    assert_halved(config.with_classes(10).init(&device()));
+    assert_halved(|device| config.with_classes(10).init(device));
 }
