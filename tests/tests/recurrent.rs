@@ -1,12 +1,13 @@
 //! Recurrent layers that lose hidden units: one group through all gates, both weights of each, the
 //! states and what reads them.
 
-use burn::module::{Module, ModuleDisplay};
+use burn::module::{Module, ModuleDisplay, Param};
 use burn::nn::{
     BiGru, BiGruConfig, BiLstm, BiLstmConfig, Gru, GruConfig, Linear, LinearConfig, Lstm,
     LstmConfig, LstmState,
 };
 use burn::optim::SgdConfig;
+use burn::tensor::activation::{sigmoid, tanh};
 use burn::tensor::{Device, Distribution, Tensor};
 use burn_compress::prelude::*;
 use burn_compress::speedup::load_small;
@@ -238,5 +239,90 @@ fn a_state_that_the_user_gives_is_refused() {
     assert_says(
         &error.unwrap_err(),
         &["the initial state of `encoder` is an input of the model"],
+    );
+}
+
+/// A layer that begins with a learned state, or with one that is computed.
+#[derive(Module, Debug)]
+struct Begun {
+    start: Param<Tensor<2>>,
+    first: Linear,
+    rnn: Wrapper<Gru>,
+    head: Linear,
+}
+
+impl Begun {
+    fn new(device: &Device) -> Self {
+        device.seed(8);
+        Self {
+            start: Param::from_tensor(Tensor::random([1, HIDDEN], Distribution::Default, device)),
+            first: LinearConfig::new(3, HIDDEN).init(device),
+            rnn: GruConfig::new(3, HIDDEN, true).init(device).into(),
+            head: LinearConfig::new(HIDDEN, 2).init(device),
+        }
+    }
+
+    fn run(&self, x: Tensor<3>, state: Tensor<2>) -> Tensor<2> {
+        let x = self.rnn.forward((x, Some(state)));
+        self.head.forward(x.mean_dim(1).squeeze_dim(1))
+    }
+
+    fn learned(&self, x: Tensor<3>) -> Tensor<2> {
+        let state = self.start.val().expand([x.dims()[0], self.start.dims()[1]]);
+        self.run(x, state)
+    }
+
+    fn computed(&self, x: Tensor<3>, function: fn(Tensor<2>) -> Tensor<2>) -> Tensor<2> {
+        let state = function(self.first.forward(x.clone().narrow(1, 0, 1).squeeze_dim(1)));
+        self.run(x, state)
+    }
+}
+
+fn prune_begun(
+    rules: &str,
+    forward: impl Fn(&Begun, Tensor<3>) -> Tensor<2> + Send + Sync + 'static,
+) -> Result<Compressor<Begun, ()>, Error> {
+    let evaluator = Evaluator::new().with_dummy_input(DummyInput::new(sequences(1), forward));
+    let config = ConfigList::from_json(rules).unwrap();
+    L1NormPruner::new(
+        Begun::new(&Device::flex()),
+        &config,
+        evaluator,
+        PrunerConfig::new(),
+    )
+}
+
+#[test]
+fn a_learned_state_goes_with_the_units() {
+    let chain = prune_begun(UNITS, Begun::learned).unwrap();
+    let compressed = chain.compress(Budget::none()).unwrap();
+    let simulated = compressed.model().learned(sequences(9));
+    let small = compressed.speedup().unwrap().model;
+    assert_eq!(small.start.dims(), [1, HIDDEN / 2]);
+    let error = (simulated - small.learned(sequences(9)))
+        .abs()
+        .max()
+        .into_scalar::<f32>();
+    assert!(error < 1e-6, "{error}");
+}
+
+/// A state that is zero for a masked unit is followed, one that is a half is not.
+#[test]
+fn a_computed_state_has_to_be_zero_for_a_masked_unit() {
+    let rules = UNITS
+        .replace(r#""rnn"#, r#""(rnn"#)
+        .replace(r#".*""#, r#".*|first)""#);
+    let zero = prune_begun(&rules, |net, x| net.computed(x, tanh)).unwrap();
+    let small = zero
+        .compress(Budget::none())
+        .unwrap()
+        .speedup()
+        .unwrap()
+        .model;
+    assert_eq!((small.first.weight.dims(), small.rnn.d_hidden), ([3, 3], 3));
+    let half = prune_begun(&rules, |net, x| net.computed(x, sigmoid)).unwrap_err();
+    assert_says(
+        &half,
+        &["the initial state of a masked unit of `rnn` is not zero"],
     );
 }

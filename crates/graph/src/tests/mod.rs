@@ -11,6 +11,7 @@ mod memory;
 mod norms;
 mod operations;
 mod protection;
+mod recurrent;
 mod sequences;
 mod whole;
 
