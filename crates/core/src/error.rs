@@ -444,3 +444,48 @@ impl From<std::convert::Infallible> for Error {
         match never {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, thiserror::Error)]
+    #[error("seven")]
+    struct Seven;
+
+    impl Detail for Seven {}
+
+    #[test]
+    fn the_detailed_error_is_found_at_any_depth() {
+        let other = || Error::from(Seven);
+        let named = || other().of("Toy");
+        assert!(matches!(
+            named(),
+            Error::Algorithm {
+                algorithm: "Toy",
+                ..
+            }
+        ));
+        // An error of the chain, met by an algorithm while it runs, in one of several steps.
+        let met = || Error::met_by("Outer")(named().into());
+        let step = Error::Step {
+            step: 3,
+            error: Box::new(met()),
+        };
+        for error in [other(), named(), met(), step] {
+            assert_eq!(error.downcast_ref(), Some(&Seven), "{error}");
+            assert_eq!(error.downcast_ref::<ConfigError>(), None);
+            assert!(error.to_string().ends_with("seven") && error.source().is_none());
+        }
+    }
+
+    #[test]
+    fn a_name_is_given_once() {
+        let named = Error::from(Seven).of("First").of("Second");
+        assert_eq!(named.to_string(), "First: seven");
+        let of_config = Error::from(ConfigError::NoRules).of("First");
+        assert!(matches!(of_config, Error::Config(ConfigError::NoRules)));
+    }
+}
