@@ -8,12 +8,14 @@
 //!   its part in a run.
 //! - [`Evaluator`]: the data, optimizer and loss that the chain trains with.
 //! - [`graph`]: the channels of a model and how they are coupled.
+//! - [`erased`]: models and batches of any type, over which a chain is compiled once.
 //! - [`file`](mod@file): files that are written and read whole or not at all.
 //!
 //! No algorithm is named here; the algorithm crates depend on this one and not on each other.
 #![warn(missing_docs)]
 
 pub mod config;
+pub mod erased;
 mod error;
 pub mod file;
 pub mod graph;

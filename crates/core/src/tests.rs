@@ -137,7 +137,7 @@ fn a_target_has_one_compressor_of_each_mode() {
         Error::TargetTaken { target, mode: Mode::Pruning } if *target == weight("first")
     ));
     assert!(
-        chain.spaces.get(&weight("second")).is_none(),
+        chain.inner.spaces.get(&weight("second")).is_none(),
         "nothing is claimed with an error"
     );
     let quantized = chain.chain().claim(Mode::Quantization, &both).unwrap();
@@ -173,7 +173,7 @@ fn a_chain_keeps_its_first_evaluator() {
     let without = chain().with_evaluator(full.clone());
     assert!(without.evaluator().require_training("a test").is_ok());
     assert!(
-        without.progress.optimizer.is_some(),
+        without.inner.progress.optimizer.is_some(),
         "the optimizer is that of the evaluator"
     );
 
@@ -187,7 +187,7 @@ fn a_chain_keeps_its_first_evaluator() {
             ..
         }
     ));
-    assert!(with.progress.optimizer.is_none());
+    assert!(with.inner.progress.optimizer.is_none());
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn what_does_not_fit_attaches_nothing() {
     entry[0].zero_point = Some(vec![0.0; 3]);
     let error = chain.update_calibration(&entry).unwrap_err();
     assert!(matches!(error, Error::InvalidCalibration { .. }));
-    assert_eq!(chain.spaces.values().count(), 0);
+    assert_eq!(chain.inner.spaces.values().count(), 0);
 }
 
 #[test]
@@ -403,7 +403,7 @@ fn a_parameter_with_an_adapter_is_refused() {
             "{error}"
         );
     }
-    assert!(chain.spaces.get(&weight("first")).is_none());
+    assert!(chain.inner.spaces.get(&weight("first")).is_none());
     let merged = on(adapted().materialize(), &masks(), &Calibration::new());
     merged.expect("the adapters are part of the weights");
 }
@@ -460,7 +460,7 @@ fn a_transform_can_read_its_target() {
         let mut chain = chain();
         let masks = Masks::from([(weight("first"), mask([1.0, 0.0, 1.0, 0.0], [2, 2]))]);
         chain.update_masks(&masks).unwrap();
-        let space = chain.spaces.get(&weight("first")).unwrap();
+        let space = chain.inner.spaces.get(&weight("first")).unwrap();
         for stage in [Stage::Quantize, Stage::Mask, Stage::Last] {
             space.set_transform(stage, Some(Arc::new(ByRemoved(space.clone()))));
         }

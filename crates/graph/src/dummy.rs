@@ -132,6 +132,31 @@ impl<M> DummyInput<M> {
         self
     }
 
+    /// The dummy input of a model that `model` finds in an `N`.
+    ///
+    /// ```
+    /// use burn::{nn::{Linear, LinearConfig}, prelude::*};
+    /// use burn_compress_graph::DummyInput;
+    ///
+    /// let device = Device::flex();
+    /// let x = Tensor::<2>::ones([1, 4], &device);
+    /// let dummy = DummyInput::new(x, |model: &Linear, x| model.forward(x))
+    ///     .within(|pair: &(Linear, Linear)| &pair.1);
+    /// let pair = (LinearConfig::new(4, 3).init(&device), LinearConfig::new(4, 2).init(&device));
+    /// assert_eq!(dummy.run(&pair, &device)[0].shape().to_vec(), [1, 2]);
+    /// ```
+    pub fn within<N: 'static>(self, model: fn(&N) -> &M) -> DummyInput<N>
+    where
+        M: 'static,
+    {
+        let forward = self.forward;
+        DummyInput {
+            forward: Arc::new(move |outer, device, inputs| forward(model(outer), device, inputs)),
+            known: self.known,
+            rules: self.rules,
+        }
+    }
+
     /// Whether `other` is a clone of this one: the same forward pass with the same inputs and rules.
     ///
     /// Two that were made apart are never the same, whatever they do.

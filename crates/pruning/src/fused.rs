@@ -10,9 +10,10 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
+use burn_compress_core::erased::{AnyBatch, AnyModel};
 use burn_compress_core::{
-    Algorithm, AlgorithmState, BoxError, Compressor, Configuration, Error, FlatTensor, Learnable,
-    Mode, PlannedMask, Run, TargetId,
+    Algorithm, AlgorithmState, BoxError, Chain, Configuration, Error, FlatTensor, Learnable, Mode,
+    PlannedMask, Run, TargetId,
 };
 use indexmap::IndexMap;
 
@@ -32,22 +33,19 @@ pub(crate) struct FusedPruner<M, I> {
     pub(crate) configuration: Configuration,
 }
 
-impl<M: Module + 'static, I: 'static> FusedPruner<M, I> {
-    /// Attaches a schedule to the newest pruner of a chain.
+/// Attaches a schedule to the newest pruner of a chain.
+impl FusedPruner<AnyModel, AnyBatch> {
     pub(crate) fn schedule(
-        mut compressor: Compressor<M, I>,
+        chain: &mut Chain<'_, AnyModel, AnyBatch>,
         name: &'static str,
         schedule: Schedule,
-    ) -> Result<Compressor<M, I>, Error> {
-        compressor.evaluator().require_training(name)?;
+    ) -> Result<(), Error> {
+        chain.evaluator().require_training(name)?;
         let nothing = |found| PruningError::NothingToSchedule {
             schedule: name,
             found,
         };
-        let newest = compressor
-            .chain()
-            .pop()
-            .ok_or_else(|| nothing("an empty chain"))?;
+        let newest = chain.pop().ok_or_else(|| nothing("an empty chain"))?;
         let found = newest.name();
         let newest: Box<dyn Any> = newest;
         let mut pruner = newest.downcast::<Self>().map_err(|_| nothing(found))?;
@@ -60,10 +58,12 @@ impl<M: Module + 'static, I: 'static> FusedPruner<M, I> {
             .with("pruner", &pruner.name)
             .with("schedule", &schedule);
         pruner.name = name;
-        compressor.chain().push(*pruner);
-        Ok(compressor)
+        chain.push(*pruner);
+        Ok(())
     }
+}
 
+impl<M: Module + 'static, I: 'static> FusedPruner<M, I> {
     /// Generates the masks that are due after `step` optimizer steps.
     fn update_masks(&self, model: &M, step: usize) -> Result<(), BoxError> {
         if let Some(factor) = self.decisions.due(step) {

@@ -29,11 +29,12 @@ impl AgpPruner {
     /// of its score, a number is 0, or the evaluator cannot train.
     #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
     pub fn new<M: Module + 'static, I: 'static>(
-        compressor: Compressor<M, I>,
+        mut compressor: Compressor<M, I>,
         config: AgpConfig,
     ) -> Result<Compressor<M, I>, Error> {
         let schedule = Schedule::agp(config.interval, config.times)?;
-        FusedPruner::schedule(compressor, "AgpPruner", schedule)
+        FusedPruner::schedule(&mut compressor.chain().erased(), "AgpPruner", schedule)?;
+        Ok(compressor)
     }
 }
 
@@ -59,10 +60,11 @@ impl LinearPruner {
     /// of its score, a number is 0, or the evaluator cannot train.
     #[allow(clippy::new_ret_no_self)] // A chain has one type whatever is fused into it.
     pub fn new<M: Module + 'static, I: 'static>(
-        compressor: Compressor<M, I>,
+        mut compressor: Compressor<M, I>,
         config: LinearConfig,
     ) -> Result<Compressor<M, I>, Error> {
         let schedule = Schedule::linear(config.interval, config.times)?;
-        FusedPruner::schedule(compressor, "LinearPruner", schedule)
+        FusedPruner::schedule(&mut compressor.chain().erased(), "LinearPruner", schedule)?;
+        Ok(compressor)
     }
 }

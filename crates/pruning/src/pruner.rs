@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use burn_compress_core::config::{ConfigList, Selected};
+use burn_compress_core::erased::{AnyBatch, AnyModel};
 use burn_compress_core::{Chain, Configuration, Error, Method};
 use serde::Serialize;
 
@@ -9,8 +10,8 @@ use crate::config::PrunerConfig;
 use crate::fused::FusedPruner;
 use crate::groups::build;
 use crate::importance::{Importance, Scale, Scorer};
-use crate::sources::{ScoreSource, Scored, Weights};
-use crate::timing::Decisions;
+use crate::sources::{Collector, ScoreSource, Scored, Weights};
+use crate::timing::{Decisions, Timing};
 use crate::{PruningError, PruningSettings};
 
 /// A pruner of an importance of one's own.
@@ -130,32 +131,73 @@ where
         chain: &mut Chain<'_, M, I>,
         rules: &ConfigList<PruningSettings>,
     ) -> Result<(), Error> {
-        let (name, timing) = (self.name, self.source.timing());
+        let (source, config) = (&self.source, self.config);
+        let configuration = self.configuration.unwrap_or_else(|| {
+            (self.importance.configuration())
+                .with("source", source)
+                .with("pruner", &config)
+        });
+        let scorer = Scorer::new(self.name, self.importance, source.observes_outputs());
+        let collector = |scored: &Scored<'_, AnyModel, AnyBatch>| source.collector(scored);
+        let unfused = Unfused {
+            name: self.name,
+            timing: source.timing(),
+            observes: source.observes_outputs(),
+            scorer,
+            config,
+            configuration,
+            collector: &collector,
+        };
+        unfused.add(&mut chain.erased(), rules)
+    }
+}
+
+/// A pruner whose importance and source are forgotten.
+struct Unfused<'a> {
+    name: &'static str,
+    timing: Timing,
+    /// Whether the source observes outputs.
+    observes: bool,
+    scorer: Scorer,
+    config: PrunerConfig,
+    configuration: Configuration,
+    collector: &'a MakeCollector<'a>,
+}
+
+/// Makes the collector of a source.
+type MakeCollector<'a> =
+    dyn Fn(&Scored<'_, AnyModel, AnyBatch>) -> Result<AnyCollector, PruningError> + 'a;
+
+type AnyCollector = Box<dyn Collector<AnyModel, AnyBatch>>;
+
+impl Unfused<'_> {
+    /// Adds the pruner to a chain of any model.
+    fn add(
+        self,
+        chain: &mut Chain<'_, AnyModel, AnyBatch>,
+        rules: &ConfigList<PruningSettings>,
+    ) -> Result<(), Error> {
+        let (name, timing, scorer) = (self.name, self.timing, self.scorer);
         timing.check()?;
         if timing.trains() {
             chain.evaluator().require_training(name)?;
         }
         let selected = PruningSettings::select(rules, chain.layers())?;
-        let configuration = self.configuration.unwrap_or_else(|| {
-            (self.importance.configuration())
-                .with("source", &self.source)
-                .with("pruner", &self.config)
-        });
-        let observes = self.source.observes_outputs();
-        let scorer = Scorer::new(name, self.importance, observes);
         let normalizes = self.config.coupled && scorer.scale() == Scale::Layer;
-        reject_idle(&selected, name, observes, normalizes)?;
+        reject_idle(&selected, name, self.observes, normalizes)?;
         let groups = build(chain, &scorer, &selected, self.config)?;
-        let collector = self.source.collector(&Scored {
+        let collector = (self.collector)(&Scored {
             pruner: name,
             chain,
             targets: groups.scored()?,
             selected: &selected,
             by_graph: self.config.coupled,
         })?;
-        let configuration = selected.iter().fold(configuration, |configuration, item| {
-            configuration.with_target(&item.id(), &item.settings.without_defaults())
-        });
+        let configuration = selected
+            .iter()
+            .fold(self.configuration, |configuration, item| {
+                configuration.with_target(&item.id(), &item.settings.without_defaults())
+            });
         chain.push(FusedPruner {
             name,
             scorer,

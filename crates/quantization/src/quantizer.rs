@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn_compress_core::config::ConfigList;
+use burn_compress_core::erased::{AnyBatch, AnyModel};
 use burn_compress_core::{
     Algorithm, AlgorithmState, BoxError, Chain, Configuration, Error, Evaluator, FlatTensor,
     Method, Mode, Run, TargetId,
@@ -40,6 +41,17 @@ impl<R: RangeRule, M: Module + 'static, I: 'static> Method<M, I> for Quantizer<R
     fn add_to(
         self,
         chain: &mut Chain<'_, M, I>,
+        rules: &ConfigList<QuantizationSettings>,
+    ) -> Result<(), Error> {
+        self.add(&mut chain.erased(), rules)
+    }
+}
+
+impl<R: RangeRule> Quantizer<R> {
+    /// Adds the algorithm to a chain of any model.
+    fn add(
+        self,
+        chain: &mut Chain<'_, AnyModel, AnyBatch>,
         rules: &ConfigList<QuantizationSettings>,
     ) -> Result<(), Error> {
         let rule = Arc::new(self.rule);

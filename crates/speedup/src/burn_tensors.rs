@@ -34,6 +34,7 @@ use burn::tensor::quantization::{
     BlockSize, QuantScheme, QuantStore, QuantValue, QuantizationParameters, ScaleDtype,
 };
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn_compress_core::erased::AnyModel;
 use burn_compress_core::{
     Calibration, CalibrationEntry, Compressed, Error, Grid, History, Mask, MaskMethod, Masks,
     TargetId, reads,
@@ -135,6 +136,11 @@ pub fn quantize_parameters<M: Module + 'static>(
     model: &M,
     state: &SmallState,
 ) -> Result<M, SpeedupError> {
+    let model = AnyModel::new(model.clone());
+    Ok(quantize_any(&model, state)?.into_typed())
+}
+
+fn quantize_any(model: &AnyModel, state: &SmallState) -> Result<AnyModel, SpeedupError> {
     let (none, nothing) = (Masks::new(), Calibration::new());
     let simulated = Compressed::from_parts(model.valid(), &none, &nothing, History::default())?;
     let (mut masks, mut calibration) = (state.masks.clone(), state.calibration.clone());

@@ -38,6 +38,7 @@ use std::path::Path;
 use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Bytes, TensorData};
+use burn_compress_core::erased::AnyModel;
 use burn_compress_core::{
     Calibration, CalibrationEntry, Compressed, History, Mask, Masks, TargetId, simulated,
 };
@@ -88,7 +89,7 @@ pub struct SaveConfig {
 ///
 /// A value that is not finite, a calibration that cannot be used, a mask or a quantization of the
 /// model that is not in the state, and whatever goes wrong while writing.
-pub fn save_small<M: Module>(
+pub fn save_small<M: Module + 'static>(
     model: &M,
     state: &SmallState,
     path: impl AsRef<Path>,
@@ -101,13 +102,21 @@ pub fn save_small<M: Module>(
 /// # Errors
 ///
 /// As [`save_small`].
-pub fn save_small_with<M: Module>(
+pub fn save_small_with<M: Module + 'static>(
     model: &M,
     state: &SmallState,
     path: impl AsRef<Path>,
     config: &SaveConfig,
 ) -> Result<Storage, SpeedupError> {
-    let path = path.as_ref();
+    save_any(&AnyModel::new(model.clone()), state, path.as_ref(), config)
+}
+
+fn save_any(
+    model: &AnyModel,
+    state: &SmallState,
+    path: &Path,
+    config: &SaveConfig,
+) -> Result<Storage, SpeedupError> {
     check_state(model, state)?;
     let (content, storage) = content(model, state, path, config)?;
     let container = content.into_bytes();
@@ -158,10 +167,15 @@ pub fn load_small<M: Module + 'static>(
     model: M,
     path: impl AsRef<Path>,
 ) -> Result<(M, SmallState), SpeedupError> {
+    let (model, state) = load_any(AnyModel::new(model), path.as_ref())?;
+    Ok((model.into_typed(), state))
+}
+
+fn load_any(model: AnyModel, path: &Path) -> Result<(AnyModel, SmallState), SpeedupError> {
     let (model, is_autodiff) = snapshot(&model);
     let (none, nothing) = (Masks::new(), Calibration::new());
     let plain = Compressed::from_parts(model, &none, &nothing, History::default())?.unwrap_model();
-    let (model, state) = load_parts(plain, path.as_ref())?;
+    let (model, state) = load_parts(plain, path)?;
     let (masks, calibration) = (&state.masks, &state.calibration);
     let small = Compressed::from_parts(model, masks, calibration, History::default())?;
     Ok((restore(small.into_model(), is_autodiff), state))

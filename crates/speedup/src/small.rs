@@ -63,7 +63,7 @@ impl<M: Module + 'static> Small<M> {
     }
 }
 
-impl<M: Module> Small<M> {
+impl<M: Module + 'static> Small<M> {
     /// Saves the model in one file, quantized parameters as integers.
     ///
     /// # Errors

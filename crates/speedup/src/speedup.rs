@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use burn::module::Module;
 use burn::tensor::TensorData;
+use burn_compress_core::erased::AnyModel;
 use burn_compress_core::graph::{ChannelGraph, SlicePlan};
 use burn_compress_core::layer::{LayerInfo, layers};
 use burn_compress_core::{Calibration, Compressed, DummyInput, Error, History, Masks};
@@ -46,7 +47,19 @@ pub struct Speedup<M> {
     pub report: SpeedupReport,
 }
 
-impl<M: Module> Speedup<M> {
+impl Speedup<AnyModel> {
+    /// The same small model as an `M`.
+    pub(crate) fn into_typed<M: Module + 'static>(self) -> Speedup<M> {
+        Speedup {
+            model: self.model.into_typed(),
+            state: self.state,
+            plan: self.plan,
+            report: self.report,
+        }
+    }
+}
+
+impl<M: Module + 'static> Speedup<M> {
     /// Saves the small model in one file, quantized parameters as integers; [`Small::load`] reads
     /// it.
     ///
@@ -269,20 +282,7 @@ impl<M: Module + 'static> ModelSpeedup<M> {
     ///
     /// A graph that cannot be captured, and a layer of which nothing would be left.
     pub fn plan(&self) -> Result<CutPlan, Error> {
-        let graph = self.graph()?;
-        let layers = layers(self.compressed.model());
-        let decision = self.decide(&graph, &layers)?;
-        let shapes = float_shapes(self.compressed.model());
-        let decided = IndexMap::new();
-        let planned = Planned {
-            graph: &graph,
-            layers: &layers,
-            shapes: &shapes,
-            decision: &decision,
-            goals: self.compressed.goals(),
-            certainty: &decided,
-        };
-        Ok(planned.plan()?.with_skipped(self.compressed.skipped()))
+        self.erased()?.cut_plan()
     }
 
     /// Removes the masked channels and verifies the result.
@@ -292,6 +292,23 @@ impl<M: Module + 'static> ModelSpeedup<M> {
     /// A graph that cannot be captured, a layer of which nothing would be left, a depthwise
     /// convolution without a wrapper, and a small model that does not compute the same.
     pub fn speedup_model(&self) -> Result<Speedup<M>, Error> {
+        Ok(self.erased()?.speedup()?.into_typed())
+    }
+
+    /// The same for a model whose type is not known, for which the rest is compiled once.
+    fn erased(&self) -> Result<ModelSpeedup<AnyModel>, Error> {
+        let dummy_input = AnyModel::dummy_input(&self.dummy_input);
+        let erased = ModelSpeedup::new(self.compressed.erased(), dummy_input);
+        Ok(ModelSpeedup {
+            partial_channels: self.partial_channels,
+            random_inputs: self.random_inputs,
+            ..erased.with_graph(self.graph()?)
+        })
+    }
+}
+
+impl ModelSpeedup<AnyModel> {
+    fn speedup(&self) -> Result<Speedup<AnyModel>, Error> {
         let graph = self.graph()?;
         let layers = layers(self.compressed.model());
         let decision = self.decide(&graph, &layers)?;
@@ -331,6 +348,25 @@ impl<M: Module + 'static> ModelSpeedup<M> {
         })
     }
 
+    fn cut_plan(&self) -> Result<CutPlan, Error> {
+        let graph = self.graph()?;
+        let layers = layers(self.compressed.model());
+        let decision = self.decide(&graph, &layers)?;
+        let shapes = float_shapes(self.compressed.model());
+        let decided = IndexMap::new();
+        let planned = Planned {
+            graph: &graph,
+            layers: &layers,
+            shapes: &shapes,
+            decision: &decision,
+            goals: self.compressed.goals(),
+            certainty: &decided,
+        };
+        Ok(planned.plan()?.with_skipped(self.compressed.skipped()))
+    }
+}
+
+impl<M: Module + 'static> ModelSpeedup<M> {
     fn decide(&self, graph: &ChannelGraph, layers: &[LayerInfo]) -> Result<Decision, SpeedupError> {
         Decision::new(
             graph,

@@ -6,6 +6,7 @@ use burn::module::Module;
 use indexmap::IndexMap;
 
 use crate::Error;
+use crate::erased::AnyModel;
 use crate::graph::{ChannelGraph, DummyInput};
 use crate::run::history::History;
 use crate::run::obstacle::Obstacle;
@@ -29,8 +30,8 @@ pub struct Compressed<M> {
     goals: IndexMap<TargetId, f64>,
 }
 
-impl<M: Module + 'static> Compressed<M> {
-    pub(crate) fn new(model: M, history: History) -> Result<Self, Error> {
+impl Compressed<AnyModel> {
+    pub(crate) fn new(model: AnyModel, history: History) -> Result<Self, Error> {
         // A snapshot: nothing that happens to the chain afterwards moves this result.
         let model = model.valid();
         let spaces = attach::spaces(&model);
@@ -56,6 +57,27 @@ impl<M: Module + 'static> Compressed<M> {
         self
     }
 
+    /// The result as that of an `M`, without a dummy input.
+    pub(crate) fn into_typed<M: Module + 'static>(self) -> Compressed<M> {
+        Compressed {
+            model: self.model.into_typed(),
+            spaces: self.spaces,
+            history: self.history,
+            skipped: self.skipped,
+            warnings: self.warnings,
+            dummy_input: None,
+            graph: None,
+            goals: self.goals,
+        }
+    }
+
+    /// The graph of the run.
+    pub(crate) fn graph_of_run(&self) -> Option<Arc<ChannelGraph>> {
+        self.graph.clone()
+    }
+}
+
+impl<M: Module + 'static> Compressed<M> {
     pub(crate) fn with_goals(mut self, goals: IndexMap<TargetId, f64>) -> Self {
         self.goals = goals;
         self
@@ -134,12 +156,12 @@ impl<M: Module + 'static> Compressed<M> {
 
     /// The plain model with its raw parameters: neither masked nor quantized.
     pub fn unwrap_model(&self) -> M {
-        attach::plain(self.model.clone())
+        attach::plain(self.any_model()).into_typed()
     }
 
     /// The model with its masks but without the simulated quantization.
     pub fn masked_model(&self) -> M {
-        attach::masked(self.model.clone())
+        attach::masked(self.any_model()).into_typed()
     }
 
     /// The channels of the model and how they are coupled: those that the run has found where
@@ -154,6 +176,25 @@ impl<M: Module + 'static> Compressed<M> {
         {
             return Ok(graph.clone());
         }
-        Ok(Arc::new(attach::analyze(&self.model, dummy_input)?))
+        let dummy_input = AnyModel::dummy_input(dummy_input);
+        Ok(Arc::new(attach::analyze(&self.any_model(), &dummy_input)?))
+    }
+
+    /// The same result of a model whose type is not known.
+    pub fn erased(&self) -> Compressed<AnyModel> {
+        Compressed {
+            model: self.any_model(),
+            spaces: self.spaces.clone(),
+            history: self.history.clone(),
+            skipped: self.skipped.clone(),
+            warnings: self.warnings.clone(),
+            dummy_input: self.dummy_input.as_ref().map(AnyModel::dummy_input),
+            graph: self.graph.clone(),
+            goals: self.goals.clone(),
+        }
+    }
+
+    fn any_model(&self) -> AnyModel {
+        AnyModel::new(self.model.clone())
     }
 }

@@ -13,8 +13,9 @@ use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::tensor::Tensor;
 
 use crate::Error;
+use crate::erased::{AnyBatch, AnyModel, same};
 use crate::graph::DummyInput;
-use data::{Batches, FromClosure, FromLoader, Visit};
+use data::{Batches, Erased, FromClosure, FromLoader, Visit};
 
 pub(crate) type Loss<M, I> = Arc<dyn Fn(&M, &I) -> Tensor<1> + Send + Sync>;
 type Evaluation<M> = Arc<dyn Fn(&M) -> f64 + Send + Sync>;
@@ -298,6 +299,28 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
             0 => Some(seed),
             pass => Some(decorrelated(seed, pass as u64)),
         }
+    }
+}
+
+impl<M: Module + 'static, I: 'static> Evaluator<M, I> {
+    /// The same evaluator for a model and batches whose types are not known.
+    pub(crate) fn erased(&self) -> Evaluator<AnyModel, AnyBatch> {
+        same(self.clone()).unwrap_or_else(|own| Evaluator {
+            dummy_input: own.dummy_input.as_ref().map(AnyModel::dummy_input),
+            batches: own.batches.map(|batches| Arc::new(Erased(batches)) as _),
+            optimizer: own.optimizer,
+            learning_rate: own.learning_rate,
+            loss: own.loss.map(|loss| {
+                Arc::new(move |model: &AnyModel, batch: &AnyBatch| loss(model.get(), batch.get()))
+                    as _
+            }),
+            evaluation: own.evaluation.map(|(every, evaluate)| {
+                let evaluate = move |model: &AnyModel| evaluate(model.get());
+                (every, Arc::new(evaluate) as _)
+            }),
+            seed: own.seed,
+            log_every: own.log_every,
+        })
     }
 }
 

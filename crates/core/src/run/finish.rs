@@ -3,9 +3,12 @@
 use burn::module::Module;
 
 use crate::Error;
+use crate::erased::AnyModel;
+use crate::run::any_chain::AnyChain;
 use crate::run::budget::Budget;
 use crate::run::compressed::Compressed;
 use crate::run::compressor::Compressor;
+use crate::run::evaluator::Evaluator;
 use crate::run::{finite, training};
 use crate::simulate::params::with_parameters;
 
@@ -33,7 +36,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     ///
     /// Those of [`compress`](Self::compress).
     pub fn advance(&mut self, budget: &Budget, stop: Option<usize>) -> Result<(), Error> {
-        training::run(self, budget, stop)
+        training::run(&mut self.inner, budget, stop)
     }
 
     /// Finishes a run that [`advance`](Self::advance) has taken to its end.
@@ -44,17 +47,8 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     /// [`Error::NotFinite`] for a model with values that are not finite, and the error of an
     /// algorithm.
     pub fn finish(self) -> Result<Compressed<M>, Error> {
-        self.require_end()?;
-        self.finish_early()
-    }
-
-    /// Refuses a run that has steps left.
-    pub(crate) fn require_end(&self) -> Result<(), Error> {
-        let (done, total) = (self.progress.step, self.progress.total_steps);
-        match done < total {
-            true => Err(Error::Unfinished { done, total }),
-            false => Ok(()),
-        }
+        let result = self.inner.finish()?;
+        Ok(with_dummy_input(result, &self.evaluator))
     }
 
     /// Finishes a run wherever it is.
@@ -65,7 +59,42 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     /// # Errors
     ///
     /// Those of [`finish`](Self::finish), but for [`Error::Unfinished`].
-    pub fn finish_early(mut self) -> Result<Compressed<M>, Error> {
+    pub fn finish_early(self) -> Result<Compressed<M>, Error> {
+        let result = self.inner.finish_early()?;
+        Ok(with_dummy_input(result, &self.evaluator))
+    }
+}
+
+/// The result as that of the model, with the evaluator's dummy input.
+pub(crate) fn with_dummy_input<M: Module + 'static, I: 'static>(
+    result: Compressed<AnyModel>,
+    evaluator: &Evaluator<M, I>,
+) -> Compressed<M> {
+    let (graph, result) = (result.graph_of_run(), result.into_typed());
+    match evaluator.dummy_input() {
+        Some(dummy_input) => (result.with_dummy_input(dummy_input.clone())).with_graph(graph),
+        None => result,
+    }
+}
+
+impl AnyChain {
+    /// Refuses a run that has steps left.
+    pub(crate) fn require_end(&self) -> Result<(), Error> {
+        let (done, total) = (self.progress.step, self.progress.total_steps);
+        match done < total {
+            true => Err(Error::Unfinished { done, total }),
+            false => Ok(()),
+        }
+    }
+
+    /// Finishes a run that is at its end.
+    pub(crate) fn finish(self) -> Result<Compressed<AnyModel>, Error> {
+        self.require_end()?;
+        self.finish_early()
+    }
+
+    /// Finishes a run wherever it is.
+    pub(crate) fn finish_early(mut self) -> Result<Compressed<AnyModel>, Error> {
         if !self.progress.prepared {
             return Err(Error::NotBegun);
         }
@@ -93,15 +122,11 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         }
         finite::require(&self.model, &self.spaces, self.progress.step)?;
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
-        let compressed = Compressed::new(self.model, self.progress.history)?
+        let result = Compressed::new(self.model, self.progress.history)?;
+        Ok(result
             .with_skipped(self.skipped)
             .with_warnings(warnings)
-            .with_goals(goals);
-        Ok(match self.evaluator.dummy_input() {
-            Some(dummy_input) => compressed
-                .with_dummy_input(dummy_input.clone())
-                .with_graph(self.graph.into_inner()),
-            None => compressed,
-        })
+            .with_goals(goals)
+            .with_graph(self.graph.into_inner()))
     }
 }

@@ -4,6 +4,7 @@
 //! drives it. A pruner, quantizer or distiller is a `method` that adds an `algorithm` to a `chain`.
 
 pub mod algorithm;
+pub(crate) mod any_chain;
 pub(crate) mod budget;
 pub(crate) mod chain;
 pub(crate) mod compressed;

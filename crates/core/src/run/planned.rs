@@ -5,7 +5,9 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::run::any_chain::AnyChain;
 use crate::run::compressor::Compressor;
+use crate::simulate::attach;
 use crate::simulate::mask::Mask;
 use crate::target::TargetId;
 
@@ -52,7 +54,25 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     ///
     /// Any error of an algorithm.
     pub fn planned_masks(&self) -> Result<Vec<PlannedMask>, Error> {
-        let masks = self.masks();
+        self.inner.planned_masks()
+    }
+
+    /// The sparsity that the algorithms are [asked](crate::Algorithm::goals) for, by target.
+    ///
+    /// # Errors
+    ///
+    /// Any error of an algorithm.
+    pub fn goals(&self) -> Result<IndexMap<TargetId, f64>, Error> {
+        self.inner.goals()
+    }
+}
+
+impl AnyChain {
+    /// The masks that the run would leave if no score were better than another: those in force,
+    /// replaced by what the algorithms [plan](crate::Algorithm::planned_masks), in the order of
+    /// their targets' claims.
+    pub(crate) fn planned_masks(&self) -> Result<Vec<PlannedMask>, Error> {
+        let masks = attach::masks(&self.spaces);
         let in_force = masks.iter().map(|(target, mask)| {
             let planned = PlannedMask {
                 target: target.clone(),
@@ -71,11 +91,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     }
 
     /// The sparsity that the algorithms are [asked](crate::Algorithm::goals) for, by target.
-    ///
-    /// # Errors
-    ///
-    /// Any error of an algorithm.
-    pub fn goals(&self) -> Result<IndexMap<TargetId, f64>, Error> {
+    pub(crate) fn goals(&self) -> Result<IndexMap<TargetId, f64>, Error> {
         let mut goals = IndexMap::new();
         for algorithm in &self.algorithms {
             let found = algorithm.goals();

@@ -11,8 +11,10 @@ use std::fmt;
 
 use burn::module::Module;
 
+use crate::erased::AnyModel;
 use crate::graph::ChannelGraph;
 use crate::layer::{LayerInfo, layers};
+use crate::run::any_chain::AnyChain;
 use crate::run::compressed::Compressed;
 use crate::run::compressor::Compressor;
 use crate::run::obstacle::Obstacle;
@@ -129,19 +131,23 @@ fn written(obstacles: &[Obstacle]) -> Vec<String> {
 /// a coupled group is that of a [`ChannelGroup`](crate::graph::ChannelGroup), from 1 on.
 impl<M: Module + 'static, I: 'static> fmt::Display for Compressor<M, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let algorithms = match self.algorithms() {
-            none if none.is_empty() => "no algorithm".to_string(),
-            names => names.join(" + "),
-        };
-        let (step, total) = (self.progress.step, self.progress.total_steps);
-        match total {
-            0 => writeln!(f, "{algorithms}")?,
-            _ => writeln!(f, "{algorithms}, step {step} of {total}")?,
-        }
-        let graph = self.graph.get().map(AsRef::as_ref);
-        write_targets(f, self.layers(), &self.spaces, graph)?;
-        write_list(f, "skipped:", &written(self.skipped()))
+        write_chain(f, &self.inner)
     }
+}
+
+fn write_chain(f: &mut fmt::Formatter<'_>, chain: &AnyChain) -> fmt::Result {
+    let algorithms = match chain.algorithms() {
+        none if none.is_empty() => "no algorithm".to_string(),
+        names => names.join(" + "),
+    };
+    let (step, total) = (chain.progress.step, chain.progress.total_steps);
+    match total {
+        0 => writeln!(f, "{algorithms}")?,
+        _ => writeln!(f, "{algorithms}, step {step} of {total}")?,
+    }
+    let graph = chain.graph.get().map(AsRef::as_ref);
+    write_targets(f, &chain.layers, &chain.spaces, graph)?;
+    write_list(f, "skipped:", &written(&chain.skipped))
 }
 
 /// Table of masks and quantizations by layer, with skipped targets and warnings.
@@ -154,7 +160,12 @@ impl<M: Module + 'static> fmt::Display for Compressed<M> {
                 writeln!(f, "{steps} steps, the last with a loss of {:.4}", last.loss)?;
             }
         }
-        write_targets(f, &layers(self.model()), self.spaces(), None)?;
+        write_targets(
+            f,
+            &layers(&AnyModel::new(self.model().clone())),
+            self.spaces(),
+            None,
+        )?;
         write_list(f, "skipped:", &written(self.skipped()))?;
         write_list(f, "warnings:", self.warnings())
     }

@@ -24,10 +24,13 @@ pub use output::TraineeOutput;
 use record::Recorded;
 
 use crate::Error;
+use crate::erased::{AnyBatch, AnyModel};
 use crate::file::checkpoint;
+use crate::run::any_chain::AnyChain;
 use crate::run::compressed::Compressed;
 use crate::run::compressor::Compressor;
-use crate::run::evaluator::Loss;
+use crate::run::evaluator::{Evaluator, Loss};
+use crate::run::finish::with_dummy_input;
 use crate::run::finite;
 use crate::run::learnable::Learnable;
 use crate::run::training;
@@ -45,17 +48,18 @@ impl<M: Module + 'static, I: Send + 'static> Compressor<M, I> {
     ///
     /// An evaluator without a loss, a number of steps that is too short for a schedule, or the
     /// error of an algorithm.
-    pub fn into_trainee(mut self, total_steps: usize) -> Result<Trainee<M, I>, Error> {
+    pub fn into_trainee(self, total_steps: usize) -> Result<Trainee<M, I>, Error> {
         let loss = self.evaluator.loss().ok_or(Error::MissingEvaluator {
             algorithm: "the training run",
             missing: "the loss of a batch",
             builder: "with_loss",
         })?;
-        self.progress.total_steps = total_steps;
-        training::prepare(&mut self)?;
-        let model = self.model.clone();
+        let mut chain = self.inner;
+        chain.progress.total_steps = total_steps;
+        training::prepare(&mut chain)?;
+        let model = chain.model.clone().into_typed();
         let engine = Engine {
-            chain: Some(self),
+            chain: Some(chain),
             error: None,
             interrupter: None,
             accepts_changes: false,
@@ -63,6 +67,7 @@ impl<M: Module + 'static, I: Send + 'static> Compressor<M, I> {
         Ok(Trainee {
             model,
             loss,
+            evaluator: self.evaluator,
             training: true,
             learned: Vec::new(),
             engine: Arc::new(Mutex::new(engine)),
@@ -123,10 +128,11 @@ impl<M: Module + 'static, I: Send + 'static> Compressor<M, I> {
 pub struct Trainee<M, I> {
     model: M,
     loss: Loss<M, I>,
+    evaluator: Evaluator<M, I>,
     training: bool,
     /// Of a snapshot: what the learnables held.
     learned: Vec<(Arc<Learnable>, Tensor<1>)>,
-    engine: Arc<Mutex<Engine<M, I>>>,
+    engine: Arc<Mutex<Engine>>,
 }
 
 const SNAPSHOT: Error = Error::Trainee {
@@ -158,7 +164,7 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
 
     /// The masks of this model: of a snapshot those of its time, otherwise the latest.
     pub fn masks(&self) -> Masks {
-        attach::masks(&attach::spaces(&self.model))
+        attach::masks(&attach::spaces(&self.any_model()))
     }
 
     /// The error that ended the run, in words.
@@ -184,7 +190,8 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
                 chain.require_end()?;
             }
         }
-        self.finished()?.finish()
+        let (chain, evaluator) = self.finished()?;
+        Ok(with_dummy_input(chain.finish()?, &evaluator))
     }
 
     /// Ends the run wherever it is, for instance where the `Learner` stopped early.
@@ -196,11 +203,12 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
     ///
     /// Those of [`finish`](Self::finish), but for [`Error::Unfinished`].
     pub fn finish_early(self) -> Result<Compressed<M>, Error> {
-        self.finished()?.finish_early()
+        let (chain, evaluator) = self.finished()?;
+        Ok(with_dummy_input(chain.finish_early()?, &evaluator))
     }
 
     /// The chain with what this handle holds.
-    fn finished(self) -> Result<Compressor<M, I>, Error> {
+    fn finished(self) -> Result<(AnyChain, Evaluator<M, I>), Error> {
         let (chain, error) = {
             let mut engine = self.engine.lock();
             (engine.chain.take(), engine.error.take())
@@ -210,7 +218,7 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
         }
         let mut chain = chain.ok_or(FINISHED)?;
         // A snapshot holds copies of the states; the compressors must finish what it saw.
-        for (id, copy) in attach::spaces(&self.model) {
+        for (id, copy) in attach::spaces(&self.any_model()) {
             if let Some(space) = chain.spaces.get(&id) {
                 space.restore(&copy);
             }
@@ -218,20 +226,25 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
         for (learnable, values) in self.learned {
             learnable.hold(values);
         }
-        chain.model = attach::rejoin(self.model.train(), &chain.spaces);
+        chain.model = attach::rejoin(AnyModel::new(self.model).train(), &chain.spaces);
         chain.model = attach::rejoin_foldings(chain.model, &chain.foldings);
         training::read(&mut chain)?;
         let (step, total_steps) = (chain.progress.step, chain.progress.total_steps);
         if step > total_steps {
             log::warn!("the run ends after {step} steps, but was laid out for {total_steps}");
         }
-        Ok(chain)
+        Ok((chain, self.evaluator))
+    }
+
+    fn any_model(&self) -> AnyModel {
+        AnyModel::new(self.model.clone())
     }
 
     /// The model with the run, as a record holds them; none of a snapshot, and where the state of
     /// the run cannot be told.
-    fn recorded(&self) -> Option<Recorded<M>> {
-        attach::settle_statistics(&self.model);
+    fn recorded(&self) -> Option<Recorded> {
+        let model = self.any_model();
+        attach::settle_statistics(&model);
         if !self.training {
             return None;
         }
@@ -240,10 +253,9 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
             return None;
         }
         let chain = engine.chain.as_ref()?;
-        let finite = finite::require(&self.model, &chain.spaces, chain.progress.step);
+        let finite = finite::require(&model, &chain.spaces, chain.progress.step);
         let state = finite.and_then(|()| checkpoint::to_bytes(chain));
         let recorded = state.and_then(|state| {
-            let model = self.model.clone();
             Recorded::new(model, &state).ok_or_else(|| Error::Record {
                 reason: "the state of the run is too large for a record".to_string(),
             })
@@ -258,12 +270,13 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
                 "{error}; of a model without a run, load the record before the chain is built"
             ),
         };
-        attach::settle_statistics(&self.model);
+        let model = self.any_model();
+        attach::settle_statistics(&model);
         if !self.training {
-            let model = self.model.try_load_record(record).map_err(unfit)?;
+            let model = model.try_load_record(record).map_err(unfit)?.into_typed();
             return Ok(Self { model, ..self });
         }
-        let recorded = Recorded::empty(self.model).try_load_record(record);
+        let recorded = Recorded::empty(model).try_load_record(record);
         let (model, state) = recorded.map_err(unfit)?.into_parts()?;
         // None where the caller allows a partial record.
         if let Some(state) = state {
@@ -273,6 +286,7 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
             checkpoint::restore(chain, state, accept)?;
             chain.model = model.clone();
         }
+        let model = model.into_typed();
         Ok(Self { model, ..self })
     }
 
@@ -284,7 +298,7 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
     fn update(
         self,
         learning_rate: f64,
-        optimize: impl FnOnce(&mut Compressor<M, I>, M) -> M,
+        optimize: impl FnOnce(&mut AnyChain, AnyModel) -> AnyModel,
     ) -> Self {
         let mut engine = self.engine.lock();
         let model = match &mut *engine {
@@ -292,7 +306,7 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
                 chain: Some(chain),
                 error: None,
                 ..
-            } => optimize(chain, self.model),
+            } => optimize(chain, self.any_model()),
             _ => {
                 drop(engine);
                 return self;
@@ -305,15 +319,15 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
         });
         drop(engine);
         Self {
-            model: projected.unwrap_or(model),
+            model: projected.unwrap_or(model).into_typed(),
             ..self
         }
     }
 }
 
 /// Steps the learnables of the compressors.
-fn learn<M: Module + 'static, I: 'static>(
-    chain: &mut Compressor<M, I>,
+fn learn(
+    chain: &mut AnyChain,
     optimizer: &mut ModuleOptimizer,
     learning_rate: &ModuleLearningRate,
 ) {
@@ -331,10 +345,11 @@ impl<M: Module + 'static, I: Send + 'static> TrainStep for Trainee<M, I> {
         if !self.training {
             self.fail(SNAPSHOT);
         }
+        let (model, batch) = (self.any_model(), AnyBatch::new(item));
         let outcome = self
             .engine
             .lock()
-            .drive(&self.model, |chain| training::backward(chain, &item));
+            .drive(&model, |chain| training::backward(chain, &batch));
         let (loss, grads) = outcome.unwrap_or_else(|| {
             let device = self.model.devices().first().cloned().unwrap_or_default();
             (Tensor::full([1], f32::NAN, &device), GradientsParams::new())

@@ -9,20 +9,18 @@ use burn::tensor::Tensor;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Error;
+use crate::erased::{AnyBatch, AnyModel};
 use crate::file::check_writable;
+use crate::file::checkpoint::save;
 use crate::run::algorithm::Algorithm;
+use crate::run::any_chain::{AnyChain, learnables};
 use crate::run::budget::{Budget, Length};
-use crate::run::compressor::{Compressor, learnables};
 use crate::run::learnable::{Learnable, Learnables, TrainedBy};
 use crate::run::reads::{self, Collector, Concern};
 use crate::target::Target;
 
 /// Runs the chain until `stop` completed steps or the end of the budget.
-pub(crate) fn run<M: Module + 'static, I: 'static>(
-    chain: &mut Compressor<M, I>,
-    budget: &Budget,
-    stop: Option<usize>,
-) -> Result<(), Error> {
+pub(crate) fn run(chain: &mut AnyChain, budget: &Budget, stop: Option<usize>) -> Result<(), Error> {
     let total = total_steps(chain, budget)?;
     if total < chain.progress.step {
         let step = chain.progress.step;
@@ -53,8 +51,8 @@ pub(crate) fn run<M: Module + 'static, I: 'static>(
 }
 
 /// Trains until `last` completed steps.
-fn steps<M: Module + 'static, I: 'static>(
-    chain: &mut Compressor<M, I>,
+fn steps(
+    chain: &mut AnyChain,
     budget: &Budget,
     last: usize,
     bar: &ProgressBar,
@@ -89,17 +87,12 @@ fn steps<M: Module + 'static, I: 'static>(
 }
 
 /// Reads what the steps so far have left on the device.
-pub(crate) fn read<M: Module + 'static, I: 'static>(
-    chain: &mut Compressor<M, I>,
-) -> Result<(), Error> {
+pub(crate) fn read(chain: &mut AnyChain) -> Result<(), Error> {
     let progress = &mut chain.progress;
     progress.unread.read(&mut progress.history, &chain.spaces)
 }
 
-fn total_steps<M: Module + 'static, I: 'static>(
-    chain: &Compressor<M, I>,
-    budget: &Budget,
-) -> Result<usize, Error> {
+fn total_steps(chain: &AnyChain, budget: &Budget) -> Result<usize, Error> {
     match budget.length {
         Length::Steps(steps) => Ok(steps),
         Length::Epochs(epochs) => {
@@ -123,9 +116,7 @@ fn require_interval(builder: &str, every: Option<usize>) -> Result<(), Error> {
 }
 
 /// Checks the length of the run with every compressor and, once a run, prepares them.
-pub(crate) fn prepare<M: Module + 'static, I: 'static>(
-    chain: &mut Compressor<M, I>,
-) -> Result<(), Error> {
+pub(crate) fn prepare(chain: &mut AnyChain) -> Result<(), Error> {
     let total_steps = chain.progress.total_steps;
     let evaluation = chain.evaluator.evaluation();
     require_interval("with_evaluation", evaluation.map(|(every, _)| *every))?;
@@ -150,10 +141,7 @@ pub(crate) fn prepare<M: Module + 'static, I: 'static>(
     Ok(())
 }
 
-fn step<M: Module + 'static, I: 'static>(
-    chain: &mut Compressor<M, I>,
-    batch: &I,
-) -> Result<(), Error> {
+fn step(chain: &mut AnyChain, batch: &AnyBatch) -> Result<(), Error> {
     let (_, gradients) = backward(chain, batch)?;
     let optimizer = chain.progress.optimizer.as_mut();
     let schedule = chain.progress.schedule.as_mut();
@@ -175,8 +163,8 @@ fn step<M: Module + 'static, I: 'static>(
 }
 
 /// Steps the learnables that have gradients, by Adam and then by `optimize`.
-pub(crate) fn learn<M: Module + 'static, I: 'static>(
-    algorithms: &[Box<dyn Algorithm<M, I>>],
+pub(crate) fn learn(
+    algorithms: &[Box<dyn Algorithm<AnyModel, AnyBatch>>],
     adam: &mut ModuleOptimizer,
     optimize: impl FnOnce(Learnables, GradientsParams),
 ) {
@@ -201,9 +189,9 @@ pub(crate) fn learn<M: Module + 'static, I: 'static>(
 
 /// Forward and backward of one batch with every compressor's part; the loss that is minimised and
 /// the gradients of the model.
-pub(crate) fn backward<M: Module + 'static, I: 'static>(
-    chain: &mut Compressor<M, I>,
-    batch: &I,
+pub(crate) fn backward(
+    chain: &mut AnyChain,
+    batch: &AnyBatch,
 ) -> Result<(Tensor<1>, GradientsParams), Error> {
     let step = chain.progress.step;
     seed(chain);
@@ -240,10 +228,7 @@ pub(crate) fn backward<M: Module + 'static, I: 'static>(
 }
 
 /// The loss that is minimised and that of the task, with what the compressors observe on the way.
-fn losses<M: Module + 'static, I: 'static>(
-    chain: &mut Compressor<M, I>,
-    batch: &I,
-) -> Result<[Tensor<1>; 2], Error> {
+fn losses(chain: &mut AnyChain, batch: &AnyBatch) -> Result<[Tensor<1>; 2], Error> {
     let run = chain.progress.run(&chain.model);
     for algorithm in &mut chain.algorithms {
         let name = algorithm.name();
@@ -258,7 +243,7 @@ fn losses<M: Module + 'static, I: 'static>(
 }
 
 /// Seeds the devices for the backward pass at hand, if the evaluator has a seed.
-fn seed<M: Module + 'static, I: 'static>(chain: &mut Compressor<M, I>) {
+fn seed(chain: &mut AnyChain) {
     let progress = &mut chain.progress;
     if let Some(seed) = chain.evaluator.seed_of(progress.step, progress.pass) {
         let devices = chain.model.devices();
@@ -268,10 +253,7 @@ fn seed<M: Module + 'static, I: 'static>(chain: &mut Compressor<M, I>) {
 }
 
 /// The user's own loss, with everything that hangs on the model at work.
-fn forward<M: Module + 'static, I: 'static>(
-    chain: &Compressor<M, I>,
-    batch: &I,
-) -> Result<Tensor<1>, Error> {
+fn forward(chain: &AnyChain, batch: &AnyBatch) -> Result<Tensor<1>, Error> {
     let epoch = chain.progress.epoch;
     let task_loss = chain.evaluator.loss().ok_or(Error::NoBatches { epoch })?;
     chain.phase.set_training(true);
@@ -282,10 +264,10 @@ fn forward<M: Module + 'static, I: 'static>(
 }
 
 /// The loss with the parts of all compressors, the newest first.
-fn with_every_part<M: Module + 'static, I: 'static>(
-    chain: &mut Compressor<M, I>,
+fn with_every_part(
+    chain: &mut AnyChain,
     mut loss: Tensor<1>,
-    batch: &I,
+    batch: &AnyBatch,
 ) -> Result<Tensor<1>, Error> {
     let run = chain.progress.run(&chain.model);
     for algorithm in chain.algorithms.iter_mut().rev() {
@@ -308,10 +290,7 @@ fn require_number(loss: &Tensor<1>) -> Result<(), Error> {
 }
 
 /// Ends a step after the optimizer: projects parameters, moves masks, counts and records the step.
-pub(crate) fn after_step<M: Module + 'static, I: 'static>(
-    chain: &mut Compressor<M, I>,
-    learning_rate: f64,
-) -> Result<(), Error> {
+pub(crate) fn after_step(chain: &mut AnyChain, learning_rate: f64) -> Result<(), Error> {
     chain.progress.step += 1;
     chain.progress.pass = 0;
     for algorithm in chain.algorithms.iter_mut().rev() {
@@ -343,7 +322,7 @@ pub(crate) fn after_step<M: Module + 'static, I: 'static>(
 }
 
 /// An input or output that no forward pass reaches would be simulated nowhere, silently.
-fn require_reached<M: Module + 'static, I: 'static>(chain: &Compressor<M, I>) -> Result<(), Error> {
+fn require_reached(chain: &AnyChain) -> Result<(), Error> {
     let unreached = chain
         .spaces
         .values()
@@ -354,7 +333,7 @@ fn require_reached<M: Module + 'static, I: 'static>(chain: &Compressor<M, I>) ->
     }
 }
 
-fn sparsity<M: Module + 'static, I: 'static>(chain: &Compressor<M, I>) -> f64 {
+fn sparsity(chain: &AnyChain) -> f64 {
     let counts = chain
         .spaces
         .values()
@@ -369,14 +348,11 @@ fn sparsity<M: Module + 'static, I: 'static>(chain: &Compressor<M, I>) -> f64 {
     }
 }
 
-fn leave_checkpoint<M: Module + 'static, I: 'static>(
-    chain: &mut Compressor<M, I>,
-    budget: &Budget,
-) -> Result<(), Error> {
+fn leave_checkpoint(chain: &mut AnyChain, budget: &Budget) -> Result<(), Error> {
     match &budget.checkpoint {
         Some((path, every)) if chain.progress.step.is_multiple_of(*every) => {
             read(chain)?;
-            chain.save_checkpoint(path)
+            save(chain, path)
         }
         _ => Ok(()),
     }

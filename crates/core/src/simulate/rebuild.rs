@@ -11,6 +11,7 @@ use burn::nn::{BiGru, BiLstm, GroupNorm, Gru, InstanceNorm, Lstm};
 use burn::tensor::Device;
 
 use crate::Error;
+use crate::erased::AnyModel;
 use crate::graph::LayerSizes;
 use crate::layer::layers;
 use crate::run::compressed::Compressed;
@@ -125,38 +126,48 @@ impl<M: Module + 'static> Compressed<M> {
         calibration: &Calibration,
         history: History,
     ) -> Result<Self, Error> {
-        // A snapshot has copies of the states that the model carries.
-        let model = model.valid();
-        let mut spaces = attach::spaces(&model);
-        let unmasked = calibration.keys().filter(|id| !masks.contains_key(*id));
-        let missing: Vec<TargetId> = masks
-            .keys()
-            .chain(unmasked)
-            .filter(|id| !spaces.contains_key(*id))
-            .cloned()
-            .collect();
-        let device = model
-            .devices()
-            .first()
-            .map_or_else(Device::default, |device| device.clone().without_autodiff());
-        let layers = layers(&model);
-        let new = attach::new_spaces(&layers, &missing, &Arc::new(Phase::default()))?;
-        let model = attach::attach(model, &new)?;
-        spaces.extend(new);
-        for (id, mask) in masks {
-            let space = &spaces[id];
-            mask.check_rank(id, &layers)?;
-            space.claim(Mode::Pruning);
-            space.set_transform(Stage::Mask, None);
-            space.set_mask(Some(mask.clone()))?;
-        }
-        for (id, entry) in calibration {
-            let space = &spaces[id];
-            let quantization = entry.quantization_of(id, space.shape(), &device)?;
-            space.claim(Mode::Quantization);
-            space.set_transform(Stage::Quantize, None);
-            space.set_quantization(Some(quantization));
-        }
-        Self::new(model, history)
+        let model = AnyModel::new(model);
+        Ok(from_parts(model, masks, calibration, history)?.into_typed())
     }
+}
+
+fn from_parts(
+    model: AnyModel,
+    masks: &Masks,
+    calibration: &Calibration,
+    history: History,
+) -> Result<Compressed<AnyModel>, Error> {
+    // A snapshot has copies of the states that the model carries.
+    let model = model.valid();
+    let mut spaces = attach::spaces(&model);
+    let unmasked = calibration.keys().filter(|id| !masks.contains_key(*id));
+    let missing: Vec<TargetId> = masks
+        .keys()
+        .chain(unmasked)
+        .filter(|id| !spaces.contains_key(*id))
+        .cloned()
+        .collect();
+    let device = model
+        .devices()
+        .first()
+        .map_or_else(Device::default, |device| device.clone().without_autodiff());
+    let layers = layers(&model);
+    let new = attach::new_spaces(&layers, &missing, &Arc::new(Phase::default()))?;
+    let model = attach::attach(model, &new)?;
+    spaces.extend(new);
+    for (id, mask) in masks {
+        let space = &spaces[id];
+        mask.check_rank(id, &layers)?;
+        space.claim(Mode::Pruning);
+        space.set_transform(Stage::Mask, None);
+        space.set_mask(Some(mask.clone()))?;
+    }
+    for (id, entry) in calibration {
+        let space = &spaces[id];
+        let quantization = entry.quantization_of(id, space.shape(), &device)?;
+        space.claim(Mode::Quantization);
+        space.set_transform(Stage::Quantize, None);
+        space.set_quantization(Some(quantization));
+    }
+    Compressed::new(model, history)
 }

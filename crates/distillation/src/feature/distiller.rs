@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn_compress_core::config::ConfigList;
+use burn_compress_core::erased::{AnyBatch, AnyModel};
 use burn_compress_core::layer::port_channel_dim;
 use burn_compress_core::{
     AlgorithmState, BoxError, Chain, Error, FlatTensor, Learnable, Method, Mode, TargetId,
@@ -113,6 +114,21 @@ impl<M: Module + 'static, I: 'static, L: FeatureLoss> Method<M, I> for Taught<Fe
     fn add_to(
         self,
         chain: &mut Chain<'_, M, I>,
+        rules: &ConfigList<DistillationSettings>,
+    ) -> Result<(), Error> {
+        let taught = Taught {
+            distiller: self.distiller,
+            teachers: self.teachers.erased(),
+        };
+        taught.add(&mut chain.erased(), rules)
+    }
+}
+
+impl<L: FeatureLoss> Taught<Features<L>, AnyBatch> {
+    /// Adds the algorithm to a chain of any model.
+    fn add(
+        self,
+        chain: &mut Chain<'_, AnyModel, AnyBatch>,
         rules: &ConfigList<DistillationSettings>,
     ) -> Result<(), Error> {
         let (Features(loss), options) = (self.distiller.kind, self.distiller.options);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 use burn_compress_core::config::{ConfigList, Selected};
+use burn_compress_core::erased::{AnyBatch, AnyModel};
 use burn_compress_core::{BoxError, Chain, Error, FlatTensor, Method, Mode, TargetSpace};
 
 use crate::distiller::{Distiller, Reads, Taught};
@@ -139,6 +140,35 @@ impl<M: Module + 'static, I: 'static, L: LogitLoss> Method<M, I> for Taught<Logi
     fn add_to(
         self,
         chain: &mut Chain<'_, M, I>,
+        rules: &ConfigList<DistillationSettings>,
+    ) -> Result<(), Error> {
+        self.erased().add(&mut chain.erased(), rules)
+    }
+}
+
+impl<L, I: 'static> Taught<Logits<L, I>, I> {
+    /// The same for batches whose type is not known.
+    fn erased(self) -> Taught<Logits<L, AnyBatch>, AnyBatch> {
+        let Distiller { kind, options } = self.distiller;
+        let labels = kind
+            .labels
+            .map(|labels| -> Labels<AnyBatch> { Box::new(move |batch| labels(batch.get())) });
+        let loss = kind.loss;
+        Taught {
+            distiller: Distiller {
+                kind: Logits { loss, labels },
+                options,
+            },
+            teachers: self.teachers.erased(),
+        }
+    }
+}
+
+impl<L: LogitLoss> Taught<Logits<L, AnyBatch>, AnyBatch> {
+    /// Adds the algorithm to a chain of any model.
+    fn add(
+        self,
+        chain: &mut Chain<'_, AnyModel, AnyBatch>,
         rules: &ConfigList<DistillationSettings>,
     ) -> Result<(), Error> {
         let Distiller { kind, options } = self.distiller;

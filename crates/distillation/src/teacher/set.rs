@@ -8,7 +8,7 @@ use burn_compress_core::{Configuration, Error, FlatTensor, TargetSpace};
 use crate::error::DistillationError;
 use crate::teacher::aggregation::{TeacherAggregation, mean_output};
 use crate::teacher::cache::{Bound, TeacherCache};
-use crate::teacher::source::Source;
+use crate::teacher::source::Network;
 use crate::tensors::take_hidden;
 
 /// A hidden state of a teacher.
@@ -27,7 +27,7 @@ struct TeacherOutput {
 
 /// A teacher whose hidden states are recorded.
 pub(crate) struct AttachedTeacher<I> {
-    source: Box<dyn Source<I>>,
+    source: Network<I>,
     weight: f64,
     pub(crate) states: Vec<State>,
     cache: Option<RefCell<Bound<I>>>,
@@ -38,7 +38,7 @@ pub(crate) struct AttachedTeacher<I> {
 const LOGITS: &str = "logits";
 
 impl<I> AttachedTeacher<I> {
-    pub(crate) fn new(source: Box<dyn Source<I>>, weight: f64, states: Vec<State>) -> Self {
+    pub(crate) fn new(source: Network<I>, weight: f64, states: Vec<State>) -> Self {
         Self {
             source,
             weight,

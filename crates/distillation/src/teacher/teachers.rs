@@ -4,6 +4,7 @@ use std::fmt;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
+use burn_compress_core::erased::{AnyBatch, AnyModel};
 use burn_compress_core::{Error, TargetId};
 use indexmap::IndexMap;
 
@@ -12,7 +13,7 @@ use crate::settings::check_positive;
 use crate::teacher::aggregation::TeacherAggregation;
 use crate::teacher::cache::TeacherCache;
 use crate::teacher::set::{AttachedTeacher, State, TeacherSet};
-use crate::teacher::source::{Network, Source};
+use crate::teacher::source::Network;
 
 /// A network to learn from.
 ///
@@ -31,7 +32,7 @@ use crate::teacher::source::{Network, Source};
 /// .with_weight(2.0);
 /// ```
 pub struct Teacher<I> {
-    source: Box<dyn Source<I>>,
+    source: Network<I>,
     weight: f64,
     /// Layers of this teacher by the links that lead to them.
     layers: IndexMap<String, String>,
@@ -75,16 +76,28 @@ impl<I: 'static> Teacher<I> {
         gives_logits: bool,
         predict: impl Fn(&T, &I) -> Option<Tensor<2>> + Send + 'static,
     ) -> Self {
-        let network = Network {
-            network: network.valid(),
+        let source = Network {
+            network: AnyModel::new(network.valid()),
             gives_logits,
-            predict: Box::new(predict),
+            predict: Box::new(move |network, batch| predict(network.get(), batch)),
         };
         Self {
-            source: Box::new(network),
+            source,
             weight: 1.0,
             layers: IndexMap::new(),
             cache: None,
+        }
+    }
+}
+
+impl<I: 'static> Teacher<I> {
+    /// The same for batches whose type is not known.
+    fn erased(self) -> Teacher<AnyBatch> {
+        Teacher {
+            source: self.source.erased(),
+            weight: self.weight,
+            layers: self.layers,
+            cache: self.cache.map(TeacherCache::erased),
         }
     }
 }
@@ -198,6 +211,17 @@ impl<I> Teachers<I> {
             teachers.collect::<Result<_, _>>()?,
             self.aggregation,
         ))
+    }
+}
+
+impl<I: 'static> Teachers<I> {
+    /// The same for batches whose type is not known.
+    pub(crate) fn erased(self) -> Teachers<AnyBatch> {
+        let teachers = self.teachers.into_iter().map(Teacher::erased);
+        Teachers {
+            teachers: teachers.collect(),
+            aggregation: self.aggregation,
+        }
     }
 }
 

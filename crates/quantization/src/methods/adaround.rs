@@ -42,6 +42,7 @@ use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Tensor, activation};
 use burn_compress_core::config::{ConfigList, Selected};
+use burn_compress_core::erased::{AnyBatch, AnyModel};
 use burn_compress_core::{
     Algorithm, AlgorithmState, BoxError, Chain, Configuration, Constructors, Error, Evaluator,
     FlatTensor, Method, Mode, Run, TargetId, TargetSpace, with_parameters,
@@ -130,6 +131,17 @@ impl<M: Module + 'static, I: 'static> Method<M, I> for AdaRoundConfig {
     fn add_to(
         self,
         chain: &mut Chain<'_, M, I>,
+        rules: &ConfigList<QuantizationSettings>,
+    ) -> Result<(), Error> {
+        self.add(&mut chain.erased(), rules)
+    }
+}
+
+impl AdaRoundConfig {
+    /// Adds the algorithm to a chain of any model.
+    fn add(
+        self,
+        chain: &mut Chain<'_, AnyModel, AnyBatch>,
         rules: &ConfigList<QuantizationSettings>,
     ) -> Result<(), Error> {
         check(&self)?;

@@ -28,6 +28,7 @@
 use burn::config::Config;
 use burn::module::Module;
 use burn_compress_core::config::ConfigList;
+use burn_compress_core::erased::{AnyBatch, AnyModel};
 use burn_compress_core::{
     Algorithm, BoxError, Chain, Configuration, Constructors, Error, FlatTensor, Method, Mode,
     QuantDtype, QuantScheme, RoundGradient, Run, TargetId,
@@ -98,6 +99,17 @@ impl<M: Module + 'static, I: 'static> Method<M, I> for BnnConfig {
     fn add_to(
         self,
         chain: &mut Chain<'_, M, I>,
+        rules: &ConfigList<QuantizationSettings>,
+    ) -> Result<(), Error> {
+        self.add(&mut chain.erased(), rules)
+    }
+}
+
+impl BnnConfig {
+    /// Adds the algorithm to a chain of any model.
+    fn add(
+        self,
+        chain: &mut Chain<'_, AnyModel, AnyBatch>,
         rules: &ConfigList<QuantizationSettings>,
     ) -> Result<(), Error> {
         chain.evaluator().require_training(NAME)?;

@@ -56,6 +56,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use burn::config::Config;
 use burn::module::Module;
 use burn_compress_core::config::ConfigList;
+use burn_compress_core::erased::{AnyBatch, AnyModel};
 use burn_compress_core::layer::{LayerKind, LayerRole};
 use burn_compress_core::{
     Algorithm, BoxError, Chain, Configuration, Constructors, Error, FlatTensor, Method, Mode,
@@ -144,6 +145,17 @@ impl<M: Module + 'static, I: 'static> Method<M, I> for DoReFaConfig {
         chain: &mut Chain<'_, M, I>,
         rules: &ConfigList<QuantizationSettings>,
     ) -> Result<(), Error> {
+        self.add(&mut chain.erased(), rules)
+    }
+}
+
+impl DoReFaConfig {
+    /// Adds the algorithm to a chain of any model.
+    fn add(
+        self,
+        chain: &mut Chain<'_, AnyModel, AnyBatch>,
+        rules: &ConfigList<QuantizationSettings>,
+    ) -> Result<(), Error> {
         chain.evaluator().require_training(NAME)?;
         let method = ApplyMethod::ClampRound;
         let targets = QuantTargets::claim_with(chain, rules, NAME, method, |selected| {
@@ -214,10 +226,7 @@ impl DoReFa {
     }
 
     /// Rounds the gradients of outputs that are not quantized, of layers with a parameter that is.
-    fn round_gradients<M: Module + 'static, I: 'static>(
-        mut self,
-        chain: &mut Chain<'_, M, I>,
-    ) -> Result<Self, Error> {
+    fn round_gradients(mut self, chain: &mut Chain<'_, AnyModel, AnyBatch>) -> Result<Self, Error> {
         let mut seeds = fastrand::Rng::with_seed(self.config.seed);
         let output =
             |layer: &str| TargetId::new(self.targets.fusions().last(layer), Target::Output(0));

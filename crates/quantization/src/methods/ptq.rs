@@ -32,6 +32,7 @@ mod bias;
 use burn::config::Config;
 use burn::module::Module;
 use burn_compress_core::config::ConfigList;
+use burn_compress_core::erased::{AnyBatch, AnyModel};
 use burn_compress_core::{
     Algorithm, AlgorithmState, BoxError, Chain, Configuration, Constructors, Error, Evaluator,
     FlatTensor, Method, Mode, Run, TargetId,
@@ -105,11 +106,13 @@ pub struct PtqConfig {
 /// ```
 pub type PtqQuantizer = Constructors<PtqConfig>;
 
+const NAME: &str = "PtqQuantizer";
+
 impl<M: Module + 'static, I: 'static> Method<M, I> for PtqConfig {
     type Settings = QuantizationSettings;
 
     fn name(&self) -> &'static str {
-        "PtqQuantizer"
+        NAME
     }
 
     fn add_to(
@@ -117,8 +120,18 @@ impl<M: Module + 'static, I: 'static> Method<M, I> for PtqConfig {
         chain: &mut Chain<'_, M, I>,
         rules: &ConfigList<QuantizationSettings>,
     ) -> Result<(), Error> {
-        let name = Method::<M, I>::name(&self);
-        let calibrated = Calibrated::claim(name, ObserverKind::MinMax, chain, rules, self)?;
+        self.add(&mut chain.erased(), rules)
+    }
+}
+
+impl PtqConfig {
+    /// Adds the algorithm to a chain of any model.
+    fn add(
+        self,
+        chain: &mut Chain<'_, AnyModel, AnyBatch>,
+        rules: &ConfigList<QuantizationSettings>,
+    ) -> Result<(), Error> {
+        let calibrated = Calibrated::claim(NAME, ObserverKind::MinMax, chain, rules, self)?;
         chain.push(calibrated);
         Ok(())
     }

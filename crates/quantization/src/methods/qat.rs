@@ -25,6 +25,7 @@ use std::sync::Arc;
 use burn::config::Config;
 use burn::module::Module;
 use burn_compress_core::config::ConfigList;
+use burn_compress_core::erased::{AnyBatch, AnyModel};
 use burn_compress_core::{BoxError, Chain, Configuration, Constructors, Error, Method};
 
 use crate::QuantizationSettings;
@@ -92,6 +93,17 @@ impl<M: Module + 'static, I: 'static> Method<M, I> for QatConfig {
     fn add_to(
         self,
         chain: &mut Chain<'_, M, I>,
+        rules: &ConfigList<QuantizationSettings>,
+    ) -> Result<(), Error> {
+        self.add(&mut chain.erased(), rules)
+    }
+}
+
+impl QatConfig {
+    /// Adds the algorithm to a chain of any model.
+    fn add(
+        self,
+        chain: &mut Chain<'_, AnyModel, AnyBatch>,
         rules: &ConfigList<QuantizationSettings>,
     ) -> Result<(), Error> {
         chain.evaluator().require_training(RangeRule::name(&self))?;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use burn::module::Module;
+use burn_compress_core::erased::AnyModel;
 use burn_compress_core::graph::{ChannelGraph, ChannelId, ParamSlice, SlicePlan, capture};
 use burn_compress_core::layer::{LayerInfo, layers};
 use burn_compress_core::{
@@ -36,6 +37,16 @@ impl CutPlan {
         model: M,
         dummy_input: &DummyInput<M>,
     ) -> Result<Speedup<M>, SpeedupError> {
+        let dummy_input = AnyModel::dummy_input(dummy_input);
+        let small = self.apply_any(AnyModel::new(model), &dummy_input)?;
+        Ok(small.into_typed())
+    }
+
+    fn apply_any(
+        &self,
+        model: AnyModel,
+        dummy_input: &DummyInput<AnyModel>,
+    ) -> Result<Speedup<AnyModel>, SpeedupError> {
         self.check_model(&float_shapes(&model))?;
         let slices = self.slices.as_ref().ok_or(SpeedupError::Undecided {
             groups: (self.groups.iter())

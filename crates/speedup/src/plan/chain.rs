@@ -1,7 +1,10 @@
 //! The plan of a chain, before its run.
 
 use burn::module::Module;
-use burn_compress_core::{Certainty, Compressor, Error, MaskMethod, Masks, TargetId};
+use burn_compress_core::erased::AnyModel;
+use burn_compress_core::graph::ChannelGraph;
+use burn_compress_core::layer::LayerInfo;
+use burn_compress_core::{Certainty, Compressor, Error, MaskMethod, Masks, PlannedMask, TargetId};
 use indexmap::IndexMap;
 
 use super::{CutPlan, Planned};
@@ -28,21 +31,38 @@ pub trait PlanExt {
 impl<M: Module + 'static, I: 'static> PlanExt for Compressor<M, I> {
     fn plan(&self) -> Result<CutPlan, Error> {
         let graph = self.graph("the plan")?;
-        let (mut masks, mut certainty) = (Masks::new(), IndexMap::<TargetId, Certainty>::new());
-        for planned in self.planned_masks()? {
-            certainty.insert(planned.target.clone(), planned.certainty);
-            masks.insert(planned.target, planned.mask);
-        }
-        masks.retain(|_, mask| mask.removed() > 0 || mask.method() == MaskMethod::Add);
-        let decision = Decision::new(&graph, self.layers(), masks, PartialChannels::Keep)?;
-        let planned = Planned {
-            graph: &graph,
-            layers: self.layers(),
-            shapes: &float_shapes(self.model()),
-            decision: &decision,
-            goals: &self.goals()?,
-            certainty: &certainty,
-        };
-        Ok(planned.plan()?.with_skipped(self.skipped()))
+        let shapes = float_shapes(&AnyModel::new(self.model().clone()));
+        let plan = plan(
+            &graph,
+            self.layers(),
+            &shapes,
+            self.planned_masks()?,
+            &self.goals()?,
+        )?;
+        Ok(plan.with_skipped(self.skipped()))
     }
+}
+
+fn plan(
+    graph: &ChannelGraph,
+    layers: &[LayerInfo],
+    shapes: &IndexMap<String, Vec<usize>>,
+    planned_masks: Vec<PlannedMask>,
+    goals: &IndexMap<TargetId, f64>,
+) -> Result<CutPlan, Error> {
+    let (mut masks, mut certainty) = (Masks::new(), IndexMap::<TargetId, Certainty>::new());
+    for planned in planned_masks {
+        certainty.insert(planned.target.clone(), planned.certainty);
+        masks.insert(planned.target, planned.mask);
+    }
+    masks.retain(|_, mask| mask.removed() > 0 || mask.method() == MaskMethod::Add);
+    let planned = Planned {
+        graph,
+        layers,
+        shapes,
+        decision: &Decision::new(graph, layers, masks, PartialChannels::Keep)?,
+        goals,
+        certainty: &certainty,
+    };
+    Ok(planned.plan()?)
 }

@@ -1,6 +1,5 @@
 //! Differences between the configuration of a chain and that of a checkpoint.
 
-use burn::module::Module;
 use indexmap::IndexSet;
 
 use super::At;
@@ -8,7 +7,7 @@ use super::header::Header;
 use super::params::Params;
 use super::profile::Profile;
 use crate::Error;
-use crate::run::compressor::Compressor;
+use crate::run::any_chain::AnyChain;
 use crate::run::configuration::{Difference, lines};
 use crate::target::{Mode, TargetId};
 
@@ -31,8 +30,8 @@ impl Changes {
     /// # Errors
     ///
     /// [`Error::Changed`] with all differences, unless they are accepted.
-    pub fn of<M: Module + 'static, I: 'static>(
-        chain: &Compressor<M, I>,
+    pub fn of(
+        chain: &AnyChain,
         header: &Header,
         params: Option<&Params>,
         accept: bool,
@@ -79,8 +78,8 @@ impl Changes {
 
 /// The differences of the evaluator's optimizer and learning rates, and whether the state of the
 /// optimizer is of another kind.
-fn training<M: Module + 'static, I: 'static>(
-    chain: &Compressor<M, I>,
+fn training(
+    chain: &AnyChain,
     header: &Header,
     params: &Params,
 ) -> Result<(Vec<Difference>, bool), Error> {

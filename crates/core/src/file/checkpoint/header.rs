@@ -1,12 +1,11 @@
 //! The header of a checkpoint: where the run stood, and of which algorithms and targets it was.
 
-use burn::module::Module;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::profile::Profile;
 use crate::Error;
-use crate::run::compressor::Compressor;
+use crate::run::any_chain::AnyChain;
 use crate::run::configuration::{Configuration, Difference};
 use crate::simulate::mask::MaskMethod;
 use crate::simulate::quantization::CalibrationEntry;
@@ -56,10 +55,7 @@ impl Header {
     }
 
     /// Refuses a chain of other algorithms or targets.
-    pub fn require_chain<M: Module + 'static, I: 'static>(
-        &self,
-        chain: &Compressor<M, I>,
-    ) -> Result<(), String> {
+    pub fn require_chain(&self, chain: &AnyChain) -> Result<(), String> {
         let here = chain.algorithms();
         let there: Vec<&str> = self
             .algorithms
@@ -83,10 +79,7 @@ impl Header {
     }
     /// Every setting of the algorithms and of the evaluator's seed that the chain has otherwise, by
     /// the position of the algorithm; that of the seed comes last.
-    pub fn differences<M: Module + 'static, I: 'static>(
-        &self,
-        chain: &Compressor<M, I>,
-    ) -> Result<Vec<Vec<Difference>>, Error> {
+    pub fn differences(&self, chain: &AnyChain) -> Result<Vec<Vec<Difference>>, Error> {
         let names = chain.algorithms();
         let mut found = Vec::new();
         for (index, saved) in self.algorithms.iter().enumerate() {

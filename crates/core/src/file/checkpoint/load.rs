@@ -18,7 +18,7 @@ use super::tensors::{
 use super::{At, SEAL, history};
 use crate::Error;
 use crate::run::algorithm::AlgorithmState;
-use crate::run::compressor::Compressor;
+use crate::run::any_chain::AnyChain;
 use crate::run::history::History;
 use crate::run::unread::Unread;
 use crate::simulate::attach::settle_statistics;
@@ -29,11 +29,7 @@ use crate::target::TargetId;
 
 /// Restores what [`save`](super::save) wrote; with `accept`, also where the configuration of the
 /// chain is another one.
-pub(crate) fn load<M: Module + 'static, I: 'static>(
-    mut chain: Compressor<M, I>,
-    path: &Path,
-    accept: bool,
-) -> Result<Compressor<M, I>, Error> {
+pub(crate) fn load(mut chain: AnyChain, path: &Path, accept: bool) -> Result<AnyChain, Error> {
     let at = At::File(path);
     let content = SEAL.read(path).map_err(|error| at.failed(error))?;
     let (header, mut tensors) = open(Bytes::from_bytes_vec(content), at)?;
@@ -78,11 +74,7 @@ pub(crate) fn load<M: Module + 'static, I: 'static>(
 }
 
 /// Restores what [`to_bytes`](super::to_bytes) gave into the chain of a trainee.
-pub(crate) fn restore<M: Module + 'static, I: 'static>(
-    chain: &mut Compressor<M, I>,
-    bytes: Bytes,
-    accept: bool,
-) -> Result<(), Error> {
+pub(crate) fn restore(chain: &mut AnyChain, bytes: Bytes, accept: bool) -> Result<(), Error> {
     let at = At::Record;
     let (header, mut tensors) = open(bytes, at)?;
     header
@@ -135,8 +127,8 @@ struct Content {
 }
 
 impl Content {
-    fn read<M: Module + 'static, I: 'static>(
-        chain: &Compressor<M, I>,
+    fn read(
+        chain: &AnyChain,
         header: &Header,
         changes: &Changes,
         tensors: &mut Tensors,
@@ -172,15 +164,15 @@ impl Content {
     }
 
     /// The learnables as parameters that the evaluator's optimizer may train.
-    fn known<M: Module + 'static, I: 'static>(&self, chain: &Compressor<M, I>) -> Vec<Known> {
+    fn known(&self, chain: &AnyChain) -> Vec<Known> {
         let device = chain.model.devices().first().cloned().unwrap_or_default();
         let known = self.learnables.iter().map(|one| one.known(&device));
         known.collect()
     }
 
-    fn restore<M: Module + 'static, I: 'static>(
+    fn restore(
         self,
-        chain: &mut Compressor<M, I>,
+        chain: &mut AnyChain,
         header: &Header,
         changes: &Changes,
         at: At<'_>,
@@ -261,10 +253,7 @@ fn read_states(
     Ok(states)
 }
 
-fn restore_states<M: Module + 'static, I: 'static>(
-    chain: &mut Compressor<M, I>,
-    states: &[AlgorithmState],
-) -> Result<(), Error> {
+fn restore_states(chain: &mut AnyChain, states: &[AlgorithmState]) -> Result<(), Error> {
     for (algorithm, state) in chain.algorithms.iter_mut().zip(states) {
         let name = algorithm.name();
         algorithm.load_state(state).map_err(Error::met_by(name))?;
@@ -306,12 +295,7 @@ impl LearnableValues {
         }
     }
 
-    fn restore<M: Module + 'static, I: 'static>(
-        self,
-        chain: &Compressor<M, I>,
-        changes: &Changes,
-        at: At<'_>,
-    ) -> Result<(), Error> {
+    fn restore(self, chain: &AnyChain, changes: &Changes, at: At<'_>) -> Result<(), Error> {
         let algorithm = &chain.algorithms[self.index];
         let learnables = algorithm.learnables();
         let found = learnables

@@ -42,8 +42,7 @@ use crate::run::compressor::Compressor;
 
 use load::load;
 pub(crate) use load::restore;
-use save::save;
-pub(crate) use save::to_bytes;
+pub(crate) use save::{save, to_bytes};
 
 const SEAL: Seal = Seal::new(b"BURNCCKP", 3, "a checkpoint of a compression run");
 
@@ -92,7 +91,7 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     /// The file could not be written, or the model holds values that are not finite; a file that was
     /// there before is intact then.
     pub fn save_checkpoint(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        save(self, path.as_ref())
+        save(&self.inner, path.as_ref())
     }
 
     /// Continues the run that [`save_checkpoint`](Self::save_checkpoint) wrote, in a chain that was
@@ -114,7 +113,11 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     /// A file that is missing, damaged, or written by a chain of other algorithms or targets;
     /// [`Error::Changed`] with every setting that is another one.
     pub fn resume(self, path: impl AsRef<Path>) -> Result<Self, Error> {
-        load(self, path.as_ref(), false)
+        let chain = load(self.inner, path.as_ref(), false)?;
+        Ok(Self {
+            inner: chain,
+            ..self
+        })
     }
 
     /// Continues the run that [`save_checkpoint`](Self::save_checkpoint) wrote, with the
@@ -129,7 +132,11 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     ///
     /// Those of [`resume`](Self::resume), but for [`Error::Changed`].
     pub fn resume_with_changes(self, path: impl AsRef<Path>) -> Result<Self, Error> {
-        load(self, path.as_ref(), true)
+        let chain = load(self.inner, path.as_ref(), true)?;
+        Ok(Self {
+            inner: chain,
+            ..self
+        })
     }
 }
 

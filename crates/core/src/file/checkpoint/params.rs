@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 
 use super::optimizer::Known;
 use super::profile::Ids;
+use crate::erased::AnyModel;
 
 /// The float parameters of a model that a checkpoint holds.
 #[derive(Default)]
@@ -24,7 +25,7 @@ impl Params {
     ///
     /// A record that cannot be read, parameters of another shape, and values that are no floats,
     /// which Burn would take as they are.
-    pub fn of<M: Module>(model: &M, record: Bytes) -> Result<Self, String> {
+    pub fn of(model: &AnyModel, record: Bytes) -> Result<Self, String> {
         let reader = Reader::from_bytes(record).map_err(|error| error.to_string())?;
         let tensors = reader.into_tensors().map_err(|error| error.to_string())?;
         let by_path = |tensor: PackTensor| (tensor.name.clone(), tensor);

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::optimizer::entries;
 use crate::Error;
+use crate::erased::AnyModel;
 use crate::run::configuration::Difference;
 use crate::run::reads::floats;
 
@@ -57,9 +58,9 @@ const RATES: usize = 64;
 impl Profile {
     /// Fingerprint of a fresh `optimizer` and a fresh `schedule` on the trained parameters of `model`,
     /// which have the ids `ids`, in a run with these `steps`.
-    pub(super) fn of<M: Module>(
+    pub(super) fn of(
         (optimizer, schedule): (ModuleOptimizer, ModuleLrScheduler),
-        model: &M,
+        model: &AnyModel,
         ids: &Ids,
         steps: Vec<usize>,
     ) -> Result<Self, Error> {
@@ -239,9 +240,9 @@ fn rates(mut schedule: ModuleLrScheduler, ids: &Ids, steps: &[usize]) -> Vec<Vec
 type Behaviour = (Vec<String>, Vec<u32>);
 
 /// The state that the optimizer keeps of each parameter, and the steps that it makes of it.
-fn behaviours<M: Module>(
+fn behaviours(
     optimizer: ModuleOptimizer,
-    model: &M,
+    model: &AnyModel,
     ids: &Ids,
 ) -> Result<IndexMap<String, Behaviour>, Error> {
     // An optimizer that has stepped before knows the parameters by their ids.
@@ -323,7 +324,7 @@ impl ModuleMapper for StandIn<'_> {
 }
 
 /// The numbers of the stand-ins; the device is read once.
-fn values<M: Module>(model: &M, ids: &Ids) -> Result<IndexMap<String, Vec<f32>>, Error> {
+fn values(model: &AnyModel, ids: &Ids) -> Result<IndexMap<String, Vec<f32>>, Error> {
     let mut collector = Collector {
         path: Vec::new(),
         ids,
@@ -369,7 +370,7 @@ impl ModuleVisitor for Collector<'_> {
 }
 
 /// The ids of the parameters of `model` that are trained, by path.
-pub(super) fn trained<M: Module>(model: &M) -> Ids {
+pub(super) fn trained(model: &AnyModel) -> Ids {
     let mut trained = Trained::default();
     model.visit(&mut trained);
     trained.ids

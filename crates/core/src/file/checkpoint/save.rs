@@ -14,17 +14,15 @@ use super::tensors::{
 };
 use super::{At, SEAL, history};
 use crate::Error;
+use crate::erased::{AnyBatch, AnyModel};
 use crate::run::algorithm::Algorithm;
-use crate::run::compressor::Compressor;
+use crate::run::any_chain::AnyChain;
 use crate::run::finite;
 use crate::simulate::attach::settle_statistics;
 use crate::simulate::space::TargetSpace;
 
 /// Writes the chain to `path`; the file is replaced only when the new one is complete.
-pub(crate) fn save<M: Module + 'static, I: 'static>(
-    chain: &Compressor<M, I>,
-    path: &Path,
-) -> Result<(), Error> {
+pub(crate) fn save(chain: &AnyChain, path: &Path) -> Result<(), Error> {
     let at = At::File(path);
     // A checkpoint that cannot be used must not replace one that can.
     finite::require(&chain.model, &chain.spaces, chain.progress.step)?;
@@ -34,15 +32,13 @@ pub(crate) fn save<M: Module + 'static, I: 'static>(
 }
 
 /// The chain without its model and the evaluator's optimizer.
-pub(crate) fn to_bytes<M: Module + 'static, I: 'static>(
-    chain: &Compressor<M, I>,
-) -> Result<Bytes, Error> {
+pub(crate) fn to_bytes(chain: &AnyChain) -> Result<Bytes, Error> {
     pack(chain, None, vec![adam(chain, At::Record)?], At::Record)
 }
 
 /// The header and all tensors, behind those that are `given`.
-fn pack<M: Module + 'static, I: 'static>(
-    chain: &Compressor<M, I>,
+fn pack(
+    chain: &AnyChain,
     profile: Option<Profile>,
     given: Vec<PackTensor>,
     at: At<'_>,
@@ -78,9 +74,7 @@ fn pack<M: Module + 'static, I: 'static>(
 }
 
 /// Fingerprint of the evaluator's training, computed once for a length of the run.
-fn profile_of<M: Module + 'static, I: 'static>(
-    chain: &Compressor<M, I>,
-) -> Result<Option<Profile>, Error> {
+fn profile_of(chain: &AnyChain) -> Result<Option<Profile>, Error> {
     let Some(parts) = chain.evaluator.trains_with() else {
         return Ok(None);
     };
@@ -95,10 +89,7 @@ fn profile_of<M: Module + 'static, I: 'static>(
 }
 
 /// The model and the optimizers as Burn's own records.
-fn records<M: Module + 'static, I: 'static>(
-    chain: &Compressor<M, I>,
-    at: At<'_>,
-) -> Result<Vec<PackTensor>, Error> {
+fn records(chain: &AnyChain, at: At<'_>) -> Result<Vec<PackTensor>, Error> {
     settle_statistics(&chain.model);
     let model = chain.model.clone().into_record().into_bytes();
     let mut tensors = vec![bytes(MODEL, model.map_err(|error| at.failed(error))?)];
@@ -110,10 +101,7 @@ fn records<M: Module + 'static, I: 'static>(
     Ok(tensors)
 }
 
-fn adam<M: Module + 'static, I: 'static>(
-    chain: &Compressor<M, I>,
-    at: At<'_>,
-) -> Result<PackTensor, Error> {
+fn adam(chain: &AnyChain, at: At<'_>) -> Result<PackTensor, Error> {
     let record = chain.progress.adam.to_record().into_bytes();
     Ok(bytes(ADAM, record.map_err(|error| at.failed(error))?))
 }
@@ -143,9 +131,9 @@ fn save_space(space: &TargetSpace, tensors: &mut Vec<PackTensor>) -> Result<Save
     })
 }
 
-fn save_algorithm<M: Module + 'static, I: 'static>(
+fn save_algorithm(
     index: usize,
-    algorithm: &dyn Algorithm<M, I>,
+    algorithm: &dyn Algorithm<AnyModel, AnyBatch>,
     tensors: &mut Vec<PackTensor>,
 ) -> Result<SavedAlgorithm, Error> {
     let name = algorithm.name();

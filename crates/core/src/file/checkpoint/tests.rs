@@ -190,6 +190,7 @@ fn refused(
 ) -> Vec<String> {
     let mut other = chain();
     other.evaluator = evaluator(other.evaluator.clone());
+    other.inner.evaluator = other.evaluator.erased();
     match other.resume(path) {
         Err(Error::Changed { differences, .. }) => {
             differences.iter().map(ToString::to_string).collect()
@@ -234,6 +235,7 @@ fn accepted_changes_count_from_the_next_step_on() {
         .clone()
         .with_optimizer(SgdConfig::new().init())
         .with_learning_rate(0.01);
+    other.inner.evaluator = other.evaluator.erased();
     let mut resumed = other.resume_with_changes(&path).unwrap();
     assert_eq!(bits(&resumed), bits(&first));
     resumed.advance(&Budget::steps(8), Some(4)).unwrap();

@@ -4,25 +4,29 @@ mod claim;
 mod fold;
 
 use std::collections::BTreeSet;
-use std::ops::Deref;
+use std::fmt;
 use std::sync::Arc;
 
 use burn::module::Module;
 
 use crate::Error;
-use crate::graph::{Captured, ChannelId, CutFailure, Trial};
+use crate::erased::{self, AnyBatch, AnyModel};
+use crate::graph::{Captured, ChannelGraph, ChannelId, CutFailure};
+use crate::layer::LayerInfo;
 use crate::run::algorithm::Algorithm;
-use crate::run::compressor::{Compressor, learnables};
+use crate::run::any_chain::AnyChain;
+use crate::run::evaluator::Evaluator;
 use crate::run::learnable::Learnable;
 use crate::run::obstacle::Obstacle;
 use crate::simulate::attach;
 use crate::simulate::folding::Folding;
-use crate::simulate::rebuild::set_sizes;
+use crate::simulate::masks::Masks;
 
 /// A chain to which a [`Method`](crate::Method) adds its algorithm.
 ///
-/// What users see of a chain, they see of a [`Compressor`], and so does a method through this type:
-/// model, layers, graph, evaluator, masks. What only an algorithm needs stands here:
+/// Beside what users see of a [`Compressor`](crate::Compressor) too ([`model`](Self::model),
+/// [`layers`](Self::layers), [`graph`](Self::graph), [`evaluator`](Self::evaluator),
+/// [`masks`](Self::masks)), it has what only an algorithm needs:
 ///
 /// - the forward pass: [`captured`](Self::captured), [`successors`](Self::successors),
 ///   [`trial_cut`](Self::trial_cut);
@@ -30,28 +34,73 @@ use crate::simulate::rebuild::set_sizes;
 ///   [`space`](Self::space), [`skip`](Self::skip);
 /// - batch norms that are folded: [`fold`](Self::fold), [`foldings`](Self::foldings);
 /// - the algorithms: [`push`](Self::push), [`pop`](Self::pop), [`learnables`](Self::learnables).
-#[derive(Debug)]
 pub struct Chain<'a, M, I> {
-    pub(crate) compressor: &'a mut Compressor<M, I>,
+    inner: &'a mut AnyChain,
+    evaluator: Evaluator<M, I>,
 }
 
-impl<M, I> Deref for Chain<'_, M, I> {
-    type Target = Compressor<M, I>;
-
-    fn deref(&self) -> &Compressor<M, I> {
-        self.compressor
+impl<M, I> fmt::Debug for Chain<'_, M, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
     }
 }
 
-impl<M: Module + 'static, I: 'static> Chain<'_, M, I> {
+impl<'a, M: Module + 'static, I: 'static> Chain<'a, M, I> {
+    pub(crate) fn new(inner: &'a mut AnyChain, evaluator: Evaluator<M, I>) -> Self {
+        Self { inner, evaluator }
+    }
+
+    /// The chain without the types of model and batch: what a method does with it is compiled once.
+    ///
+    /// Methods that are written for all types go through it, as the built-in ones do, so that a
+    /// program that compresses many types of models is not compiled for each of them.
+    pub fn erased(&mut self) -> Chain<'_, AnyModel, AnyBatch> {
+        let evaluator = self.inner.evaluator.clone();
+        Chain::new(self.inner, evaluator)
+    }
+
+    /// The evaluator that all compressors of the chain use.
+    pub fn evaluator(&self) -> &Evaluator<M, I> {
+        &self.evaluator
+    }
+
+    /// The model with its simulations, as it trains.
+    pub fn model(&self) -> &M {
+        self.inner.model.get()
+    }
+
+    /// The layers of the model, in module order.
+    pub fn layers(&self) -> &[LayerInfo] {
+        &self.inner.layers
+    }
+
+    /// The names of the fused algorithms, oldest first.
+    pub fn algorithms(&self) -> Vec<&'static str> {
+        self.inner.algorithms()
+    }
+
+    /// The masks of all pruners of the chain.
+    pub fn masks(&self) -> Masks {
+        attach::masks(&self.inner.spaces)
+    }
+
+    /// The channels of the model and how they are coupled, captured once with the dummy input.
+    ///
+    /// # Errors
+    ///
+    /// No dummy input, a forward pass that cannot be captured, or an operation that the analysis
+    /// does not know.
+    pub fn graph(&self, algorithm: &'static str) -> Result<Arc<ChannelGraph>, Error> {
+        self.inner.graph(algorithm)
+    }
+
     /// The forward pass of the plain model, captured with the dummy input.
     ///
     /// # Errors
     ///
     /// No dummy input, and a forward pass that cannot be captured.
     pub fn captured(&self, algorithm: &'static str) -> Result<Captured, Error> {
-        let dummy = self.evaluator.require_dummy_input(algorithm)?;
-        attach::capture(&self.model, dummy)
+        self.inner.captured(algorithm)
     }
 
     /// Tries on the capture device, which computes nothing, whether the forward pass follows when
@@ -65,37 +114,33 @@ impl<M: Module + 'static, I: 'static> Chain<'_, M, I> {
         algorithm: &'static str,
         sets: &[BTreeSet<ChannelId>],
     ) -> Result<Vec<Option<CutFailure>>, Error> {
-        let graph = self.graph(algorithm)?;
-        let dummy = self.evaluator.require_dummy_input(algorithm)?;
-        let plain = attach::plain(self.model.valid());
-        Ok(Trial::new(plain, dummy, &graph, set_sizes).failures(sets))
+        self.inner.trial_cut(algorithm, sets)
     }
 
     /// Notes what a compressor leaves as it is although its configuration selects it, and warns.
     pub fn skip(&mut self, algorithm: &'static str, obstacles: Vec<Obstacle>) {
-        for obstacle in &obstacles {
-            log::warn!("{algorithm} skips {obstacle}");
-        }
-        self.compressor.skipped.extend(obstacles);
+        self.inner.skip(algorithm, obstacles);
     }
 
     /// The norms that are folded into their hosts, in the order in which that began.
     pub fn foldings(&self) -> &[Arc<Folding>] {
-        &self.foldings
+        &self.inner.foldings
     }
 
     /// The tensors that the chain trains beside the model, those of the oldest algorithm first.
     pub fn learnables(&self) -> Vec<Arc<Learnable>> {
-        learnables(&self.algorithms)
+        self.inner.learnables()
     }
 
     /// Adds an algorithm as the newest of the chain.
     pub fn push(&mut self, algorithm: impl Algorithm<M, I>) {
-        self.compressor.algorithms.push(Box::new(algorithm));
+        self.inner
+            .algorithms
+            .push(erased::pushed(Box::new(algorithm)));
     }
 
     /// Takes the newest algorithm off the chain, for a schedule that drives it.
     pub fn pop(&mut self) -> Option<Box<dyn Algorithm<M, I>>> {
-        self.compressor.algorithms.pop()
+        self.inner.algorithms.pop().map(erased::taken)
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use burn::data::dataloader::DataLoader;
 
 use crate::Error;
+use crate::erased::AnyBatch;
 
 pub(super) type Visit<'a, I> = &'a mut dyn FnMut(I) -> Result<ControlFlow<()>, Error>;
 
@@ -26,6 +27,30 @@ pub(super) trait Batches<I>: Send + Sync {
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(batches)
+    }
+}
+
+/// Batches of a known type as those of an unknown one.
+pub(super) struct Erased<I>(pub Arc<dyn Batches<I>>);
+
+/// The visit of batches whose type is known.
+fn erasing<I: 'static>(
+    visit: Visit<'_, AnyBatch>,
+) -> impl FnMut(I) -> Result<ControlFlow<()>, Error> {
+    move |batch| visit(AnyBatch::new(batch))
+}
+
+impl<I: 'static> Batches<AnyBatch> for Erased<I> {
+    fn epoch(&self, epoch: usize, visit: Visit<'_, AnyBatch>) -> Result<bool, Error> {
+        self.0.epoch(epoch, &mut erasing(visit))
+    }
+
+    fn look(&self, visit: Visit<'_, AnyBatch>) -> Result<(), Error> {
+        self.0.look(&mut erasing(visit))
+    }
+
+    fn count(&self) -> Result<usize, Error> {
+        self.0.count()
     }
 }
 

@@ -5,6 +5,7 @@ use burn::train::Learner;
 use indexmap::{IndexMap, IndexSet};
 
 use super::*;
+use crate::erased::AnyBatch;
 use crate::{
     Algorithm, BoxError, Budget, Compressor, Evaluator, FlatTensor, Grid, Mode, Run, Stage, Target,
     TargetId, Transform, parameters,
@@ -98,7 +99,7 @@ fn chain(trained_by: TrainedBy) -> Compressor<Linear, Tensor<2>> {
 }
 
 fn factor(chain: &Compressor<Linear, Tensor<2>>) -> f32 {
-    chain.algorithms[0].learnables()[0].values().unwrap()[0]
+    chain.inner.algorithms[0].learnables()[0].values().unwrap()[0]
 }
 
 fn raw(linear: &Linear) -> Vec<f32> {
@@ -221,7 +222,7 @@ fn a_snapshot_stays_as_it_is() {
 #[test]
 fn a_state_that_is_restored_goes_on_training() {
     let mut chain = chain(TrainedBy::Evaluator);
-    let space = chain.spaces.values().next().unwrap().clone();
+    let space = chain.inner.spaces.values().next().unwrap().clone();
     space.restore(&space.snapshot());
     chain.advance(&Budget::steps(1), None).unwrap();
     let weight = chain.model().valid().weight.val().into_data();
@@ -271,17 +272,22 @@ fn gradients_of_several_batches_add_up_until_the_optimizer_steps() {
         let batches = [[[1.0, 2.0]], [[-2.0, 1.0]]];
         let batches = batches.map(|rows| Tensor::<2>::from_floats(rows, &Device::flex()));
         // The derivative by the factor is x W: 1 * 0.5 + 2 * 1.5, and -2 * 0.5 + 1 * 1.5.
+        let batches = batches.map(AnyBatch::new);
         for (batch, expected) in batches.iter().zip([3.5, 3.5 + 0.5]) {
-            crate::run::training::backward(&mut chain, batch).unwrap();
+            crate::run::training::backward(&mut chain.inner, batch).unwrap();
             let learnable = chain.chain().learnables().remove(0);
             let found: f32 = learnable.gradient().unwrap().into_scalar();
             assert_eq!(found, expected, "{trained_by:?}");
         }
         let mut sgd = SgdConfig::new().init();
-        let progress = &mut chain.progress;
-        crate::run::training::learn(&chain.algorithms, &mut progress.adam, |due, gradients| {
-            sgd.step(0.1, due, gradients);
-        });
+        let inner = &mut chain.inner;
+        crate::run::training::learn(
+            &inner.algorithms,
+            &mut inner.progress.adam,
+            |due, gradients| {
+                sgd.step(0.1, due, gradients);
+            },
+        );
         // SGD goes 0.1 * 4; the first step of Adam is its learning rate.
         let expected = match trained_by {
             TrainedBy::Evaluator => 0.6,

@@ -1,31 +1,31 @@
 //! The run behind a trainee, which its handles share.
 
-use burn::module::Module;
 use burn::train::Interrupter;
 
 use crate::Error;
-use crate::run::compressor::Compressor;
+use crate::erased::AnyModel;
+use crate::run::any_chain::AnyChain;
 
 pub(super) const FINISHED: Error = Error::Trainee {
     reason: "its run is finished; begin another chain",
 };
 
 /// The chain of a run, driven by whichever handle makes the step.
-pub(super) struct Engine<M, I> {
+pub(super) struct Engine {
     /// Gone when the run is finished.
-    pub chain: Option<Compressor<M, I>>,
+    pub chain: Option<AnyChain>,
     pub error: Option<Error>,
     pub interrupter: Option<Interrupter>,
     /// Whether a record of another configuration is loaded.
     pub accepts_changes: bool,
 }
 
-impl<M: Module + 'static, I: 'static> Engine<M, I> {
+impl Engine {
     /// Runs a part of a step on the chain as that of `model`, unless an error ended the run.
     pub fn drive<T>(
         &mut self,
-        model: &M,
-        part: impl FnOnce(&mut Compressor<M, I>) -> Result<T, Error>,
+        model: &AnyModel,
+        part: impl FnOnce(&mut AnyChain) -> Result<T, Error>,
     ) -> Option<T> {
         if self.error.is_some() {
             return None;

@@ -6,8 +6,9 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor};
 use burn::store::{ModuleRecord, RecordError};
 
 use super::Trainee;
+use crate::erased::AnyModel;
 use crate::module::moves_with;
-use crate::run::compressor::learnables;
+use crate::run::any_chain::learnables;
 use crate::simulate::attach;
 
 impl<M: Clone, I> Clone for Trainee<M, I> {
@@ -15,6 +16,7 @@ impl<M: Clone, I> Clone for Trainee<M, I> {
         Self {
             model: self.model.clone(),
             loss: self.loss.clone(),
+            evaluator: self.evaluator.clone(),
             training: self.training,
             learned: self.learned.clone(),
             engine: self.engine.clone(),
@@ -47,7 +49,7 @@ impl<M: Module + 'static, I: Send + 'static> Module for Trainee<M, I> {
     fn train(self) -> Self {
         let model = self.model.train();
         let model = match &self.engine.lock().chain {
-            Some(chain) => attach::rejoin(model, &chain.spaces),
+            Some(chain) => attach::rejoin(AnyModel::new(model), &chain.spaces).into_typed(),
             None => model,
         };
         Self {

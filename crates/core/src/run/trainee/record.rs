@@ -7,6 +7,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Bytes, DType, Device, Int, Tensor, TensorData};
 
 use crate::Error;
+use crate::erased::AnyModel;
 use crate::module::moves_with;
 
 /// No name of a field, so that no path of a model collides with it.
@@ -16,8 +17,8 @@ const LENGTH: &str = "length";
 
 /// A model and the bytes of its run.
 #[derive(Clone, Debug)]
-pub(super) struct Recorded<M> {
-    model: M,
+pub(super) struct Recorded {
+    model: AnyModel,
     device: Device,
     /// The length of the state in words and in bytes of the last word, `[2]`.
     length: Vec<i32>,
@@ -26,9 +27,9 @@ pub(super) struct Recorded<M> {
     failure: Option<String>,
 }
 
-impl<M: Module> Recorded<M> {
+impl Recorded {
     /// A model that waits for a record.
-    pub fn empty(model: M) -> Self {
+    pub fn empty(model: AnyModel) -> Self {
         let device = model.devices().first().cloned().unwrap_or_default();
         Self {
             model,
@@ -40,7 +41,7 @@ impl<M: Module> Recorded<M> {
     }
 
     /// A model with its state; none of a state that is too large for a tensor.
-    pub fn new(model: M, state: &[u8]) -> Option<Self> {
+    pub fn new(model: AnyModel, state: &[u8]) -> Option<Self> {
         let (whole, rest) = state.as_chunks::<4>();
         let mut words: Vec<i32> = whole.iter().map(|&word| i32::from_le_bytes(word)).collect();
         let mut last = [0; 4];
@@ -59,7 +60,7 @@ impl<M: Module> Recorded<M> {
     /// # Errors
     ///
     /// A device failed to hand over what was loaded.
-    pub fn into_parts(self) -> Result<(M, Option<Bytes>), Error> {
+    pub fn into_parts(self) -> Result<(AnyModel, Option<Bytes>), Error> {
         if let Some(reason) = self.failure {
             return Err(Error::Device(reason));
         }
@@ -94,7 +95,7 @@ impl<M: Module> Recorded<M> {
     }
 }
 
-impl<M: Module> Module for Recorded<M> {
+impl Module for Recorded {
     moves_with!(model);
 
     fn train(self) -> Self {

@@ -5,9 +5,9 @@ use burn::tensor::{Device, TensorData};
 use indexmap::{IndexMap, IndexSet};
 
 use super::*;
-use crate::{BoxError, Evaluator, FlatTensor, Mode, Run, TargetId, parameters};
+use crate::{BoxError, Compressor, Evaluator, FlatTensor, Mode, Run, TargetId, parameters};
 
-type Chain = Compressor<Linear, Tensor<2>>;
+type Toy = Compressor<Linear, Tensor<2>>;
 
 /// When an [`Affine`] gives the weight its new values.
 #[derive(Clone, Copy, PartialEq)]
@@ -102,7 +102,7 @@ impl Algorithm<Linear, Tensor<2>> for Wrong {
 }
 
 /// `x W` with `W = [0.5, 1.5]` on the batch `[1, 2]`: a step leaves `W - 0.1 [1, 2] = [0.4, 1.3]`.
-fn chain() -> Chain {
+fn chain() -> Toy {
     let device = Device::flex();
     let mut linear = LinearConfig::new(2, 1).with_bias(false).init(&device);
     linear.weight = Param::from_data(TensorData::from([[0.5], [1.5]]), &device);
@@ -116,7 +116,7 @@ fn chain() -> Chain {
 }
 
 /// First an algorithm that doubles the weight, then one that adds 1.
-fn doubled_and_shifted(when: When) -> Chain {
+fn doubled_and_shifted(when: When) -> Toy {
     let mut chain = chain();
     for (scale, shift) in [(2.0, 0.0), (1.0, 1.0)] {
         chain.chain().push(Affine { when, scale, shift });
@@ -166,7 +166,8 @@ fn a_loss_must_be_one_number_that_depends_on_the_model() {
     assert!(matches!(fails(Wrong::LossDetached), Error::LossDetached));
     let constant = Evaluator::new().with_loss(|_: &Linear, batch: &Tensor<2>| batch.clone().mean());
     let mut chain = Compressor::from_model(chain().unwrap_model(), constant);
-    let error = backward(&mut chain, &Tensor::ones([1, 2], &Device::flex())).unwrap_err();
+    let batch = AnyBatch::new(Tensor::<2>::ones([1, 2], &Device::flex()));
+    let error = backward(&mut chain.inner, &batch).unwrap_err();
     assert!(matches!(error, Error::LossDetached));
 }
 
@@ -188,11 +189,16 @@ fn each_accumulated_batch_draws_its_own_random_numbers() {
     };
     let evaluator = || Evaluator::new().with_seed(7).with_loss(random);
     let mut chain = Compressor::from_model(chain().unwrap_model(), evaluator());
-    let batch = Tensor::<2>::ones([4, 2], &Device::flex());
+    let batch = AnyBatch::new(Tensor::<2>::ones([4, 2], &Device::flex()));
     let mut losses = || {
-        let mut loss = || backward(&mut chain, &batch).unwrap().0.into_scalar::<f32>();
+        let mut loss = || {
+            backward(&mut chain.inner, &batch)
+                .unwrap()
+                .0
+                .into_scalar::<f32>()
+        };
         let first = [loss(), loss(), loss()];
-        after_step(&mut chain, 0.1).unwrap();
+        after_step(&mut chain.inner, 0.1).unwrap();
         first
     };
     let (first, second) = (losses(), losses());
@@ -201,8 +207,11 @@ fn each_accumulated_batch_draws_its_own_random_numbers() {
         assert!(!all[..i].contains(loss), "{all:?}");
     }
     // A step that is made again draws the same.
-    chain.progress.step = 0;
-    let again = backward(&mut chain, &batch).unwrap().0.into_scalar::<f32>();
+    chain.inner.progress.step = 0;
+    let again = backward(&mut chain.inner, &batch)
+        .unwrap()
+        .0
+        .into_scalar::<f32>();
     assert_eq!(again, first[0]);
 }
 

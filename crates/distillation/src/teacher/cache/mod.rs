@@ -25,6 +25,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use burn_compress_core::erased::AnyBatch;
 use burn_compress_core::file::check_writable;
 use burn_compress_core::{FlatTensor, reads};
 use indexmap::IndexMap;
@@ -100,6 +101,19 @@ impl<I> TeacherCache<I> {
             key: Box::new(key),
             content,
         })
+    }
+
+    /// The same for batches whose type is not known.
+    pub(crate) fn erased(self) -> TeacherCache<AnyBatch>
+    where
+        I: 'static,
+    {
+        let key = self.key;
+        TeacherCache {
+            path: self.path,
+            key: Box::new(move |batch| key(batch.get())),
+            content: self.content,
+        }
     }
 
     /// The number of samples in the file.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn_compress_core::config::ConfigList;
+use burn_compress_core::erased::{AnyBatch, AnyModel};
 use burn_compress_core::{
     Algorithm, AlgorithmState, BoxError, Chain, Configuration, Constructors, Error, FlatTensor,
     Learnable, Method, Mode, Run, Stage, TargetId,
@@ -48,6 +49,17 @@ impl<L: LearnedRule, M: Module + 'static, I: 'static> Method<M, I> for LearnedMe
     fn add_to(
         self,
         chain: &mut Chain<'_, M, I>,
+        rules: &ConfigList<QuantizationSettings>,
+    ) -> Result<(), Error> {
+        self.add(&mut chain.erased(), rules)
+    }
+}
+
+impl<L: LearnedRule> LearnedMethod<L> {
+    /// Adds the algorithm to a chain of any model.
+    fn add(
+        self,
+        chain: &mut Chain<'_, AnyModel, AnyBatch>,
         rules: &ConfigList<QuantizationSettings>,
     ) -> Result<(), Error> {
         let rule = Arc::new(self.0);

@@ -11,8 +11,8 @@ use burn::tensor::Device;
 
 use super::*;
 
-fn model() -> Linear {
-    LinearConfig::new(3, 5).init(&Device::flex()).train()
+fn model() -> AnyModel {
+    AnyModel::new(LinearConfig::new(3, 5).init(&Device::flex()).train())
 }
 
 fn of(optimizer: ModuleOptimizer, schedule: impl Into<ModuleLrScheduler>) -> Profile {
@@ -73,7 +73,10 @@ fn an_optimizer_that_has_stepped_is_the_same() {
     let mut stepped = AdamConfig::new().init();
     let model = model();
     let mut gradients = GradientsParams::new();
-    gradients.register(model.weight.id, Tensor::<2>::ones([3, 5], &Device::flex()));
+    gradients.register(
+        model.get::<Linear>().weight.id,
+        Tensor::<2>::ones([3, 5], &Device::flex()),
+    );
     let model = stepped.step(0.1, model, gradients);
     let profile = |optimizer: ModuleOptimizer| {
         let parts = (optimizer, 0.1.into());
@@ -139,7 +142,7 @@ fn a_group_of_parameters_is_named() {
 #[test]
 fn matrices_have_stand_ins_that_are_matrices() {
     let linear = LinearConfig::new(3, 5).with_bias(false);
-    let model = linear.init(&Device::flex()).train();
+    let model = AnyModel::new(linear.init(&Device::flex()).train());
     let profile = |config: MuonConfig| {
         let parts = (config.init(), 0.1.into());
         Profile::of(parts, &model, &trained(&model), vec![]).unwrap()
