@@ -12,9 +12,10 @@ use crate::graph::DummyInput;
 
 /// A model whose type is not known: the module that it holds, behind a pointer.
 ///
-/// Order, paths, containers and shared parameters are those of the model, and so is its `Debug`. It
-/// has been compiled for parameters of up to 8 dimensions, as Burn's optimizers have; a visit of one
-/// with more panics.
+/// Order, paths, containers and shared parameters are those of the model, and so is its `Debug`. The
+/// methods that [`Module`] provides are those of the trait, also where the model has its own.
+///
+/// Parameters have up to 8 dimensions, as in Burn's optimizers; a visit of one with more panics.
 ///
 /// ```
 /// use burn::module::Module;

@@ -140,6 +140,9 @@ impl<'a, M: Module + 'static, I: 'static> Chain<'a, M, I> {
     }
 
     /// Takes the newest algorithm off the chain, for a schedule that drives it.
+    ///
+    /// One that was pushed onto an [erased](Self::erased) chain, as the built-in ones are, sees the
+    /// batches of a run alone: outside of one its `loss` is an error.
     pub fn pop(&mut self) -> Option<Box<dyn Algorithm<M, I>>> {
         self.inner.algorithms.pop().map(erased::taken)
     }

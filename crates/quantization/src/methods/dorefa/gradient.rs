@@ -151,7 +151,7 @@ pub fn quantize_gradient<const D: usize>(
 /// let rounded = quantize_gradient_by_element(gradient, noise, "uint2".parse()?)?;
 /// let rounded = rounded.into_data().try_to_vec::<f32>().unwrap();
 /// assert!(rounded[0] == 4.0 && (rounded[1] + 4.0 / 3.0).abs() < 1e-6);
-/// # Ok::<(), burn_compress_quantization::QuantizationError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn quantize_gradient_by_element<const D: usize>(
     gradient: Tensor<D>,
