@@ -1,19 +1,19 @@
 //! One network, pruned by half and cut, with the costs of each part.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context;
 use burn::tensor::{Device, TensorData};
-use burn_compress::graph::{ChannelGraph, ForwardOutputs, capture};
+use burn_compress::graph::{ChannelGraph, ForwardOutputs};
 use burn_compress::layer::{LayerInfo, channel_dims, layers};
 use burn_compress::prelude::*;
 use burn_compress_zoo::{
     Model, OWN_LAYERS, Task, Zoo, parameters, randomize_statistics, register_layers,
 };
 
-use super::process::{Growth, cpu_seconds, timed};
+use super::process::{Growth, timed};
 use super::row::{Cut, Outcome, Row, Seconds, Spread};
 
 /// Types of the layers that are pruned.
@@ -64,18 +64,18 @@ type Refusal = Box<dyn std::error::Error + Send + Sync>;
 
 impl Measure {
     fn cut<M: Model>(&self, model: &M, input: M::Input) -> anyhow::Result<Result<Cut, Refusal>> {
-        let verification = Arc::new(Mutex::new(0.0));
-        let dummy = dummy_input(input, verification.clone());
-        let (captured, capturing) = timed(|| capture(model, &dummy));
-        let captured = match captured {
-            Ok(captured) => captured,
-            Err(error) => return Ok(Err(error.into())),
-        };
-        let (graph, grouping) = timed(|| ChannelGraph::analyze(&captured));
+        let passes = Arc::new(Mutex::new(Passes::default()));
+        let seconds =
+            || std::mem::take(&mut *passes.lock().unwrap_or_else(PoisonError::into_inner));
+        let dummy = dummy_input(input, passes.clone());
+        let evaluator = || Evaluator::<M, ()>::new().with_dummy_input(dummy.clone());
+        let plain = Compressor::from_model(model.clone(), evaluator());
+        let (graph, analysis) = timed(|| plain.graph("bench"));
         let graph = match graph {
             Ok(graph) => graph,
             Err(error) => return Ok(Err(error.into())),
         };
+        let capture = seconds().captured;
         let selected = selected(self.zoo, model);
         let half = half_of(&graph, &selected);
 
@@ -87,10 +87,9 @@ impl Measure {
         });
         let rules = own.chain([layers]);
         let rules: ConfigList<_> = rules.map(|rule| rule.sparse_ratio(0.5)).collect();
-        let evaluator = Evaluator::<M, ()>::new().with_dummy_input(dummy);
         let dense = model.clone();
         let (chain, building) =
-            timed(|| L1NormPruner::new(dense, rules, evaluator, PrunerConfig::new()));
+            timed(|| L1NormPruner::new(dense, rules, evaluator(), PrunerConfig::new()));
         let chain = match chain {
             Ok(chain) => chain,
             Err(error) => return Ok(Err(error.into())),
@@ -98,13 +97,13 @@ impl Measure {
         let (compressed, scoring) = timed(|| chain.compress(Budget::none()));
         let compressed = compressed?;
         let masked = compressed.masked_model();
-        *verification.lock().expect("nothing panics with the lock") = 0.0;
+        seconds();
         let (small, speedup) = timed(|| compressed.speedup());
         let small = match small {
             Ok(small) => small,
             Err(error) => return Ok(Err(error.into())),
         };
-        let verification = *verification.lock().expect("nothing panics with the lock");
+        let verification = seconds().computed;
         let growth = growth.and_then(|growth| growth.peak());
 
         let device = Device::flex();
@@ -127,8 +126,8 @@ impl Measure {
             expected_macs: half.map(|half| half.macs),
             sparsity: Spread::new(sparsity.collect()).context("no layer is selected")?,
             seconds: Seconds {
-                capture: capturing,
-                grouping,
+                capture,
+                grouping: analysis - capture,
                 building,
                 scoring,
                 cutting: speedup - verification,
@@ -159,13 +158,23 @@ impl Measure {
     }
 }
 
-/// A dummy input that adds the CPU time of passes that compute, and are not only captured, to a sum.
-fn dummy_input<M: Model>(input: M::Input, sum: Arc<Mutex<f64>>) -> DummyInput<M> {
+/// CPU seconds of forward passes.
+#[derive(Default)]
+struct Passes {
+    /// Of those that are captured.
+    captured: f64,
+    /// Of those that compute.
+    computed: f64,
+}
+
+/// A dummy input that adds the time of its passes up.
+fn dummy_input<M: Model>(input: M::Input, passes: Arc<Mutex<Passes>>) -> DummyInput<M> {
     DummyInput::new(input, move |model: &M, input| {
-        let start = cpu_seconds();
-        let outputs = model.run(input);
-        if model.devices().first() == Some(&Device::flex()) {
-            *sum.lock().expect("nothing panics with the lock") += cpu_seconds() - start;
+        let (outputs, seconds) = timed(|| model.run(input));
+        let mut passes = passes.lock().unwrap_or_else(PoisonError::into_inner);
+        match model.devices().first() == Some(&Device::flex()) {
+            true => passes.computed += seconds,
+            false => passes.captured += seconds,
         }
         outputs
     })

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 /// Seconds of CPU that the threads of this process have used, to some milliseconds.
-pub fn cpu_seconds() -> f64 {
+fn cpu_seconds() -> f64 {
     of_tasks().unwrap_or_else(|| {
         static START: OnceLock<Instant> = OnceLock::new();
         START.get_or_init(Instant::now).elapsed().as_secs_f64()
