@@ -305,7 +305,7 @@ macro_rules! impl_tensor {
             }
 
             fn random_like(&self, sampler: &mut Sampler) -> Option<Self> {
-                let data = sampler.$sample(self.to_data());
+                let data = sampler.$sample(self.data().swap_remove(0));
                 let options = (&self.device().without_autodiff(), data.dtype());
                 Some(Tensor::from_data(data, options))
             }

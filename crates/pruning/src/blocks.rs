@@ -4,6 +4,8 @@
 //! output channel, a block of shape `[1, 1, 1, 1]` is one element. [`Blocks`] goes from elements to
 //! blocks ([`reduce`](Blocks::reduce)) and back ([`expand`](Blocks::expand)).
 
+use std::borrow::Cow;
+
 use burn_compress_core::{Axes, Granularity, Grid};
 
 use crate::PruningError;
@@ -143,22 +145,35 @@ impl Blocks {
     ///
     /// When `data` has not as many values as the tensor has elements.
     pub fn gather<T: Copy + Default>(&self, data: &[T]) -> Vec<T> {
+        self.gathered(data).into_owned()
+    }
+
+    /// As [`gather`](Self::gather), without a copy where the values lie in this order.
+    fn gathered<'a, T: Copy + Default>(&self, data: &'a [T]) -> Cow<'a, [T]> {
         assert_eq!(
             data.len(),
             self.elements_count(),
             "values and elements of the tensor must be equally many"
         );
         let len = self.block_len();
-        if len == 1 {
-            return data.to_vec();
+        let runs = self.runs();
+        if len == 1 || runs.is_some_and(|runs| runs.of_a_block == 1) {
+            return Cow::Borrowed(data);
         }
         let mut gathered = vec![T::default(); data.len()];
+        if let Some(Runs { blocks, length, .. }) = runs {
+            for (at, run) in data.chunks(length).enumerate() {
+                let start = at % blocks * len + at / blocks * length;
+                gathered[start..][..length].copy_from_slice(run);
+            }
+            return Cow::Owned(gathered);
+        }
         let mut filled = vec![0; self.count()];
         for (&value, block) in data.iter().zip(self.of_each_element()) {
             gathered[block * len + filled[block]] = value;
             filled[block] += 1;
         }
-        gathered
+        Cow::Owned(gathered)
     }
 
     /// One value for each block: `f` of the values in it, which are in row-major order.
@@ -167,7 +182,8 @@ impl Blocks {
     ///
     /// When `data` has not as many values as the tensor has elements.
     pub fn reduce(&self, data: &[f32], f: impl Fn(&[f32]) -> f32) -> Vec<f32> {
-        self.gather(data).chunks(self.block_len()).map(f).collect()
+        let values = self.gathered(data);
+        values.chunks(self.block_len()).map(f).collect()
     }
 
     /// One sum for each block, of `term` of the values in it, in double precision.
@@ -184,7 +200,7 @@ impl Blocks {
     /// When `data` has not as many values as the tensor has elements.
     pub fn sums(&self, data: &[f32], term: impl Fn(f64) -> f64) -> Vec<f64> {
         let sum = |block: &[f32]| block.iter().map(|&value| term(f64::from(value))).sum();
-        let values = self.gather(data);
+        let values = self.gathered(data);
         values.chunks(self.block_len()).map(sum).collect()
     }
 
@@ -196,7 +212,15 @@ impl Blocks {
     pub fn expand(&self, keep: &[bool]) -> Vec<f32> {
         assert_eq!(keep.len(), self.count(), "one value for each block");
         let kept = |block: usize| f32::from(u8::from(keep[block]));
-        self.of_each_element().map(kept).collect()
+        let Some(Runs { blocks, length, .. }) = self.runs() else {
+            return self.of_each_element().map(kept).collect();
+        };
+        let elements = self.elements_count();
+        let mut mask = Vec::with_capacity(elements);
+        for run in 0..elements / length {
+            mask.resize((run + 1) * length, kept(run % blocks));
+        }
+        mask
     }
 
     /// The mask in the smallest shape that broadcasts to the tensor, and that shape: dims that a
@@ -222,11 +246,40 @@ impl Blocks {
         self.grid().iter().copied().filter(|&n| n > 1).collect()
     }
 
+    /// The runs of elements of one block after another, where at most one dim is split.
+    fn runs(&self) -> Option<Runs> {
+        let mut split = (0..self.shape.len()).filter(|&dim| self.grid()[dim] > 1);
+        let (dim, None) = (split.next().unwrap_or(0), split.next()) else {
+            return None;
+        };
+        Some(Runs {
+            blocks: self.count(),
+            length: self
+                .block
+                .get(dim..)
+                .map_or(1, |sizes| sizes.iter().product()),
+            of_a_block: self
+                .shape
+                .get(..dim)
+                .map_or(1, |sizes| sizes.iter().product()),
+        })
+    }
+
     /// The block of each element, elements in row-major order.
     fn of_each_element(&self) -> impl Iterator<Item = usize> {
         let blocks = self.grid.block_of_each_element(&self.shape);
         blocks.into_iter().map(|block| block as usize)
     }
+}
+
+/// Elements that lie together and belong to one block; the blocks take turns.
+#[derive(Clone, Copy)]
+struct Runs {
+    blocks: usize,
+    /// The elements of a run.
+    length: usize,
+    /// The number of runs of each block.
+    of_a_block: usize,
 }
 
 /// The distance between neighbours along each dim of a row-major tensor.
@@ -285,6 +338,30 @@ mod tests {
     ) {
         let found = Blocks::new(shape, block).unwrap_err();
         assert_eq!(found.to_string(), error.to_string());
+    }
+
+    #[rstest]
+    #[case(&[4, 3, 2], &[1, -1, -1])]
+    #[case(&[4, 3, 2], &[2, -1, -1])]
+    #[case(&[4, 6, 2], &[-1, 1, -1])]
+    #[case(&[4, 6, 2], &[-1, 3, -1])]
+    #[case(&[3, 4], &[-1, 1])]
+    #[case(&[3, 4], &[-1, -1])]
+    fn runs_and_single_elements_agree(#[case] shape: &[usize], #[case] block: &[i64]) {
+        let blocks = Blocks::new(shape, block).unwrap();
+        assert!(blocks.runs().is_some());
+        let data: Vec<f32> = (0..blocks.elements_count()).map(|at| at as f32).collect();
+        let mut expected = vec![Vec::new(); blocks.count()];
+        for (&value, block) in data.iter().zip(blocks.of_each_element()) {
+            expected[block].push(value);
+        }
+        assert_eq!(blocks.gather(&data), expected.concat());
+        let keep: Vec<bool> = (0..blocks.count()).map(|block| block % 2 == 0).collect();
+        let mask: Vec<f32> = blocks
+            .of_each_element()
+            .map(|b| f32::from(keep[b]))
+            .collect();
+        assert_eq!(blocks.expand(&keep), mask);
     }
 
     #[test]

@@ -168,10 +168,6 @@ impl Scorer {
         blocks: &Blocks,
         id: &TargetId,
     ) -> Result<Vec<f32>, PruningError> {
-        let infinite = |numbers: &[f32]| {
-            let at = numbers.iter().position(|number| !number.is_finite())?;
-            Some((at, numbers[at]))
-        };
         if let Some((at, value)) = infinite(values) {
             let what = "value";
             return Err(PruningError::NotFinite { what, at, value }.at(id));
@@ -189,6 +185,18 @@ impl Scorer {
         match infinite(&scores) {
             Some((at, value)) => Err(PruningError::ScoreNotFinite { pruner, at, value }.at(id)),
             None => Ok(scores),
+        }
+    }
+}
+
+/// The first number that is not finite, and its position.
+fn infinite(numbers: &[f32]) -> Option<(usize, f32)> {
+    // Counted before it is searched for: that is done for many numbers at once.
+    match numbers.iter().filter(|number| !number.is_finite()).count() {
+        0 => None,
+        _ => {
+            let at = numbers.iter().position(|number| !number.is_finite())?;
+            Some((at, numbers[at]))
         }
     }
 }

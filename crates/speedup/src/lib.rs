@@ -23,6 +23,7 @@ mod cut;
 mod decision;
 mod error;
 mod integers;
+mod moments;
 mod outputs;
 mod packed;
 mod partial;

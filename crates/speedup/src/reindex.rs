@@ -190,7 +190,7 @@ fn take(
     (taken, shape)
 }
 
-fn reindex(
+pub(crate) fn reindex(
     grid: &[usize],
     shape: &[usize],
     slice: &ParamSlice,

@@ -45,6 +45,8 @@ pub struct Speedup<M> {
     pub plan: SlicePlan,
     /// The sizes before and after, and how well it was verified.
     pub report: SpeedupReport,
+    /// The shapes of the parameters before.
+    pub(crate) shapes: IndexMap<String, Vec<usize>>,
 }
 
 impl Speedup<AnyModel> {
@@ -345,6 +347,7 @@ impl ModelSpeedup<AnyModel> {
             state: cut.state,
             plan,
             report,
+            shapes,
         })
     }
 

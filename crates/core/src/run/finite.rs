@@ -1,7 +1,8 @@
 //! Values that are not finite, found before they leave a run.
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Bool, DType, Device, Tensor};
+use burn::tensor::kind::Basic;
+use burn::tensor::{DType, FloatDType, Tensor, TensorData};
 
 use crate::Error;
 use crate::simulate::attach::{Spaces, settle_statistics};
@@ -33,43 +34,75 @@ pub(crate) fn require<M: Module>(model: &M, spaces: &Spaces, step: usize) -> Res
     }
 }
 
+/// Whether each tensor holds finite values alone, in one read where all do. It is no read of a training
+/// run and is not counted.
+///
+/// A sum is finite only if all its terms are. One that is not may have overflowed, and its terms are
+/// looked at one by one.
+///
+/// # Errors
+///
+/// The device failed to hand them over.
+pub fn finite(tensors: &[Tensor<1>]) -> Result<Vec<bool>, Error> {
+    let Some(device) = tensors.first().map(Tensor::device) else {
+        return Ok(Vec::new());
+    };
+    let device = device.without_autodiff();
+    let sum = |values: &Tensor<1>| {
+        let sum = values.clone().detach().without_autodiff().sum();
+        sum.cast(FloatDType::F32).to_device(&device)
+    };
+    let sums = read(Tensor::cat(tensors.iter().map(sum).collect(), 0))?;
+    let exact = |(values, sum): (&Tensor<1>, f32)| match sum.is_finite() {
+        true => Ok(true),
+        false => {
+            let values = values.clone().detach().without_autodiff();
+            let all = read(values.is_finite().all())?;
+            Ok(all.iter::<bool>().all(|finite| finite))
+        }
+    };
+    tensors.iter().zip(sums.iter::<f32>()).map(exact).collect()
+}
+
+fn read<const D: usize, K: Basic>(tensor: Tensor<D, K>) -> Result<TensorData, Error> {
+    let data = tensor.try_into_data();
+    data.map_err(|error| Error::Device(error.to_string()))
+}
+
 #[derive(Default)]
 struct Found {
     path: Vec<String>,
     names: Vec<String>,
-    /// Whether something is wrong with the tensor of the same position in `names`.
-    flags: Vec<Tensor<1, Bool>>,
-    device: Option<Device>,
+    /// The values of each name, and whether they may be infinite.
+    values: Vec<(Tensor<1>, bool)>,
 }
 
 impl Found {
     fn add<const D: usize>(&mut self, name: String, values: Tensor<D>, infinities: bool) {
         let values = values.detach().without_autodiff();
-        if matches!(values.dtype(), DType::QFloat(_)) || values.shape().num_elements() == 0 {
+        let elements = values.shape().num_elements();
+        if matches!(values.dtype(), DType::QFloat(_)) || elements == 0 {
             return;
         }
-        let wrong = match infinities {
-            true => values.is_nan(),
-            false => values.is_finite().bool_not(),
-        };
-        let flag = wrong.any();
-        let device = self.device.get_or_insert_with(|| flag.device());
-        let flag = flag.to_device(device);
         self.names.push(name);
-        self.flags.push(flag);
+        self.values.push((values.reshape([elements]), infinities));
     }
 
     /// The names of the tensors with which something is wrong.
     fn broken(self) -> Result<Vec<String>, Error> {
-        if self.flags.is_empty() {
-            return Ok(Vec::new());
+        let (values, infinities): (Vec<_>, Vec<_>) = self.values.into_iter().unzip();
+        let finite = finite(&values)?;
+        let mut broken = Vec::new();
+        for (at, name) in self.names.into_iter().enumerate() {
+            let is_nan = || -> Result<bool, Error> {
+                let any = read(values[at].clone().is_nan().any())?;
+                Ok(any.iter::<bool>().any(|nan| nan))
+            };
+            if !finite[at] && (!infinities[at] || is_nan()?) {
+                broken.push(name);
+            }
         }
-        let flags = Tensor::cat(self.flags, 0).try_into_data();
-        let flags = flags.map_err(|error| Error::Device(error.to_string()))?;
-        let broken = self.names.into_iter().zip(flags.iter::<bool>());
-        Ok(broken
-            .filter_map(|(name, broken)| broken.then_some(name))
-            .collect())
+        Ok(broken)
     }
 }
 

@@ -49,12 +49,12 @@ impl MaskMethod {
 #[serde(try_from = "Written")]
 pub struct Mask {
     #[serde(serialize_with = "as_slice")]
-    values: Arc<[f32]>,
+    values: Arc<Vec<f32>>,
     shape: Vec<usize>,
     method: MaskMethod,
 }
 
-fn as_slice<S: Serializer>(values: &Arc<[f32]>, serializer: S) -> Result<S::Ok, S::Error> {
+fn as_slice<S: Serializer>(values: &Arc<Vec<f32>>, serializer: S) -> Result<S::Ok, S::Error> {
     values[..].serialize(serializer)
 }
 
@@ -89,9 +89,11 @@ impl Mask {
                 reason: format!("{} values do not fill the shape {shape:?}", values.len()),
             });
         }
-        if let Some(at) = values
-            .iter()
-            .position(|&value| value != 0.0 && value != 1.0)
+        let is_other = |value: &f32| *value != 0.0 && *value != 1.0;
+        // Counted before it is searched for: that is done for many values at once.
+        let others = values.iter().filter(|value| is_other(value)).count();
+        if others > 0
+            && let Some(at) = values.iter().position(|value| is_other(value))
         {
             return Err(Error::InvalidMask {
                 reason: format!(
@@ -101,7 +103,7 @@ impl Mask {
             });
         }
         Ok(Self {
-            values: values.into(),
+            values: Arc::new(values),
             shape,
             method: MaskMethod::Mul,
         })
@@ -164,7 +166,7 @@ impl Mask {
             values.push(self.values[from]);
         }
         Self {
-            values: values.into(),
+            values: Arc::new(values),
             shape: shape.to_vec(),
             ..self
         }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn_compress_core::{Chain, Error, Mode, TargetId, TargetSpace, parameters};
+use burn::tensor::Tensor;
+use burn_compress_core::{Chain, Error, Mode, TargetId, TargetSpace, parameters, reads};
 use indexmap::{IndexMap, IndexSet};
 
 use super::dry_run::dry_run;
@@ -135,9 +136,20 @@ fn indexed<M: Module>(
 }
 
 /// Rejects parameters to be scored that hold values that are not finite, all of them at once.
+///
+/// The device tells which ones they are, and only their values are read.
 fn check_values<M: Module>(model: &M, paths: &IndexSet<String>) -> Result<(), PruningError> {
+    let weights = parameters(model, paths);
+    let values: Vec<Tensor<1>> = weights
+        .values()
+        .map(|weight| weight.values.clone())
+        .collect();
+    let is_finite = reads::finite(&values)?;
     let mut errors = Vec::new();
-    for (path, weight) in parameters(model, paths) {
+    for ((path, weight), is_finite) in weights.into_iter().zip(is_finite) {
+        if is_finite {
+            continue;
+        }
         let values = weight.to_vec()?;
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
             let (what, value) = ("value", values[at]);

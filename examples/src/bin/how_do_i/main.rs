@@ -10,6 +10,7 @@
 //! | fuse all three | `fuse.rs` |
 //! | train with Burn's `Learner` | `learner.rs` |
 //! | read the rules from TOML | `toml.rs` |
+//! | see what a cut will remove, before the run | `plan.rs` |
 //! | stop and resume | `resume.rs` |
 //! | save here and load there | `save.rs` |
 //! | go on training a small model | `fine_tune.rs` |
@@ -22,6 +23,7 @@ mod fuse;
 mod int8_with_training;
 mod int8_without_training;
 mod learner;
+mod plan;
 mod prune;
 mod prune_and_quantize;
 mod resume;
@@ -34,7 +36,7 @@ use burn_compress::prelude::Error;
 type Program = fn() -> Result<(), Error>;
 
 fn main() -> Result<(), Error> {
-    let programs: [(&str, Program); 11] = [
+    let programs: [(&str, Program); 12] = [
         ("prune", prune::run),
         ("int8_with_training", int8_with_training::run),
         ("int8_without_training", int8_without_training::run),
@@ -43,6 +45,7 @@ fn main() -> Result<(), Error> {
         ("fuse", fuse::run),
         ("learner", learner::run),
         ("toml", toml::run),
+        ("plan", plan::run),
         ("resume", resume::run),
         ("save", save::run),
         ("fine_tune", fine_tune::run),

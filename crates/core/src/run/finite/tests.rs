@@ -1,7 +1,7 @@
 use burn::module::Param;
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
 use burn::optim::SgdConfig;
-use burn::tensor::TensorData;
+use burn::tensor::Device;
 
 use super::*;
 use crate::{Budget, Compressor, Evaluator};
@@ -91,4 +91,18 @@ fn a_constant_may_be_infinite_but_no_number_at_all() {
     };
     assert!(with(f32::NEG_INFINITY).is_ok());
     assert_eq!(names(with(f32::NAN).unwrap_err()).1, ["fc.bias"]);
+}
+
+#[test]
+fn sums_that_overflow_are_looked_at_value_by_value() {
+    let tensor = |values: &[f32]| Tensor::<1>::from_data(values, &Device::flex());
+    let max = f32::MAX;
+    let tensors = [
+        tensor(&[1.0, -2.0]),
+        tensor(&[max, max]),
+        tensor(&[f32::INFINITY, f32::NEG_INFINITY]),
+        tensor(&[0.0, f32::NAN]),
+    ];
+    assert_eq!(finite(&tensors).unwrap(), [true, true, false, false]);
+    assert!(finite(&[]).unwrap().is_empty());
 }

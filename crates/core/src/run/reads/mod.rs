@@ -19,6 +19,7 @@ use burn::tensor::{Tensor, TensorData, Transaction};
 
 use crate::Error;
 
+pub use super::finite::finite;
 pub use check::check;
 pub(crate) use check::{Check, Collector, Concern, concerning};
 
