@@ -57,6 +57,7 @@ impl Speedup<AnyModel> {
             state: self.state,
             plan: self.plan,
             report: self.report,
+            shapes: self.shapes,
         }
     }
 }
