@@ -41,7 +41,7 @@ pub use run::history::{History, StepRecord};
 pub use run::learnable::{Learnable, TrainedBy};
 pub use run::method::{Constructors, Method};
 pub use run::obstacle::Obstacle;
-pub use run::planned::{Certainty, PlannedMask};
+pub use run::planned_mask::{Certainty, PlannedMask};
 pub use run::trainee::{Trainee, TraineeOutput};
 pub use run::{algorithm, reads};
 pub use simulate::attach::tap;

@@ -14,7 +14,7 @@ use crate::error::BoxError;
 use crate::run::algorithm::{Algorithm, AlgorithmState, Run};
 use crate::run::configuration::Configuration;
 use crate::run::learnable::Learnable;
-use crate::run::planned::PlannedMask;
+use crate::run::planned_mask::PlannedMask;
 use crate::simulate::flat::FlatTensor;
 use crate::target::{Mode, TargetId};
 

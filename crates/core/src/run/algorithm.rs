@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::BoxError;
 use crate::run::configuration::Configuration;
 use crate::run::learnable::Learnable;
-use crate::run::planned::PlannedMask;
+use crate::run::planned_mask::PlannedMask;
 use crate::simulate::flat::{FlatTensor, HostTensor};
 use crate::target::{Mode, TargetId};
 

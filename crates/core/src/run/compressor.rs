@@ -10,7 +10,6 @@ use burn::module::Module;
 use burn::optim::OptimizerRecord;
 
 use crate::Error;
-use crate::config::ConfigList;
 use crate::erased::AnyModel;
 use crate::graph::ChannelGraph;
 use crate::layer::LayerInfo;
@@ -18,7 +17,6 @@ use crate::run::any_chain::AnyChain;
 use crate::run::chain::Chain;
 use crate::run::evaluator::Evaluator;
 use crate::run::history::History;
-use crate::run::method::Method;
 use crate::run::obstacle::Obstacle;
 
 /// Pruners, quantizers and distillers fused over one model.
@@ -47,22 +45,6 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     pub fn from_model(model: M, evaluator: Evaluator<M, I>) -> Self {
         let inner = AnyChain::new(AnyModel::new(model), evaluator.erased());
         Self { inner, evaluator }
-    }
-
-    /// Fuses one more algorithm, with the targets that `rules` select.
-    ///
-    /// # Errors
-    ///
-    /// Whatever the method rejects, with its name.
-    pub fn with<A: Method<M, I>>(
-        mut self,
-        rules: impl Into<ConfigList<A::Settings>>,
-        method: A,
-    ) -> Result<Self, Error> {
-        let name = method.name();
-        let added = method.add_to(&mut self.chain(), &rules.into());
-        added.map_err(|error| error.of(name))?;
-        Ok(self)
     }
 
     /// The chain as authors of algorithms see it.

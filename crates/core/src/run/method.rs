@@ -146,6 +146,24 @@ pub trait Method<M: Module + 'static, I: 'static>: Sized {
     }
 }
 
+impl<M: Module + 'static, I: 'static> Compressor<M, I> {
+    /// Fuses one more algorithm, with the targets that `rules` select.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the method rejects, with its name.
+    pub fn with<A: Method<M, I>>(
+        mut self,
+        rules: impl Into<ConfigList<A::Settings>>,
+        method: A,
+    ) -> Result<Self, Error> {
+        let name = method.name();
+        let added = method.add_to(&mut self.chain(), &rules.into());
+        added.map_err(|error| error.of(name))?;
+        Ok(self)
+    }
+}
+
 /// The constructors of an algorithm that is known by its type, `TaylorPruner::new(..)`: of the
 /// [`Method`] `A` with the configuration `C`.
 #[derive(Debug)]

@@ -18,6 +18,7 @@ pub(crate) mod learnable;
 pub(crate) mod method;
 pub(crate) mod obstacle;
 pub(crate) mod planned;
+pub(crate) mod planned_mask;
 pub mod reads;
 pub(crate) mod summary;
 pub(crate) mod trainee;

@@ -2,48 +2,13 @@
 
 use burn::module::Module;
 use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::run::any_chain::AnyChain;
 use crate::run::compressor::Compressor;
+use crate::run::planned_mask::{Certainty, PlannedMask};
 use crate::simulate::attach;
-use crate::simulate::mask::Mask;
 use crate::target::TargetId;
-
-/// A mask that a run would leave if no score were better than another.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PlannedMask {
-    /// The target.
-    pub target: TargetId,
-    /// A mask that removes as much as the run is going to.
-    pub mask: Mask,
-    /// Certainty of the mask.
-    pub certainty: Certainty,
-}
-
-/// Certainty of a mask, or of a cut, before the run that makes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Certainty {
-    /// Number and choice of the removed blocks are known.
-    #[default]
-    Decided,
-    /// Their number is known, and the run chooses them.
-    Counted,
-    /// Their number depends on the run, for this reason: a threshold, for example.
-    Estimated(String),
-}
-
-impl Certainty {
-    /// The less certain of two, the first one among equals.
-    pub fn and(self, other: Self) -> Self {
-        match (&self, &other) {
-            (Self::Decided, _) | (Self::Counted, Self::Estimated(_)) => other,
-            _ => self,
-        }
-    }
-}
 
 impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     /// The masks that the run would leave if no score were better than another: those in force,
