@@ -307,7 +307,7 @@ impl<'a> Kept<'a> {
         for position in positions {
             check_position(self.shape(&position.param)?, position)?;
             let entries = self.params.get(&position.param);
-            if !entries.is_some_and(|entries| entries.kept[position.dim][position.index] == 0) {
+            if entries.is_none_or(|entries| entries.kept[position.dim][position.index] != 0) {
                 return Ok(false);
             }
         }
@@ -603,8 +603,8 @@ mod tests {
                 (0..24)
                     .filter(|&i| at(i)[dim] == index)
                     .for_each(|i| entries[i] = false);
-                for dim in 0..3 {
-                    for index in 0..shape[dim] {
+                for (dim, &size) in shape.iter().enumerate() {
+                    for index in 0..size {
                         let here = (0..24).filter(|&i| at(i)[dim] == index && entries[i]);
                         assert_eq!(kept.kept[dim][index], here.count(), "{dim} {index}");
                     }

@@ -93,7 +93,7 @@ impl Mask {
         // Counted before it is searched for: that is done for many values at once.
         let others = values.iter().filter(|value| is_other(value)).count();
         if others > 0
-            && let Some(at) = values.iter().position(|value| is_other(value))
+            && let Some(at) = values.iter().position(is_other)
         {
             return Err(Error::InvalidMask {
                 reason: format!(
