@@ -67,7 +67,7 @@ impl Measure {
         let passes = Arc::new(Mutex::new(Passes::default()));
         let seconds =
             || std::mem::take(&mut *passes.lock().unwrap_or_else(PoisonError::into_inner));
-        let dummy = dummy_input(input, passes.clone());
+        let dummy = dummy_input(input.clone(), passes.clone());
         let evaluator = || Evaluator::<M, ()>::new().with_dummy_input(dummy.clone());
         let plain = Compressor::from_model(model.clone(), evaluator());
         let (graph, analysis) = timed(|| plain.graph("bench"));
@@ -109,7 +109,13 @@ impl Measure {
         let device = Device::flex();
         device.seed(self.seed + 1);
         let unseen = model.random_input(1, self.size, &device);
-        let error = relative_error(&masked.run(unseen.clone()), &small.model.run(unseen))?;
+        let expected = masked.run(unseen.clone());
+        let seen = masked.run(input);
+        anyhow::ensure!(
+            relative_error(&expected, &seen)? > 1e-3,
+            "the outputs for two inputs do not differ"
+        );
+        let error = relative_error(&expected, &small.model.run(unseen))?;
         drop(masked);
         let sparsity = selected.iter().map(|layer| {
             let kept = small.plan.params.get(&layer.weight);
