@@ -17,7 +17,7 @@ use crate::container;
 use crate::integers::Integers;
 use crate::packed;
 use crate::report::Storage;
-use crate::save::SaveConfig;
+use crate::save_config::SaveConfig;
 use crate::state::SmallState;
 use crate::tensors::{Layout, check_finite, collect, integers, layouts};
 

@@ -16,6 +16,7 @@
 #![warn(missing_docs)]
 
 mod burn_tensors;
+mod change;
 mod comparison;
 mod container;
 mod content;
@@ -31,6 +32,7 @@ pub mod plan;
 pub mod reindex;
 mod report;
 mod save;
+mod save_config;
 mod slice;
 mod small;
 mod sparsity;
@@ -41,11 +43,13 @@ mod uncut;
 pub mod verify;
 
 pub use burn_tensors::{burn_scheme, quantize_parameters, quantize_tensor};
+pub use change::Change;
 pub use error::SpeedupError;
 pub use partial::PartialChannels;
 pub use plan::{CutPlan, PlanExt};
-pub use report::{Change, LayerChange, SpeedupReport, Storage};
-pub use save::{SaveConfig, load_small, save_small, save_small_with};
+pub use report::{LayerChange, SpeedupReport, Storage};
+pub use save::{load_small, save_small, save_small_with};
+pub use save_config::SaveConfig;
 pub use slice::slice_module;
 pub use small::Small;
 pub use speedup::{ModelSpeedup, Speedup, SpeedupExt};

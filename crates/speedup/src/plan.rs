@@ -23,7 +23,7 @@ use burn_compress_core::{Certainty, Obstacle, TargetId};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::report::Change;
+use crate::change::Change;
 use crate::uncut::UncutMask;
 
 pub(crate) use build::Planned;

@@ -8,41 +8,17 @@ use burn_compress_core::write_table;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use crate::change::Change;
 use crate::slice::float_shapes;
 use crate::sparsity::{Removal, elements, largest};
-use crate::speedup::Verified;
 use crate::uncut::UncutMask;
 use crate::verify::RoundingBoundary;
 
-/// A count before and after.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Change {
-    /// Of the model that was given.
-    pub dense: u64,
-    /// Of the small model.
-    pub small: u64,
-}
-
-impl Change {
-    /// Writes one line of a report.
-    pub(crate) fn write(self, f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
-        let Self { dense, small } = self;
-        let saved = 100.0 * self.saved();
-        writeln!(
-            f,
-            "{name:<10}  {dense:>12} -> {small:>12}  ({saved:.1} % removed)"
-        )
-    }
-
-    /// The fraction that was removed, 0 if there was nothing.
-    pub fn saved(&self) -> f64 {
-        if self.dense == 0 {
-            0.0
-        } else {
-            1.0 - self.small as f64 / self.dense as f64
-        }
-    }
+/// Result of verifying a small model.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Verified {
+    pub max_relative_error: f64,
+    pub rounding_boundary: RoundingBoundary,
 }
 
 /// The largest parameter of one layer, before and after.
@@ -116,8 +92,8 @@ pub struct SpeedupReport {
     /// count, as it is simulated in memory; see [`storage`](Self::storage).
     pub bytes: Change,
     /// Storage of the small model as [`save_small`](crate::save_small) writes it, quantized parameters
-    /// as integers. Absent when the model cannot be saved, for instance because a value is not
-    /// finite.
+    /// as integers. Absent when the model cannot be saved. Values are not looked at: saving rejects
+    /// those that are not finite.
     #[serde(default)]
     pub storage: Option<Storage>,
     /// The layers in module order.

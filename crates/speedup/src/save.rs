@@ -35,7 +35,6 @@
 
 use std::path::Path;
 
-use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Bytes, TensorData};
 use burn_compress_core::erased::AnyModel;
@@ -52,26 +51,10 @@ use crate::content::{
 use crate::integers::Integers;
 use crate::packed::{self, StateJson, StreamReader, product};
 use crate::report::Storage;
+use crate::save_config::SaveConfig;
 use crate::slice::{restore, set_sizes, snapshot};
 use crate::state::SmallState;
 use crate::tensors::{Saved, Tensors, check_architecture, check_finite, load};
-
-/// Options of [`save_small_with`].
-///
-/// ```
-/// use burn_compress_speedup::SaveConfig;
-///
-/// let config = SaveConfig::new().with_master_weights(true);
-/// assert!(config.master_weights && !SaveConfig::new().master_weights);
-/// ```
-#[derive(Config, Debug)]
-pub struct SaveConfig {
-    /// Whether quantized parameters are stored raw, as the floats that training moves, rather than
-    /// as the integers that the model computes with. The file is larger, and the loaded model can be
-    /// trained on as if it had never been saved.
-    #[config(default = false)]
-    pub master_weights: bool,
-}
 
 /// Saves a small model and its state in one file, quantized parameters as integers.
 ///

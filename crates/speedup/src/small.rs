@@ -6,7 +6,8 @@ use burn::module::Module;
 use burn_compress_core::Error;
 
 use crate::report::Storage;
-use crate::save::{SaveConfig, load_small, save_small_with};
+use crate::save::{load_small, save_small_with};
+use crate::save_config::SaveConfig;
 use crate::state::SmallState;
 
 /// A small model with its compression state: the content of a file.

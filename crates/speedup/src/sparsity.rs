@@ -5,7 +5,7 @@ use burn_compress_core::layer::{LayerInfo, ParamInfo, channel_dims};
 use burn_compress_core::{Masks, Target, TargetId};
 use indexmap::IndexMap;
 
-use crate::report::Change;
+use crate::change::Change;
 
 /// Slices of a cut, and masks that stay.
 pub(crate) struct Removal<'a> {

@@ -17,20 +17,22 @@ use burn_compress_core::{Calibration, Compressed, DummyInput, Error, History, Ma
 use indexmap::IndexMap;
 
 use crate::SpeedupError;
+use crate::change::Change;
 use crate::comparison::{self, Input, Outputs, RandomInputs, half, rounding};
 use crate::content;
 use crate::cut::{Cut, CutState, divide, multiply};
 use crate::decision::Decision;
 use crate::partial::PartialChannels;
 use crate::plan::{CutPlan, Planned};
-use crate::report::{Change, SpeedupReport, Storage};
-use crate::save::{self, SaveConfig};
+use crate::report::{SpeedupReport, Storage, Verified};
+use crate::save;
+use crate::save_config::SaveConfig;
 use crate::slice::float_shapes;
 use crate::small::Small;
 use crate::sparsity::Removal;
 use crate::state::SmallState;
 use crate::uncut::uncut;
-use crate::verify::{self, RoundingBoundary, TOLERANCE};
+use crate::verify::{self, TOLERANCE};
 
 /// A small model.
 #[derive(Clone, Debug)]
@@ -498,13 +500,6 @@ impl<M: Module + 'static> ModelSpeedup<M> {
         }
         None
     }
-}
-
-/// Result of verifying a small model.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Verified {
-    pub max_relative_error: f64,
-    pub rounding_boundary: RoundingBoundary,
 }
 
 /// Storage of a small model, if it can be saved.

@@ -4,6 +4,7 @@ use std::cell::{OnceCell, RefCell};
 use std::sync::Arc;
 
 use burn_compress_core::{Configuration, Error, FlatTensor, TargetSpace};
+use derive_new::new;
 
 use crate::error::DistillationError;
 use crate::teacher::aggregation::{TeacherAggregation, mean_output};
@@ -26,11 +27,15 @@ struct TeacherOutput {
 }
 
 /// A teacher whose hidden states are recorded.
+#[derive(new)]
+#[new(visibility = "pub(crate)")]
 pub(crate) struct AttachedTeacher<I> {
     source: Network<I>,
     weight: f64,
     pub(crate) states: Vec<State>,
+    #[new(default)]
     cache: Option<RefCell<Bound<I>>>,
+    #[new(default)]
     fingerprint: OnceCell<u64>,
 }
 
@@ -38,16 +43,6 @@ pub(crate) struct AttachedTeacher<I> {
 const LOGITS: &str = "logits";
 
 impl<I> AttachedTeacher<I> {
-    pub(crate) fn new(source: Network<I>, weight: f64, states: Vec<State>) -> Self {
-        Self {
-            source,
-            weight,
-            states,
-            cache: None,
-            fingerprint: OnceCell::new(),
-        }
-    }
-
     /// The teacher with a cache, which no other teacher may have filled.
     pub(crate) fn with_cache(self, cache: TeacherCache<I>) -> Result<Self, Error> {
         let states = self.states.iter().map(|state| state.space.id().to_string());
@@ -112,19 +107,14 @@ impl<I> AttachedTeacher<I> {
 }
 
 /// The teachers of a distiller; there is at least one.
+#[derive(new)]
+#[new(visibility = "pub(crate)")]
 pub(crate) struct TeacherSet<I> {
     teachers: Vec<AttachedTeacher<I>>,
     aggregation: TeacherAggregation,
 }
 
 impl<I> TeacherSet<I> {
-    pub(crate) fn new(teachers: Vec<AttachedTeacher<I>>, aggregation: TeacherAggregation) -> Self {
-        Self {
-            teachers,
-            aggregation,
-        }
-    }
-
     /// Rejects teachers without logits.
     pub(crate) fn require_logits(&self) -> Result<(), DistillationError> {
         let mut teachers = self.teachers.iter();

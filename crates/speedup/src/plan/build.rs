@@ -9,8 +9,8 @@ use indexmap::IndexMap;
 
 use super::{CutPlan, FixedChannels, GroupPlan, LayerPlan, ParamDim};
 use crate::SpeedupError;
+use crate::change::Change;
 use crate::decision::Decision;
-use crate::report::Change;
 use crate::sparsity::Removal;
 use crate::state::reindex_state;
 use crate::uncut::uncut;
