@@ -102,8 +102,14 @@ fn convnext() {
 #[test]
 fn shufflenet() {
     let case = images(ShuffleNet::new(&Device::flex()), 6, ShuffleNet::forward);
-    // 6 of the 12 channels of the last convolution: 8 weights, a norm and 3 of the head.
-    assert_eq!(case.prune_after_one_round(), (8, 6 * (8 + 4 + 3)));
+    // The plain depthwise convolutions with what they read, and the head stay. Of the stem half of 8
+    // channels go, and what is shuffled with them: half of the 4 of the last convolution of each
+    // branch, and 2 columns of the first one.
+    let stem = 4 * (9 + 4);
+    let branches = 2 * (2 * (4 + 4) + 2 * 4);
+    // The last convolution reads 4 of 8 and makes 6 of 12 channels.
+    let last = 12 * 8 - 6 * 4 + 6 * (4 + 3);
+    assert_eq!(case.prune_after_one_round(), (5, stem + branches + last));
 }
 
 #[test]

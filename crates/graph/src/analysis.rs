@@ -6,9 +6,10 @@ use burn_capture::TensorId;
 use burn_ir::TensorIr;
 
 use super::capture::{Captured, place};
-use super::labels::{Axis, Label, Labels, Origin, Value};
+use super::labels::{Axis, Label, Labels, Origin, Value, Whole};
 use super::operation::name;
 use super::plain_norms::{self, PlainNorm};
+use super::split::Split;
 use super::{GraphError, rules};
 use crate::target::{Target, TargetId};
 
@@ -30,12 +31,43 @@ pub(super) struct Grouped {
     pub output: Vec<Label>,
 }
 
-/// Labels along a dimension that is split into equal contiguous blocks.
+/// Labels that are split into parts, each of which must keep the same share.
 #[derive(Debug)]
 pub(super) struct Blocks {
     pub layer: String,
-    pub blocks: usize,
+    /// The number of labels of each part.
+    pub sizes: Vec<usize>,
+    /// The labels, part by part.
     pub labels: Vec<Label>,
+    /// Why they must stay where no choice of channels keeps the same share.
+    pub why: String,
+    /// Whether parts that are one channel each may go as a whole; the tensor has lost its labels
+    /// along them otherwise.
+    pub taken_apart: bool,
+}
+
+impl Blocks {
+    /// `count` parts of equal size.
+    pub fn equal(layer: String, count: usize, labels: Vec<Label>) -> Self {
+        let why = format!("is split into {count} blocks by `{layer}`");
+        Self {
+            layer,
+            sizes: vec![labels.len() / count.max(1); count],
+            labels,
+            why,
+            taken_apart: false,
+        }
+    }
+
+    /// The labels of each part.
+    pub fn parts(&self) -> impl Iterator<Item = &[Label]> {
+        let mut rest = &self.labels[..];
+        self.sizes.iter().map(move |&size| {
+            let (part, others) = rest.split_at(size);
+            rest = others;
+            part
+        })
+    }
 }
 
 /// A number that a layer holds and that follows the channels along a dimension.
@@ -79,6 +111,14 @@ impl Size {
         }
     }
 
+    /// All dimensions of a split.
+    pub fn of_split(split: &Split) -> Self {
+        Self {
+            size: split.axis.labels.len() as u64,
+            labels: Some(split.axis.labels.clone()),
+        }
+    }
+
     /// The dimension `dim` of a tensor.
     pub fn of(value: &Value, dim: usize) -> Self {
         Self {
@@ -106,6 +146,11 @@ pub(super) struct Analysis<'a> {
     /// Labels whose channels enter statistics that run over channels: what is zero there counts.
     pub counted: BTreeSet<usize>,
     pub macs: Vec<Macs>,
+    /// The tensors that reshapes have taken apart.
+    pub taken_apart: Vec<TensorId>,
+    /// The slices of labelled dimensions: the position of the operation, the dimension, and the labels
+    /// of one line along it.
+    pub slices: Vec<(usize, usize, Vec<Label>)>,
     /// Tensors padded with minus infinity, with the tensors before the padding.
     pub padded: BTreeMap<TensorId, TensorIr>,
     /// Names of operations with a rule of the user that was applied.
@@ -120,7 +165,29 @@ pub(super) struct Analysis<'a> {
 
 impl<'a> Analysis<'a> {
     /// Labels the parameters and follows the labels through every operation.
-    pub fn run(captured: &'a Captured) -> Result<Self, GraphError> {
+    ///
+    /// `whole` lists parameter dimensions whose channels are to be whole parts, once a reshape takes
+    /// them apart.
+    ///
+    /// A part whose labels are joined is a channel of its own, and its tensor is labelled along the
+    /// parts. Where that is found only after an operation has read the tensor, all is done again with
+    /// what is joined by then.
+    pub fn run(captured: &'a Captured, whole: &[Origin]) -> Result<Self, GraphError> {
+        let mut classes = Vec::new();
+        loop {
+            let analysis = Self::pass(captured, whole, &classes)?;
+            if !analysis.joined_late() {
+                return Ok(analysis);
+            }
+            classes = analysis.labels.into_classes();
+        }
+    }
+
+    fn pass(
+        captured: &'a Captured,
+        whole: &[Origin],
+        classes: &[usize],
+    ) -> Result<Self, GraphError> {
         let mut analysis = Self {
             captured,
             labels: Labels::default(),
@@ -135,6 +202,8 @@ impl<'a> Analysis<'a> {
             attentions: BTreeSet::new(),
             counted: BTreeSet::new(),
             macs: Vec::new(),
+            taken_apart: Vec::new(),
+            slices: Vec::new(),
             padded: BTreeMap::new(),
             ruled: BTreeSet::new(),
             plain_norms: plain_norms::find(captured),
@@ -144,6 +213,13 @@ impl<'a> Analysis<'a> {
         };
         analysis.label_params();
         analysis.protect_recurrent();
+        analysis.labels.join_classes(classes);
+        for &(param, dim) in whole {
+            let axis = analysis.params[param].axes[dim].clone();
+            for atom in axis.iter().flat_map(|axis| axis.labels.iter().flatten()) {
+                analysis.labels.want_whole(*atom);
+            }
+        }
         for (index, op) in captured.graph.operations.iter().enumerate() {
             analysis.op = index;
             rules::apply(&mut analysis, op)?;
@@ -159,6 +235,31 @@ impl<'a> Analysis<'a> {
         analysis.protect_outputs();
         analysis.hide_unused();
         Ok(analysis)
+    }
+
+    /// Whether every part of what a reshape took apart has become one channel, and they are several.
+    fn joined_late(&self) -> bool {
+        let taken_apart = self.blocks.iter().filter(|rule| rule.taken_apart);
+        let class = |label: &Label| label.map(|atom| self.labels.find(atom));
+        let mut rules = taken_apart.map(|rule| {
+            let whole = |part: &[Label]| part.iter().all(|label| class(label) == class(&part[0]));
+            let first: BTreeSet<_> = rule.parts().map(|part| class(&part[0])).collect();
+            rule.parts().all(whole) && first.len() > 1
+        });
+        rules.any(|joined| joined)
+    }
+
+    /// Of the parameter dimensions `whole`, those that no reshape has taken apart.
+    pub fn never_split(&self, whole: &[Origin]) -> Vec<Origin> {
+        let is_joined = |&(param, dim): &Origin| {
+            let axis = self.params[param].axes[dim].as_ref();
+            let mut atoms = axis
+                .into_iter()
+                .flat_map(|axis| axis.labels.iter().flatten());
+            atoms.any(|&atom| self.labels.whole(atom) == Some(Whole::Joined))
+        };
+        let left = whole.iter().filter(|origin| !is_joined(origin));
+        left.copied().collect()
     }
 
     fn label_params(&mut self) {
@@ -207,15 +308,21 @@ impl<'a> Analysis<'a> {
             let (Some(kind), false) = (param.checked_by, self.attentions.contains(layer)) else {
                 continue;
             };
-            if let Some(Some(inputs)) = value.axes.first() {
-                let reason = format!("is a width that the `{kind}` `{layer}` requires");
-                let place = place(param.kinds.get(2));
-                let remedy = format!(
-                    "make the field `{layer}` a `Wrapper<{kind}>`{place} and call it with an \
-                     `AttentionInput`, or exclude the layer"
-                );
-                self.remedies.insert(reason.clone(), remedy);
-                self.protect(inputs, &reason);
+            let place = place(param.kinds.get(2));
+            let remedy = format!(
+                "make the field `{layer}` a `Wrapper<{kind}>`{place} and call it with an \
+                 `AttentionInput`, or exclude the layer"
+            );
+            // The number of heads and their size are numbers of the layer as well.
+            let reasons = [
+                format!("is a width that the `{kind}` `{layer}` requires"),
+                format!("is a feature of a head, of which the `{kind}` `{layer}` holds the size"),
+            ];
+            for (axis, reason) in value.axes.iter().zip(reasons) {
+                if let Some(axis) = axis {
+                    self.remedies.insert(reason.clone(), remedy.clone());
+                    self.protect(axis, &reason);
+                }
             }
         }
     }
@@ -223,7 +330,7 @@ impl<'a> Analysis<'a> {
     fn protect_outputs(&mut self) {
         for id in &self.captured.outputs {
             if let Some(value) = self.tensors.get(id).cloned() {
-                for axis in value.axes.iter().flatten() {
+                for axis in value.labelled() {
                     self.protect(axis, "reaches the model's output");
                 }
             }
@@ -241,10 +348,54 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    /// Description of a tensor; its shape alone if no rule has described it.
-    pub fn value(&self, tensor: &TensorIr) -> Value {
+    /// Description of a tensor along its dimensions; its shape alone if no rule has described it.
+    ///
+    /// Labels that depend on several dimensions are protected and left out: a rule that follows them
+    /// asks for the [`split_value`](Self::split_value).
+    pub fn value(&mut self, tensor: &TensorIr) -> Value {
+        let mut value = self.split_value(tensor);
+        for split in std::mem::take(&mut value.splits) {
+            let why = format!(
+                "is taken apart to {:?} and read by `{}`",
+                value.shape,
+                self.op_name()
+            );
+            self.protect(&split.axis, &why);
+        }
+        value
+    }
+
+    /// As [`value`](Self::value), for a rule that runs over `dim` alone: labels that depend on it and
+    /// on others are joined along the others.
+    pub fn value_at(&mut self, tensor: &TensorIr, dim: usize) -> Value {
+        let mut value = self.split_value(tensor);
+        self.narrow(&mut value, |split, other| {
+            other == dim || split.place(dim).is_none()
+        });
+        for split in std::mem::take(&mut value.splits) {
+            let why = format!(
+                "is taken apart to {:?} and read by `{}`",
+                value.shape,
+                self.op_name()
+            );
+            self.protect(&split.axis, &why);
+        }
+        value
+    }
+
+    /// What is known about a tensor, with labels that depend on several dimensions.
+    pub fn split_value(&self, tensor: &TensorIr) -> Value {
         match self.tensors.get(&tensor.id) {
-            Some(value) => value.clone(),
+            Some(value) if value.splits.is_empty() => value.clone(),
+            Some(value) => {
+                let mut value = value.clone();
+                let splits = std::mem::take(&mut value.splits);
+                let simplified = splits
+                    .into_iter()
+                    .map(|split| split.simplified(&self.labels));
+                simplified.for_each(|split| add_labels(&mut value, split));
+                value
+            }
             None => {
                 let inputs = &self.captured.inputs;
                 // Without declared inputs a constant may be one.
@@ -254,12 +405,79 @@ impl<'a> Analysis<'a> {
         }
     }
 
+    /// Joins labels along the dimensions of a split for which `keep` is false; labels that depend on
+    /// none of the others are protected.
+    pub fn narrow(&mut self, value: &mut Value, keep: impl Fn(&Split, usize) -> bool) {
+        let why = format!(
+            "is taken apart to {:?} and read by `{}`",
+            value.shape,
+            self.op_name()
+        );
+        let in_norm = self.plain_norms.contains_key(&self.op);
+        for mut split in std::mem::take(&mut value.splits) {
+            let kept: Vec<bool> = split.dims.iter().map(|&dim| keep(&split, dim)).collect();
+            // The parts of a plain norm are its own business.
+            let protect = !kept.contains(&true) || (in_norm && kept.contains(&false));
+            if protect {
+                self.protect(&split.axis, &why);
+                continue;
+            }
+            let reason = self.labels.reason(why.clone());
+            for at in (0..kept.len()).rev().filter(|&at| !kept[at]) {
+                split = split.join_along(&mut self.labels, at, reason);
+            }
+            add_labels(value, split.simplified(&self.labels));
+        }
+    }
+
+    /// Notes that every part of a split keeps equally many of its labels.
+    pub fn keep_equal(&mut self, split: &Split, why: String) {
+        self.keep_share(split, &[split.sizes[split.sizes.len() - 1]], why);
+    }
+
+    /// Notes that of the last dimension of a split, cut into pieces of these lengths, every piece of
+    /// every part keeps the same share of its labels.
+    pub fn keep_share(&mut self, split: &Split, lengths: &[usize], why: String) {
+        let lengths: Vec<usize> = lengths
+            .iter()
+            .copied()
+            .filter(|&length| length > 0)
+            .collect();
+        let layer = self.op_name();
+        self.blocks.push(Blocks {
+            layer,
+            sizes: lengths.repeat(split.parts()),
+            labels: split.axis.labels.clone(),
+            why,
+            taken_apart: false,
+        });
+    }
+
+    /// Notes that the last dimension of a split is sliced.
+    pub fn note_slice(&mut self, split: &Split) {
+        let line = split.sizes[split.sizes.len() - 1];
+        let labels = split.axis.labels[..line].to_vec();
+        self.slices.push((self.op, split.last(), labels));
+    }
+
     /// Describes an operation's output.
+    pub fn set(&mut self, out: &TensorIr, axes: Vec<Option<Axis>>, data: bool) {
+        self.set_split(out, axes, Vec::new(), data);
+    }
+
+    /// Describes an operation's output that has labels along several dimensions.
     ///
-    /// Where an input depends on the model's inputs, the parameters behind the axes make its
-    /// channels.
-    pub fn set(&mut self, out: &TensorIr, mut axes: Vec<Option<Axis>>, data: bool) {
-        for axis in axes.iter_mut().flatten() {
+    /// Where an input depends on the model's inputs, the parameters behind the axes make its channels.
+    pub fn set_split(
+        &mut self,
+        out: &TensorIr,
+        mut axes: Vec<Option<Axis>>,
+        mut splits: Vec<Split>,
+        data: bool,
+    ) {
+        self.keep_apart(out, &mut axes, &mut splits);
+        let along = splits.iter_mut().map(|split| &mut split.axis);
+        for axis in axes.iter_mut().flatten().chain(along) {
             let labelled = axis.labels.iter().zip(&axis.value);
             let zero = labelled
                 .filter(|(label, _)| label.is_some())
@@ -276,7 +494,46 @@ impl<'a> Analysis<'a> {
         }
         let shape = out.shape.to_vec();
         debug_assert_eq!(shape.len(), axes.len());
-        self.tensors.insert(out.id, Value { shape, axes, data });
+        let mut value = Value {
+            shape,
+            axes,
+            splits: Vec::new(),
+            data,
+        };
+        splits
+            .into_iter()
+            .for_each(|split| add_labels(&mut value, split));
+        self.tensors.insert(out.id, value);
+    }
+
+    /// Protects and leaves out labels that share a dimension with others.
+    fn keep_apart(&mut self, out: &TensorIr, axes: &mut [Option<Axis>], splits: &mut Vec<Split>) {
+        let mut taken = vec![false; axes.len()];
+        let mut clash = Vec::new();
+        splits.retain(|split| {
+            let free = split
+                .dims
+                .iter()
+                .all(|&dim| !taken[dim] && axes[dim].is_none());
+            match free {
+                true => split.dims.iter().for_each(|&dim| taken[dim] = true),
+                false => clash.push(split.clone()),
+            }
+            free
+        });
+        for split in clash {
+            let why = format!(
+                "meets other channels along the same dimension of {:?} in `{}`",
+                out.shape.to_vec(),
+                self.op_name()
+            );
+            self.protect(&split.axis, &why);
+            for dim in split.dims {
+                if let Some(axis) = axes[dim].take() {
+                    self.protect(&axis, &why);
+                }
+            }
+        }
     }
 
     /// Describes an output without labels.
@@ -315,7 +572,7 @@ impl<'a> Analysis<'a> {
 
     /// The name of the layer whose parameters a tensor is made of, the operation's if none.
     pub fn layer(&self, value: &Value) -> String {
-        let origin = value.axes.iter().flatten().find_map(|a| a.origins.first());
+        let origin = value.labelled().find_map(|a| a.origins.first());
         match origin.map(|&(param, _)| layer_of(&self.captured.params[param].path)) {
             // The model itself is the layer.
             None | Some("") => self.op_name(),
@@ -329,6 +586,12 @@ impl<'a> Analysis<'a> {
         for &atom in axis.labels.iter().flatten() {
             self.labels.protect(atom, reason);
         }
+    }
+
+    /// Whether a channel along an axis may go, as far as is known.
+    pub fn is_free(&self, axis: &Axis) -> bool {
+        let mut atoms = axis.labels.iter().flatten();
+        atoms.any(|&atom| self.labels.protected(atom).is_none())
     }
 
     /// Forbids the removal of one channel.
@@ -368,9 +631,9 @@ impl<'a> Analysis<'a> {
         let why = format!("is read by `{}`", self.op_name());
         let mut data = false;
         for tensor in inputs {
-            let value = self.value(tensor);
+            let value = self.split_value(tensor);
             data |= value.data;
-            for axis in value.axes.iter().flatten() {
+            for axis in value.labelled() {
                 self.protect(axis, &why);
             }
         }
@@ -381,7 +644,7 @@ impl<'a> Analysis<'a> {
 
     /// Parameters that make the channels of tensors, for messages.
     pub fn producers_of(&self, values: &[Value]) -> String {
-        let axes = || values.iter().flat_map(|v| v.axes.iter().flatten());
+        let axes = || values.iter().flat_map(Value::labelled);
         let wanted: BTreeSet<usize> = axes()
             .flat_map(|axis| axis.labels.iter().flatten())
             .map(|&atom| self.labels.find(atom))
@@ -465,6 +728,17 @@ impl<'a> Analysis<'a> {
         }
     }
 
+    /// The position of a parameter's dimension, by the path of the parameter.
+    pub fn origins_at(captured: &Captured, at: &BTreeSet<(String, usize)>) -> Vec<Origin> {
+        let params = captured.params.iter().enumerate();
+        let origins = params.flat_map(|(index, param)| {
+            let dims = 0..param.shape.len();
+            dims.filter(|&dim| at.contains(&(param.path.clone(), dim)))
+                .map(move |dim| (index, dim))
+        });
+        origins.collect()
+    }
+
     /// The parameter dimension that an axis is, entry by entry, if it is one.
     pub fn origin(&self, axis: Option<&Axis>) -> Option<Origin> {
         let axis = axis?;
@@ -496,6 +770,14 @@ impl<'a> Analysis<'a> {
         if self.is_input(input) {
             self.inputs.insert(out.id);
         }
+    }
+}
+
+/// Adds labels to a value; those along one dimension are an axis.
+fn add_labels(value: &mut Value, split: Split) {
+    match split.dims[..] {
+        [dim] => value.axes[dim] = Some(split.axis),
+        _ => value.splits.push(split),
     }
 }
 

@@ -76,6 +76,16 @@ pub enum GraphError {
         /// The shapes found.
         found: String,
     },
+    /// Whole heads were asked for of parameters whose output is never taken apart into parts.
+    #[error(
+        "no reshape takes the output of {} apart, so that there are no heads to remove: use another \
+         granularity",
+        .params.iter().map(|param| format!("`{param}`")).collect::<Vec<_>>().join(", ")
+    )]
+    NeverSplit {
+        /// The parameters.
+        params: Vec<String>,
+    },
     /// A channel that must stay was to be removed.
     #[error("a channel of `{param}` cannot be removed: {reason}")]
     Protected {

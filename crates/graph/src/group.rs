@@ -14,6 +14,7 @@ use super::grouping::{self, Found, visible};
 use super::labels::{ChannelId, Label, Value};
 use super::macs::{CountedOp, OperationMacs};
 use super::memory::{self, LiveTensor};
+use super::size_check::SizeCheck;
 use super::{Captured, GraphError};
 use crate::target::{Target, TargetId};
 
@@ -37,6 +38,9 @@ pub struct ChannelGraph {
     pub(super) batch: u64,
     /// Operations of the forward pass, for trial cuts.
     pub(super) operations: Vec<OperationIr>,
+    pub(super) size_checks: Vec<SizeCheck>,
+    /// The results of reshapes that take channels apart.
+    pub(super) taken_apart: BTreeSet<TensorId>,
     pub(super) outputs: Vec<Vec<usize>>,
     pub(super) param_tensors: BTreeMap<TensorId, String>,
     used: BTreeSet<String>,
@@ -72,7 +76,7 @@ impl ParamNode {
 /// Channels whose parameters overlap: a pruner chooses among them and masks all members alike.
 #[derive(Debug, Clone)]
 pub struct ChannelGroup {
-    /// The channels, in the index order of the first member.
+    /// The channels, block by block, in the index order of the first member otherwise.
     pub channels: Vec<ChannelId>,
     /// The parameter dimensions that make the channels, in module order.
     pub members: Vec<GroupMember>,
@@ -112,12 +116,30 @@ pub struct GroupedConv {
     pub output: Vec<Option<ChannelId>>,
 }
 
-/// Equal contiguous blocks along a dimension that must keep equally many channels.
+/// Parts of channels that must keep the same share of them.
 #[derive(Debug, Clone)]
 pub(super) struct BlockRule {
     pub layer: String,
-    pub blocks: usize,
+    /// The number of channels of each part.
+    pub sizes: Vec<usize>,
+    /// The channels, part by part.
     pub channels: Vec<Option<ChannelId>>,
+    /// Whether a reshape has taken the parts apart.
+    pub taken_apart: bool,
+    /// The reason for which they would have to stay.
+    pub why: String,
+}
+
+impl BlockRule {
+    /// The channels of each part.
+    pub fn parts(&self) -> impl Iterator<Item = &[Option<ChannelId>]> {
+        let mut rest = &self.channels[..];
+        self.sizes.iter().map(move |&size| {
+            let (part, others) = rest.split_at(size);
+            rest = others;
+            part
+        })
+    }
 }
 
 /// A number that a layer holds and what it counts.
@@ -144,11 +166,35 @@ impl ChannelGraph {
     /// When an operation without a rule reads channels, or one has shapes that its rule cannot
     /// read.
     pub fn analyze(captured: &Captured) -> Result<Self, GraphError> {
-        let mut analysis = Analysis::run(captured)?;
+        Self::analyze_heads(captured, &BTreeSet::new())
+    }
+
+    /// As [`analyze`](Self::analyze), with whole heads as channels: the channels along each of the
+    /// parameter dimensions `heads` are joined within the parts that the first reshape takes them apart
+    /// into. Whatever is coupled with them has whole heads too: queries with their keys and values, and
+    /// the projection behind them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`analyze`](Self::analyze), and [`GraphError::NeverSplit`] for dimensions that no
+    /// reshape takes apart.
+    pub fn analyze_heads(
+        captured: &Captured,
+        heads: &BTreeSet<(String, usize)>,
+    ) -> Result<Self, GraphError> {
+        let heads = Analysis::origins_at(captured, heads);
+        let mut analysis = Analysis::run(captured, &heads)?;
+        let unsplit = analysis.never_split(&heads);
+        if !unsplit.is_empty() {
+            let path = |&(param, _): &(usize, usize)| captured.params[param].path.clone();
+            return Err(GraphError::NeverSplit {
+                params: unsplit.iter().map(path).collect(),
+            });
+        }
         analysis.labels.compress();
         // Blocks that fit no group protect their channels, which groups then report.
-        let (groups, producers) = grouping::find(&analysis);
-        let blocks = grouping::fit_blocks(&mut analysis, &groups);
+        let (mut groups, producers) = grouping::find(&analysis);
+        let blocks = grouping::fit_blocks(&mut analysis, &mut groups);
         Ok(Self::build(captured, analysis, groups, producers, blocks))
     }
 
@@ -185,6 +231,8 @@ impl ChannelGraph {
             ops: CountedOp::all(&analysis),
             tensors: LiveTensor::all(&analysis),
             batch: captured.batch,
+            taken_apart: analysis.taken_apart.iter().copied().collect(),
+            size_checks: SizeCheck::all(&analysis, captured.forward_operations()),
             operations: captured.forward_operations().to_vec(),
             outputs: captured.output_shapes(),
             param_tensors: (captured.params.iter())
@@ -236,6 +284,34 @@ impl ChannelGraph {
         }
         let channels: Option<Vec<ChannelId>> = first.channels.iter().copied().collect();
         Some((first.dim, channels?))
+    }
+
+    /// The channels that reshapes take apart, as the features of heads, each with the reshape: `is taken
+    /// apart by reshape [2, 12] -> [2, 3, 4]`.
+    pub fn taken_apart(&self) -> BTreeMap<ChannelId, &str> {
+        let rules = self.blocks.iter().filter(|rule| rule.taken_apart);
+        let of = |rule: &'_ BlockRule| rule.channels.iter().flatten().copied().collect::<Vec<_>>();
+        let mut found = BTreeMap::new();
+        for rule in rules {
+            for channel in of(rule) {
+                found.entry(channel).or_insert(rule.why.as_str());
+            }
+        }
+        found
+    }
+
+    /// The same graph, of which all channels stay that reshapes take apart.
+    pub fn keep_taken_apart(&self) -> Self {
+        let mut graph = self.clone();
+        for (channel, why) in self.taken_apart() {
+            let why = || why.to_string();
+            graph.protected.entry(channel).or_insert_with(why);
+        }
+        for group in &mut graph.groups {
+            let mut reasons = group.channels.iter().filter_map(|c| graph.protected.get(c));
+            group.protected = reasons.next().cloned();
+        }
+        graph
     }
 
     /// Whether the forward pass reads the parameter or running statistic at `path`.
@@ -403,8 +479,10 @@ fn rules(analysis: &Analysis) -> Vec<BlockRule> {
     rules
         .map(|rule| BlockRule {
             layer: rule.layer.clone(),
-            blocks: rule.blocks,
+            sizes: rule.sizes.clone(),
             channels: channels_of(analysis, &rule.labels),
+            taken_apart: rule.taken_apart,
+            why: rule.why.clone(),
         })
         .collect()
 }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::analysis::{Analysis, Role};
-use super::labels::{ChannelId, Value};
+use super::analysis::{Analysis, Blocks, Role};
+use super::labels::{ChannelId, Label, Value};
 
 /// The channels along a parameter's dimension, `None` if they are hidden.
 pub(super) fn visible(analysis: &Analysis, value: &Value, dim: usize) -> Option<Vec<ChannelId>> {
@@ -111,89 +111,150 @@ pub(super) fn find(analysis: &Analysis) -> (Vec<Found>, BTreeMap<(usize, usize),
     (groups, producers)
 }
 
-/// The number of equal blocks of every group.
+/// The number of equal blocks of every group, after its channels are brought into their order.
 ///
-/// - A split over the group's channels in their order fits.
-/// - A split whose blocks all hold the same channels adds no constraint.
-/// - Any other split protects its channels.
-pub(super) fn fit_blocks(analysis: &mut Analysis, groups: &[Found]) -> Vec<usize> {
-    let mut blocks = vec![1; groups.len()];
-    let starts: BTreeMap<ChannelId, usize> = groups
-        .iter()
-        .enumerate()
-        .filter_map(|(index, group)| Some((*group.channels.first()?, index)))
-        .collect();
-    for rule in std::mem::take(&mut analysis.blocks) {
-        let channels: Option<Vec<ChannelId>> = rule
-            .labels
-            .iter()
-            .map(|label| label.map(|atom| analysis.labels.channel(atom)))
-            .collect();
-        let fit = channels
-            .as_deref()
-            .map_or(Fit::None, |c| fit(c, rule.blocks, groups, &starts));
-        match fit {
+/// Every rule splits labels into parts that keep the same share. Channels that lie alike in the parts of
+/// all rules are a cell; where every cell keeps the same share, every part does. Cells are cut into
+/// blocks of the size that divides all of them. A rule that no choice of the channels of one group
+/// fulfils protects its channels, and one whose parts hold the same channels anyway asks for nothing.
+pub(super) fn fit_blocks(analysis: &mut Analysis, groups: &mut [Found]) -> Vec<usize> {
+    let mut group_of: BTreeMap<ChannelId, usize> = BTreeMap::new();
+    for (index, group) in groups.iter().enumerate() {
+        group_of.extend(group.channels.iter().map(|&channel| (channel, index)));
+    }
+    let rules = std::mem::take(&mut analysis.blocks);
+    let mut cells: BTreeMap<ChannelId, Cell> = BTreeMap::new();
+    let mut of_group: Vec<Vec<usize>> = vec![Vec::new(); groups.len()];
+    for (index, rule) in rules.iter().enumerate() {
+        match fit(analysis, rule, &group_of) {
             Fit::Always => {}
-            Fit::Group(group) => blocks[group] = lcm(blocks[group], rule.blocks),
-            Fit::None => {
-                let why = format!("is split into {} blocks by `{}`", rule.blocks, rule.layer);
-                for &label in &rule.labels {
-                    analysis.protect_label(label, &why);
+            Fit::Group(group, shares) => {
+                of_group[group].push(index);
+                for (channel, share) in shares {
+                    cells.entry(channel).or_default().push((index, share));
                 }
             }
+            Fit::None => protect(analysis, &rule.labels, &rule.why),
         }
-        analysis.blocks.push(rule);
     }
+    let mut blocks = vec![1; groups.len()];
+    for (index, group) in groups.iter_mut().enumerate() {
+        let rules = of_group[index].iter().map(|&rule| &rules[rule]);
+        blocks[index] = order(analysis, group, &cells, &rules.collect::<Vec<_>>());
+    }
+    analysis.blocks = rules;
     blocks
 }
 
+/// How a channel lies in the parts of every rule: by rule, the share of each part that it has.
+type Cell = Vec<(usize, Shares)>;
+
+/// By part, the share of it that a channel has beyond what it has of every part.
+type Shares = Vec<(usize, usize)>;
+
 enum Fit {
     Always,
-    Group(usize),
+    Group(usize, BTreeMap<ChannelId, Shares>),
     None,
 }
 
-/// Fit of a split of `channels`; `starts` maps each first channel to its group.
-fn fit(
-    channels: &[ChannelId],
-    blocks: usize,
-    groups: &[Found],
-    starts: &BTreeMap<ChannelId, usize>,
-) -> Fit {
-    let counts: Vec<BTreeMap<ChannelId, usize>> = channels
-        .chunks(channels.len() / blocks)
-        .map(|block| {
-            let mut counts = BTreeMap::new();
-            for &channel in block {
-                *counts.entry(channel).or_insert(0) += 1;
-            }
-            counts
-        })
-        .collect();
-    if counts.windows(2).all(|pair| pair[0] == pair[1]) {
-        return Fit::Always;
+fn fit(analysis: &Analysis, rule: &Blocks, group_of: &BTreeMap<ChannelId, usize>) -> Fit {
+    // Shares as multiples of one over this number.
+    let whole = rule.sizes.iter().copied().fold(1, lcm);
+    let mut shares: BTreeMap<Option<ChannelId>, BTreeMap<usize, usize>> = BTreeMap::new();
+    for (part, labels) in rule.parts().enumerate() {
+        for label in labels {
+            let channel = label.map(|atom| analysis.labels.channel(atom));
+            let share = whole / labels.len();
+            *shares.entry(channel).or_default().entry(part).or_default() += share;
+        }
     }
-    let mut order: Vec<ChannelId> = Vec::new();
-    let mut seen = BTreeSet::new();
-    order.extend(channels.iter().filter(|channel| seen.insert(**channel)));
-    let all: Vec<usize> = counts
-        .iter()
-        .flat_map(|counts| counts.values().copied())
-        .collect();
-    let disjoint = counts.iter().map(BTreeMap::len).sum::<usize>() == order.len();
-    let equal = all.windows(2).all(|pair| pair[0] == pair[1]);
-    let group = order.first().and_then(|first| starts.get(first).copied());
-    let group = group.filter(|&group| groups[group].channels == order);
-    match group {
-        Some(group) if disjoint && equal => Fit::Group(group),
+    let mut found = BTreeMap::new();
+    let mut groups = BTreeSet::new();
+    for (channel, mut of) in shares {
+        if of.len() == rule.sizes.len() {
+            let least = of.values().copied().min().unwrap_or(0);
+            of.values_mut().for_each(|share| *share -= least);
+            of.retain(|_, share| *share > 0);
+        }
+        if of.is_empty() {
+            continue;
+        }
+        // What cannot go has to have its share of every part.
+        let Some(channel) = channel else {
+            return Fit::None;
+        };
+        match group_of.get(&channel) {
+            Some(&group) => groups.insert(group),
+            None => return Fit::None,
+        };
+        found.insert(channel, of.into_iter().collect());
+    }
+    let mut groups = groups.into_iter();
+    match (groups.next(), groups.next()) {
+        (None, _) => Fit::Always,
+        (Some(group), None) => Fit::Group(group, found),
         _ => Fit::None,
     }
 }
 
-fn lcm(a: usize, b: usize) -> usize {
-    let (mut x, mut y) = (a, b);
-    while y != 0 {
-        (x, y) = (y, x % y);
+/// Orders the channels of a group by blocks and returns how many there are.
+fn order(
+    analysis: &mut Analysis,
+    group: &mut Found,
+    cells: &BTreeMap<ChannelId, Cell>,
+    rules: &[&Blocks],
+) -> usize {
+    let mut found: Vec<Vec<ChannelId>> = Vec::new();
+    let mut at: BTreeMap<&Cell, usize> = BTreeMap::new();
+    let mut free = Vec::new();
+    for &channel in &group.channels {
+        match cells.get(&channel) {
+            Some(cell) => {
+                let index = *at.entry(cell).or_insert_with(|| {
+                    found.push(Vec::new());
+                    found.len() - 1
+                });
+                found[index].push(channel);
+            }
+            None => free.push(channel),
+        }
     }
-    a / x * b
+    let size = found.iter().map(Vec::len).reduce(gcd);
+    let Some(size) = size else { return 1 };
+    let equal = |rule: &&Blocks| rule.sizes.windows(2).all(|pair| pair[0] == pair[1]);
+    if size == 1 && (!free.is_empty() || !rules.iter().all(equal)) {
+        let (even, uneven): (Vec<&Blocks>, Vec<_>) = rules.iter().copied().partition(equal);
+        for rule in uneven.into_iter().chain(even) {
+            protect(analysis, &rule.labels, &rule.why);
+        }
+        return 1;
+    }
+    // Free channels that fill no block stay.
+    let rest = free.split_off(free.len() - free.len() % size);
+    if let (false, Some(rule)) = (rest.is_empty(), rules.first()) {
+        let reason = analysis.labels.reason(rule.why.clone());
+        rest.iter()
+            .for_each(|channel| analysis.labels.protect(channel.0, reason));
+    }
+    group.channels = found.concat();
+    group.channels.extend(free);
+    group.channels.len() / size
+}
+
+fn protect(analysis: &mut Analysis, labels: &[Label], why: &str) {
+    for &label in labels {
+        analysis.protect_label(label, why);
+    }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    match b {
+        0 => a,
+        _ => gcd(b, a % b),
+    }
+}
+
+fn lcm(a: usize, b: usize) -> usize {
+    a / gcd(a, b).max(1) * b
 }

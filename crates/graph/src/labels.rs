@@ -8,6 +8,8 @@ use std::fmt;
 
 use indexmap::IndexSet;
 
+use super::split::Split;
+
 /// Smallest removable unit of a model: an output channel of a convolution with its bias, the entry
 /// of every normalization after it and the channels that are added to it.
 ///
@@ -31,7 +33,18 @@ pub(super) struct Labels {
     parent: Vec<usize>,
     reason: Vec<Option<usize>>,
     hidden: Vec<bool>,
+    /// Whether whole parts are to be the channels of what the label is in.
+    whole: Vec<Option<Whole>>,
     reasons: IndexSet<String>,
+}
+
+/// How far the wish for whole parts of a label's class is fulfilled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Whole {
+    /// The labels are to be joined in each part, once a reshape takes them apart.
+    Wanted,
+    /// They are.
+    Joined,
 }
 
 impl Labels {
@@ -41,7 +54,37 @@ impl Labels {
         self.parent.push(atom);
         self.reason.push(None);
         self.hidden.push(false);
+        self.whole.push(None);
         atom
+    }
+
+    /// The classes alone, for another pass over the same parameters.
+    pub fn into_classes(self) -> Vec<usize> {
+        self.parent
+    }
+
+    /// Joins what was joined in the `classes` of an earlier pass.
+    pub fn join_classes(&mut self, classes: &[usize]) {
+        for (atom, &parent) in classes.iter().enumerate() {
+            self.join(atom, parent);
+        }
+    }
+
+    /// Wishes for whole parts of the class.
+    pub fn want_whole(&mut self, atom: usize) {
+        let root = self.find_halving(atom);
+        self.whole[root].get_or_insert(Whole::Wanted);
+    }
+
+    /// Notes that parts of the class are joined.
+    pub fn set_whole(&mut self, atom: usize) {
+        let root = self.find_halving(atom);
+        self.whole[root] = self.whole[root].max(Some(Whole::Joined));
+    }
+
+    /// How far a wish for whole parts is fulfilled, if there is one.
+    pub fn whole(&self, atom: usize) -> Option<Whole> {
+        self.whole[self.find(atom)]
     }
 
     /// The representative of a label's class.
@@ -79,6 +122,7 @@ impl Labels {
             (x, y) => x.or(y),
         };
         self.hidden[root] |= self.hidden[child];
+        self.whole[root] = self.whole[root].max(self.whole[child]);
     }
 
     /// Shortens the paths, so that every later [`Labels::find`] is one step.
@@ -174,6 +218,8 @@ pub(super) struct Value {
     pub shape: Vec<usize>,
     /// The labelled dimensions.
     pub axes: Vec<Option<Axis>>,
+    /// Labels that depend on several dimensions; no two share a dimension, and none has an axis.
+    pub splits: Vec<Split>,
     /// Whether it depends on the model's inputs.
     pub data: bool,
 }
@@ -182,12 +228,28 @@ impl Value {
     /// A tensor without labels.
     pub fn plain(shape: Vec<usize>, data: bool) -> Self {
         let axes = vec![None; shape.len()];
-        Self { shape, axes, data }
+        Self {
+            shape,
+            axes,
+            splits: Vec::new(),
+            data,
+        }
     }
 
     /// Whether any dimension carries labels.
     pub fn is_labelled(&self) -> bool {
-        self.axes.iter().any(Option::is_some)
+        self.labelled().next().is_some()
+    }
+
+    /// The labels along single dimensions and along several.
+    pub fn labelled(&self) -> impl Iterator<Item = &Axis> {
+        let splits = self.splits.iter().map(|split| &split.axis);
+        self.axes.iter().flatten().chain(splits)
+    }
+
+    /// The split that `dim` is in.
+    pub fn split_at(&self, dim: usize) -> Option<&Split> {
+        self.splits.iter().find(|split| split.dims.contains(&dim))
     }
 }
 

@@ -135,6 +135,7 @@
 //! | `capture.rs`  | [`capture`]: operations, parameters by path, ports                |
 //! | `labels.rs`   | union-find of labels, labelled axes                               |
 //! | `plain_norms.rs` | the norms that are not wrapped                                 |
+//! | `split.rs`    | labels along several dimensions                                   |
 //! | `analysis.rs` | what is known of every tensor                                     |
 //! | `rules/`      | one rule for every operation, one kind of operation a file        |
 //! | `grouping.rs` | which channels form a group, equal blocks                         |
@@ -143,6 +144,7 @@
 //! | `group.rs`    | [`ChannelGraph`] and [`ChannelGroup`]: the result                 |
 //! | `plan.rs`     | [`SlicePlan`]: what is left when channels are removed             |
 //! | `propagate.rs`| [`ChannelEntries`]: which channels masks remove                   |
+//! | `size_check.rs` | sizes and ranges that follow a cut                                |
 //! | `trial.rs`    | [`Trial`]: whether the forward pass follows a cut                 |
 //! | `observed.rs` | tensors that can be observed at wrapped layers                    |
 //! | `flow/`       | what follows a layer, up to its activation                        |
@@ -172,6 +174,8 @@ mod record;
 mod rules;
 mod sampler;
 mod sequence;
+mod size_check;
+mod split;
 pub mod target;
 mod trial;
 

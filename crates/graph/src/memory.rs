@@ -154,9 +154,11 @@ fn view(op: &OperationIr) -> Option<(TensorId, TensorId)> {
 /// The bytes of the sizes that stay, and the channels along the others.
 fn sizes(analysis: &Analysis, tensor: &TensorIr) -> (u64, Vec<Vec<Option<ChannelId>>>) {
     let (mut bytes, mut channels) = (tensor.dtype.size() as u64, Vec::new());
-    let value = analysis.value(tensor);
-    for dim in 0..value.shape.len() {
-        match Size::of(&value, dim) {
+    let value = analysis.split_value(tensor);
+    let alone = (0..value.shape.len()).filter(|&dim| value.split_at(dim).is_none());
+    let along = alone.map(|dim| Size::of(&value, dim));
+    for size in along.chain(value.splits.iter().map(Size::of_split)) {
+        match size {
             Size {
                 labels: Some(labels),
                 ..

@@ -183,14 +183,17 @@ impl ChannelGraph {
     fn check_blocks(&self, removed: &BTreeSet<ChannelId>) -> Result<(), GraphError> {
         for rule in &self.blocks {
             let kept: Vec<usize> = rule
-                .channels
-                .chunks(rule.channels.len() / rule.blocks)
-                .map(|block| kept(block.iter().copied(), removed).len())
+                .parts()
+                .map(|part| kept(part.iter().copied(), removed).len())
                 .collect();
-            if kept.iter().any(|&count| count != kept[0]) {
+            let shares = kept.iter().zip(&rule.sizes);
+            if shares
+                .into_iter()
+                .any(|(count, size)| count * rule.sizes[0] != kept[0] * size)
+            {
                 return Err(GraphError::UnequalBlocks {
                     layer: rule.layer.clone(),
-                    blocks: rule.blocks,
+                    blocks: rule.sizes.len(),
                     kept,
                 });
             }

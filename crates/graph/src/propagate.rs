@@ -73,6 +73,8 @@ pub struct ChannelEntries {
     read: BTreeMap<ChannelId, Vec<Position>>,
     /// The channels that must stay whatever is masked.
     fixed: BTreeSet<ChannelId>,
+    /// The parts, of each reshape that takes channels apart.
+    parts: Vec<Vec<Vec<ChannelId>>>,
 }
 
 /// Channels of the same tensors, in order.
@@ -108,6 +110,10 @@ impl ChannelEntries {
                 blocks: group.blocks,
             });
         }
+        for rule in graph.blocks.iter().filter(|rule| rule.taken_apart) {
+            let part = |part: &[Option<ChannelId>]| part.iter().flatten().copied().collect();
+            entries.parts.push(rule.parts().map(part).collect());
+        }
         // Convolutions in groups read channels as well, but not along one index of a dimension:
         // what they read counts as read.
         let convs = graph.grouped().iter();
@@ -119,6 +125,41 @@ impl ChannelEntries {
             .read
             .retain(|&channel, _| !graph.is_counted(channel));
         entries
+    }
+
+    /// The parameter dimensions of which masks take whole heads: of what a reshape takes apart, some
+    /// parts are masked from end to end, and others are not. With these the graph has to be
+    /// [analysed](ChannelGraph::analyze_heads) again, as heads are what can go then.
+    ///
+    /// # Errors
+    ///
+    /// As [`removable`](Self::removable), of masks that do not fit.
+    pub fn whole_heads(
+        &self,
+        masks: &IndexMap<String, impl ParamMask>,
+    ) -> Result<BTreeSet<(String, usize)>, GraphError> {
+        let kept = Kept::new(&self.shapes, masks)?;
+        let mut heads = BTreeSet::new();
+        for parts in &self.parts {
+            let mut masked = 0;
+            for part in parts {
+                let mut all = true;
+                for &channel in part {
+                    let made = self.made(channel);
+                    all &= !made.is_empty() && kept.all_masked(made)?;
+                }
+                masked += usize::from(all);
+            }
+            if masked > 0 && masked < parts.len() {
+                let made = parts
+                    .iter()
+                    .flatten()
+                    .flat_map(|&channel| self.made(channel));
+                let matrices = made.filter(|at| self.shapes[&at.param].len() > 1);
+                heads.extend(matrices.map(|at| (at.param.clone(), at.dim)));
+            }
+        }
+        Ok(heads)
     }
 
     /// The entries that make a channel.

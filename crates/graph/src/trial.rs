@@ -28,14 +28,13 @@ use std::sync::Once;
 use burn::module::Module;
 use burn::tensor::{Device, Slice};
 use burn_capture::TensorId;
-use burn_ir::{
-    BaseOperationIr, IrVisitorMut, ModuleOperationIr as Op, OperationIr, TensorIr, TensorStatus,
-};
+use burn_ir::{IrVisitorMut, ModuleOperationIr as Op, OperationIr, TensorIr, TensorStatus};
 
 use super::analysis::layer_of;
 use super::builtin;
 use super::capture::{Shrink, record};
 use super::operation::name;
+use super::size_check::is_reshape;
 use super::{ChannelGraph, ChannelId, DummyInput, LayerSizes, SizeSlice, SlicePlan};
 use crate::layer::{LayerInfo, ParamInfo, layers};
 use crate::target::{Target, TargetId};
@@ -59,8 +58,22 @@ pub enum CutFailure {
         operation: Option<String>,
         /// The last layer before that.
         after: Option<String>,
+        /// The shape that it has in the whole model, if it is a reshape.
+        shape: Option<Vec<usize>>,
         /// The panic's message.
         message: String,
+    },
+    /// A reshape or a slice has numbers that do not follow.
+    Number {
+        /// What is written in the forward pass, with the numbers of the whole model: `the reshape to
+        /// [2, 4, 3, 4]`.
+        written: String,
+        /// The last layer before it.
+        after: Option<String>,
+        /// The shape or range with fewer channels.
+        found: String,
+        /// What it would have to be.
+        expected: String,
     },
     /// An operation is another one, or has another constant.
     Operation {
@@ -87,9 +100,9 @@ impl CutFailure {
             Self::Size { layer, kind, .. } => {
                 format!("make the field `{layer}` a `Wrapper<{kind}>`, or exclude the layer")
             }
-            Self::Forward { .. } | Self::Output { .. } => {
+            Self::Forward { .. } | Self::Output { .. } | Self::Number { .. } => {
                 "take sizes from tensors (`x.dims()`) in the forward pass where they are written \
-                 down, or exclude the layer"
+                 down, or -1 in a reshape, or exclude the layer"
                     .to_string()
             }
             Self::Operation { .. } => {
@@ -121,16 +134,31 @@ impl fmt::Display for CutFailure {
             Self::Forward {
                 operation,
                 after,
+                shape,
                 message,
             } => {
                 write!(f, "the forward pass fails with fewer channels")?;
                 if let Some(operation) = operation {
-                    write!(f, " at `{operation}`{}", behind(after))?;
+                    write!(f, " at `{operation}`")?;
+                    if let Some(shape) = shape {
+                        write!(f, " to {shape:?}")?;
+                    }
+                    write!(f, "{}", behind(after))?;
                 }
                 // Messages of Burn run over several lines.
                 let message: Vec<&str> = message.split_whitespace().collect();
                 write!(f, ": {}", message.join(" "))
             }
+            Self::Number {
+                written,
+                after,
+                found,
+                expected,
+            } => write!(
+                f,
+                "{written}{} gives {found} with fewer channels, where {expected} would follow",
+                behind(after)
+            ),
             Self::Operation { operation, after } => write!(
                 f,
                 "`{operation}`{} depends on the number of channels",
@@ -299,6 +327,7 @@ impl<'a, M: Module> Trial<'a, M> {
         let recorded = recorded.map_err(|error| CutFailure::Forward {
             operation: None,
             after: None,
+            shape: None,
             message: error.to_string(),
         })?;
         let forward = recorded.captured.forward_operations().iter();
@@ -306,10 +335,30 @@ impl<'a, M: Module> Trial<'a, M> {
         let same = self.common(forward.iter().copied());
         if let Some(message) = recorded.panic {
             // Parameters of a pass that did not end are not known apart from its operations.
-            let same = self.begun(&recorded.captured.graph.operations);
+            let operations = &recorded.captured.graph.operations;
+            let params = self.graph.params().count().min(operations.len());
+            let mut begun: Vec<&OperationIr> = operations[params..].iter().collect();
+            begun.retain(|op| !is_reshape(op));
+            let same = self.common(begun.iter().copied());
+            // A number that does not follow is the cause of what comes after it.
+            if let Some(failure) = self.wrong_size(&begun[..same], removed) {
+                return Err(failure);
+            }
+            // A linear layer may reshape as well: what takes channels apart is what holds numbers.
+            let (begin, end) = (self.begun(operations), self.position(same));
+            let apart = |&at: &usize| {
+                let mut outputs = self.graph.operations[at].outputs();
+                outputs.any(|out| self.graph.taken_apart.contains(&out.id))
+            };
+            let end = end.min(self.graph.operations.len());
+            let same = (begin..end).find(apart).unwrap_or(begin);
+            let operation = self.graph.operations.get(same);
+            let reshape = operation.filter(|op| is_reshape(op));
+            let shape = reshape.and_then(|op| Some(op.outputs().next()?.shape.to_vec()));
             return Err(CutFailure::Forward {
-                operation: self.graph.operations.get(same).map(name),
+                operation: operation.map(name),
                 after: self.layer_before(same),
+                shape,
                 message,
             });
         }
@@ -322,6 +371,9 @@ impl<'a, M: Module> Trial<'a, M> {
                 after: self.layer_before(at),
             });
         }
+        if let Some(failure) = self.wrong_size(&forward, removed) {
+            return Err(failure);
+        }
         let outputs = recorded.captured.output_shapes();
         let mut pairs = self.graph.outputs.iter().zip(outputs).enumerate();
         match pairs.find(|(_, (before, after))| *before != after) {
@@ -332,6 +384,25 @@ impl<'a, M: Module> Trial<'a, M> {
                 after,
             }),
         }
+    }
+
+    /// The first number of a pass that does not follow; the pass consists of these operations but
+    /// reshapes, as the whole one does so far.
+    fn wrong_size(
+        &self,
+        forward: &[&OperationIr],
+        removed: &BTreeSet<ChannelId>,
+    ) -> Option<CutFailure> {
+        self.graph.size_checks.iter().find_map(|check| {
+            let step = self.steps.binary_search_by_key(&check.at, |(at, _)| *at);
+            let wrong = check.failure(forward.get(step.ok()?)?, removed)?;
+            Some(CutFailure::Number {
+                written: wrong.written,
+                after: self.layer_before(check.at),
+                found: wrong.found,
+                expected: wrong.expected,
+            })
+        })
     }
 
     /// Number of operations, without reshapes, that a pass has in common with the whole one.
@@ -404,16 +475,6 @@ pub fn calls<M: Module>(model: M, dummy: &DummyInput<M>) -> Option<Calls> {
         used: recorded.captured.used(),
         wrappers: ports.map(|(port, _)| port.layer.clone()).collect(),
     })
-}
-
-fn is_reshape(op: &OperationIr) -> bool {
-    use BaseOperationIr::Reshape;
-    matches!(
-        op,
-        OperationIr::BaseFloat(Reshape(_))
-            | OperationIr::BaseInt(Reshape(_))
-            | OperationIr::BaseBool(Reshape(_))
-    )
 }
 
 /// Identity of an operation, without the identifiers and sizes of its tensors.

@@ -52,6 +52,9 @@ pub(crate) fn check_kind(
         (Granularity::PerChannel, true) => {
             "only inputs and outputs have it, use `out_channel` or `in_channel` for parameters"
         }
+        (Granularity::Head | Granularity::HeadDim, _) => {
+            "only pruning removes heads, use `out_channel` for a scale of each channel"
+        }
         (Granularity::Padded { .. }, _) => {
             "only pruning pads at a chosen side, list the size of every dimension"
         }

@@ -24,6 +24,16 @@ pub(crate) struct Decision {
     pub lifted: usize,
 }
 
+/// The parameter dimensions of which masks take whole heads, see [`ChannelEntries::whole_heads`].
+pub(crate) fn heads(
+    graph: &ChannelGraph,
+    layers: &[LayerInfo],
+    masks: &Masks,
+) -> Result<BTreeSet<(String, usize)>, SpeedupError> {
+    let masks = parameter_masks(graph, layers, masks)?;
+    Ok(ChannelEntries::new(graph).whole_heads(&masks)?)
+}
+
 impl Decision {
     /// The channels that `masks` remove.
     ///

@@ -21,7 +21,7 @@ use crate::change::Change;
 use crate::comparison::{self, Input, Outputs, RandomInputs, half, rounding};
 use crate::content;
 use crate::cut::{Cut, CutState, divide, multiply};
-use crate::decision::Decision;
+use crate::decision::{Decision, heads};
 use crate::partial::PartialChannels;
 use crate::plan::{CutPlan, Planned};
 use crate::report::{SpeedupReport, Storage, Verified};
@@ -272,12 +272,25 @@ impl<M: Module + 'static> ModelSpeedup<M> {
         Self { graph, ..self }
     }
 
-    /// The graph, captured once.
+    /// The graph, captured once; of whole heads, where the masks remove some of them.
     fn graph(&self) -> Result<Arc<ChannelGraph>, SpeedupError> {
         if let Some(graph) = self.graph.get() {
             return Ok(graph.clone());
         }
-        let graph = self.compressed.graph(&self.dummy_input)?;
+        let mut graph = self.compressed.graph(&self.dummy_input)?;
+        let layers = layers(self.compressed.model());
+        let heads = heads(&graph, &layers, &self.compressed.masks())?;
+        if !heads.is_empty() {
+            let of_heads = self.compressed.graph_of_heads(&self.dummy_input, &heads)?;
+            // Heads that no cut can follow stay, masked.
+            let removed = self.decide(&of_heads, &layers)?.removed;
+            let failure = self
+                .compressed
+                .trial_cut(&self.dummy_input, &of_heads, &removed);
+            if failure.is_none() {
+                graph = of_heads;
+            }
+        }
         Ok(self.graph.get_or_init(|| graph).clone())
     }
 

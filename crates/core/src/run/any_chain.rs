@@ -160,8 +160,21 @@ impl AnyChain {
             return Ok(graph.clone());
         }
         let dummy = self.evaluator.require_dummy_input(algorithm)?;
-        let graph = Arc::new(attach::analyze(&self.model, dummy)?);
+        let graph = Arc::new(attach::analyze(&self.model, dummy, &BTreeSet::new())?);
         Ok(self.graph.get_or_init(|| graph).clone())
+    }
+
+    /// As [`graph`](Self::graph), with whole heads as channels along the parameter dimensions `heads`.
+    pub(crate) fn graph_of_heads(
+        &self,
+        algorithm: &'static str,
+        heads: &BTreeSet<(String, usize)>,
+    ) -> Result<Arc<ChannelGraph>, Error> {
+        if heads.is_empty() {
+            return self.graph(algorithm);
+        }
+        let dummy = self.evaluator.require_dummy_input(algorithm)?;
+        Ok(Arc::new(attach::analyze(&self.model, dummy, heads)?))
     }
 
     /// The forward pass of the plain model, captured with the dummy input.
@@ -194,16 +207,16 @@ impl AnyChain {
     }
 
     /// Tries on the capture device, which computes nothing, whether the forward pass follows when
-    /// channels are cut off: for each of `sets` why it does not, `None` if it does.
+    /// channels of `graph` are cut off: for each of `sets` why it does not, `None` if it does.
     pub(crate) fn trial_cut(
         &self,
         algorithm: &'static str,
+        graph: &ChannelGraph,
         sets: &[BTreeSet<ChannelId>],
     ) -> Result<Vec<Option<CutFailure>>, Error> {
-        let graph = self.graph(algorithm)?;
         let dummy = self.evaluator.require_dummy_input(algorithm)?;
         let plain = attach::plain(self.model.valid());
-        Ok(Trial::new(plain, dummy, &graph, set_sizes).failures(sets))
+        Ok(Trial::new(plain, dummy, graph, set_sizes).failures(sets))
     }
 
     /// The tensors that the chain trains beside the model, those of the oldest algorithm first.

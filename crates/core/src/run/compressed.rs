@@ -1,5 +1,6 @@
 //! Result of a run.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use burn::module::Module;
@@ -7,12 +8,13 @@ use indexmap::IndexMap;
 
 use crate::Error;
 use crate::erased::AnyModel;
-use crate::graph::{ChannelGraph, DummyInput};
+use crate::graph::{ChannelGraph, ChannelId, CutFailure, DummyInput, Trial};
 use crate::run::history::History;
 use crate::run::obstacle::Obstacle;
 use crate::simulate::attach::{self, Spaces};
 use crate::simulate::masks::Masks;
 use crate::simulate::quantization::Calibration;
+use crate::simulate::rebuild::set_sizes;
 use crate::target::TargetId;
 
 /// A compressed model: the model with its simulations, its masks and calibration, and the history
@@ -176,8 +178,48 @@ impl<M: Module + 'static> Compressed<M> {
         {
             return Ok(graph.clone());
         }
+        self.analyzed(dummy_input, &BTreeSet::new())
+    }
+
+    /// As [`graph`](Self::graph), with [whole heads](ChannelGraph::analyze_heads) as channels along the
+    /// parameter dimensions `heads`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`graph`](Self::graph), and dimensions that no reshape takes apart.
+    pub fn graph_of_heads(
+        &self,
+        dummy_input: &DummyInput<M>,
+        heads: &BTreeSet<(String, usize)>,
+    ) -> Result<Arc<ChannelGraph>, Error> {
+        self.analyzed(dummy_input, heads)
+    }
+
+    fn analyzed(
+        &self,
+        dummy_input: &DummyInput<M>,
+        heads: &BTreeSet<(String, usize)>,
+    ) -> Result<Arc<ChannelGraph>, Error> {
         let dummy_input = AnyModel::dummy_input(dummy_input);
-        Ok(Arc::new(attach::analyze(&self.any_model(), &dummy_input)?))
+        let graph = attach::analyze(&self.any_model(), &dummy_input, heads)?;
+        Ok(Arc::new(graph))
+    }
+
+    /// Why the forward pass does not follow where the channels `removed` of `graph` are cut off, found
+    /// by a trial that computes nothing; `None` if it does.
+    pub fn trial_cut(
+        &self,
+        dummy_input: &DummyInput<M>,
+        graph: &ChannelGraph,
+        removed: &BTreeSet<ChannelId>,
+    ) -> Option<CutFailure> {
+        let dummy_input = AnyModel::dummy_input(dummy_input);
+        let plain = attach::plain(self.any_model().valid());
+        let trial = Trial::new(plain, &dummy_input, graph, set_sizes);
+        trial
+            .failures(std::slice::from_ref(removed))
+            .pop()
+            .flatten()
     }
 
     /// The same result of a model whose type is not known.

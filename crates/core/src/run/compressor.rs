@@ -3,6 +3,7 @@
 
 mod targets;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -90,6 +91,20 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
     /// does not know.
     pub fn graph(&self, algorithm: &'static str) -> Result<Arc<ChannelGraph>, Error> {
         self.inner.graph(algorithm)
+    }
+
+    /// As [`graph`](Self::graph), with [whole heads](ChannelGraph::analyze_heads) as channels along the
+    /// parameter dimensions `heads`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`graph`](Self::graph), and dimensions that no reshape takes apart.
+    pub fn graph_of_heads(
+        &self,
+        algorithm: &'static str,
+        heads: &BTreeSet<(String, usize)>,
+    ) -> Result<Arc<ChannelGraph>, Error> {
+        self.inner.graph_of_heads(algorithm, heads)
     }
 
     /// Selected targets that the compressors leave as they are, because they cannot be pruned and a

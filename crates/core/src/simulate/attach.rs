@@ -1,6 +1,7 @@
 //! Attaching simulations to a model, finding them again and taking them off.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use burn::module::Module;
@@ -226,8 +227,12 @@ pub(crate) fn capture<M: Module>(model: &M, dummy: &DummyInput<M>) -> Result<Cap
 }
 
 /// Captures and analyses the plain model.
-pub(crate) fn analyze<M: Module>(model: &M, dummy: &DummyInput<M>) -> Result<ChannelGraph, Error> {
-    Ok(ChannelGraph::analyze(&capture(model, dummy)?)?)
+pub(crate) fn analyze<M: Module>(
+    model: &M,
+    dummy: &DummyInput<M>,
+    heads: &BTreeSet<(String, usize)>,
+) -> Result<ChannelGraph, Error> {
+    Ok(ChannelGraph::analyze_heads(&capture(model, dummy)?, heads)?)
 }
 
 pub(crate) fn masks(spaces: &Spaces) -> Masks {

@@ -7,6 +7,8 @@
 //! "default"                 the algorithm's own
 //! "out_channel"             one block an output channel of a parameter
 //! "in_channel"              one block an input channel of a parameter
+//! "head"                    one block a head: the output channels that a reshape keeps together
+//! "head_dim"                one block an output channel, as many of each head
 //! "per_channel"             one block a channel of an input or output
 //! [2, -1]                   blocks of 2 by the whole dim; a short list is padded at the front with
 //! 1 [[2], "back", -1]         the list [2], padded at the back with -1
@@ -49,6 +51,13 @@ pub enum Granularity {
     OutChannel,
     /// One block for each input channel of a parameter.
     InChannel,
+    /// One block for each head of attention: the output channels of one part, where a reshape splits
+    /// them into several. The grid has one block for each output channel, as where the parts are, the
+    /// forward pass tells.
+    Head,
+    /// One block for each output channel, of which every head keeps as many: the default of layers
+    /// whose output a reshape splits into heads, by its name.
+    HeadDim,
     /// One block for each channel of an input or output; [`Axes::of`] finds the dim.
     PerChannel,
     /// Blocks of these sizes, -1 for a whole dim, padded at the front with 1.
@@ -153,6 +162,8 @@ impl Granularity {
                 "a parameter with an output-channel dim",
             ),
             Self::InChannel => along(input, "in_channel", "a parameter with an input-channel dim"),
+            Self::Head => along(output, "head", "a parameter with an output-channel dim"),
+            Self::HeadDim => along(output, "head_dim", "a parameter with an output-channel dim"),
             Self::PerChannel => along(
                 channel,
                 "per_channel",
@@ -199,12 +210,21 @@ enum Name {
     Default,
     OutChannel,
     InChannel,
+    Head,
+    HeadDim,
     PerChannel,
 }
 
 impl<'de> Deserialize<'de> for Granularity {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const NAMES: [&str; 4] = ["default", "out_channel", "in_channel", "per_channel"];
+        const NAMES: [&str; 6] = [
+            "default",
+            "out_channel",
+            "in_channel",
+            "head",
+            "head_dim",
+            "per_channel",
+        ];
         let value = Value::deserialize(deserializer)?;
         Written::deserialize(&value).map(Self::from).map_err(|_| {
             let (found, guess) = match &value {
@@ -213,7 +233,7 @@ impl<'de> Deserialize<'de> for Granularity {
             };
             de::Error::custom(format!(
                 "unknown granularity {found}: use \"default\", \"out_channel\", \"in_channel\", \
-                 \"per_channel\", a list of block sizes, or [sizes, \"front\" or \"back\", \
+                 \"head\", \"head_dim\", \"per_channel\", a list of block sizes, or [sizes, \"front\" or \"back\", \
                  padding]{guess}"
             ))
         })
@@ -226,6 +246,8 @@ impl From<Written> for Granularity {
             Written::Name(Name::Default) => Self::Default,
             Written::Name(Name::OutChannel) => Self::OutChannel,
             Written::Name(Name::InChannel) => Self::InChannel,
+            Written::Name(Name::Head) => Self::Head,
+            Written::Name(Name::HeadDim) => Self::HeadDim,
             Written::Name(Name::PerChannel) => Self::PerChannel,
             Written::Block(block) => Self::Block(block),
             Written::Padded(block, side, value) => Self::Padded { block, side, value },
@@ -239,6 +261,8 @@ impl From<Granularity> for Written {
             Granularity::Default => Self::Name(Name::Default),
             Granularity::OutChannel => Self::Name(Name::OutChannel),
             Granularity::InChannel => Self::Name(Name::InChannel),
+            Granularity::Head => Self::Name(Name::Head),
+            Granularity::HeadDim => Self::Name(Name::HeadDim),
             Granularity::PerChannel => Self::Name(Name::PerChannel),
             Granularity::Block(block) => Self::Block(block),
             Granularity::Padded { block, side, value } => Self::Padded(block, side, value),
@@ -260,6 +284,8 @@ mod tests {
     #[case("\"default\"", Granularity::Default)]
     #[case("\"out_channel\"", Granularity::OutChannel)]
     #[case("\"in_channel\"", Granularity::InChannel)]
+    #[case("\"head\"", Granularity::Head)]
+    #[case("\"head_dim\"", Granularity::HeadDim)]
     #[case("\"per_channel\"", Granularity::PerChannel)]
     #[case("[2,-1]", Granularity::Block(vec![2, -1]))]
     #[case("[[2],\"back\",-1]", Granularity::Padded { block: vec![2], side: PadSide::Back, value: -1 })]
@@ -291,6 +317,8 @@ mod tests {
     #[case(Granularity::Default, &[8, 1, 1, 1])]
     #[case(Granularity::OutChannel, &[8, 1, 1, 1])]
     #[case(Granularity::InChannel, &[1, 4, 1, 1])]
+    #[case(Granularity::Head, &[8, 1, 1, 1])]
+    #[case(Granularity::HeadDim, &[8, 1, 1, 1])]
     #[case(Granularity::Block(vec![3]), &[8, 4, 3, 1])]
     #[case(Granularity::Block(vec![2, 1, -1, -1]), &[4, 4, 1, 1])]
     #[case(Granularity::Padded { block: vec![2], side: PadSide::Back, value: -1 }, &[4, 1, 1, 1])]

@@ -50,18 +50,18 @@ struct Norm<'a> {
 }
 
 impl<'a> Norm<'a> {
-    fn read(a: &Analysis, op: &'a CustomOpIr) -> Result<Self, GraphError> {
+    fn read(a: &mut Analysis, op: &'a CustomOpIr) -> Result<Self, GraphError> {
         let tensors: Vec<&TensorIr> = op.inputs.iter().chain(&op.outputs).collect();
         let ([input, vectors @ ..], [out]) = (&op.inputs[..], &op.outputs[..]) else {
             return Err(a.shape_error(&tensors));
         };
-        let x = a.value(input);
         let last = matches!(op.id.as_str(), builtin::LAYER_NORM | builtin::RMS_NORM);
         let dim = if last {
-            x.shape.len().saturating_sub(1)
+            input.shape.to_vec().len().saturating_sub(1)
         } else {
             1
         };
+        let x = a.value_at(input, dim);
         let channels = x.shape.get(dim).copied().unwrap_or_default();
         let groups = (op.id == builtin::GROUP_NORM).then_some(&op.scalars[..]);
         let groups = groups.map(|scalars| scalars.first().map_or(0.0, |&g| number(g)) as usize);
@@ -70,7 +70,7 @@ impl<'a> Norm<'a> {
         if channels == 0 || vectors.len() > 2 || !vectors.iter().all(fits) || !divides {
             return Err(a.shape_error(&tensors));
         }
-        let vector = |at: usize| vectors.get(at).map(|tensor| a.value(tensor));
+        let mut vector = |at: usize| vectors.get(at).map(|tensor| a.value(tensor));
         let (gamma, beta) = (vector(0), vector(1));
         let layer = a.returned_by(out);
         let layer = layer.or_else(|| gamma.as_ref().map(|gamma| a.layer(gamma)));
@@ -171,11 +171,8 @@ impl<'a> Norm<'a> {
         }
         let labels = channels.labels;
         if let Some(blocks) = self.groups {
-            a.blocks.push(Blocks {
-                layer: self.layer.clone(),
-                blocks,
-                labels: labels.clone(),
-            });
+            let layer = self.layer.clone();
+            a.blocks.push(Blocks::equal(layer, blocks, labels.clone()));
         }
         if matches!(self.id, builtin::GROUP_NORM | builtin::INSTANCE_NORM) {
             a.follow_size(SizeRule {

@@ -56,7 +56,7 @@ struct Parts {
 }
 
 fn parts(a: &mut Analysis, op: &Conv) -> Result<Parts, GraphError> {
-    let (x, weight) = (a.value(op.x), a.value(op.weight));
+    let (x, weight) = (a.value_at(op.x, 1), a.value(op.weight));
     let rank = op.out.shape.to_vec().len();
     if rank < 3 || x.shape.len() != rank || weight.shape.len() != rank || op.groups == 0 {
         return Err(a.shape_error(&[op.x, op.weight, op.out]));
@@ -173,11 +173,9 @@ fn grouped(a: &mut Analysis, op: &Conv, parts: &Parts) -> Option<Axis> {
             let labels = |axis: Option<&Axis>| axis.map_or_else(Vec::new, |a| a.labels.clone());
             let layer = layer_of(&a.captured.params[param].path).to_string();
             for axis in [x, weight].into_iter().flatten() {
-                a.blocks.push(Blocks {
-                    layer: layer.clone(),
-                    blocks: op.groups,
-                    labels: axis.labels.clone(),
-                });
+                let labels = axis.labels.clone();
+                a.blocks
+                    .push(Blocks::equal(layer.clone(), op.groups, labels));
             }
             a.grouped.push(Grouped {
                 weight: param,
@@ -252,7 +250,7 @@ pub(super) fn deformable(a: &mut Analysis, op: &DeformConv2dOpIr) -> Result<(), 
         }
     }
     if op.options.offset_groups > 1 {
-        let x = a.value(&op.x);
+        let x = a.value_at(&op.x, 1);
         if let Some(axis) = &x.axes[1] {
             a.protect(
                 axis,

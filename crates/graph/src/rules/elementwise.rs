@@ -12,6 +12,8 @@ use super::super::GraphError;
 use super::super::analysis::Analysis;
 use super::super::labels::{Axis, Value};
 use super::super::operation::number;
+use super::super::split::Split;
+use super::meet::{self, Parts, Repeats};
 
 /// Value of an operand's element once the channel is masked, where it is known.
 pub(super) type Known = Option<f64>;
@@ -142,20 +144,18 @@ pub(super) fn elementwise(
     out: &TensorIr,
     f: impl Fn(&[Known]) -> Known,
 ) -> Result<(), GraphError> {
-    let mut values: Vec<_> = inputs.iter().map(|tensor| a.value(tensor)).collect();
+    let mut values: Vec<_> = inputs.iter().map(|tensor| a.split_value(tensor)).collect();
     for (value, tensor) in values.iter_mut().zip(inputs) {
         // A mask only chooses: it is not what keeps a channel from being zero.
         if tensor.dtype.is_bool() {
-            value
-                .axes
-                .iter_mut()
-                .flatten()
+            let splits = value.splits.iter_mut().map(|split| &mut split.axis);
+            let axes = value.axes.iter_mut().flatten();
+            axes.chain(splits)
                 .for_each(|axis| axis.nonzero_since = None);
         }
     }
     let data = values.iter().any(|value| value.data);
     let shape = out.shape.to_vec();
-    let mut axes = Vec::with_capacity(shape.len());
     for (dim, &size) in shape.iter().enumerate() {
         let fits = |value: &Value| {
             value.shape.len() == shape.len() && [1, size].contains(&value.shape[dim])
@@ -163,12 +163,41 @@ pub(super) fn elementwise(
         if !values.iter().all(fits) {
             return Err(a.shape_error(inputs));
         }
+    }
+    meet::align(a, &mut values, Repeats::Yes, Parts::Stay);
+    let mut axes = Vec::with_capacity(shape.len());
+    for (dim, &size) in shape.iter().enumerate() {
         let operands = values.iter().map(|value| Operand::new(value, dim, size));
         let operands: Vec<Operand> = operands.collect();
         axes.push(combine(a, &operands, size, &f));
     }
-    a.set(out, axes, data);
+    let splits = combine_splits(a, &values, &f);
+    a.set_split(out, axes, splits, data);
     Ok(())
+}
+
+/// The labels along several dimensions of aligned operands, read index by index.
+pub(super) fn combine_splits(
+    a: &mut Analysis,
+    values: &[Value],
+    f: &dyn Fn(&[Known]) -> Known,
+) -> Vec<Split> {
+    let mut found = Vec::new();
+    for dims in meet::dims(values) {
+        let of = |value: &Value| value.splits.iter().position(|split| split.dims == dims);
+        let operands = values.iter().map(|value| match of(value) {
+            Some(at) => Operand::Labelled(&value.splits[at].axis),
+            None => Operand::Repeated(None),
+        });
+        let operands: Vec<Operand> = operands.collect();
+        let sizes = values
+            .iter()
+            .find_map(|value| Some(value.splits[of(value)?].sizes.clone()));
+        let sizes = sizes.unwrap_or_default();
+        let axis = combine(a, &operands, sizes.iter().product(), f);
+        found.extend(axis.map(|axis| Split { dims, sizes, axis }));
+    }
+    found
 }
 
 /// An operand along one dimension.

@@ -13,6 +13,7 @@ mod conv;
 mod custom;
 mod elementwise;
 mod matmul;
+mod meet;
 mod norm;
 mod recurrent;
 mod reduce;

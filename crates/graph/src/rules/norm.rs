@@ -12,7 +12,7 @@ use super::reduce;
 /// Gamma and beta of a removed channel are masked with it, so that the output is zero there
 /// whatever the running statistics are.
 pub(super) fn batch_norm(a: &mut Analysis, op: &BatchNormOpIr) -> Result<(), GraphError> {
-    let x = a.value(&op.x);
+    let x = a.value_at(&op.x, 1);
     let vectors = [&op.gamma, &op.beta, &op.mean, &op.variance];
     let fits = |tensor: &TensorIr| tensor.shape.to_vec() == [x.shape[1]];
     if x.shape.len() < 2 || !vectors.iter().all(|tensor| fits(tensor)) {

@@ -55,9 +55,9 @@ struct Gate {
 }
 
 impl<'a> Layer<'a> {
-    fn read(a: &Analysis, op: &'a CustomOpIr) -> Result<Self, GraphError> {
+    fn read(a: &mut Analysis, op: &'a CustomOpIr) -> Result<Self, GraphError> {
         let tensors: Vec<&TensorIr> = op.inputs.iter().chain(&op.outputs).collect();
-        let found = || {
+        let found = |a: &mut Analysis| {
             let scalars: Vec<f64> = op.scalars.iter().map(|&scalar| number(scalar)).collect();
             let is = Recurrence::of(&scalars)?;
             let (input, rest) = op.inputs.split_first()?;
@@ -77,14 +77,14 @@ impl<'a> Layer<'a> {
                 path: a.returned_by(out).unwrap_or_else(|| a.op_name()),
                 is,
                 input,
-                x: a.value(input),
+                x: a.value_at(input, input.shape.to_vec().len().saturating_sub(1)),
                 states: states.iter().map(|state| (state, a.value(state))).collect(),
                 gates: gates?,
                 out,
             };
             layer.fits().then_some(layer)
         };
-        found().ok_or_else(|| a.shape_error(&tensors))
+        found(a).ok_or_else(|| a.shape_error(&tensors))
     }
 
     fn fits(&self) -> bool {

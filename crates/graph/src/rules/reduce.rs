@@ -33,18 +33,28 @@ pub(super) fn dims(
     out: &TensorIr,
     f: impl Fn(f64) -> Option<f64>,
 ) {
-    let value = a.value(input);
+    let mut value = a.split_value(input);
     let why = format!("`{}` runs over channels", a.op_name());
     let shape = out.shape.to_vec();
+    let before = value.shape.clone();
+    let passes = |dim: usize| {
+        !dims.contains(&dim) && shape.len() == before.len() && shape[dim] == before[dim]
+    };
+    // What depends on other dimensions as well goes together along those that the operation runs
+    // over.
+    a.narrow(&mut value, |_, dim| passes(dim));
     let mut axes = vec![None; shape.len()];
     for (dim, axis) in value.axes.iter().enumerate() {
         let Some(axis) = axis else { continue };
-        let followed = shape.len() == value.shape.len() && shape[dim] == value.shape[dim];
-        if dims.contains(&dim) || !followed {
-            a.protect(axis, &why);
-        } else {
+        if passes(dim) {
             axes[dim] = Some(axis.map(&f));
+        } else {
+            a.protect(axis, &why);
         }
     }
-    a.set(out, axes, value.data);
+    let mut splits = value.splits;
+    splits
+        .iter_mut()
+        .for_each(|split| split.axis = split.axis.map(&f));
+    a.set_split(out, axes, splits, value.data);
 }

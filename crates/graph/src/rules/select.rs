@@ -1,55 +1,82 @@
 //! Operations that read or write a part of a dimension.
 //!
-//! The bounds of a slice are numbers in the forward pass. Equal parts, as `chunk` makes them, are
-//! recomputed from the dimension's size, so that they stay right as long as every part loses
-//! equally many channels; any other part along a dimension with channels protects them.
+//! The bounds of a slice are numbers in the forward pass. Computed from the dimension's size, as
+//! `chunk` does, they stay right as long as every part loses the same share of its channels. Whether
+//! they follow is for a trial cut to tell.
 
 use burn_ir::{SelectOpIr, SliceAssignOpIr, SliceOpIr, TensorIr, UnfoldOpIr};
 
 use super::super::analysis::{Analysis, Blocks};
 use super::super::labels::Axis;
+use super::super::split::Split;
 
 /// `tensor[ranges]`.
 pub(super) fn slice(a: &mut Analysis, op: &SliceOpIr) {
-    let value = a.value(&op.tensor);
+    let value = a.split_value(&op.tensor);
+    let part_of = |dim: usize| {
+        let size = value.shape[dim];
+        match op.ranges.get(dim) {
+            Some(slice) => slice.to_range_and_step(size),
+            None => (0..size, 1),
+        }
+    };
     let mut axes = Vec::with_capacity(value.axes.len());
     for (dim, axis) in value.axes.iter().enumerate() {
-        let size = value.shape[dim];
         let Some(axis) = axis else {
             axes.push(None);
             continue;
         };
-        let (range, step) = match op.ranges.get(dim) {
-            Some(slice) => slice.to_range_and_step(size),
-            None => (0..size, 1),
-        };
-        axes.push(part(a, axis, range, step));
+        let (range, step) = part_of(dim);
+        let split = part(a, Split::plain(dim, axis.clone()), 0, range, step);
+        axes.push(split.map(|split| split.axis));
     }
-    a.set(&op.out, axes, value.data);
+    let mut splits = Vec::new();
+    for split in &value.splits {
+        let mut left = Some(split.clone());
+        for (place, &dim) in split.dims.iter().enumerate() {
+            let (range, step) = part_of(dim);
+            left = left.and_then(|split| part(a, split, place, range, step));
+        }
+        splits.extend(left);
+    }
+    a.set_split(&op.out, axes, splits, value.data);
 }
 
-fn part(a: &mut Analysis, axis: &Axis, range: std::ops::Range<usize>, step: isize) -> Option<Axis> {
-    let size = axis.labels.len();
+/// A range of the dimension at `place`.
+///
+/// What becomes smaller in a cut keeps the same share within the range as outside of it.
+fn part(
+    a: &mut Analysis,
+    split: Split,
+    place: usize,
+    range: std::ops::Range<usize>,
+    step: isize,
+) -> Option<Split> {
+    let size = split.sizes[place];
     if range == (0..size) && step == 1 {
-        return Some(axis.clone());
+        return Some(split);
     }
+    let shrinks = place + 1 == split.dims.len();
     let length = range.len();
-    let equal = length > 0 && step == 1;
-    if equal && size.is_multiple_of(length) && range.start.is_multiple_of(length) {
-        let layer = a.op_name();
-        a.blocks.push(Blocks {
-            layer,
-            blocks: size / length,
-            labels: axis.labels.clone(),
-        });
-        return axis.take(range);
-    }
     let why = format!("is cut at {range:?} of {size} by a slice");
-    a.protect(axis, &why);
-    match step {
-        1.. => axis.take(range.step_by(step.unsigned_abs())),
-        _ => axis.take(range.rev().step_by(step.unsigned_abs())),
+    if shrinks && length > 0 && step == 1 {
+        a.note_slice(&split);
+        if size.is_multiple_of(length) && range.start.is_multiple_of(length) {
+            let layer = a.op_name();
+            let labels = split.axis.labels.clone();
+            a.blocks
+                .push(Blocks::equal(layer, labels.len() / length, labels));
+        } else {
+            a.keep_share(&split, &[range.start, length, size - range.end], why);
+        }
+    } else if shrinks {
+        a.protect(&split.axis, &why);
     }
+    let keep: Vec<usize> = match step {
+        1.. => range.step_by(step.unsigned_abs()).collect(),
+        _ => range.rev().step_by(step.unsigned_abs()).collect(),
+    };
+    split.take(place, &keep)
 }
 
 /// `tensor[ranges] = value`.
@@ -92,7 +119,8 @@ pub(super) fn slice_assign(a: &mut Analysis, op: &SliceAssignOpIr) {
 /// `tensor[.., indices, ..]`.
 pub(super) fn select(a: &mut Analysis, op: &SelectOpIr) {
     let indices = a.value(&op.indices);
-    let mut value = a.value(&op.tensor);
+    let mut value = a.split_value(&op.tensor);
+    a.narrow(&mut value, |_, dim| dim != op.dim);
     let why = "is picked by index in `select`";
     for axis in indices.axes.iter().flatten() {
         a.protect(axis, why);
@@ -100,7 +128,12 @@ pub(super) fn select(a: &mut Analysis, op: &SelectOpIr) {
     if let Some(axis) = value.axes[op.dim].take() {
         a.protect(&axis, why);
     }
-    a.set(&op.out, value.axes, value.data || indices.data);
+    a.set_split(
+        &op.out,
+        value.axes,
+        value.splits,
+        value.data || indices.data,
+    );
 }
 
 /// Windows along a dimension, the window's elements in a new last dimension.

@@ -71,7 +71,7 @@ pub(super) fn pad(a: &mut Analysis, op: &PadOpIr) {
 
 /// Windows of a feature map as columns: `[n, c, h, w] -> [n, c * kh * kw, windows]`.
 pub(super) fn unfold4d(a: &mut Analysis, op: &Unfold4dOpIr) -> Result<(), GraphError> {
-    let value = a.value(&op.x);
+    let value = a.value_at(&op.x, 1);
     if value.shape.len() != 4 {
         return Err(a.shape_error(&[&op.x, &op.out]));
     }

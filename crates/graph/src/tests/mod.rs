@@ -1,6 +1,7 @@
 //! Small nets with the groups they must have, and the test that a group is what it claims to be:
 //! masking it and cutting it off give the same function.
 
+mod attention;
 mod branches;
 mod chains;
 mod custom;
@@ -13,6 +14,7 @@ mod operations;
 mod protection;
 mod recurrent;
 mod sequences;
+mod splits;
 mod whole;
 
 use std::collections::BTreeSet;

@@ -213,6 +213,18 @@ fn operations_that_let_channels_go() {
                 .permute([0, 1, 3, 5, 2, 4])
                 .reshape([b, c * 4, h / 2, w / 2])
         }),
+        ("channel shuffle", 4, |x| {
+            let [b, c, h, w] = x.dims();
+            x.reshape([b, 2, c / 2, h, w])
+                .swap_dims(1, 2)
+                .reshape([b, c, h, w])
+        }),
+        ("maxout", 2, |x| {
+            let [b, c, h, w] = x.dims();
+            x.reshape([b, c / 2, 2, h, w])
+                .max_dim(2)
+                .squeeze_dim::<4>(2)
+        }),
         ("abs sqrt", 4, |x| x.abs().sqrt()),
         ("sign", 4, |x| x.clone().sign() * x),
         ("clamp", 4, |x| x.clamp(-1.0, 1.0)),
@@ -298,18 +310,6 @@ fn operations_that_hold_channels() {
             x.reshape([b, c / 4, 2, 2, h, w])
                 .permute([0, 1, 4, 2, 5, 3])
                 .reshape([b, c / 4, h * 2, w * 2])
-        }),
-        ("channel shuffle", 4, |x| {
-            let [b, c, h, w] = x.dims();
-            x.reshape([b, 2, c / 2, h, w])
-                .swap_dims(1, 2)
-                .reshape([b, c, h, w])
-        }),
-        ("maxout", 2, |x| {
-            let [b, c, h, w] = x.dims();
-            x.reshape([b, c / 2, 2, h, w])
-                .max_dim(2)
-                .squeeze_dim::<4>(2)
         }),
         ("mean gate", 4, |x| x.clone() * x.mean_dim(1)),
         ("max channels", 1, |x| x.max_dim(1)),

@@ -52,10 +52,9 @@ fn checked<M: Module + 'static, I: 'static>(
 ) -> Result<PruningGroups, PruningError> {
     let grouped = std::mem::take(&mut sorted.grouped);
     let mut left = std::mem::take(&mut sorted.left);
-    let (pruner, default) = (scorer.pruner, &scorer.default_granularity());
+    let default = &scorer.default_granularity();
     let mut plans = Vec::new();
-    if !grouped.is_empty() {
-        let graph = chain.graph(pruner)?;
+    if let Some(graph) = sorted.graph.clone() {
         let parameters = Parameters::new(chain.layers());
         for (index, items) in grouped {
             plans.push(couple(&parameters, &graph, index, &items, scorer)?);

@@ -11,9 +11,12 @@
 //!
 //! Masks of elements, of patterns and of blocks smaller than a channel need not allow one.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use burn::module::Module;
-use burn_compress_core::graph::ChannelGraph;
-use burn_compress_core::{Chain, MaskMethod, Obstacle, TargetId};
+use burn_compress_core::graph::{ChannelGraph, GraphError};
+use burn_compress_core::{Chain, Error, MaskMethod, Obstacle, TargetId};
 use indexmap::{IndexMap, IndexSet};
 
 use super::plan::PlannedGroup;
@@ -29,6 +32,8 @@ pub(super) struct Sorted {
     pub(super) skipped: Vec<Obstacle>,
     /// Selected targets that cannot be pruned and are in none of the above.
     pub(super) refused: Option<Refused>,
+    /// The graph of the groups, where any target needs one.
+    pub(super) graph: Option<Arc<ChannelGraph>>,
 }
 
 /// The selected targets that cannot be pruned.
@@ -81,19 +86,40 @@ pub(super) fn sort<M: Module + 'static, I: 'static>(
         left: Vec::new(),
         skipped: Vec::new(),
         refused: None,
+        graph: None,
     };
     let mut findings = Vec::new();
+    let mut dims = Vec::new();
     for item in selected {
         reject_added(item)?;
-        let Some(dim) = output_dim(item, default, coupled)? else {
+        dims.push(output_dim(item, default, coupled)?);
+    }
+    let heads = heads(selected, &dims)?;
+    if dims.iter().any(Option::is_some) {
+        let (graph, unsplit) = graph_of_heads(chain, pruner, heads)?;
+        let is_unsplit = |item: &&Item| unsplit.contains(&item.id().to_string());
+        let found = selected
+            .iter()
+            .zip(&dims)
+            .filter(|(item, _)| is_unsplit(item));
+        findings.extend(found.map(|(item, _)| never_split(item)));
+        sorted.graph = Some(graph);
+    }
+    let never_split: IndexSet<TargetId> = (findings.iter())
+        .flat_map(|finding: &Finding| finding.items.iter().map(Item::id))
+        .collect();
+    for (item, dim) in selected.iter().zip(dims) {
+        let (Some(dim), Some(graph)) = (dim, &sorted.graph) else {
             sorted.left.push(item.clone());
             continue;
         };
-        let graph = chain.graph(pruner)?;
+        if never_split.contains(&item.id()) {
+            continue;
+        }
         let param = item.target.to_string();
         match graph.group_of(&item.layer.path, &param, dim) {
             Some(group) => sorted.grouped.entry(group).or_default().push(item.clone()),
-            None => findings.push(no_channels(&graph, item, dim)),
+            None => findings.push(no_channels(graph, item, dim)),
         }
     }
     let whole = match coupled {
@@ -107,7 +133,10 @@ pub(super) fn sort<M: Module + 'static, I: 'static>(
         );
     }
     if known && !(sorted.grouped.is_empty() && whole.is_empty()) {
-        let graph = chain.graph(pruner)?;
+        let graph = match &sorted.graph {
+            Some(graph) => graph.clone(),
+            None => chain.graph(pruner)?,
+        };
         findings.extend(look(chain, pruner, &graph, &sorted, &whole)?);
     }
     Ok(leave_out(selected, sorted, findings))
@@ -124,6 +153,59 @@ fn reject_added(item: &Item) -> Result<(), PruningError> {
             expected: "`mul`, which makes masked elements zero; `add` is for inputs and outputs",
         }
         .at(item.id())),
+    }
+}
+
+/// The parameter dimensions whose heads are to be pruned as a whole.
+fn heads(
+    selected: &[Item],
+    dims: &[Option<usize>],
+) -> Result<BTreeSet<(String, usize)>, PruningError> {
+    let mut heads = BTreeSet::new();
+    for (item, dim) in selected.iter().zip(dims) {
+        let wanted = item.settings.granularity == Some(Granularity::Head);
+        if !wanted || !item.settings.is_active() {
+            continue;
+        }
+        let Some(dim) = dim else {
+            return Err(PruningError::Setting {
+                key: "granularity",
+                value: "head".to_string(),
+                expected: "another granularity without `coupled` or with a `dependency_group_id`: \
+                           heads go with all that is coupled with them",
+            }
+            .at(item.id()));
+        };
+        heads.insert((item.id().to_string(), *dim));
+    }
+    Ok(heads)
+}
+
+/// The graph with these heads as channels, and the parameters that have none.
+fn graph_of_heads<M: Module + 'static, I: 'static>(
+    chain: &Chain<'_, M, I>,
+    pruner: &'static str,
+    mut heads: BTreeSet<(String, usize)>,
+) -> Result<(Arc<ChannelGraph>, Vec<String>), PruningError> {
+    let mut unsplit = Vec::new();
+    loop {
+        match chain.graph_of_heads(pruner, &heads) {
+            Ok(graph) => return Ok((graph, unsplit)),
+            Err(Error::Graph(GraphError::NeverSplit { params })) if !params.is_empty() => {
+                heads.retain(|(path, _)| !params.contains(path));
+                unsplit.extend(params);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn never_split(item: &Item) -> Finding {
+    Finding {
+        items: vec![item.clone()],
+        alone: false,
+        reason: "no reshape splits its output into parts: it has no heads".to_string(),
+        remedy: "use another `granularity`, or exclude the layer".to_string(),
     }
 }
 
@@ -185,7 +267,7 @@ fn look<M: Module + 'static, I: 'static>(
             trial.followed(whole),
         );
     }
-    let failures = chain.trial_cut(pruner, &sets)?;
+    let failures = chain.trial_cut(pruner, graph, &sets)?;
     for ((items, alone), failure) in tried.into_iter().zip(failures) {
         findings.extend(failure.map(|failure| Finding {
             items,

@@ -13,9 +13,28 @@ use burn_compress_core::{
 use indexmap::IndexMap;
 
 use super::CutPlan;
+use crate::decision::heads;
 use crate::slice::float_shapes;
 use crate::sparsity::Removal;
 use crate::{ModelSpeedup, Speedup, SpeedupError};
+
+/// The channels that slices of parameters leave out.
+fn channels_of(graph: &ChannelGraph, slices: &SlicePlan) -> BTreeSet<ChannelId> {
+    let mut gone = BTreeSet::new();
+    for (path, slice) in &slices.params {
+        for (&dim, keep) in &slice.keep {
+            let keep: BTreeSet<usize> = keep.iter().copied().collect();
+            let channels = graph.param_channels(path, dim).unwrap_or_default();
+            let channels = channels.iter().enumerate();
+            gone.extend(
+                channels
+                    .filter(|(at, _)| !keep.contains(at))
+                    .map(|(_, c)| *c),
+            );
+        }
+    }
+    gone
+}
 
 impl CutPlan {
     /// Cuts the channels of the plan out of a plain model and verifies the result: the small model
@@ -60,7 +79,14 @@ impl CutPlan {
         }
         let plain = Compressed::from_parts(model, &masks, &calibration, History::default())?;
         let model = plain.into_model();
-        let graph = Arc::new(ChannelGraph::analyze(&capture(&model, dummy_input)?)?);
+        let captured = capture(&model, dummy_input)?;
+        let mut graph = ChannelGraph::analyze(&captured)?;
+        let gone = masks_of(&graph, &channels_of(&graph, slices))?;
+        let heads = heads(&graph, &layers(&model), &gone)?;
+        if !heads.is_empty() {
+            graph = ChannelGraph::analyze_heads(&captured, &heads)?;
+        }
+        let graph = Arc::new(graph);
         let removed = self.check_channels(&graph, slices)?;
         self.check_counts(&graph, &layers(&model), slices, &removed)?;
         let masks = masks_of(&graph, &removed)?;

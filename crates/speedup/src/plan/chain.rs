@@ -8,7 +8,7 @@ use burn_compress_core::{Certainty, Compressor, Error, MaskMethod, Masks, Planne
 use indexmap::IndexMap;
 
 use super::{CutPlan, Planned};
-use crate::decision::Decision;
+use crate::decision::{Decision, heads};
 use crate::partial::PartialChannels;
 use crate::slice::float_shapes;
 
@@ -30,13 +30,21 @@ pub trait PlanExt {
 
 impl<M: Module + 'static, I: 'static> PlanExt for Compressor<M, I> {
     fn plan(&self) -> Result<CutPlan, Error> {
-        let graph = self.graph("the plan")?;
+        let mut graph = self.graph("the plan")?;
+        let planned_masks = self.planned_masks()?;
+        let masks = planned_masks
+            .iter()
+            .map(|p| (p.target.clone(), p.mask.clone()));
+        let heads = heads(&graph, self.layers(), &masks.collect())?;
+        if !heads.is_empty() {
+            graph = self.graph_of_heads("the plan", &heads)?;
+        }
         let shapes = float_shapes(&AnyModel::new(self.model().clone()));
         let plan = plan(
             &graph,
             self.layers(),
             &shapes,
-            self.planned_masks()?,
+            planned_masks,
             &self.goals()?,
         )?;
         Ok(plan.with_skipped(self.skipped()))

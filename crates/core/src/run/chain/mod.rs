@@ -94,6 +94,20 @@ impl<'a, M: Module + 'static, I: 'static> Chain<'a, M, I> {
         self.inner.graph(algorithm)
     }
 
+    /// As [`graph`](Self::graph), with [whole heads](ChannelGraph::analyze_heads) as channels along the
+    /// parameter dimensions `heads`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`graph`](Self::graph), and dimensions that no reshape takes apart.
+    pub fn graph_of_heads(
+        &self,
+        algorithm: &'static str,
+        heads: &BTreeSet<(String, usize)>,
+    ) -> Result<Arc<ChannelGraph>, Error> {
+        self.inner.graph_of_heads(algorithm, heads)
+    }
+
     /// The forward pass of the plain model, captured with the dummy input.
     ///
     /// # Errors
@@ -104,7 +118,7 @@ impl<'a, M: Module + 'static, I: 'static> Chain<'a, M, I> {
     }
 
     /// Tries on the capture device, which computes nothing, whether the forward pass follows when
-    /// channels are cut off: for each of `sets` why it does not, `None` if it does.
+    /// channels of `graph` are cut off: for each of `sets` why it does not, `None` if it does.
     ///
     /// # Errors
     ///
@@ -112,9 +126,10 @@ impl<'a, M: Module + 'static, I: 'static> Chain<'a, M, I> {
     pub fn trial_cut(
         &self,
         algorithm: &'static str,
+        graph: &ChannelGraph,
         sets: &[BTreeSet<ChannelId>],
     ) -> Result<Vec<Option<CutFailure>>, Error> {
-        self.inner.trial_cut(algorithm, sets)
+        self.inner.trial_cut(algorithm, graph, sets)
     }
 
     /// Notes what a compressor leaves as it is although its configuration selects it, and warns.

@@ -1,0 +1,195 @@
+//! Channels that reshapes and slices take apart: shuffles, pixels, halves and parts of other sizes.
+
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::activation::{relu, sigmoid, silu};
+
+use super::*;
+
+#[derive(Module, Debug)]
+struct Pair {
+    first: Conv2d,
+    second: Conv2d,
+}
+
+fn pair(
+    channels: [usize; 2],
+    between: fn(Tensor<4>) -> Tensor<4>,
+) -> (Pair, DummyInput<Pair>, ChannelGraph) {
+    let model = Pair {
+        first: conv(3, channels[0], 1),
+        second: conv(channels[1], 2, 1),
+    };
+    let dummy = DummyInput::new(images(3), move |model: &Pair, x: Tensor<4>| {
+        model.second.forward(between(model.first.forward(x)))
+    });
+    let graph = analyze(&model, &dummy);
+    (model, dummy, graph)
+}
+
+fn shuffle(x: Tensor<4>, groups: usize) -> Tensor<4> {
+    let [b, c, h, w] = x.dims();
+    x.reshape([b, groups, c / groups, h, w])
+        .swap_dims(1, 2)
+        .reshape([b, c, h, w])
+}
+
+#[test]
+fn shuffled_channels_go_together_in_all_groups() {
+    let (model, dummy, graph) = pair([6, 6], |x| shuffle(x, 2));
+    assert_eq!(
+        lines(&graph)[0],
+        "3 channels of first.weight[0] first.bias[0] -> second.weight[1]"
+    );
+    // Groups 0 1 2 and 3 4 5 become 0 3 1 4 2 5.
+    let group = &graph.groups()[0];
+    assert_eq!(group.members[0].positions, [[0, 3], [1, 4], [2, 5]]);
+    assert_eq!(group.consumers[0].positions, [[0, 1], [2, 3], [4, 5]]);
+    assert_exact(&model, &dummy, &pick(&graph, 0, &[1]), |_, _| {});
+}
+
+#[test]
+fn the_pixels_of_a_channel_go_together() {
+    let (model, dummy, graph) = pair([8, 2], |x| {
+        let [b, c, h, w] = x.dims();
+        let pixels = x.reshape([b, c / 4, 2, 2, h, w]);
+        relu(
+            pixels
+                .permute([0, 1, 4, 2, 5, 3])
+                .reshape([b, c / 4, 2 * h, 2 * w]),
+        )
+    });
+    assert_eq!(
+        lines(&graph)[0],
+        "2 channels of first.weight[0] first.bias[0] -> second.weight[1]"
+    );
+    let positions = &graph.groups()[0].members[0].positions;
+    assert_eq!(*positions, [[0, 1, 2, 3], [4, 5, 6, 7]]);
+    assert_exact(&model, &dummy, &pick(&graph, 0, &[0]), |_, _| {});
+}
+
+#[test]
+fn what_is_pooled_over_a_part_goes_as_a_part() {
+    let (model, dummy, graph) = pair([8, 4], |x| {
+        let [b, c, h, w] = x.dims();
+        x.reshape([b, c / 2, 2, h, w])
+            .max_dim(2)
+            .squeeze_dim::<4>(2)
+    });
+    let positions = &graph.groups()[0].members[0].positions;
+    assert_eq!(*positions, [[0, 1], [2, 3], [4, 5], [6, 7]]);
+    assert_exact(&model, &dummy, &pick(&graph, 0, &[0, 2]), |_, _| {});
+}
+
+#[test]
+fn every_part_keeps_equally_many() {
+    // Each half is gated by its own mean over places.
+    let (model, dummy, graph) = pair([6, 6], |x| {
+        let [b, c, h, w] = x.dims();
+        let halves = x.reshape([b, 2, c / 2, h, w]);
+        let gate = sigmoid(halves.clone().mean_dim(4));
+        (halves * gate).reshape([b, c, h, w])
+    });
+    assert_eq!(
+        lines(&graph)[0],
+        "6 channels of first.weight[0] first.bias[0] -> second.weight[1], in 2 equal blocks"
+    );
+    assert_exact(&model, &dummy, &pick(&graph, 0, &[1, 3]), |_, _| {});
+    let unequal = graph.slice_plan(&pick(&graph, 0, &[1, 2])).unwrap_err();
+    assert_eq!(
+        unequal,
+        GraphError::UnequalBlocks {
+            layer: "reshape".into(),
+            blocks: 2,
+            kept: vec![1, 3],
+        }
+    );
+}
+
+#[test]
+fn a_part_of_another_size_keeps_the_same_share() {
+    let (model, dummy, graph) = pair([6, 6], |x| {
+        let third = x.dims()[1] / 3;
+        let mut parts = x.split_with_sizes(vec![third, 2 * third], 1);
+        parts.reverse();
+        relu(Tensor::cat(parts, 1))
+    });
+    // A third and two thirds: of every two neighbours one stays.
+    assert_eq!(graph.groups()[0].blocks, 3);
+    assert_exact(&model, &dummy, &pick(&graph, 0, &[0, 3, 4]), |_, _| {});
+    assert!(graph.slice_plan(&pick(&graph, 0, &[2, 4])).is_err());
+}
+
+#[test]
+fn channels_that_are_repeated_and_taken_apart_again() {
+    let (model, dummy, graph) = pair([4, 8], |x| {
+        let [b, c, h, w] = x.dims();
+        let twice = x.repeat_dim(1, 2).reshape([b, 2, c, h, w]);
+        (twice.clone() * sigmoid(twice)).reshape([b, 2 * c, h, w])
+    });
+    assert_eq!(graph.groups()[0].blocks, 1);
+    assert_exact(&model, &dummy, &pick(&graph, 0, &[2]), |_, _| {});
+}
+
+#[derive(Module, Debug)]
+struct Glu {
+    wide: Linear,
+    narrow: Linear,
+}
+
+#[test]
+fn the_halves_of_a_gated_unit_go_in_pairs() {
+    let model = Glu {
+        wide: LinearConfig::new(3, 8).init(&device()),
+        narrow: LinearConfig::new(4, 2).init(&device()),
+    };
+    let x = Tensor::<1, Int>::arange(0..12, &device())
+        .float()
+        .reshape([2, 2, 3]);
+    let dummy = DummyInput::new(x, |model: &Glu, x: Tensor<3>| {
+        let mut halves = model.wide.forward(x).chunk(2, 2);
+        let (gate, x) = (halves.pop().unwrap(), halves.pop().unwrap());
+        model.narrow.forward(silu(gate) * x)
+    });
+    let graph = analyze(&model, &dummy);
+    let positions = &graph.groups()[0].members[0].positions;
+    assert_eq!(*positions, [[0, 4], [1, 5], [2, 6], [3, 7]]);
+    assert_exact(&model, &dummy, &pick(&graph, 0, &[1, 2]), |_, _| {});
+}
+
+#[derive(Module, Debug)]
+struct Units {
+    stem: Conv2d,
+    branches: Vec<Conv2d>,
+    head: Conv2d,
+}
+
+/// The units of a ShuffleNet, whose halves are blocks within blocks.
+#[test]
+fn units_that_split_and_shuffle() {
+    let model = Units {
+        stem: conv(3, 8, 1),
+        branches: (0..2).map(|_| conv(4, 4, 1)).collect(),
+        head: conv(8, 2, 1),
+    };
+    let dummy = DummyInput::new(images(3), |model: &Units, x: Tensor<4>| {
+        let mut x = relu(model.stem.forward(x));
+        for branch in &model.branches {
+            let mut halves = x.chunk(2, 1);
+            let mixed = relu(branch.forward(halves.pop().unwrap()));
+            halves.push(mixed);
+            x = shuffle(Tensor::cat(halves, 1), 2);
+        }
+        model.head.forward(x)
+    });
+    let graph = analyze(&model, &dummy);
+    // stem 0 1 2 3 and the first branch are shuffled to 0 0 1 1 2 2 3 3: of these the first half
+    // keeps as many as the second, and all of them as many as stem 4 5 6 7.
+    assert_eq!(
+        lines(&graph)[0],
+        "8 channels of stem.weight[0] stem.bias[0] branches.0.weight[0] branches.0.bias[0] \
+         branches.1.weight[0] branches.1.bias[0] -> branches.0.weight[1] branches.1.weight[1] \
+         head.weight[1], in 4 equal blocks"
+    );
+    let removed = pick(&graph, 0, &[0, 3, 4, 7]);
+    assert_exact(&model, &dummy, &removed, |_, _| {});
+}
