@@ -277,18 +277,21 @@ impl<M: Module + 'static> ModelSpeedup<M> {
         if let Some(graph) = self.graph.get() {
             return Ok(graph.clone());
         }
-        let mut graph = self.compressed.graph(&self.dummy_input)?;
+        let whole = self.compressed.graph(&self.dummy_input)?;
+        let mut graph = whole.clone();
         let layers = layers(self.compressed.model());
         let heads = heads(&graph, &layers, &self.compressed.masks())?;
         if !heads.is_empty() {
-            let of_heads = self.compressed.graph_of_heads(&self.dummy_input, &heads)?;
-            // Heads that no cut can follow stay, masked.
-            let removed = self.decide(&of_heads, &layers)?.removed;
-            let failure = self
-                .compressed
-                .trial_cut(&self.dummy_input, &of_heads, &removed);
-            if failure.is_none() {
-                graph = of_heads;
+            graph = (self.compressed).graph_of_heads(&self.dummy_input, &heads)?;
+        }
+        let apart = whole.taken_apart();
+        if !apart.is_empty() {
+            let removed = self.decide(&graph, &layers)?.removed;
+            let any = !heads.is_empty() || removed.iter().any(|c| apart.contains_key(c));
+            let failure = || (self.compressed).trial_cut(&self.dummy_input, &graph, &removed);
+            // What no cut follows stays, masked.
+            if any && failure().is_some() {
+                graph = Arc::new(whole.keep_taken_apart());
             }
         }
         Ok(self.graph.get_or_init(|| graph).clone())

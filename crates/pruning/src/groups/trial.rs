@@ -234,6 +234,11 @@ impl<'a> Trial<'a> {
             let remedy = self.graph.remedy(channel).unwrap_or(NO_CUT);
             return Err((format!("{blocks}: {why}"), remedy.to_string()));
         }
+        // Several channels of a part at once leave parts of other sizes.
+        let apart = self.graph.taken_apart();
+        if let Some(why) = channels.iter().find_map(|channel| apart.get(channel)) {
+            return Err((format!("{blocks}: {why}"), NO_CUT.to_string()));
+        }
         let masked: BTreeSet<ChannelId> = (channels.iter().copied())
             .filter(|channel| self.wanted.contains(channel))
             .collect();

@@ -73,7 +73,10 @@ fn constants_of_norms_are_found_all_at_once() {
     assert_eq!(failures(&Stack::new(false, false), &dummy), [None, None]);
     let found = failures(&Stack::new(true, false), &dummy);
     let text = found[0].as_deref().unwrap();
-    assert!(text.contains("at `reshape` behind `conv1`"), "{text}");
+    assert!(
+        text.contains("at `reshape` to [2, 4, 36] behind `conv1`"),
+        "{text}"
+    );
     assert!(text.contains("expected 4, got 3"), "{text}");
     assert_eq!(found[1], None);
     let found = failures(&Stack::new(true, true), &dummy);
@@ -117,7 +120,10 @@ fn sizes_that_are_written_down_and_constants_of_a_width() {
     assert_eq!(mlp(dynamic), [None, None]);
     let found = mlp(|x| x.reshape([2, 1, 8]).reshape([2, 8]));
     let text = found[0].as_deref().unwrap();
-    assert!(text.contains("at `reshape` behind `fc1`"), "{text}");
+    assert!(
+        text.contains("at `reshape` to [2, 1, 8] behind `fc1`"),
+        "{text}"
+    );
     assert_eq!(found[1], None);
     let found = mlp(|x| {
         let width = x.dims()[1] as f64;
