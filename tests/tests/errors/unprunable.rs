@@ -120,7 +120,7 @@ fn one_error_lists_every_layer_with_type_reason_and_remedy() {
         "behind `normed`",
         "`groups` of the depthwise convolution `depthwise`",
         "`groups` of the depthwise convolution `depthwise`",
-        "at `reshape` to [",
+        "at `reshape` to [2, 1, 6] behind `flat`",
         "`div_scalar` behind `scaled` depends on the number of channels",
         "never calls its layer",
         "reaches the model's output",
