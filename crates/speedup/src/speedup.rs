@@ -287,10 +287,21 @@ impl<M: Module + 'static> ModelSpeedup<M> {
         let apart = whole.taken_apart();
         if !apart.is_empty() {
             let removed = self.decide(&graph, &layers)?.removed;
-            let any = !heads.is_empty() || removed.iter().any(|c| apart.contains_key(c));
+            let of_heads = |(path, dim): &(String, usize)| {
+                let channels = graph.param_channels(path, *dim).unwrap_or_default();
+                channels.iter().any(|channel| removed.contains(channel))
+            };
+            let some = match heads.is_empty() {
+                true => removed.iter().any(|channel| apart.contains_key(channel)),
+                false => heads.iter().any(of_heads),
+            };
             let failure = || (self.compressed).trial_cut(&self.dummy_input, &graph, &removed);
-            // What no cut follows stays, masked.
-            if any && failure().is_some() {
+            // What no cut follows stays, masked, and so do heads of which nothing goes.
+            let stays = match some {
+                true => failure().is_some(),
+                false => !heads.is_empty(),
+            };
+            if stays {
                 graph = Arc::new(whole.keep_taken_apart());
             }
         }
