@@ -73,16 +73,13 @@ impl SizeCheck {
     /// What has to follow in the forward pass of an analysis, whose operations are `operations`.
     pub fn all(analysis: &Analysis, operations: &[OperationIr]) -> Vec<Self> {
         let apart: BTreeSet<TensorId> = analysis.taken_apart.iter().copied().collect();
-        let sliced: BTreeMap<TensorId, Vec<&(usize, usize, Vec<Label>)>> = {
-            let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
-            for slice in &analysis.slices {
-                let op = &analysis.captured.graph.operations[slice.0];
-                if let Some(out) = op.outputs().next() {
-                    found.entry(out.id).or_default().push(slice);
-                }
+        let mut sliced: BTreeMap<TensorId, Vec<_>> = BTreeMap::new();
+        for slice in &analysis.slices {
+            let op = &analysis.captured.graph.operations[slice.0];
+            if let Some(out) = op.outputs().next() {
+                sliced.entry(out.id).or_default().push(slice);
             }
-            found
-        };
+        }
         let mut checks = Vec::new();
         for (at, op) in operations.iter().enumerate() {
             if is_reshape(op) {

@@ -61,7 +61,7 @@ fn align_pair(
 ) {
     let both = |dim: &usize| split.dims.contains(dim) && other.dims.contains(dim);
     let last = split.last();
-    let same = split.dims.len() == other.dims.len() && split.dims.iter().all(|dim| both(dim));
+    let same = split.dims.len() == other.dims.len() && split.dims.iter().all(both);
     if same && other.last() == last {
         for found in values[j]
             .splits

@@ -379,7 +379,7 @@ fn attention_as_one_operation() {
                 heads(value),
                 None,
                 None,
-                options.clone(),
+                options,
             ))
         });
         let graph = analyze(&model, &dummy);
