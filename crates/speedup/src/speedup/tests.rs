@@ -1,6 +1,7 @@
 //! Whole models, masked and cut.
 
 use super::*;
+use crate::verify::RoundingBoundary;
 use crate::{load_small, save_small};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
