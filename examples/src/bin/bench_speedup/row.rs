@@ -49,6 +49,9 @@ pub struct Cut {
     pub latency: [f64; 2],
     /// Largest relative error on an input that the cut has not seen.
     pub error: f64,
+    /// Largest relative difference of the outputs for two inputs: where it is small, so is what the
+    /// error tells.
+    pub between: f64,
 }
 
 /// The smallest, the middle and the largest of some numbers.
@@ -139,6 +142,7 @@ pub fn tables(rows: &[Row]) -> Vec<Table> {
             "eta b1",
             "b8",
             "max rel. error",
+            "two inputs",
         ]);
         for (row, cut) in cut() {
             let eta = cut.eta();
@@ -157,6 +161,7 @@ pub fn tables(rows: &[Row]) -> Vec<Table> {
                 format!("{:.2}", eta[0]),
                 format!("{:.2}", eta[1]),
                 format!("{:.1e}", cut.error),
+                format!("{:.1e}", cut.between),
             ]);
         }
         tables.push(sizes);
@@ -245,6 +250,7 @@ mod tests {
                 growth: Some(1.5),
                 latency: [0.5, 0.25],
                 error: 2e-7,
+                between: 0.5,
             })),
         }
     }
