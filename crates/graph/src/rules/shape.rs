@@ -312,6 +312,10 @@ fn resplit(
     let factors = &factors;
     let of = |&dim: &usize| (0..factors.len()).filter(move |&at| factors[at].input == dim);
     let dims: Vec<usize> = split.dims.iter().flat_map(of).collect();
+    // A dimension of size 1 that goes has no place in the output.
+    if dims.is_empty() {
+        return None;
+    }
     let apart = dims.len() > split.dims.len();
     let mut split = Split {
         sizes: dims.iter().map(|&at| factors[at].size).collect(),

@@ -193,3 +193,37 @@ fn units_that_split_and_shuffle() {
     let removed = pick(&graph, 0, &[0, 3, 4, 7]);
     assert_exact(&model, &dummy, &removed, |_, _| {});
 }
+
+#[derive(Module, Debug)]
+struct Tokens {
+    positions: Param<Tensor<3>>,
+    project: Linear,
+    head: Linear,
+}
+
+#[test]
+fn a_token_is_picked_by_its_position() {
+    let device = Device::flex();
+    let model = Tokens {
+        positions: Param::from_tensor(Tensor::ones([1, 3, 4], &device)),
+        project: LinearConfig::new(2, 4).init(&device),
+        head: LinearConfig::new(4, 2).init(&device),
+    };
+    let x = Tensor::<3>::ones([1, 3, 2], &device);
+    let dummy = DummyInput::new(x, |model: &Tokens, x| {
+        let x = model.project.forward(x) + model.positions.val();
+        model.head.forward(x.narrow(1, 0, 1).squeeze_dim::<2>(1))
+    });
+    // The features of the positions go with those of the tokens, the positions stay.
+    let graph = analyze(&model, &dummy);
+    let group = graph.group_of("project", "weight", 1).unwrap();
+    let group = &graph.groups()[group];
+    assert_eq!((group.channels.len(), group.protected.clone()), (4, None));
+    let members: Vec<_> = group
+        .members
+        .iter()
+        .map(|member| member.param.as_str())
+        .collect();
+    assert!(members.contains(&"positions"), "{members:?}");
+    assert_eq!(group.consumers[0].param, "head.weight");
+}
