@@ -19,6 +19,11 @@ use super::row::{Cut, Outcome, Row, Seconds, Spread};
 /// Types of the layers that are pruned.
 const TYPES: [&str; 4] = ["Conv2d", "ConvTranspose2d", "Linear", "Embedding"];
 
+/// Names of the layers that make heads of attention.
+const HEADS: [&str; 8] = [
+    "in_proj", "qkv", "query", "key", "value", "q_proj", "k_proj", "v_proj",
+];
+
 /// The measurement of a network.
 pub struct Measure {
     /// The network.
@@ -80,12 +85,19 @@ impl Measure {
         let half = half_of(&graph, &selected);
 
         let growth = Growth::start();
-        let layers = named(selected.iter().map(|layer| layer.path.as_str()));
+        let (heads, layers): (Vec<_>, Vec<_>) = selected.iter().partition(|layer| layer.is_split());
+        let layers = [(heads, Granularity::Head), (layers, Granularity::Default)].into_iter();
+        let layers = layers.filter(|(layers, _)| !layers.is_empty());
+        let layers = layers.map(|(layers, granularity)| {
+            let paths = layers.into_iter().map(|layer| layer.path.as_str());
+            let rule: Rule<PruningSettings> = named(paths);
+            rule.granularity(granularity)
+        });
         let own = own_layers(model).map(|(path, parameter)| {
             let rule: Rule<PruningSettings> = named([path]);
             rule.with_target_names([Target::param(parameter)])
         });
-        let rules = own.chain([layers]);
+        let rules = own.chain(layers);
         let rules: ConfigList<_> = rules.map(|rule| rule.sparse_ratio(0.5)).collect();
         let dense = model.clone();
         let (chain, building) =
@@ -191,6 +203,14 @@ struct Selected {
     weight: String,
     dim: usize,
     channels: usize,
+}
+
+impl Selected {
+    /// Whether its features are those of attention heads, which are removed as a whole.
+    fn is_split(&self) -> bool {
+        let name = self.path.rsplit('.').next().unwrap_or_default();
+        HEADS.contains(&name)
+    }
 }
 
 fn selected<M: Model>(zoo: Zoo, model: &M) -> Vec<Selected> {
