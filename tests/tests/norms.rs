@@ -380,15 +380,16 @@ fn images(model: &Residual<impl NormalizeImages>) -> Tensor<4> {
 
 fn prune_images<N: NormalizeImages>(
     model: Residual<N>,
+    rules: &str,
 ) -> Result<Compressor<Residual<N>, ()>, Error> {
     let dummy = DummyInput::new(images(&model), |net: &Residual<N>, x| net.forward(x));
     let evaluator = Evaluator::new().with_dummy_input(dummy);
-    let config = ConfigList::from_json(IMAGES).unwrap();
+    let config = ConfigList::from_json(rules).unwrap();
     L1NormPruner::new(model, &config, evaluator, PrunerConfig::new())
 }
 
-fn images_are_cut<N: NormalizeImages>(model: Residual<N>) -> Residual<N> {
-    let compressed = prune_images(model.clone()).unwrap();
+fn images_are_cut<N: NormalizeImages>(model: Residual<N>, rules: &str) -> Residual<N> {
+    let compressed = prune_images(model.clone(), rules).unwrap();
     let compressed = compressed.compress(Budget::none()).unwrap();
     let x = images(&model) * 3.0 - 1.0;
     let simulated = compressed.model().forward(x.clone());
@@ -411,8 +412,20 @@ fn images_are_cut<N: NormalizeImages>(model: Residual<N>) -> Residual<N> {
 fn group_norms_lose_the_same_in_each_group() {
     let device = Device::flex();
     let norm = || GroupNormConfig::new(3, 12).init(&device).into();
-    let small = images_are_cut::<Wrapper<GroupNorm>>(Residual::new(norm, &device));
+    let small = images_are_cut::<Wrapper<GroupNorm>>(Residual::new(norm, &device), IMAGES);
     assert_eq!((small.norm1.num_groups, small.norm1.num_channels), (3, 6));
+}
+
+/// Two of four groups go, with all their channels.
+#[test]
+fn group_norms_lose_whole_groups() {
+    let device = Device::flex();
+    let norm = || GroupNormConfig::new(4, 12).init(&device).into();
+    let rules = IMAGES.replace("0.5", r#"0.5, "granularity": "head""#);
+    let model = Residual::new(norm, &device);
+    let small = images_are_cut::<Wrapper<GroupNorm>>(model, &rules);
+    assert_eq!((small.norm1.num_groups, small.norm1.num_channels), (2, 6));
+    assert_eq!((small.norm2.num_groups, small.norm2.num_channels), (2, 6));
 }
 
 #[test]
@@ -423,7 +436,7 @@ fn instance_norms_lose_any_channels() {
             let config = InstanceNormConfig::new(12).with_affine(affine);
             config.init(&device).into()
         };
-        let small = images_are_cut::<Wrapper<InstanceNorm>>(Residual::new(norm, &device));
+        let small = images_are_cut::<Wrapper<InstanceNorm>>(Residual::new(norm, &device), IMAGES);
         assert_eq!(small.norm2.num_channels, 6);
     }
 }
@@ -432,7 +445,7 @@ fn instance_norms_lose_any_channels() {
 fn plain_norms_of_images_name_the_change() {
     let device = Device::flex();
     let plain = Residual::new(|| GroupNormConfig::new(3, 12).init(&device), &device);
-    let error = prune_images::<GroupNorm>(plain).unwrap_err();
+    let error = prune_images::<GroupNorm>(plain, IMAGES).unwrap_err();
     assert_says(
         &error,
         &[
@@ -441,7 +454,7 @@ fn plain_norms_of_images_name_the_change() {
         ],
     );
     let plain = Residual::new(|| InstanceNormConfig::new(12).init(&device), &device);
-    let error = prune_images::<InstanceNorm>(plain).unwrap_err();
+    let error = prune_images::<InstanceNorm>(plain, IMAGES).unwrap_err();
     assert_says(
         &error,
         &[
@@ -457,7 +470,7 @@ fn a_group_norm_without_parameters_is_refused() {
     let device = Device::flex();
     let config = GroupNormConfig::new(3, 12).with_affine(false);
     let model = Residual::new(|| Wrapper::new(config.init(&device)), &device);
-    let error = prune_images(model).unwrap_err();
+    let error = prune_images(model, IMAGES).unwrap_err();
     assert_says(
         &error,
         &["`norm1` has no `gamma` and `beta`", "with_affine(true)"],

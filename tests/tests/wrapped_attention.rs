@@ -106,6 +106,39 @@ fn the_residual_width() {
     assert_eq!(sizes, (WIDTH / 2, HEADS));
 }
 
+const FEATURES: &str = r#"[{"op_names": ["attention.query", "attention.key", "attention.value"],
+    "target_names": ["weight"], "sparse_ratio": 0.5}]"#;
+
+#[test]
+fn features_of_heads() {
+    let small = cut(FEATURES).attention;
+    assert_eq!(small.query.weight.dims(), [WIDTH, WIDTH / 2]);
+    assert_eq!(small.output.weight.dims(), [WIDTH / 2, WIDTH]);
+    // Scores are divided by the root of what they were divided by before.
+    assert_eq!((small.n_heads, small.d_k), (HEADS, WIDTH / HEADS));
+}
+
+#[test]
+fn whole_heads() {
+    let small = cut(&FEATURES.replace("0.5", r#"0.5, "granularity": "head""#)).attention;
+    assert_eq!(small.value.weight.dims(), [WIDTH, WIDTH / 2]);
+    assert_eq!(small.output.weight.dims(), [WIDTH / 2, WIDTH]);
+    assert_eq!((small.n_heads, small.d_model), (HEADS / 2, WIDTH));
+}
+
+#[test]
+fn heads_and_the_residual_width() {
+    let small = cut(
+        r#"[{"op_names": ["attention.query", "attention.key", "attention.value"],
+             "target_names": ["weight"], "sparse_ratio": 0.25, "granularity": "head"},
+            {"op_names": ["embedding", "attention.output"], "target_names": ["weight"],
+             "sparse_ratio": 0.5}]"#,
+    );
+    let attention = &small.attention;
+    assert_eq!(attention.key.weight.dims(), [WIDTH / 2, 6]);
+    assert_eq!((attention.n_heads, attention.d_model), (3, WIDTH / 2));
+}
+
 /// Burn's own input has no width but the layer's.
 #[test]
 fn the_input_of_burn_names_the_change() {

@@ -52,7 +52,7 @@ pub enum Granularity {
     /// One block for each input channel of a parameter.
     InChannel,
     /// One block for each head of attention: the output channels of one part, where a reshape splits
-    /// them into several. The grid has one block for each output channel, as where the parts are, the
+    /// them into several, or of one group of a wrapped group norm. The grid has one block for each output channel, as where the parts are, the
     /// forward pass tells.
     Head,
     /// One block for each output channel, of which every head keeps as many: the default of layers

@@ -14,7 +14,7 @@ use burn_ir::{CustomOpIr, TensorIr};
 use super::super::GraphError;
 use super::super::analysis::{Analysis, Blocks, Count, SizeRule};
 use super::super::builtin;
-use super::super::labels::{Axis, Value};
+use super::super::labels::{Axis, Label, Value, Whole};
 use super::super::operation::number;
 use super::reduce;
 
@@ -164,15 +164,52 @@ impl<'a> Norm<'a> {
         })
     }
 
+    /// The groups of a group norm keep equally many channels, or go as a whole where that is asked for.
+    fn group(&self, a: &mut Analysis, groups: usize, labels: &[Label]) {
+        let layer = self.layer.clone();
+        a.follow_size(SizeRule {
+            layer: layer.clone(),
+            field: "num_groups",
+            labels: labels.to_vec(),
+            count: Count::Parts(groups),
+        });
+        let parts = || labels.chunks(labels.len() / groups);
+        let state = |a: &Analysis, label: &Label| label.and_then(|atom| a.labels.whole(atom));
+        if labels
+            .iter()
+            .any(|label| state(a, label) == Some(Whole::Wanted))
+        {
+            let why = format!("is in a group of `{layer}` that stays");
+            for part in parts() {
+                let axis = |labels: &[Label]| Axis::new(labels.to_vec(), vec![None; labels.len()]);
+                let first = vec![part[0]; part.len()];
+                a.join(axis(&first).as_ref(), axis(part).as_ref(), &why);
+            }
+        }
+        let class = |label: &Label| label.map(|atom| a.labels.find(atom));
+        let whole = parts().all(|part| part.iter().all(|label| class(label) == class(&part[0])));
+        if !whole {
+            a.blocks.push(Blocks {
+                taken_apart: true,
+                ..Blocks::equal(layer, groups, labels.to_vec())
+            });
+            return;
+        }
+        for &atom in labels.iter().flatten() {
+            if a.labels.whole(atom).is_some() {
+                a.labels.set_whole(atom);
+            }
+        }
+    }
+
     /// Notes what else depends on the channels: statistics, equal groups, and numbers of the layer.
     fn note(&self, a: &mut Analysis, channels: Axis) {
         if self.id != builtin::INSTANCE_NORM {
             a.counted.extend(channels.labels.iter().flatten());
         }
         let labels = channels.labels;
-        if let Some(blocks) = self.groups {
-            let layer = self.layer.clone();
-            a.blocks.push(Blocks::equal(layer, blocks, labels.clone()));
+        if let Some(groups) = self.groups {
+            self.group(a, groups, &labels);
         }
         if matches!(self.id, builtin::GROUP_NORM | builtin::INSTANCE_NORM) {
             a.follow_size(SizeRule {

@@ -103,7 +103,8 @@ pub trait Layer<I>: Module {
 /// | `Lstm`, `Gru`, `BiLstm`, `BiGru`           | a hidden unit is one through all gates; `d_hidden` follows |
 /// | `MultiHeadAttention`                       | `n_heads` and the features of a head follow, if it is called with an [`AttentionInput`] |
 ///
-/// Of a `GroupNorm` as many channels are removed from each group. Recurrent layers take a sequence, or
+/// Of a `GroupNorm` as many channels are removed from each group; with `"granularity": "head"` in a
+/// pruning rule whole groups go, and `num_groups` follows. Recurrent layers take a sequence, or
 /// a tuple `(sequence, initial_state)`.
 ///
 /// ```

@@ -184,6 +184,11 @@ impl<const D: usize> Layer<Tensor<D>> for GroupNorm {
                 self.num_channels,
                 "`num_channels` of the norm"
             );
+            let groups = self.num_groups;
+            assert!(
+                self.num_channels.is_multiple_of(groups),
+                "{groups} groups of the norm"
+            );
             let op = CustomOp::new(builtin::GROUP_NORM).input(&input);
             let op = op.scalar(self.num_groups as f64);
             if let Some(output) = record(op, &input, 1, vectors) {
