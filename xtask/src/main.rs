@@ -1,4 +1,4 @@
-//! Tasks of the workspace, run as `cargo xtask <task>`: `check`, `test`, `bench` and
+//! Tasks of the workspace, run as `cargo xtask <task>`: `check`, `test`, `fuzz`, `bench` and
 //! `algorithms`.
 //!
 //! Plain `cargo` commands behind one name, so that a contributor and the continuous integration run
@@ -10,7 +10,9 @@ mod commands;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use commands::{algorithms::AlgorithmsArgs, bench::BenchArgs, check, test::TestArgs};
+use commands::{
+    algorithms::AlgorithmsArgs, bench::BenchArgs, check, fuzz::FuzzArgs, test::TestArgs,
+};
 
 #[derive(Parser, Debug)]
 #[command(name = "cargo xtask", about = "Tasks of the burn-compress workspace")]
@@ -25,6 +27,8 @@ enum Task {
     Check,
     /// All tests of the workspace, documentation tests included.
     Test(TestArgs),
+    /// Cuts random networks over all operations and compares each with its masked one.
+    Fuzz(FuzzArgs),
     /// Runs the main job on several backends and compares them in one table.
     Bench(BenchArgs),
     /// Runs every algorithm at a fixed budget and prints their accuracies.
@@ -35,6 +39,7 @@ fn main() -> Result<()> {
     match Cli::parse().task {
         Task::Check => check::run(),
         Task::Test(args) => args.run(),
+        Task::Fuzz(args) => args.run(),
         Task::Bench(args) => args.run(),
         Task::Algorithms(args) => args.run(),
     }

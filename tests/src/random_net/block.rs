@@ -81,7 +81,7 @@ pub enum Block {
 
 impl Block {
     /// The block for `channels` at `size` places a side, with what comes out of it.
-    pub(super) fn new(
+    pub(crate) fn new(
         spec: BlockSpec,
         channels: usize,
         size: usize,
@@ -205,7 +205,7 @@ impl Block {
         }
     }
 
-    pub(super) fn forward(&self, x: Tensor<4>, cost: &mut Cost) -> Tensor<4> {
+    pub(crate) fn forward(&self, x: Tensor<4>, cost: &mut Cost) -> Tensor<4> {
         match self {
             Self::Conv(unit) => unit.forward(x, cost),
             Self::Residual(block) => {

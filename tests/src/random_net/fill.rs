@@ -6,13 +6,13 @@ use burn::tensor::{Tensor, TensorData};
 use crate::random::Random;
 
 /// Draws every parameter and running statistic.
-pub(super) struct Fill {
+pub(crate) struct Fill {
     path: Vec<String>,
     random: Random,
 }
 
 impl Fill {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             path: Vec::new(),
             random: Random::new(seed),

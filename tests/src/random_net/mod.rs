@@ -12,8 +12,10 @@ mod spec;
 mod unit;
 
 pub use block::{Block, Concat, Gate, Pool, Residual, Separable};
+pub(crate) use fill::Fill;
 pub use net::Net;
 pub use spec::{ActSpec, BlockSpec, HeadSpec, NetSpec, Style};
+pub(crate) use unit::activate;
 pub use unit::{Act, Cost, Unit};
 
 /// Height and width of the images.

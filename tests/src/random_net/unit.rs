@@ -42,7 +42,7 @@ pub enum Act {
 }
 
 impl Act {
-    pub(super) fn new(spec: ActSpec) -> Option<Self> {
+    pub(crate) fn new(spec: ActSpec) -> Option<Self> {
         Some(match spec {
             ActSpec::None => return None,
             ActSpec::Relu => Self::Relu(Relu::new().into()),
@@ -64,7 +64,7 @@ impl Act {
     }
 }
 
-pub(super) fn activate<const D: usize>(act: &Option<Act>, x: Tensor<D>) -> Tensor<D> {
+pub(crate) fn activate<const D: usize>(act: &Option<Act>, x: Tensor<D>) -> Tensor<D> {
     match act {
         Some(act) => act.forward(x),
         None => x,
@@ -121,6 +121,16 @@ impl Unit {
         }
     }
 
+    /// A convolution of one stride and one group.
+    pub(crate) fn convolution(
+        channels: [usize; 2],
+        kernel: usize,
+        style: Style,
+        device: &Device,
+    ) -> Self {
+        Self::new(Shape::new(channels, kernel), style, device)
+    }
+
     /// Without an activation function.
     pub(super) fn linear(shape: Shape, style: Style, device: &Device) -> Self {
         Self::new(
@@ -133,7 +143,7 @@ impl Unit {
         )
     }
 
-    pub(super) fn forward(&self, x: Tensor<4>, cost: &mut Cost) -> Tensor<4> {
+    pub(crate) fn forward(&self, x: Tensor<4>, cost: &mut Cost) -> Tensor<4> {
         let mut x = self.conv.forward(x);
         let [.., height, width] = x.dims();
         cost.add(&self.conv.weight.dims(), height * width);

@@ -3,6 +3,7 @@
 pub mod algorithms;
 pub mod bench;
 pub mod check;
+pub mod fuzz;
 pub mod test;
 
 use std::{env, fmt, process::Command};
@@ -13,7 +14,7 @@ use anyhow::{Context, Result, bail};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cargo {
     args: Vec<String>,
-    envs: Vec<(&'static str, &'static str)>,
+    envs: Vec<(&'static str, String)>,
 }
 
 impl Cargo {
@@ -32,8 +33,8 @@ impl Cargo {
     }
 
     /// Sets an environment variable for this command only.
-    pub fn env(mut self, key: &'static str, value: &'static str) -> Self {
-        self.envs.push((key, value));
+    pub fn env(mut self, key: &'static str, value: impl Into<String>) -> Self {
+        self.envs.push((key, value.into()));
         self
     }
 
@@ -41,7 +42,9 @@ impl Cargo {
     pub fn command(&self) -> Command {
         // Cargo tells the programs it runs which cargo it is.
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command.args(&self.args).envs(self.envs.iter().copied());
+        command
+            .args(&self.args)
+            .envs(self.envs.iter().map(|(key, value)| (key, value)));
         command
     }
 

@@ -1,0 +1,173 @@
+//! Random networks over all operations: the cut model computes what the masked one does, on inputs
+//! that the speedup has not seen, or the request is refused before anything runs.
+//!
+//! Refusals are counted by reason and are rare. The cases are the same in every run; `FUZZ_CASES`
+//! and `PROPTEST_RNG_SEED` ask for more and for others, as `cargo xtask fuzz` does.
+
+mod strategy;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use burn_compress::layer::layers;
+use burn_compress::prelude::*;
+use burn_compress::speedup::verify::{TOLERANCE, relative_error};
+use burn_compress_tests::random_ops::{OpsNet, OpsSpec};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
+
+/// Networks in an ordinary run.
+const CASES: u32 = 500;
+/// Largest relative error in single precision that rounding may explain; the speedup itself
+/// compares in double precision where its tolerance is exceeded.
+const ILL_CONDITIONED: f64 = 1e-4;
+
+/// What the networks of a run were.
+#[derive(Default)]
+struct Tally(RefCell<BTreeMap<String, u64>>);
+
+impl Tally {
+    fn add(&self, what: impl Into<String>) {
+        *self.0.borrow_mut().entry(what.into()).or_default() += 1;
+    }
+
+    fn get(&self, what: &str) -> u64 {
+        self.0.borrow().get(what).copied().unwrap_or_default()
+    }
+
+    /// The number of networks with a refusal of any kind.
+    fn refused(&self) -> u64 {
+        let tally = self.0.borrow();
+        let refusals = tally.iter().filter(|(what, _)| what.starts_with("refused"));
+        refusals.map(|(_, count)| count).sum()
+    }
+}
+
+/// A reason without the names and numbers of its network.
+fn kind(reason: &str) -> String {
+    let mut parts = reason.split('`');
+    let mut text = parts.next().unwrap_or_default().to_string();
+    while let (Some(_), Some(after)) = (parts.next(), parts.next()) {
+        text += "..";
+        text += after;
+    }
+    let text: String = text.chars().filter(|c| !c.is_ascii_digit()).collect();
+    text.chars().take(160).collect()
+}
+
+/// All layers with a weight but the last, which makes the output.
+fn weighted(net: &OpsNet) -> Vec<String> {
+    let weight = |name: &str| name.ends_with("weight");
+    let found = layers(net).into_iter().filter(|layer| {
+        let matrix =
+            |param: &burn_compress::layer::ParamInfo| weight(&param.name) && param.shape.len() > 1;
+        layer.path != "classifier" && layer.params.iter().any(matrix)
+    });
+    found.map(|layer| layer.path).collect()
+}
+
+fn evaluator(spec: &OpsSpec, device: &Device) -> Evaluator<OpsNet, Tensor<4>> {
+    Evaluator::new().with_dummy_input(spec.dummy_input(device))
+}
+
+/// Prunes every layer by `ratio` and compares the cut network with the masked one.
+fn cut(spec: &OpsSpec, ratio: f64, tally: &Tally) -> Result<(), TestCaseError> {
+    let device = Device::flex();
+    let net = spec.build(&device);
+    let heads = spec.whole_heads();
+    let names: Vec<String> = weighted(&net);
+    let (whole, single): (Vec<String>, Vec<String>) =
+        names.into_iter().partition(|name| heads.contains(name));
+    let mut rules = Vec::new();
+    for (names, granularity) in [(single, None), (whole, Some("head"))] {
+        let mut rule = serde_json::json!({
+            "op_names": names, "sparse_ratio": ratio, "on_unprunable": "skip",
+        });
+        if let Some(granularity) = granularity {
+            rule["granularity"] = granularity.into();
+        }
+        if !names.is_empty() {
+            rules.push(rule);
+        }
+    }
+    if rules.is_empty() {
+        tally.add("networks of one layer");
+        return Ok(());
+    }
+    let rules = ConfigList::from_json(&serde_json::Value::from(rules).to_string())?;
+    let options = PrunerConfig::new();
+    let chain = match L1NormPruner::new(net, &rules, evaluator(spec, &device), options) {
+        Ok(chain) => chain,
+        Err(error) => {
+            tally.add(format!("refused: {}", kind(&error.to_string())));
+            return Ok(());
+        }
+    };
+    // Goals that remove nothing are those of narrow layers, and no refusal of an operation.
+    let obstacles = chain.skipped().iter();
+    let obstacle = obstacles
+        .map(|obstacle| obstacle.reason.to_string())
+        .find(|reason| !reason.contains("removes none of"));
+    match obstacle {
+        Some(reason) => tally.add(format!("refused layers: {}", kind(&reason))),
+        None => tally.add("accepted whole"),
+    }
+    let compressed = chain.compress(Budget::none())?;
+    let masked = compressed.masked_model();
+    let small = compressed.speedup()?;
+    prop_assert_eq!(&small.report.uncut, &[]);
+    prop_assert!(small.state.masks.is_empty());
+    let images = spec.images(1, 4, &device);
+    let run = |net: &OpsNet| vec![net.forward(images.clone()).into_data()];
+    let error = relative_error(&run(&masked), &run(&small.model))?;
+    prop_assert!(error <= ILL_CONDITIONED, "relative error {error:e}");
+    tally.add(match error <= TOLERANCE {
+        true => "equal",
+        false => "rounded by more than the tolerance",
+    });
+    if small.model.num_params() < masked.num_params() {
+        tally.add("smaller");
+    }
+    Ok(())
+}
+
+fn cases() -> u32 {
+    let asked = std::env::var("FUZZ_CASES").ok();
+    asked.map_or(CASES, |cases| {
+        cases.parse().expect("FUZZ_CASES is a number")
+    })
+}
+
+#[test]
+fn a_cut_network_computes_what_the_masked_one_does() {
+    let mut config = Config {
+        cases: cases(),
+        failure_persistence: None,
+        ..Config::default()
+    };
+    if config.rng_seed == RngSeed::Random {
+        config.rng_seed = RngSeed::Fixed(2026);
+    }
+    let tally = Tally::default();
+    let strategy = (strategy::nets(), 0.3f64..=0.8);
+    let result = TestRunner::new(config).run(&strategy, |(spec, ratio)| {
+        cut(&spec, ratio, &tally)?;
+        tally.add("networks");
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+    for (what, count) in tally.0.borrow().iter() {
+        eprintln!("{count:>6} {what}");
+    }
+    let networks = tally.get("networks");
+    assert!(
+        tally.refused() * 100 <= 2 * networks,
+        "2 % of the networks at most"
+    );
+    assert!(tally.get("rounded by more than the tolerance") * 100 <= networks);
+    assert!(tally.get("smaller") * 100 >= 80 * networks);
+}
