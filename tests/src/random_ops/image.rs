@@ -88,8 +88,6 @@ pub struct Excite {
 pub struct Parts {
     first: Unit,
     second: Unit,
-    #[module(skip)]
-    split: usize,
 }
 
 impl ImageBlock {
@@ -188,7 +186,6 @@ impl ImageBlock {
                 let block = Parts {
                     first: conv(split, widths[0], style),
                     second: conv(rest, widths[1], style),
-                    split,
                 };
                 (Self::Parts(block), widths[0] + widths[1], size)
             }
@@ -234,8 +231,9 @@ impl ImageBlock {
                     let parts = parts.map(|unit| unit.forward(x.clone(), &mut Cost::default()));
                     return Tensor::cat(parts.to_vec(), 1);
                 }
-                let first = x.clone().narrow(1, 0, block.split);
-                let second = x.narrow(1, block.split, channels - block.split);
+                let split = block.first.conv.weight.dims()[1];
+                let first = x.clone().narrow(1, 0, split);
+                let second = x.narrow(1, split, channels - split);
                 let first = block.first.forward(first, cost);
                 Tensor::cat(vec![first, block.second.forward(second, cost)], 1)
             }

@@ -10,4 +10,4 @@ mod token;
 pub use image::ImageBlock;
 pub use net::OpsNet;
 pub use spec::{Cell, GateSpec, Heads, ImageNorm, ImageSpec, OpsSpec, TokenNorm, TokenSpec};
-pub use token::TokenBlock;
+pub use token::{Recurrent, TokenBlock};

@@ -1,12 +1,15 @@
 //! Blocks over sequences.
 
 use burn::module::Module;
-use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig, RmsNorm, RmsNormConfig};
+use burn::nn::{
+    BiGru, BiGruConfig, BiLstm, BiLstmConfig, Gru, GruConfig, LayerNorm, LayerNormConfig, Linear,
+    LinearConfig, Lstm, LstmConfig, RmsNorm, RmsNormConfig,
+};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
 use burn_compress::Wrapper;
 
-use super::{GateSpec, Heads, TokenNorm, TokenSpec};
+use super::{Cell, GateSpec, Heads, TokenNorm, TokenSpec};
 use crate::random_net::{Act, activate};
 
 /// A block over a sequence.
@@ -17,6 +20,8 @@ pub enum TokenBlock {
     Attention(Attention),
     /// Two linear layers.
     Mlp(Mlp),
+    /// A recurrent layer.
+    Recurrent(Recurrent),
     /// A layer that is used twice.
     Shared(Shared),
     /// Features that are laid out several times.
@@ -66,6 +71,19 @@ pub struct Mlp {
     halves: bool,
     #[module(skip)]
     residual: bool,
+}
+
+/// A recurrent layer.
+#[derive(Module, Debug)]
+pub enum Recurrent {
+    /// Long short-term memory.
+    Lstm(Wrapper<Lstm>),
+    /// Gated recurrent unit.
+    Gru(Wrapper<Gru>),
+    /// Long short-term memory in both directions.
+    BiLstm(Wrapper<BiLstm>),
+    /// Gated recurrent unit in both directions.
+    BiGru(Wrapper<BiGru>),
 }
 
 /// A linear layer that is used twice.
@@ -158,16 +176,26 @@ impl TokenBlock {
                 };
                 (Self::Mlp(block), width)
             }
-            // Recurrent layers stand in for themselves as a gated layer where none is compiled in.
-            TokenSpec::Recurrent { hidden, .. } => {
-                let spec = TokenSpec::Mlp {
-                    hidden,
-                    act: crate::random_net::ActSpec::Tanh,
-                    gate: GateSpec::None,
-                    norm: TokenNorm::None,
-                    residual: false,
+            TokenSpec::Recurrent { cell, hidden } => {
+                let (block, width) = match cell {
+                    Cell::Lstm => {
+                        let layer = LstmConfig::new(width, hidden, true).init(device);
+                        (Recurrent::Lstm(layer.into()), hidden)
+                    }
+                    Cell::Gru => {
+                        let layer = GruConfig::new(width, hidden, true).init(device);
+                        (Recurrent::Gru(layer.into()), hidden)
+                    }
+                    Cell::BiLstm => {
+                        let layer = BiLstmConfig::new(width, hidden, true).init(device);
+                        (Recurrent::BiLstm(layer.into()), 2 * hidden)
+                    }
+                    Cell::BiGru => {
+                        let layer = BiGruConfig::new(width, hidden, true).init(device);
+                        (Recurrent::BiGru(layer.into()), 2 * hidden)
+                    }
                 };
-                Self::new(spec, width, device)
+                (Self::Recurrent(block), width)
             }
             TokenSpec::Shared { act } => {
                 let block = Shared {
@@ -190,6 +218,10 @@ impl TokenBlock {
         match self {
             Self::Attention(block) => block.forward(x),
             Self::Mlp(block) => block.forward(x),
+            Self::Recurrent(Recurrent::Lstm(layer)) => layer.forward(x).0,
+            Self::Recurrent(Recurrent::Gru(layer)) => layer.forward(x),
+            Self::Recurrent(Recurrent::BiLstm(layer)) => layer.forward(x).0,
+            Self::Recurrent(Recurrent::BiGru(layer)) => layer.forward(x).0,
             Self::Shared(block) => {
                 let once = activate(&block.act, block.layer.forward(x));
                 activate(&block.act, block.layer.forward(once))

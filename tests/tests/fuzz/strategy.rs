@@ -8,9 +8,20 @@ use proptest::prelude::*;
 
 /// Networks of at most twelve blocks.
 pub fn nets() -> impl Strategy<Value = OpsSpec> {
-    let images = prop::collection::vec(image(), 0..=6);
+    let images = prop::collection::vec(image(), 0..=5);
     let tokens = prop::collection::vec(token(), 0..=6);
     let (inputs, classes) = (2..=3usize, 5..=10usize);
+    let stem = (width(), style()).prop_map(|(width, style)| BlockSpec::Conv {
+        width,
+        kernel: 3,
+        stride: 2,
+        style,
+    });
+    // The channels of the images themselves cannot go, so that a convolution reads them.
+    let images = (stem, images).prop_map(|(stem, rest)| {
+        let blocks = [ImageSpec::Block(stem)].into_iter().chain(rest);
+        blocks.collect()
+    });
     (any::<u64>(), inputs, images, 2..=12usize, tokens, classes).prop_map(
         |(seed, inputs, images, width, tokens, classes)| OpsSpec {
             seed,
