@@ -67,6 +67,12 @@ impl OpsSpec {
         DummyInput::new(self.images(0, 3, device), |net: &OpsNet, x| net.forward(x))
     }
 
+    /// Whether a layer is recurrent.
+    pub fn is_recurrent(&self) -> bool {
+        let is_recurrent = |spec: &TokenSpec| matches!(spec, TokenSpec::Recurrent { .. });
+        self.tokens.iter().any(is_recurrent)
+    }
+
     /// The layers whose whole heads can go, because the size of a head is a constant.
     pub fn whole_heads(&self) -> Vec<String> {
         let mut layers = Vec::new();

@@ -13,6 +13,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use burn_compress::layer::layers;
 use burn_compress::prelude::*;
+use burn_compress::speedup::SpeedupError;
 use burn_compress::speedup::verify::{TOLERANCE, relative_error};
 use burn_compress_tests::random_ops::{OpsNet, OpsSpec};
 use proptest::prelude::*;
@@ -23,6 +24,9 @@ const CASES: u32 = 500;
 /// Largest relative error in single precision that rounding may explain; the speedup itself
 /// compares in double precision where its tolerance is exceeded.
 const ILL_CONDITIONED: f64 = 1e-4;
+
+/// How networks are counted whose rounding exceeds the tolerance.
+const ROUNDED: &str = "rounded by more than the tolerance";
 
 /// What the networks of a run were.
 #[derive(Default)]
@@ -116,7 +120,16 @@ fn cut(spec: &OpsSpec, ratio: f64, tally: &Tally) -> Result<(), TestCaseError> {
     }
     let compressed = chain.compress(Budget::none())?;
     let masked = compressed.masked_model();
-    let small = compressed.speedup()?;
+    let small = match compressed.speedup() {
+        Ok(small) => small,
+        // Burn's recurrent layers compute in the default precision alone, so that the speedup cannot
+        // compare in double precision.
+        Err(error) if is_rounding(&error) && spec.is_recurrent() => {
+            tally.add(ROUNDED);
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
     prop_assert_eq!(&small.report.uncut, &[]);
     prop_assert!(small.state.masks.is_empty());
     let images = spec.images(1, 4, &device);
@@ -125,12 +138,20 @@ fn cut(spec: &OpsSpec, ratio: f64, tally: &Tally) -> Result<(), TestCaseError> {
     prop_assert!(error <= ILL_CONDITIONED, "relative error {error:e}");
     tally.add(match error <= TOLERANCE {
         true => "equal",
-        false => "rounded by more than the tolerance",
+        false => ROUNDED,
     });
     if small.model.num_params() < masked.num_params() {
         tally.add("smaller");
     }
     Ok(())
+}
+
+/// Whether a small model was rejected for a difference that rounding may explain.
+fn is_rounding(error: &Error) -> bool {
+    match error.downcast_ref() {
+        Some(SpeedupError::Differs { error, .. }) => *error <= ILL_CONDITIONED,
+        _ => false,
+    }
 }
 
 fn cases() -> u32 {
@@ -168,6 +189,6 @@ fn a_cut_network_computes_what_the_masked_one_does() {
         tally.refused() * 100 <= 2 * networks,
         "2 % of the networks at most"
     );
-    assert!(tally.get("rounded by more than the tolerance") * 100 <= networks);
+    assert!(tally.get(ROUNDED) * 100 <= networks);
     assert!(tally.get("smaller") * 100 >= 80 * networks);
 }
