@@ -87,7 +87,11 @@ impl OpsSpec {
                     true => &["query"],
                     false => &["query", "key", "value"],
                 };
-                layers.extend(names.iter().map(|name| format!("tokens.{index}.{name}")));
+                layers.extend(
+                    names
+                        .iter()
+                        .map(|name| format!("tokens.{index}.Attention.{name}")),
+                );
             }
         }
         layers

@@ -75,6 +75,7 @@ pub struct Mlp {
 
 /// A recurrent layer.
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // Networks are a few blocks.
 pub enum Recurrent {
     /// Long short-term memory.
     Lstm(Wrapper<Lstm>),
