@@ -217,14 +217,17 @@ fn numbers_that_do_not_follow() {
 
 #[test]
 fn heads_of_a_layer_that_has_none() {
-    let rules =
-        r#"[{"op_names": ["output", "query"], "sparse_ratio": 0.5, "granularity": "head"}]"#;
-    let lines = refused(&Attention::new(HEADS), by_heads, rules);
-    assert_eq!(
-        lines.last().unwrap(),
-        "`output.weight` (Linear): no reshape splits its output into parts: it has no heads; use another \
-         `granularity`, or exclude the layer"
-    );
+    for granularity in ["head", "head_dim"] {
+        let rules = format!(
+            r#"[{{"op_names": ["output", "query"], "sparse_ratio": 0.5, "granularity": "{granularity}"}}]"#
+        );
+        let lines = refused(&Attention::new(HEADS), by_heads, &rules);
+        assert_eq!(
+            lines.last().unwrap(),
+            "`output.weight` (Linear): no reshape splits its output into parts: it has no heads; use \
+             another `granularity`, or exclude the layer"
+        );
+    }
 }
 
 /// Each key and value serves two queries.

@@ -103,6 +103,9 @@ pub(super) fn sort<M: Module + 'static, I: 'static>(
             .zip(&dims)
             .filter(|(item, _)| is_unsplit(item));
         findings.extend(found.map(|(item, _)| never_split(item)));
+        let found = selected.iter().zip(&dims);
+        let found = found.filter(|(item, dim)| dim.is_some_and(|dim| is_whole(&graph, item, dim)));
+        findings.extend(found.map(|(item, _)| never_split(item)));
         sorted.graph = Some(graph);
     }
     let never_split: IndexSet<TargetId> = (findings.iter())
@@ -163,20 +166,26 @@ fn heads(
 ) -> Result<BTreeSet<(String, usize)>, PruningError> {
     let mut heads = BTreeSet::new();
     for (item, dim) in selected.iter().zip(dims) {
-        let wanted = item.settings.granularity == Some(Granularity::Head);
-        if !wanted || !item.settings.is_active() {
+        let value = match item.settings.granularity {
+            Some(Granularity::Head) => "head",
+            Some(Granularity::HeadDim) => "head_dim",
+            _ => continue,
+        };
+        if !item.settings.is_active() {
             continue;
         }
         let Some(dim) = dim else {
             return Err(PruningError::Setting {
                 key: "granularity",
-                value: "head".to_string(),
+                value: value.to_string(),
                 expected: "another granularity without `coupled` or with a `dependency_group_id`: \
                            heads go with all that is coupled with them",
             }
             .at(item.id()));
         };
-        heads.insert((item.id().to_string(), *dim));
+        if value == "head" {
+            heads.insert((item.id().to_string(), *dim));
+        }
     }
     Ok(heads)
 }
@@ -198,6 +207,18 @@ fn graph_of_heads<M: Module + 'static, I: 'static>(
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Whether the features of heads are asked for where no reshape takes the channels apart.
+fn is_whole(graph: &ChannelGraph, item: &Item, dim: usize) -> bool {
+    let wanted = item.settings.granularity == Some(Granularity::HeadDim);
+    if !wanted || !item.settings.is_active() {
+        return false;
+    }
+    let apart = graph.taken_apart();
+    let channels = graph.param_channels(&item.id().to_string(), dim);
+    let mut channels = channels.unwrap_or_default().iter();
+    !channels.any(|channel| apart.contains_key(channel))
 }
 
 fn never_split(item: &Item) -> Finding {

@@ -122,7 +122,7 @@ impl<'a, M: Module + 'static, I: 'static> Chain<'a, M, I> {
     ///
     /// # Errors
     ///
-    /// Those of [`Compressor::graph`].
+    /// Those of [`Compressor::graph`](crate::Compressor::graph).
     pub fn trial_cut(
         &self,
         algorithm: &'static str,
