@@ -8,14 +8,17 @@ use burn_capture::TensorId;
 use burn_ir::OperationIr;
 use indexmap::IndexMap;
 
-use super::analysis::{Analysis, Count, layer_of};
+use super::analysis::Analysis;
 use super::capture::CapturedParam;
+use super::facts::Count;
 use super::grouping::{self, Found, visible};
-use super::labels::{ChannelId, Label, Value};
+use super::labels::{ChannelId, Label};
 use super::macs::{CountedOp, OperationMacs};
 use super::memory::{self, LiveTensor};
 use super::size_check::SizeCheck;
+use super::value::Value;
 use super::{Captured, GraphError};
+use crate::target::layer_of;
 use crate::target::{Target, TargetId};
 
 /// Coupling of a model's parameters, channel by channel.

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::analysis::{Analysis, Blocks, Role};
-use super::labels::{ChannelId, Label, Value};
+use super::analysis::Analysis;
+use super::facts::{Blocks, Role};
+use super::labels::{ChannelId, Label};
+use super::value::Value;
 
 /// The channels along a parameter's dimension, `None` if they are hidden.
 pub(super) fn visible(analysis: &Analysis, value: &Value, dim: usize) -> Option<Vec<ChannelId>> {

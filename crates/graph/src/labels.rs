@@ -8,8 +8,6 @@ use std::fmt;
 
 use indexmap::IndexSet;
 
-use super::split::Split;
-
 /// Smallest removable unit of a model: an output channel of a convolution with its bias, the entry
 /// of every normalization after it and the channels that are added to it.
 ///
@@ -208,48 +206,6 @@ impl Axis {
             nonzero_since: self.nonzero_since,
             ..axis
         })
-    }
-}
-
-/// State of a tensor in the analysis.
-#[derive(Debug, Clone)]
-pub(super) struct Value {
-    /// The sizes of its dimensions.
-    pub shape: Vec<usize>,
-    /// The labelled dimensions.
-    pub axes: Vec<Option<Axis>>,
-    /// Labels that depend on several dimensions; no two share a dimension, and none has an axis.
-    pub splits: Vec<Split>,
-    /// Whether it depends on the model's inputs.
-    pub data: bool,
-}
-
-impl Value {
-    /// A tensor without labels.
-    pub fn plain(shape: Vec<usize>, data: bool) -> Self {
-        let axes = vec![None; shape.len()];
-        Self {
-            shape,
-            axes,
-            splits: Vec::new(),
-            data,
-        }
-    }
-
-    /// Whether any dimension carries labels.
-    pub fn is_labelled(&self) -> bool {
-        self.labelled().next().is_some()
-    }
-
-    /// The labels along single dimensions and along several.
-    pub fn labelled(&self) -> impl Iterator<Item = &Axis> {
-        let splits = self.splits.iter().map(|split| &split.axis);
-        self.axes.iter().flatten().chain(splits)
-    }
-
-    /// The split that `dim` is in.
-    pub fn split_at(&self, dim: usize) -> Option<&Split> {
-        self.splits.iter().find(|split| split.dims.contains(&dim))
     }
 }
 

@@ -136,7 +136,10 @@
 //! | `labels.rs`   | union-find of labels, labelled axes                               |
 //! | `plain_norms.rs` | the norms that are not wrapped                                 |
 //! | `split.rs`    | labels along several dimensions                                   |
+//! | `value.rs`    | the labels of a tensor                                            |
+//! | `facts.rs`    | uses of dimensions, parts, numbers and counts                     |
 //! | `analysis.rs` | what is known of every tensor                                     |
+//! | `steps.rs`    | steps of the rules: protecting, joining, contracting channels     |
 //! | `rules/`      | one rule for every operation, one kind of operation a file        |
 //! | `grouping.rs` | which channels form a group, equal blocks                         |
 //! | `macs.rs`     | multiply-accumulates, before and after                            |
@@ -157,6 +160,7 @@ mod capture;
 mod custom;
 mod dummy;
 mod error;
+mod facts;
 mod flow;
 mod group;
 mod grouping;
@@ -176,8 +180,10 @@ mod sampler;
 mod sequence;
 mod size_check;
 mod split;
+mod steps;
 pub mod target;
 mod trial;
+mod value;
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,8 @@
 
 use std::collections::BTreeSet;
 
-use super::analysis::{Analysis, Macs};
+use super::analysis::Analysis;
+use super::facts::Macs;
 use super::labels::ChannelId;
 
 /// Multiply-accumulates of one operation.

@@ -16,7 +16,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use burn_capture::TensorId;
 use burn_ir::{BaseOperationIr as Base, OperationIr, TensorIr};
 
-use super::analysis::{Analysis, Size};
+use super::analysis::Analysis;
+use super::facts::Size;
 use super::labels::ChannelId;
 
 /// A tensor with the operations between which it is in memory.

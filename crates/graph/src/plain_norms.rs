@@ -66,7 +66,7 @@ struct Links<'a> {
 impl PlainNorm {
     fn of(gamma: &CapturedParam) -> Self {
         let (kind, place) = (&gamma.kinds[0], place(gamma.kinds.get(1)));
-        let layer = super::analysis::layer_of(&gamma.path);
+        let layer = crate::target::layer_of(&gamma.path);
         let reason = format!("the plain `{kind}` `{layer}` takes its statistics over them");
         let remedy =
             format!("make the field `{layer}` a `Wrapper<{kind}>`{place}, or exclude the layer");

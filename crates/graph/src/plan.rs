@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::analysis::Count;
+use super::facts::Count;
 use super::group::SizeChannels;
 use super::labels::ChannelId;
 use super::{ChannelGraph, GraphError, GroupedConv};

@@ -225,6 +225,11 @@ impl fmt::Display for Mode {
     }
 }
 
+/// Path of the layer of the parameter at `path`.
+pub(crate) fn layer_of(path: &str) -> &str {
+    path.rsplit_once('.').map_or("", |(layer, _)| layer)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -30,13 +30,13 @@ use burn::tensor::{Device, Slice};
 use burn_capture::TensorId;
 use burn_ir::{IrVisitorMut, ModuleOperationIr as Op, OperationIr, TensorIr, TensorStatus};
 
-use super::analysis::layer_of;
 use super::builtin;
 use super::capture::{Shrink, record};
 use super::operation::name;
 use super::size_check::is_reshape;
 use super::{ChannelGraph, ChannelId, DummyInput, LayerSizes, SizeSlice, SlicePlan};
 use crate::layer::{LayerInfo, ParamInfo, layers};
+use crate::target::layer_of;
 use crate::target::{Target, TargetId};
 
 /// Reason that prevents a forward pass from following a cut.

@@ -26,7 +26,7 @@ use crate::run::obstacle::Obstacle;
 use crate::run::unread::Unread;
 use crate::simulate::attach::{self, Spaces};
 use crate::simulate::folding::Folding;
-use crate::simulate::rebuild::set_sizes;
+use crate::simulate::sizes::set_sizes;
 use crate::simulate::space::Phase;
 
 /// The chain behind a [`Compressor`](crate::Compressor): all that it does, compiled once for models of

@@ -14,7 +14,7 @@ use crate::run::obstacle::Obstacle;
 use crate::simulate::attach::{self, Spaces};
 use crate::simulate::masks::Masks;
 use crate::simulate::quantization::Calibration;
-use crate::simulate::rebuild::set_sizes;
+use crate::simulate::sizes::set_sizes;
 use crate::target::TargetId;
 
 /// A compressed model: the model with its simulations, its masks and calibration, and the history

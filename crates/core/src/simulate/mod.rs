@@ -23,6 +23,7 @@ pub(crate) mod quantization;
 pub(crate) mod reading;
 pub(crate) mod rebuild;
 pub(crate) mod simulation;
+pub(crate) mod sizes;
 pub(crate) mod space;
 pub(crate) mod transform;
 pub(crate) mod walk;

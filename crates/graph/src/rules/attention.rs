@@ -3,7 +3,8 @@
 use burn_ir::CustomOpIr;
 
 use super::super::GraphError;
-use super::super::analysis::{Analysis, Count, SizeRule};
+use super::super::analysis::Analysis;
+use super::super::facts::{Count, SizeRule};
 use super::super::operation::number;
 
 /// Notes that the features of queries are in so many heads; the input goes on as it is.

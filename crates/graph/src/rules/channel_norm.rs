@@ -12,10 +12,12 @@
 use burn_ir::{CustomOpIr, TensorIr};
 
 use super::super::GraphError;
-use super::super::analysis::{Analysis, Blocks, Count, SizeRule};
+use super::super::analysis::Analysis;
 use super::super::builtin;
-use super::super::labels::{Axis, Label, Value, Whole};
+use super::super::facts::{Blocks, Count, SizeRule};
+use super::super::labels::{Axis, Label, Whole};
 use super::super::operation::number;
+use super::super::value::Value;
 use super::reduce;
 
 /// Joins the channels of the input with those of `gamma` and `beta`; they go on in the output.

@@ -9,9 +9,12 @@ use burn_ir::{
 };
 
 use super::super::GraphError;
-use super::super::analysis::{Analysis, Blocks, Grouped, Macs, Size, layer_of};
-use super::super::labels::{Axis, Value};
+use super::super::analysis::Analysis;
+use super::super::facts::{Blocks, Grouped, Macs, Size};
+use super::super::labels::Axis;
+use super::super::value::Value;
 use super::{matmul, reduce};
+use crate::target::layer_of;
 
 /// Rule of a convolution of any rank.
 pub(super) struct Conv<'a> {

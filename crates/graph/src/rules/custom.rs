@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use burn_ir::{OperationIr, TensorIr};
 
 use super::super::GraphError;
-use super::super::analysis::{Analysis, Macs, Size};
+use super::super::analysis::Analysis;
 use super::super::custom::{Dim, OperationRule};
-use super::super::labels::Value;
+use super::super::facts::{Macs, Size};
+use super::super::value::Value;
 use super::elementwise::{self, Operand};
 
 /// Applies the rule of the user. Without one, an operation that reads labels is an error.

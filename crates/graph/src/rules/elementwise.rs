@@ -10,9 +10,10 @@ use burn_ir::{BinaryOpIr, MaskFillOpIr, MaskWhereOpIr, ScalarOpIr, TensorIr};
 
 use super::super::GraphError;
 use super::super::analysis::Analysis;
-use super::super::labels::{Axis, Value};
+use super::super::labels::Axis;
 use super::super::operation::number;
 use super::super::split::Split;
+use super::super::value::Value;
 use super::meet::{self, Parts, Repeats};
 
 /// Value of an operand's element once the channel is masked, where it is known.

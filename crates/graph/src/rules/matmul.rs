@@ -3,9 +3,11 @@
 use burn_ir::{AttentionOpIr, EmbeddingOpIr, LinearOpIr, MatmulOpIr, TensorIr};
 
 use super::super::GraphError;
-use super::super::analysis::{Analysis, Macs, Size};
-use super::super::labels::{Axis, Value};
+use super::super::analysis::Analysis;
+use super::super::facts::{Macs, Size};
+use super::super::labels::Axis;
 use super::super::split::Split;
+use super::super::value::Value;
 use super::elementwise::{self, Operand};
 use super::meet::{self, Parts, Repeats};
 use super::reduce;

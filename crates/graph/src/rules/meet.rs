@@ -1,8 +1,8 @@
 //! Operands whose labels depend on several dimensions, brought to the same dimensions.
 
 use super::super::analysis::Analysis;
-use super::super::labels::Value;
 use super::super::split::Split;
+use super::super::value::Value;
 
 /// What a size of 1 is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

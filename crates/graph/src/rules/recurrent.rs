@@ -14,10 +14,12 @@
 use burn_ir::{CustomOpIr, TensorIr};
 
 use super::super::GraphError;
-use super::super::analysis::{Analysis, Count, Macs, Size, SizeRule};
+use super::super::analysis::Analysis;
 use super::super::builtin::Recurrence;
-use super::super::labels::{Axis, Value};
+use super::super::facts::{Count, Macs, Size, SizeRule};
+use super::super::labels::Axis;
 use super::super::operation::number;
+use super::super::value::Value;
 
 /// Follows the hidden units through all gates.
 pub(super) fn apply(a: &mut Analysis, op: &CustomOpIr) -> Result<(), GraphError> {

@@ -6,7 +6,8 @@
 
 use burn_ir::{SelectOpIr, SliceAssignOpIr, SliceOpIr, TensorIr, UnfoldOpIr};
 
-use super::super::analysis::{Analysis, Blocks};
+use super::super::analysis::Analysis;
+use super::super::facts::Blocks;
 use super::super::labels::Axis;
 use super::super::split::Split;
 

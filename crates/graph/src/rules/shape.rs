@@ -4,8 +4,9 @@ use burn_ir::{CatOpIr, FlipOpIr, RepeatDimOpIr, ShapeOpIr, SwapDimsOpIr, TensorI
 
 use super::super::GraphError;
 use super::super::analysis::Analysis;
-use super::super::labels::{Axis, Label, Value, Whole};
+use super::super::labels::{Axis, Label, Whole};
 use super::super::split::{self, Factor, Split};
+use super::super::value::Value;
 use super::meet::{self, Parts, Repeats};
 
 /// Permutation of dimensions: `out[i] = input[axes[i]]`.

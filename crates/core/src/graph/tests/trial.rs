@@ -6,7 +6,7 @@ use burn::nn::{
 use burn::tensor::activation::relu;
 
 use super::*;
-use crate::simulate::rebuild::set_sizes;
+use crate::simulate::sizes::set_sizes;
 use crate::simulate::wrapper::Wrapper;
 
 /// The first channel of every group that can lose one, of all blocks if there are several.
