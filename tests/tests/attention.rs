@@ -143,6 +143,15 @@ fn by_heads(model: &Attention, tokens: Tensor<2, Int>) -> Tensor<3> {
     model.output.forward(mixed)
 }
 
+/// The values are taken apart by the size that the queries' weights give.
+fn by_one_size(model: &Attention, tokens: Tensor<2, Int>) -> Tensor<3> {
+    let x = model.embedding.forward(tokens);
+    let size = model.query.weight.dims()[1] / HEADS;
+    let split = |layer: &Linear| heads_of(layer.forward(x.clone()), size);
+    let mixed = attend(split(&model.query), split(&model.key), split(&model.value));
+    model.output.forward(mixed)
+}
+
 /// Everything is written down.
 fn by_constants(model: &Attention, tokens: Tensor<2, Int>) -> Tensor<3> {
     let x = model.embedding.forward(tokens);
@@ -213,6 +222,23 @@ fn numbers_that_do_not_follow() {
         assert!(lines[0].starts_with(begin), "{}", lines[0]);
         assert!(lines[0].ends_with(take), "{}", lines[0]);
     }
+}
+
+/// One size serves features that lose equally many, and no others.
+#[test]
+fn a_size_that_two_groups_share() {
+    let model = Attention::new(HEADS);
+    assert!(chain(&model, by_one_size, FEATURES).is_ok());
+    let rules = r#"[{"op_names": ["query", "key"], "sparse_ratio": 0.5},
+        {"op_names": ["value"], "sparse_ratio": 0.25}]"#;
+    let lines = refused(&model, by_one_size, rules);
+    assert_eq!(lines.len(), 3);
+    assert!(
+        lines[2].starts_with("`value.weight` (Linear): "),
+        "{}",
+        lines[2]
+    );
+    assert!(lines[2].contains("reshape"), "{}", lines[2]);
 }
 
 #[test]

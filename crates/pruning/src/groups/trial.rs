@@ -99,12 +99,17 @@ pub(super) fn removable_of(
         );
         return Err((reason, "select or exclude both".to_string()));
     }
-    Ok(some_channels(graph, group))
+    // Groups that share a number follow a cut together only as long as both lose as many.
+    let ratio = items.iter().find_map(|item| item.settings.sparse_ratio);
+    Ok(some_channels(graph, group, ratio.unwrap_or(HALF)))
 }
 
-/// About half of the channels of a group, as many in each of its blocks, such that a cut leaves
-/// something of every parameter; none where all must stay.
-fn some_channels(graph: &ChannelGraph, group: &ChannelGroup) -> BTreeSet<ChannelId> {
+/// The fraction of channels that a trial removes where none is asked for.
+const HALF: f64 = 0.5;
+
+/// About `ratio` of the channels of a group, as many in each of its blocks and at least one, such that
+/// a cut leaves something of every parameter; none where all must stay.
+fn some_channels(graph: &ChannelGraph, group: &ChannelGroup, ratio: f64) -> BTreeSet<ChannelId> {
     let size = group.channels.len() / group.blocks.max(1);
     // What is all that a parameter has of the group must stay.
     let parts = group.members.iter().chain(&group.consumers);
@@ -129,7 +134,8 @@ fn some_channels(graph: &ChannelGraph, group: &ChannelGroup) -> BTreeSet<Channel
     let blocks: Vec<Vec<ChannelId>> = group.channels.chunks(size.max(1)).map(free).collect();
     let possible = |free: &Vec<ChannelId>| free.len().min(size.saturating_sub(1));
     let most = blocks.iter().map(possible).min().unwrap_or(0);
-    for count in [most.min((size / 2).max(1)), most.min(1)] {
+    let asked = (size as f64 * ratio) as usize;
+    for count in [most.min(asked.max(1)), most.min(1)] {
         let chosen = blocks.iter().flat_map(|free| free[..count].iter().copied());
         let chosen: BTreeSet<ChannelId> = chosen.collect();
         let mut parts = group.members.iter().chain(&group.consumers);
@@ -166,7 +172,7 @@ impl<'a> Trial<'a> {
         let groups = graph.groups().iter();
         let groups = groups.filter(|group| group.channels.iter().any(|c| touched.contains(c)));
         let wanted = groups
-            .flat_map(|group| some_channels(graph, group))
+            .flat_map(|group| some_channels(graph, group, HALF))
             .collect();
         let mut trial = Self {
             graph,
