@@ -1,0 +1,4 @@
+//! ONNX files of Burn models.
+#![allow(dead_code)]
+
+mod graph;
