@@ -19,7 +19,11 @@ pub const INSTANCE_NORM: &str = "burn_compress::instance_norm";
 
 /// Inputs `x`, the initial state if one is given (hidden; of an LSTM cell and hidden), and for each
 /// direction and gate the parameters of the input and of the hidden transform. The scalars are those
-/// of [`Recurrence::scalars`].
+/// of [`Recurrence::scalars`]. The gates of an LSTM are input, forget, output and cell, those of a GRU
+/// update, reset and new.
+///
+/// In a [capture of operations](crate::capture_operations) the gates are sigmoids, candidate and hidden
+/// output `tanh`, and nothing is clipped: another layer is captured step by step.
 pub const LSTM: &str = "burn_compress::lstm";
 
 /// As [`LSTM`].
@@ -45,11 +49,17 @@ pub struct Recurrence {
     pub params: usize,
     /// Whether a unit whose parameters are zero stays zero.
     pub keeps_zero: bool,
+    /// Whether the sequence is `[batch, steps, ..]` and not `[steps, batch, ..]`.
+    pub batch_first: bool,
+    /// The state at the end that is the output, in the order in which the initial ones are given.
+    pub end: usize,
+    /// Whether the reset gate of a GRU acts behind the hidden transform.
+    pub reset_after: bool,
 }
 
 impl Recurrence {
     /// The scalars that the operation is recorded with.
-    pub fn scalars(&self) -> [f64; 6] {
+    pub fn scalars(&self) -> [f64; 9] {
         let numbers = [
             usize::from(self.sequence),
             self.directions,
@@ -57,14 +67,28 @@ impl Recurrence {
             self.gates,
             self.params,
             usize::from(self.keeps_zero),
+            usize::from(self.batch_first),
+            self.end,
+            usize::from(self.reset_after),
         ];
         numbers.map(|number| number as f64)
     }
 
     /// The description with these scalars.
-    pub(crate) fn of(scalars: &[f64]) -> Option<Self> {
+    pub fn of(scalars: &[f64]) -> Option<Self> {
         let numbers: Vec<usize> = scalars.iter().map(|&number| number as usize).collect();
-        let &[sequence, directions, states, gates, params, keeps_zero] = &numbers[..] else {
+        let &[
+            sequence,
+            directions,
+            states,
+            gates,
+            params,
+            keeps_zero,
+            batch_first,
+            end,
+            reset_after,
+        ] = &numbers[..]
+        else {
             return None;
         };
         Some(Self {
@@ -74,6 +98,9 @@ impl Recurrence {
             gates,
             params,
             keeps_zero: keeps_zero == 1,
+            batch_first: batch_first == 1,
+            end,
+            reset_after: reset_after == 1,
         })
     }
 }

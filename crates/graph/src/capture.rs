@@ -2,16 +2,17 @@
 //! path.
 
 use std::any::Any;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use burn_capture::TensorId;
 use burn_ir::{GraphIr, OperationIr};
 
 use super::custom::Rules;
-use super::ports::{self, Recording};
+use super::ports::{self, Detail, Recording};
 use super::{DummyInput, GraphError, SlicePlan};
 use crate::target::TargetId;
 
@@ -23,6 +24,7 @@ pub struct Captured {
     pub(super) inputs: Vec<TensorId>,
     pub(super) outputs: Vec<TensorId>,
     pub(super) ports: Vec<(TargetId, TensorId)>,
+    values: Arc<BTreeMap<TensorId, TensorData>>,
     pub(super) batch: u64,
     pub(super) rules: Rules,
 }
@@ -54,6 +56,33 @@ impl Captured {
     /// output if the inputs are made inside the forward pass.
     pub fn batch(&self) -> u64 {
         self.batch
+    }
+
+    /// The input tensors, in the order of the dummy input.
+    pub fn inputs(&self) -> &[TensorId] {
+        &self.inputs
+    }
+
+    /// The output tensors, in the order of the forward pass.
+    pub fn outputs(&self) -> &[TensorId] {
+        &self.outputs
+    }
+
+    /// The float parameters and running statistics: path, identity and tensor.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, ParamId, TensorId)> {
+        let params = self.params.iter();
+        params.map(|param| (param.path.as_str(), param.param_id, param.tensor))
+    }
+
+    /// The tensors that pass through inputs and outputs of wrapped layers, in the order of the calls.
+    pub fn ports(&self) -> &[(TargetId, TensorId)] {
+        &self.ports
+    }
+
+    /// The values of the tensors that no operation makes: the inputs, and constants of the forward
+    /// pass. Float parameters have none.
+    pub fn values(&self) -> &BTreeMap<TensorId, TensorData> {
+        &self.values
     }
 
     /// The operations of the forward pass.
@@ -117,8 +146,33 @@ impl Captured {
 /// When the forward pass panics on the capture device (shapes that do not fit, a tensor made on
 /// another device, an operation that reads values), with the panic's message.
 pub fn capture<M: Module>(model: &M, dummy: &DummyInput<M>) -> Result<Captured, GraphError> {
+    captured(model, dummy, Detail::Layers)
+}
+
+/// Captures the forward pass of `model` as [`capture`] does, with wrapped layers as the operations that
+/// they compute.
+///
+/// For programs that carry the operations out: [`ChannelGraph`](crate::ChannelGraph) needs the capture
+/// with the layers. A recurrent layer of the usual functions stays one operation, see
+/// [`builtin`](crate::builtin).
+///
+/// # Errors
+///
+/// Those of [`capture`].
+pub fn capture_operations<M: Module>(
+    model: &M,
+    dummy: &DummyInput<M>,
+) -> Result<Captured, GraphError> {
+    captured(model, dummy, Detail::Operations)
+}
+
+fn captured<M: Module>(
+    model: &M,
+    dummy: &DummyInput<M>,
+    detail: Detail,
+) -> Result<Captured, GraphError> {
     let whole = SlicePlan::default();
-    let recorded = record(dummy, |device| {
+    let recorded = record(dummy, detail, |device| {
         // A clone shares its running statistics with the original, `valid` copies them. No value of a
         // parameter is read, so none is moved to the device.
         let hollow = model.valid().map(&mut Shrink::new(&whole, device));
@@ -140,10 +194,11 @@ pub(super) struct Recorded {
 /// Records the forward pass of the model that `prepare` brings to the capture device.
 pub(super) fn record<M: Module>(
     dummy: &DummyInput<M>,
+    detail: Detail,
     prepare: impl FnOnce(&Device) -> M,
 ) -> Result<Recorded, GraphError> {
     let device = Device::capture();
-    let recording = Recording::start();
+    let recording = Recording::start(detail);
     let mut passed = None;
     let captured = device.capture_scope(|scope| {
         passed = Some(catch_unwind(AssertUnwindSafe(|| {
@@ -189,6 +244,7 @@ pub(super) fn record<M: Module>(
         inputs: inputs.into_iter().filter_map(|(id, _)| id).collect(),
         outputs,
         ports,
+        values: Arc::new(captured.values),
         batch: batch.unwrap_or(1).max(1) as u64,
         graph: captured.graph,
         rules: dummy.rules.clone(),

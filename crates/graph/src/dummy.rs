@@ -8,6 +8,7 @@ use burn_capture::{CaptureBackend, TensorId};
 
 use super::custom::{OperationRule, Rules};
 use super::operation::Operation;
+use super::resize::resize;
 use super::sampler::Sampler;
 
 /// Inputs of a forward pass together with the call.
@@ -33,19 +34,25 @@ pub struct DummyInput<M> {
     forward: Arc<Forward<M>>,
     /// Whether the inputs are known, so that others can be put in their place.
     known: bool,
+    /// Whether the inputs can be brought to these shapes.
+    resizes: Arc<Resizes>,
     pub(super) rules: Rules,
 }
+
+type Resizes = dyn Fn(&[Vec<usize>]) -> bool + Send + Sync;
 
 /// `None` where the inputs cannot be had in that way.
 type Forward<M> = dyn Fn(&M, &Device, Inputs) -> Option<Traced> + Send + Sync;
 
 /// The inputs that a forward pass is called with.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Inputs {
     /// Whether floats are `f64`.
     widened: bool,
     /// Seed of random ones in their place.
     random: Option<u64>,
+    /// The shapes that they are brought to.
+    shapes: Option<Arc<[Vec<usize>]>>,
 }
 
 /// Inputs and outputs of one forward pass.
@@ -63,12 +70,20 @@ impl<M> DummyInput<M> {
         I: ForwardInputs + 'static,
         O: ForwardOutputs + 'static,
     {
+        let inputs = Arc::new(inputs);
+        let same = inputs.clone();
+        let resizes = move |shapes: &[Vec<usize>]| {
+            same.describe().len() == shapes.len() && same.resized(&mut shapes.iter()).is_some()
+        };
         let call = move |model: &M, device: &Device, wanted: Inputs| {
-            let mut inputs = match wanted.random {
-                Some(seed) => inputs
-                    .random_like(&mut Sampler::new(seed))?
-                    .to_device(device),
-                None => inputs.to_device(device),
+            let random = match wanted.random {
+                Some(seed) => Some(inputs.random_like(&mut Sampler::new(seed))?),
+                None => None,
+            };
+            let given = random.as_ref().unwrap_or(&inputs);
+            let mut inputs = match &wanted.shapes {
+                Some(shapes) => given.resized(&mut shapes.iter())?.to_device(device),
+                None => given.to_device(device),
             };
             if wanted.widened {
                 inputs = inputs.widen();
@@ -82,6 +97,7 @@ impl<M> DummyInput<M> {
         Self {
             forward: Arc::new(call),
             known: true,
+            resizes: Arc::new(resizes),
             rules: Rules::default(),
         }
     }
@@ -103,6 +119,7 @@ impl<M> DummyInput<M> {
         Self {
             forward: Arc::new(forward),
             known: false,
+            resizes: Arc::new(|_| false),
             rules: Rules::default(),
         }
     }
@@ -153,8 +170,45 @@ impl<M> DummyInput<M> {
         DummyInput {
             forward: Arc::new(move |outer, device, inputs| forward(model(outer), device, inputs)),
             known: self.known,
+            resizes: self.resizes,
             rules: self.rules,
         }
+    }
+
+    /// The same forward pass with inputs of other sizes: the elements of the given ones, repeated from
+    /// the start along a dimension that grows, left out at the end of one that shrinks.
+    ///
+    /// None for [`from_fn`](Self::from_fn), for inputs that have no [other sizes](ForwardInputs::resized),
+    /// and where number or rank of the shapes is not that of the inputs.
+    ///
+    /// ```
+    /// use burn::{nn::{Linear, LinearConfig}, prelude::*};
+    /// use burn_compress_graph::DummyInput;
+    ///
+    /// let device = Device::flex();
+    /// let model = LinearConfig::new(4, 2).init(&device);
+    /// let dummy = DummyInput::new(Tensor::<2>::ones([1, 4], &device), |model: &Linear, x| model.forward(x));
+    /// let larger = dummy.resized(&[vec![3, 4]]).unwrap();
+    /// assert_eq!(larger.run(&model, &device)[0].shape().to_vec(), [3, 2]);
+    /// ```
+    pub fn resized(&self, shapes: &[Vec<usize>]) -> Option<Self>
+    where
+        M: 'static,
+    {
+        let shapes: Arc<[Vec<usize>]> = shapes.into();
+        if !self.known || !(self.resizes)(&shapes) {
+            return None;
+        }
+        let (forward, resizes) = (self.forward.clone(), self.resizes.clone());
+        Some(Self {
+            forward: Arc::new(move |model, device, wanted| {
+                let shapes = Some(wanted.shapes.clone().unwrap_or_else(|| shapes.clone()));
+                forward(model, device, Inputs { shapes, ..wanted })
+            }),
+            known: true,
+            resizes,
+            rules: self.rules.clone(),
+        })
     }
 
     /// Whether `other` is a clone of this one: the same forward pass with the same inputs and rules.
@@ -181,8 +235,8 @@ impl<M> DummyInput<M> {
             model,
             device,
             Inputs {
-                widened: false,
                 random: Some(seed),
+                ..Inputs::default()
             },
         )
     }
@@ -205,7 +259,7 @@ impl<M> DummyInput<M> {
             device,
             Inputs {
                 widened: true,
-                random: None,
+                ..Inputs::default()
             },
         )
     }
@@ -222,6 +276,7 @@ impl<M> DummyInput<M> {
             Inputs {
                 widened: true,
                 random: Some(seed),
+                ..Inputs::default()
             },
         )
     }
@@ -241,6 +296,7 @@ impl<M> Clone for DummyInput<M> {
         Self {
             forward: self.forward.clone(),
             known: self.known,
+            resizes: self.resizes.clone(),
             rules: self.rules.clone(),
         }
     }
@@ -268,6 +324,15 @@ pub trait ForwardInputs: Send + Sync {
 
     /// Shape and, on the capture device, identifier of each tensor.
     fn describe(&self) -> Vec<(Option<TensorId>, Vec<usize>)>;
+
+    /// The tensors brought to the next shapes, one for each, their elements repeated or left out; none
+    /// where that cannot be done.
+    fn resized(&self, _shapes: &mut std::slice::Iter<'_, Vec<usize>>) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
 
     /// Random tensors of the same shapes and kinds; none where there are none.
     fn random_like(&self, _sampler: &mut Sampler) -> Option<Self>
@@ -302,6 +367,13 @@ macro_rules! impl_tensor {
 
             fn describe(&self) -> Vec<(Option<TensorId>, Vec<usize>)> {
                 vec![(self.ids()[0], self.dims().to_vec())]
+            }
+
+            fn resized(&self, shapes: &mut std::slice::Iter<'_, Vec<usize>>) -> Option<Self> {
+                let tensor = self.clone().without_autodiff();
+                let data = resize(&tensor.to_data(), shapes.next()?)?;
+                let options = (&tensor.device(), data.dtype());
+                Some(Tensor::from_data(data, options))
             }
 
             fn random_like(&self, sampler: &mut Sampler) -> Option<Self> {
@@ -345,6 +417,10 @@ macro_rules! impl_tuple {
                 let mut all = Vec::new();
                 $(all.extend(self.$index.describe());)+
                 all
+            }
+
+            fn resized(&self, shapes: &mut std::slice::Iter<'_, Vec<usize>>) -> Option<Self> {
+                Some(($(self.$index.resized(shapes)?,)+))
             }
 
             fn random_like(&self, sampler: &mut Sampler) -> Option<Self> {
@@ -464,6 +540,26 @@ mod tests {
             wide[0].try_to_vec::<f64>().unwrap()[0],
             f64::from(floats[0])
         );
+    }
+
+    #[test]
+    fn inputs_of_other_sizes() {
+        let device = Device::flex();
+        let inputs = (
+            Tensor::<2>::from_floats([[1.0, 2.0], [3.0, 4.0]], &device),
+            Tensor::<1, Int>::from_ints([3, 5, 7], &device),
+        );
+        let dummy = DummyInput::new(inputs, |_: &(), (x, n)| (x, n));
+        let other = dummy.resized(&[vec![3, 1], vec![2]]).unwrap();
+        let outputs = other.run(&(), &device);
+        assert_eq!(outputs[0].try_to_vec::<f32>().unwrap(), [1.0, 3.0, 1.0]);
+        assert_eq!(outputs[1].iter::<i64>().collect::<Vec<_>>(), [3, 5]);
+        let random = other.run_random(&(), &device, 1).unwrap();
+        assert_eq!(random[0].shape().to_vec(), [3, 1]);
+        assert!(dummy.resized(&[vec![3, 1]]).is_none());
+        assert!(dummy.resized(&[vec![3], vec![2]]).is_none());
+        let made = DummyInput::from_fn(|_: &(), device| Tensor::<1>::ones([1], device));
+        assert!(made.resized(&[vec![2]]).is_none());
     }
 
     #[test]

@@ -130,6 +130,7 @@
 //! | `record.rs`   | [`CustomOp`]: one operation in the place of any code              |
 //! | `builtin.rs`  | operations that wrapped layers record as one                      |
 //! | `sampler.rs`  | [`Sampler`]: random numbers for inputs                            |
+//! | `resize.rs`   | values of other sizes                                             |
 //! | `dummy.rs`    | [`DummyInput`]: inputs and the call of the forward pass           |
 //! | `ports.rs`    | recorder of the inputs and outputs of wrapped layers              |
 //! | `capture.rs`  | [`capture`]: operations, parameters by path, ports                |
@@ -175,6 +176,7 @@ mod plan;
 pub mod ports;
 mod propagate;
 mod record;
+mod resize;
 mod rules;
 mod sampler;
 mod sequence;
@@ -188,7 +190,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use capture::{Captured, capture};
+pub use capture::{Captured, capture, capture_operations};
 pub use custom::{Dim, OperationRule, all_zero, any_zero};
 pub use dummy::{DummyInput, ForwardInputs, ForwardOutputs};
 pub use error::GraphError;

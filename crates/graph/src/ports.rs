@@ -11,7 +11,22 @@ use burn_capture::{CaptureBackend, TensorId};
 use crate::target::{Target, TargetId};
 
 thread_local! {
-    static RECORDER: RefCell<Option<Vec<(TargetId, TensorId)>>> = const { RefCell::new(None) };
+    static RECORDER: RefCell<Option<Recorder>> = const { RefCell::new(None) };
+}
+
+/// The ports of a capture, and what it records of wrapped layers.
+struct Recorder {
+    ports: Vec<(TargetId, TensorId)>,
+    detail: Detail,
+}
+
+/// What a capture records of wrapped layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// Layers over channels as one operation with a rule, see [`builtin`](crate::builtin).
+    Layers,
+    /// The operations that a layer computes; recurrent layers as one that names all they compute.
+    Operations,
 }
 
 /// Whether a capture is under way on this thread.
@@ -19,10 +34,17 @@ pub fn recording() -> bool {
     RECORDER.with_borrow(Option::is_some)
 }
 
+/// Whether a capture is under way that records wrapped layers by their rules, see
+/// [`builtin`](crate::builtin).
+pub fn recording_layers() -> bool {
+    let detail = RECORDER.with_borrow(|recorder| recorder.as_ref().map(|r| r.detail));
+    detail == Some(Detail::Layers)
+}
+
 /// Notes that the tensor `id` passes through the input or output `target` of the layer `layer`.
 pub fn record_port(layer: &str, target: &Target, id: TensorId) {
     RECORDER.with_borrow_mut(|recorder| {
-        if let Some(ports) = recorder {
+        if let Some(Recorder { ports, .. }) = recorder {
             ports.push((TargetId::new(layer, target.clone()), id));
         }
     });
@@ -36,18 +58,21 @@ pub fn tensor_id<const D: usize>(tensor: &Tensor<D>) -> Option<TensorId> {
 
 /// Records the ports of one capture; closes the recorder when dropped, also by a panic.
 pub(super) struct Recording {
-    outer: Option<Vec<(TargetId, TensorId)>>,
+    outer: Option<Recorder>,
 }
 
 impl Recording {
-    pub fn start() -> Self {
-        let outer = RECORDER.replace(Some(Vec::new()));
+    pub fn start(detail: Detail) -> Self {
+        let ports = Vec::new();
+        let outer = RECORDER.replace(Some(Recorder { ports, detail }));
         Self { outer }
     }
 
     /// The ports in the order of their calls.
     pub fn finish(self) -> Vec<(TargetId, TensorId)> {
-        RECORDER.take().unwrap_or_default()
+        RECORDER
+            .take()
+            .map_or_else(Vec::new, |recorder| recorder.ports)
     }
 }
 
@@ -66,8 +91,8 @@ mod tests {
         let id = TensorId::new(7);
         record_port("conv1", &Target::Output(0), id);
         assert!(!recording());
-        let recording_now = Recording::start();
-        assert!(recording());
+        let recording_now = Recording::start(Detail::Layers);
+        assert!(recording() && recording_layers());
         record_port("conv1", &Target::Output(0), id);
         record_port("conv1", &Target::Output(0), TensorId::new(8));
         let ports = recording_now.finish();
@@ -79,7 +104,7 @@ mod tests {
     #[test]
     fn a_panic_closes_the_recorder() {
         let result = std::panic::catch_unwind(|| {
-            let _recording = Recording::start();
+            let _recording = Recording::start(Detail::Layers);
             panic!("forward");
         });
         assert!(result.is_err());

@@ -33,6 +33,7 @@ use burn_ir::{IrVisitorMut, ModuleOperationIr as Op, OperationIr, TensorIr, Tens
 use super::builtin;
 use super::capture::{Shrink, record};
 use super::operation::name;
+use super::ports::Detail;
 use super::size_check::is_reshape;
 use super::{ChannelGraph, ChannelId, DummyInput, LayerSizes, SizeSlice, SlicePlan};
 use crate::layer::{LayerInfo, ParamInfo, layers};
@@ -319,7 +320,7 @@ impl<'a, M: Module> Trial<'a, M> {
             });
         }
         let recorded = quietly(|| {
-            record(self.dummy, |device| {
+            record(self.dummy, Detail::Layers, |device| {
                 let shrunk = model.map(&mut Shrink::new(&plan, device));
                 shrunk.to_device(device)
             })
@@ -466,7 +467,7 @@ impl Calls {
 pub fn calls<M: Module>(model: M, dummy: &DummyInput<M>) -> Option<Calls> {
     let plan = SlicePlan::default();
     let prepare = |device: &Device| model.map(&mut Shrink::new(&plan, device)).to_device(device);
-    let recorded = quietly(|| record(dummy, prepare)).ok()?;
+    let recorded = quietly(|| record(dummy, Detail::Layers, prepare)).ok()?;
     if recorded.panic.is_some() {
         return None;
     }

@@ -22,6 +22,9 @@ fn record(gru: &Gru, x: Tensor<3>, state: Option<Tensor<2>>, keeps_zero: bool) -
         gates: 3,
         params: 2,
         keeps_zero,
+        batch_first: true,
+        end: 0,
+        reset_after: true,
     };
     let [batch, steps, _] = x.dims();
     let mut op = CustomOp::new(GRU).input(&x);

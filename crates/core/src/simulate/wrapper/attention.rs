@@ -17,7 +17,7 @@ use burn::tensor::{Bool, Tensor};
 use burn_compress_graph::{CustomOp, builtin};
 
 use super::{Activation, Layer, Port};
-use crate::graph::ports::recording;
+use crate::graph::ports::recording_layers;
 
 /// Inputs of a wrapped `MultiHeadAttention`, with the masks that Burn's `MhaInput` keeps to itself.
 ///
@@ -87,7 +87,7 @@ fn heads(x: Tensor<3>, layer: &Linear, count: usize) -> Tensor<4> {
 
 /// The input of `query`, noted as the one whose features are in so many heads.
 fn note(attention: &MultiHeadAttention, x: Tensor<3>) -> Tensor<3> {
-    if !recording() {
+    if !recording_layers() {
         return x;
     }
     let op = CustomOp::new(builtin::ATTENTION).input(&x);

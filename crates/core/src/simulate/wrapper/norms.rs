@@ -23,7 +23,7 @@ use burn::tensor::{DType, Device, IndexingUpdateOp, Int, Tensor, TensorData};
 use burn_compress_graph::{CustomOp, builtin};
 
 use super::Layer;
-use crate::graph::ports::recording;
+use crate::graph::ports::recording_layers;
 use crate::simulate::flat::in_dtype;
 use crate::simulate::mask::Mask;
 use crate::simulate::simulation::Simulation;
@@ -125,7 +125,7 @@ impl<const D: usize> Layer<Tensor<D>> for LayerNorm {
     }
 
     fn simulate(&self, input: Tensor<D>) -> Tensor<D> {
-        if recording() {
+        if recording_layers() {
             let op = CustomOp::new(builtin::LAYER_NORM).input(&input);
             let vectors = [Some(&self.gamma), self.beta.as_ref()];
             if let Some(output) = record(op, &input, D - 1, vectors) {
@@ -152,7 +152,7 @@ impl<const D: usize> Layer<Tensor<D>> for RmsNorm {
     }
 
     fn simulate(&self, input: Tensor<D>) -> Tensor<D> {
-        if recording() {
+        if recording_layers() {
             let op = CustomOp::new(builtin::RMS_NORM).input(&input);
             if let Some(output) = record(op, &input, D - 1, [Some(&self.gamma), None]) {
                 return output;
@@ -178,7 +178,7 @@ impl<const D: usize> Layer<Tensor<D>> for GroupNorm {
 
     fn simulate(&self, input: Tensor<D>) -> Tensor<D> {
         let vectors = [self.gamma.as_ref(), self.beta.as_ref()];
-        if recording() {
+        if recording_layers() {
             assert_eq!(
                 input.dims()[1],
                 self.num_channels,
@@ -266,7 +266,7 @@ impl<const D: usize> Layer<Tensor<D>> for InstanceNorm {
     }
 
     fn simulate(&self, input: Tensor<D>) -> Tensor<D> {
-        if recording() {
+        if recording_layers() {
             assert_eq!(
                 input.dims()[1],
                 self.num_channels,

@@ -13,7 +13,7 @@ use burn_compress_graph::CustomOp;
 use burn_compress_graph::builtin::{self, Recurrence};
 
 use super::{Activation, Layer, Port};
-use crate::graph::ports::recording;
+use crate::graph::ports::{recording, recording_layers};
 
 /// Recorded operation of a recurrent layer.
 struct Recorded<'a> {
@@ -23,6 +23,9 @@ struct Recorded<'a> {
     /// For each direction its gates.
     directions: Vec<Vec<&'a GateController>>,
     keeps_zero: bool,
+    reset_after: bool,
+    /// Whether the layer computes with the usual functions and from the front.
+    is_usual: bool,
 }
 
 impl Recorded<'_> {
@@ -32,7 +35,8 @@ impl Recorded<'_> {
         states: &[&Tensor<D>],
         ends: usize,
     ) -> Option<(Tensor<3>, Vec<Tensor<D>>)> {
-        if !recording() {
+        // What another layer computes stands in no operation of its own.
+        if !recording() || (!recording_layers() && !self.is_usual) {
             return None;
         }
         let [first, second, _] = self.input.dims();
@@ -48,22 +52,26 @@ impl Recorded<'_> {
         for given in states {
             assert_eq!(given.dims(), state, "the shape of the initial state");
         }
-        let sequence = self.operation(states, true);
+        let sequence = self.operation(states, None);
         let sequence = sequence.output([first, second, directions * hidden])?;
-        let ends = (0..ends).map(|_| self.operation(states, false).output(state));
+        let ends = (0..ends).map(|end| self.operation(states, Some(end)).output(state));
         Some((sequence, ends.collect::<Option<_>>()?))
     }
 
-    fn operation<const D: usize>(&self, states: &[&Tensor<D>], sequence: bool) -> CustomOp {
+    /// The operation whose output is the sequence, or the state `end`.
+    fn operation<const D: usize>(&self, states: &[&Tensor<D>], end: Option<usize>) -> CustomOp {
         let gates = &self.directions[0];
         let has_bias = gates[0].input_transform.bias.is_some();
         let is = Recurrence {
-            sequence,
+            sequence: end.is_none(),
             directions: self.directions.len(),
             states: states.len(),
             gates: gates.len(),
             params: if has_bias { 4 } else { 2 },
             keeps_zero: self.keeps_zero,
+            batch_first: self.batch_first,
+            end: end.unwrap_or(0),
+            reset_after: self.reset_after,
         };
         let mut op = CustomOp::new(self.id).input(self.input);
         for state in states {
@@ -116,6 +124,22 @@ fn lstm_keeps_zero(lstm: &Lstm) -> bool {
     keeps_zero(&lstm.cell_activation) && keeps_zero(&lstm.hidden_activation)
 }
 
+/// Whether the functions are those of the papers and nothing is clipped or coupled.
+fn is_usual_lstm(lstm: &Lstm) -> bool {
+    let tanh = |function: &Function| matches!(function, Function::Tanh(_));
+    matches!(lstm.gate_activation, Function::Sigmoid(_))
+        && tanh(&lstm.cell_activation)
+        && tanh(&lstm.hidden_activation)
+        && lstm.clip.is_none()
+        && lstm.forget_gate.is_some()
+}
+
+fn is_usual_gru(gru: &Gru) -> bool {
+    matches!(gru.gate_activation, Function::Sigmoid(_))
+        && matches!(gru.hidden_activation, Function::Tanh(_))
+        && gru.clip.is_none()
+}
+
 fn gates_of_gru(gru: &Gru) -> Vec<&GateController> {
     vec![&gru.update_gate, &gru.reset_gate, &gru.new_gate]
 }
@@ -147,6 +171,8 @@ impl Layer<(Tensor<3>, Option<LstmState<2>>)> for Lstm {
             batch_first: self.batch_first,
             directions: vec![gates_of_lstm(self)],
             keeps_zero: lstm_keeps_zero(self),
+            reset_after: false,
+            is_usual: !self.reverse && is_usual_lstm(self),
         };
         let outputs = recorded.outputs(&states_of(&state), 2);
         let outputs = outputs.and_then(|(sequence, ends)| Some((sequence, state_from(ends)?)));
@@ -170,6 +196,8 @@ impl Layer<(Tensor<3>, Option<LstmState<3>>)> for BiLstm {
             batch_first: self.batch_first,
             directions: directions.map(gates_of_lstm).to_vec(),
             keeps_zero: directions.iter().all(|lstm| lstm_keeps_zero(lstm)),
+            reset_after: false,
+            is_usual: directions.iter().all(|lstm| is_usual_lstm(lstm)),
         };
         let outputs = recorded.outputs(&states_of(&state), 2);
         let outputs = outputs.and_then(|(sequence, ends)| Some((sequence, state_from(ends)?)));
@@ -192,6 +220,8 @@ impl Layer<(Tensor<3>, Option<Tensor<2>>)> for Gru {
             batch_first: true,
             directions: vec![gates_of_gru(self)],
             keeps_zero: keeps_zero(&self.hidden_activation),
+            reset_after: self.reset_after,
+            is_usual: is_usual_gru(self),
         };
         let states: Vec<&Tensor<2>> = state.iter().collect();
         let outputs = recorded.outputs(&states, 0);
@@ -220,6 +250,9 @@ impl Layer<(Tensor<3>, Option<Tensor<3>>)> for BiGru {
             keeps_zero: directions
                 .iter()
                 .all(|gru| keeps_zero(&gru.hidden_activation)),
+            reset_after: self.forward.reset_after,
+            is_usual: directions.iter().all(|gru| is_usual_gru(gru))
+                && self.forward.reset_after == self.reverse.reset_after,
         };
         let states: Vec<&Tensor<3>> = state.iter().collect();
         let outputs = recorded.outputs(&states, 1);
