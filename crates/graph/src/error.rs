@@ -130,6 +130,15 @@ pub enum GraphError {
         /// The layer or parameter that makes the channels.
         layer: String,
     },
+    /// An operation whose numbers would have to follow a cut are not known.
+    #[error(
+        "`{operation}` reads channels that are removed, and its numbers are known to the code of the \
+         model alone: cut the model by its type"
+    )]
+    NotCut {
+        /// The operation.
+        operation: String,
+    },
     /// A mask of a parameter that the graph does not hold.
     #[error("the graph holds no parameter `{param}`: take masks of the captured model")]
     UnknownParameter {

@@ -32,6 +32,8 @@ pub struct ChannelGraph {
     pub(super) grouped: Vec<GroupedConv>,
     pub(super) depthwise: Vec<(String, usize)>,
     pub(super) blocks: Vec<BlockRule>,
+    /// The parameter dimensions that were asked for as whole heads.
+    pub(super) heads: BTreeSet<(String, usize)>,
     pub(super) sizes: Vec<SizeChannels>,
     counted: BTreeSet<ChannelId>,
     remedies: BTreeMap<String, String>,
@@ -185,9 +187,9 @@ impl ChannelGraph {
         captured: &Captured,
         heads: &BTreeSet<(String, usize)>,
     ) -> Result<Self, GraphError> {
-        let heads = Analysis::origins_at(captured, heads);
-        let mut analysis = Analysis::run(captured, &heads)?;
-        let unsplit = analysis.never_split(&heads);
+        let origins = Analysis::origins_at(captured, heads);
+        let mut analysis = Analysis::run(captured, &origins)?;
+        let unsplit = analysis.never_split(&origins);
         if !unsplit.is_empty() {
             let path = |&(param, _): &(usize, usize)| captured.params[param].path.clone();
             return Err(GraphError::NeverSplit {
@@ -198,7 +200,11 @@ impl ChannelGraph {
         // Blocks that fit no group protect their channels, which groups then report.
         let (mut groups, producers) = grouping::find(&analysis);
         let blocks = grouping::fit_blocks(&mut analysis, &mut groups);
-        Ok(Self::build(captured, analysis, groups, producers, blocks))
+        let graph = Self::build(captured, analysis, groups, producers, blocks);
+        Ok(Self {
+            heads: heads.clone(),
+            ..graph
+        })
     }
 
     fn build(
@@ -225,6 +231,7 @@ impl ChannelGraph {
             .collect();
         Self {
             grouped: grouped(&analysis),
+            heads: BTreeSet::new(),
             blocks: rules(&analysis),
             sizes: sizes(&analysis),
             counted: (analysis.counted.iter())

@@ -149,6 +149,7 @@
 //! | `plan.rs`     | [`SlicePlan`]: what is left when channels are removed             |
 //! | `propagate.rs`| [`ChannelEntries`]: which channels masks remove                   |
 //! | `size_check.rs` | sizes and ranges that follow a cut                                |
+//! | `cut.rs`      | a cut of the captured forward pass itself                         |
 //! | `trial.rs`    | [`Trial`]: whether the forward pass follows a cut                 |
 //! | `observed.rs` | tensors that can be observed at wrapped layers                    |
 //! | `flow/`       | what follows a layer, up to its activation                        |
@@ -159,6 +160,7 @@ mod analysis;
 pub mod builtin;
 mod capture;
 mod custom;
+mod cut;
 mod dummy;
 mod error;
 mod facts;

@@ -5,6 +5,7 @@ mod attention;
 mod branches;
 mod chains;
 mod custom;
+mod cut;
 mod errors;
 mod grouped;
 mod layers;
@@ -164,6 +165,7 @@ fn assert_exact<M: Module>(
         );
         assert_ne!(read(&full[index]), masked, "the mask changed nothing");
     }
+    cut::assert_cut_alike(&model, dummy, &graph, removed, &small);
     // Cut models are counted as the plan said.
     let small = analyze(&small, dummy);
     assert_eq!(small.macs(), graph.macs_after(removed));
