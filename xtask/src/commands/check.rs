@@ -12,7 +12,9 @@ pub fn run() -> Result<()> {
 fn commands() -> [Cargo; 3] {
     [
         Cargo::new("fmt --all --check"),
-        Cargo::new("clippy --workspace --all-targets -- -D warnings"),
+        Cargo::new(
+            "clippy --workspace --all-targets --features burn-compress-examples/ort -- -D warnings",
+        ),
         Cargo::new("doc --workspace --no-deps").env("RUSTDOCFLAGS", "-D warnings"),
     ]
 }
