@@ -6,5 +6,10 @@ mod encode;
 mod error;
 mod graph;
 mod proto;
+mod quantize;
 
 pub use error::ExportError;
+pub use quantize::{
+    ConstantBytes, Difference, FloatNode, FoldedNorm, IntegerNode, LargestBias, OnnxTarget,
+    QuantizationReport, Refusal, TensorQuantizer,
+};

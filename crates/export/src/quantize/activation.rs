@@ -112,7 +112,10 @@ impl Activation {
                 "calibrate it on data that it is not zero for, or do not quantize it",
             );
         }
-        if let Some(bad) = zeros.iter().find(|zero| zero.fract() != 0.0 || !zero.is_finite()) {
+        if let Some(bad) = zeros
+            .iter()
+            .find(|zero| zero.fract() != 0.0 || !zero.is_finite())
+        {
             refuse(
                 format!("its zero point {bad} is not an integer"),
                 "round it, or use a quantizer with integer zero points (`QatQuantizer`, `LsqQuantizer`)",
@@ -281,7 +284,10 @@ mod tests {
     ) {
         let found = refusals(&entry(dtype, range, scale, zero), OnnxTarget::OnnxRuntime);
         assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].starts_with(&format!("`conv._input_0`: {expected}")), "{found:?}");
+        assert!(
+            found[0].starts_with(&format!("`conv._input_0`: {expected}")),
+            "{found:?}"
+        );
     }
 
     #[test]
@@ -289,15 +295,24 @@ mod tests {
         let mut blocked = entry("int8", S8, &[0.5; 6], &[0.0; 6]);
         blocked.grid = Grid::new([1, 3, 2]);
         let found = refusals(&blocked, OnnxTarget::OnnxRuntime);
-        assert!(found[0].contains("it has 6 scales, one a block"), "{found:?}");
+        assert!(
+            found[0].contains("it has 6 scales, one a block"),
+            "{found:?}"
+        );
     }
 
     #[test]
     fn refusals_of_tensorrt() {
         let found = refusals(&entry("uint8", U8, &[0.5], &[0.0]), OnnxTarget::TensorRt);
-        assert!(found[0].contains("its type is uint8, and TensorRT takes int8 only"), "{found:?}");
+        assert!(
+            found[0].contains("its type is uint8, and TensorRT takes int8 only"),
+            "{found:?}"
+        );
         let found = refusals(&entry("int8", S8, &[0.5], &[-3.0]), OnnxTarget::TensorRt);
-        assert!(found[0].contains("its zero point is -3, and TensorRT takes 0 only"), "{found:?}");
+        assert!(
+            found[0].contains("its zero point is -3, and TensorRT takes 0 only"),
+            "{found:?}"
+        );
     }
 
     #[test]

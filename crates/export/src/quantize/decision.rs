@@ -70,11 +70,17 @@ fn quantized_behind(graph: &OnnxGraph, tensor: &str) -> Result<(), String> {
     if graph.is_output(tensor) {
         return Err("it makes an output of the model, which is not quantized".to_string());
     }
-    let readers: Vec<&Node> = graph.readers(tensor).into_iter().map(|at| &graph.nodes[at]).collect();
+    let readers: Vec<&Node> = graph
+        .readers(tensor)
+        .into_iter()
+        .map(|at| &graph.nodes[at])
+        .collect();
     match readers[..] {
         [reader] if reader.operator == "QuantizeLinear" => Ok(()),
         [reader] if matches!(reader.operator.as_str(), "Relu" | "Clip") => {
-            let behind = graph.only_reader(reader.output()).map(|at| &graph.nodes[at]);
+            let behind = graph
+                .only_reader(reader.output())
+                .map(|at| &graph.nodes[at]);
             let name = &reader.operator;
             Err(match behind {
                 Some(node) if node.operator == "QuantizeLinear" => format!(
@@ -90,7 +96,9 @@ fn quantized_behind(graph: &OnnxGraph, tensor: &str) -> Result<(), String> {
             reader.operator, reader.name
         )),
         _ => {
-            let quantizers = readers.iter().filter(|node| node.operator == "QuantizeLinear");
+            let quantizers = readers
+                .iter()
+                .filter(|node| node.operator == "QuantizeLinear");
             let (all, quantizers) = (readers.len(), quantizers.count());
             Err(match quantizers {
                 0 => "its output is not quantized".to_string(),
@@ -154,7 +162,10 @@ fn of_other(
             operator => format!("{target} has no {operator} in integers"),
         });
     }
-    let inputs = node.inputs.iter().filter(|name| !whole_numbers.contains(name.as_str()));
+    let inputs = node
+        .inputs
+        .iter()
+        .filter(|name| !whole_numbers.contains(name.as_str()));
     for input in inputs {
         if dequantized(graph, input).is_none() {
             return Err(match graph.initializers.contains_key(input) {
@@ -173,9 +184,8 @@ fn of_other(
 fn layer_of(compression: &Compression<'_>, node: &Node) -> String {
     let is_made = |tensors: &[String]| tensors.iter().any(|name| name == node.output());
     let mut ports = compression.ports.iter();
-    let port = ports.find(|(port, tensors)| {
-        matches!(port.target, Target::Output(_)) && is_made(tensors)
-    });
+    let port =
+        ports.find(|(port, tensors)| matches!(port.target, Target::Output(_)) && is_made(tensors));
     port.map_or_else(|| node.name.clone(), |(port, _)| port.layer.clone())
 }
 
@@ -185,8 +195,13 @@ fn whole_numbers(graph: &OnnxGraph) -> BTreeSet<&str> {
         let whole = matches!(constant.values, Values::Int64(_) | Values::Bool(_));
         whole.then_some(name.as_str())
     });
-    let inputs = graph.inputs.iter().filter(|input| input.element != Element::Float);
-    let mut found: BTreeSet<&str> = constants.chain(inputs.map(|input| input.name.as_str())).collect();
+    let inputs = graph
+        .inputs
+        .iter()
+        .filter(|input| input.element != Element::Float);
+    let mut found: BTreeSet<&str> = constants
+        .chain(inputs.map(|input| input.name.as_str()))
+        .collect();
     for node in &graph.nodes {
         let of_whole = || {
             let mut inputs = node.inputs.iter().filter(|name| !name.is_empty());

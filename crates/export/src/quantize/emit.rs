@@ -22,13 +22,25 @@ pub(crate) fn product(
     target: OnnxTarget,
     report: &mut QuantizationReport,
 ) -> Vec<Refusal> {
-    let operator = graph.producer(&product.output).map(|at| graph.nodes[at].operator.clone());
+    let operator = graph
+        .producer(&product.output)
+        .map(|at| graph.nodes[at].operator.clone());
     let operator = operator.unwrap_or_default();
     let layer = product.layer().to_string();
     match (decision, &product.integers) {
         (Decision::Integers { scale, reach }, Some(weight)) => {
-            let refusals = in_integers(graph, product, weight.clone(), (scale, reach), target, report);
-            report.integer_nodes.push(IntegerNode { name: layer, operator });
+            let refusals = in_integers(
+                graph,
+                product,
+                weight.clone(),
+                (scale, reach),
+                target,
+                report,
+            );
+            report.integer_nodes.push(IntegerNode {
+                name: layer,
+                operator,
+            });
             refusals
         }
         (Decision::Float(reason), _) => {
@@ -72,8 +84,12 @@ fn in_integers(
     let zero = graph.constant(&format!("{path}_zero_point"), zero);
     let weight_name = graph.fresh(&format!("{path}_dequantized"));
     graph.nodes.push(
-        Node::new("DequantizeLinear", [&integers, &scale, &zero], [&weight_name])
-            .with("axis", Attribute::Int(weight.axis as i64)),
+        Node::new(
+            "DequantizeLinear",
+            [&integers, &scale, &zero],
+            [&weight_name],
+        )
+        .with("axis", Attribute::Int(weight.axis as i64)),
     );
     let bias_name = match bias {
         None => None,
@@ -98,7 +114,10 @@ fn settle_scales(
 ) -> Result<(), Refusal> {
     let magnitudes = weight.magnitudes();
     for (channel, scale) in weight.scales.iter_mut().enumerate() {
-        let bias = product.bias.as_ref().map_or(0.0, |bias| bias[channel].abs());
+        let bias = product
+            .bias
+            .as_ref()
+            .map_or(0.0, |bias| bias[channel].abs());
         let suits = |scale: f64| {
             let products = input_scale * scale as f32;
             let fits = bias / f64::from(products) <= 2.0 * FREE_BIAS;
@@ -135,7 +154,11 @@ fn integer_bias(
     (input_scale, reach): (f32, i64),
     report: &mut QuantizationReport,
 ) -> Result<String, Vec<Refusal>> {
-    let scales: Vec<f32> = weight.scales.iter().map(|&scale| input_scale * scale as f32).collect();
+    let scales: Vec<f32> = weight
+        .scales
+        .iter()
+        .map(|&scale| input_scale * scale as f32)
+        .collect();
     let mut integers = Vec::with_capacity(bias.len());
     let mut refusals = Vec::new();
     let path = product.parameter("bias");
@@ -162,8 +185,16 @@ fn integer_bias(
     if !refusals.is_empty() {
         return Err(refusals);
     }
-    let largest = integers.iter().map(|&q| i64::from(q).abs()).max().unwrap_or(0);
-    if report.largest_bias.as_ref().is_none_or(|known| known.value < largest) {
+    let largest = integers
+        .iter()
+        .map(|&q| i64::from(q).abs())
+        .max()
+        .unwrap_or(0);
+    if report
+        .largest_bias
+        .as_ref()
+        .is_none_or(|known| known.value < largest)
+    {
         report.largest_bias = Some(LargestBias {
             layer: product.layer().to_string(),
             value: largest,
@@ -194,12 +225,20 @@ fn in_floats(graph: &mut OnnxGraph, product: &Product) {
         values: Values::Float(product.values.clone()),
     };
     let weight = own_constant(graph, product, &product.path, weight);
-    let bias = product.bias.as_deref().map(|bias| float_bias(graph, product, bias));
+    let bias = product
+        .bias
+        .as_deref()
+        .map(|bias| float_bias(graph, product, bias));
     connect(graph, product, &weight, bias.as_deref());
 }
 
 /// A constant of a layer: in the place of the one with this name, unless others read that.
-fn own_constant(graph: &mut OnnxGraph, product: &Product, name: &str, constant: Constant) -> String {
+fn own_constant(
+    graph: &mut OnnxGraph,
+    product: &Product,
+    name: &str,
+    constant: Constant,
+) -> String {
     let made = [product.output.as_str(), product.result()];
     let is_own = |&at: &usize| made.contains(&graph.nodes[at].output());
     let shared = !graph.readers(name).iter().all(is_own);
@@ -221,7 +260,9 @@ fn connect(graph: &mut OnnxGraph, product: &Product, weight: &str, bias: Option<
     };
     match graph.nodes[at].operator.as_str() {
         "MatMul" => {
-            let add = graph.producer(product.result()).map(|at| &mut graph.nodes[at]);
+            let add = graph
+                .producer(product.result())
+                .map(|at| &mut graph.nodes[at]);
             let old = |input: &&mut String| **input != product.output;
             if let Some(input) = add.and_then(|add| add.inputs.iter_mut().find(old)) {
                 *input = bias.to_string();

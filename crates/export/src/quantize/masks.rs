@@ -85,13 +85,16 @@ pub(crate) fn fold(masks: &mut Vec<TensorMask>, products: &mut [Product]) {
 /// The mask of each channel in dimension 1, if the mask distinguishes nothing else.
 fn channels(mask: &Mask, count: usize) -> Option<Vec<f64>> {
     let shape = mask.shape();
-    let others = shape.iter().enumerate().all(|(dim, &size)| dim == 1 || size == 1);
+    let others = shape
+        .iter()
+        .enumerate()
+        .all(|(dim, &size)| dim == 1 || size == 1);
     let fits = mask.method() == MaskMethod::Mul && others && shape.get(1) == Some(&count);
     fits.then(|| mask.values().iter().map(|&kept| f64::from(kept)).collect())
 }
 
-/// Applies what is left by an operator each.
-pub(crate) fn insert(graph: &mut OnnxGraph, masks: Vec<TensorMask>) {
+/// Applies what is left by an operator each, before the quantizers of the tensors.
+pub(crate) fn insert(graph: &mut OnnxGraph, masks: Vec<TensorMask>, places: &mut [Place]) {
     for TensorMask {
         tensor,
         mask,
@@ -100,14 +103,20 @@ pub(crate) fn insert(graph: &mut OnnxGraph, masks: Vec<TensorMask>) {
     {
         let (operator, values) = match mask.method() {
             MaskMethod::Mul => ("Mul", mask.values().to_vec()),
-            MaskMethod::Add => ("Add", mask.values().iter().map(|m| (m - 1.0) * 1000.0).collect()),
+            MaskMethod::Add => (
+                "Add",
+                mask.values().iter().map(|m| (m - 1.0) * 1000.0).collect(),
+            ),
         };
         let mut constant = Constant::vector(values);
         constant.dims = mask.shape().to_vec();
         let constant = graph.constant(&format!("{tensor}_mask"), constant);
-        serve(graph, &tensor, &readers, |_, source, made| {
-            let made = made.unwrap_or_else(|| format!("{tensor}_masked"));
-            vec![Node::new(operator, [source, &constant], [made])]
+        let made = graph.fresh(&format!("{tensor}_masked"));
+        serve(graph, &tensor, &readers, |_| {
+            vec![Node::new(operator, [&tensor, &constant], [&made])]
         });
+        for place in places.iter_mut().filter(|place| place.tensor == tensor) {
+            place.tensor.clone_from(&made);
+        }
     }
 }

@@ -75,10 +75,15 @@ pub(crate) fn quantize(
     compression: &Compression<'_>,
     target: OnnxTarget,
 ) -> Result<(OnnxGraph, QuantizationReport), Vec<Refusal>> {
+    let outputs: Vec<String> = graph
+        .outputs
+        .iter()
+        .map(|output| output.name.clone())
+        .collect();
     let mut report = QuantizationReport::new(target);
     let mut refusals = Vec::new();
     let mut products = find_products(&graph, compression, target, &mut refusals);
-    let places = match placement::places(&graph, compression, target, &mut report) {
+    let mut places = match placement::places(&graph, compression, target, &mut report) {
         Ok(places) => places,
         Err(found) => {
             refusals.extend(found);
@@ -99,19 +104,26 @@ pub(crate) fn quantize(
         fold::norms(&mut graph, &mut products, is_held, &mut report);
         masks::fold(&mut masked, &mut products);
     }
-    masks::insert(&mut graph, masked);
+    masks::insert(&mut graph, masked, &mut places);
     let places = placement::copied(&graph, places, target);
     placement::insert(&mut graph, compression, places, &mut report);
     graph.sort();
 
     for product in &products {
         let decision = decision::of_product(&graph, product, target);
-        refusals.extend(emit::product(&mut graph, product, decision, target, &mut report));
+        refusals.extend(emit::product(
+            &mut graph,
+            product,
+            decision,
+            target,
+            &mut report,
+        ));
     }
     if !refusals.is_empty() {
         return Err(refusals);
     }
     decision::others(&graph, &products, compression, target, &mut report);
+    graph.name_outputs(&outputs);
     graph.sort();
     graph.drop_unused_constants();
     report.bytes = emit::constant_bytes(&graph);
@@ -134,7 +146,9 @@ fn find_products(
         match Product::find(graph, at, calibration) {
             Ok(found) => products.extend(found),
             Err(found) => {
-                let new = found.into_iter().filter(|refusal| !refusals.contains(refusal));
+                let new = found
+                    .into_iter()
+                    .filter(|refusal| !refusals.contains(refusal));
                 let new: Vec<Refusal> = new.collect();
                 refusals.extend(new);
             }

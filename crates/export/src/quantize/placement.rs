@@ -120,11 +120,18 @@ fn of_tensor(
     if groups.len() == 1 {
         let outputs = groups.iter().any(|(_, paths)| paths.iter().any(makes));
         let all = Readers::All { outputs };
-        return Ok(groups.into_iter().map(|group| place(group, all.clone())).collect());
+        return Ok(groups
+            .into_iter()
+            .map(|group| place(group, all.clone()))
+            .collect());
     }
     let differ = |first: &(Activation, Vec<TargetId>), second: &(Activation, Vec<TargetId>)| {
-        let [a, b] = [first, second].map(|(a, _)| format!("{} {:e}, {}", a.storage.name(), a.scale, a.zero));
-        format!("it is quantized with {a}, and `{}`, the same tensor, with {b}", second.1[0])
+        let [a, b] =
+            [first, second].map(|(a, _)| format!("{} {:e}, {}", a.storage.name(), a.scale, a.zero));
+        format!(
+            "it is quantized with {a}, and `{}`, the same tensor, with {b}",
+            second.1[0]
+        )
     };
     if let Some(at) = groups.iter().position(|(_, paths)| paths.iter().any(makes)) {
         let other = usize::from(at == 0);
@@ -174,7 +181,9 @@ pub(crate) fn own_readers(
 ) -> Vec<String> {
     let is_own_parameter = |name: &String| match layer {
         "" => graph.initializers.contains_key(name),
-        _ => name.strip_prefix(layer).is_some_and(|rest| rest.starts_with('.')),
+        _ => name
+            .strip_prefix(layer)
+            .is_some_and(|rest| rest.starts_with('.')),
     };
     let is_own_output = |output: &str| {
         compression.ports.iter().any(|(port, tensors)| {
@@ -240,9 +249,8 @@ fn before(graph: &OnnxGraph, tensor: &str) -> Vec<String> {
         operator if only_moves(operator) => &node.inputs[..1],
         _ => &[],
     };
-    let only_here = |name: &&String| {
-        graph.only_reader(name) == Some(at) && graph.producer(name).is_some()
-    };
+    let only_here =
+        |name: &&String| graph.only_reader(name) == Some(at) && graph.producer(name).is_some();
     moved.iter().filter(only_here).cloned().collect()
 }
 
@@ -277,7 +285,12 @@ pub(crate) fn insert(
         .map(|place| strangers(graph, compression, place))
         .collect();
     for (place, also_read_by) in places.into_iter().zip(also) {
-        let Activation { storage, scale, zero, .. } = place.activation;
+        let Activation {
+            storage,
+            scale,
+            zero,
+            ..
+        } = place.activation;
         report.quantizers.push(TensorQuantizer {
             tensor: place.tensor.clone(),
             targets: place.targets.iter().map(ToString::to_string).collect(),
@@ -287,11 +300,11 @@ pub(crate) fn insert(
             also_read_by,
         });
         let source = absorbed(graph, &place, &quantized);
-        serve(graph, &place.tensor, &place.readers, |graph, tensor, made| {
-            pair(graph, &place, tensor, made)
+        serve(graph, &place.tensor, &place.readers, |graph| {
+            pair(graph, &place)
         });
         if let Some(source) = source {
-            absorb(graph, &place.tensor, &source);
+            graph.bypass(&place.tensor, &source);
             report.absorbed_activations.push(place.tensor);
         }
     }
@@ -304,22 +317,30 @@ fn strangers(graph: &OnnxGraph, compression: &Compression<'_>, place: &Place) ->
     }
     let mut own = Vec::new();
     for target in &place.targets {
-        own.extend(own_readers(graph, compression, &target.layer, &place.tensor));
+        own.extend(own_readers(
+            graph,
+            compression,
+            &target.layer,
+            &place.tensor,
+        ));
     }
-    let readers = graph.readers(&place.tensor).into_iter().map(|at| &graph.nodes[at]);
+    let readers = graph
+        .readers(&place.tensor)
+        .into_iter()
+        .map(|at| &graph.nodes[at]);
     let others = readers.filter(|node| !only_moves(&node.operator) && node.operator != "Shape");
     let others = others.map(|node| node.output().to_string());
     others.filter(|output| !own.contains(output)).collect()
 }
 
 /// `QuantizeLinear` and `DequantizeLinear`, with a clip before them where the range is narrow.
-fn pair(graph: &mut OnnxGraph, place: &Place, tensor: &str, made: Option<String>) -> Vec<Node> {
+fn pair(graph: &mut OnnxGraph, place: &Place) -> Vec<Node> {
     let (name, activation) = (&place.tensor, &place.activation);
     let scale = graph.constant(&format!("{name}_scale"), Constant::scalar(activation.scale));
     let zero = zero_points(activation.storage, activation.zero, Vec::new());
     let zero = graph.constant(&format!("{name}_zero_point"), zero);
     let mut nodes = Vec::new();
-    let mut source = tensor.to_string();
+    let mut source = name.clone();
     if let Some((low, high)) = activation.clip() {
         let low = graph.constant(&format!("{name}_lowest"), Constant::scalar(low));
         let high = graph.constant(&format!("{name}_highest"), Constant::scalar(high));
@@ -328,9 +349,17 @@ fn pair(graph: &mut OnnxGraph, place: &Place, tensor: &str, made: Option<String>
         source = clipped;
     }
     let quantized = graph.fresh(&format!("{name}_quantized"));
-    let made = made.unwrap_or_else(|| graph.fresh(&format!("{name}_dequantized")));
-    nodes.push(Node::new("QuantizeLinear", [&source, &scale, &zero], [&quantized]));
-    nodes.push(Node::new("DequantizeLinear", [&quantized, &scale, &zero], [&made]));
+    let made = graph.fresh(&format!("{name}_dequantized"));
+    nodes.push(Node::new(
+        "QuantizeLinear",
+        [&source, &scale, &zero],
+        [&quantized],
+    ));
+    nodes.push(Node::new(
+        "DequantizeLinear",
+        [&quantized, &scale, &zero],
+        [&made],
+    ));
     nodes
 }
 
@@ -344,41 +373,41 @@ pub(crate) fn zero_points(storage: Storage, zero: i32, dims: Vec<usize>) -> Cons
     Constant { dims, values }
 }
 
-/// Lets operators between a tensor and its readers.
+/// Lets operators between a tensor and its readers; `make` gets the graph that names are new in.
 ///
-/// `make` gets the tensor that they read and, where the name of the tensor has to go over to what they
-/// make, that name.
+/// Where an output of the graph is a reader, it becomes what the last of the operators makes.
 pub(crate) fn serve(
     graph: &mut OnnxGraph,
     tensor: &str,
     readers: &Readers,
-    make: impl FnOnce(&mut OnnxGraph, &str, Option<String>) -> Vec<Node>,
+    make: impl FnOnce(&mut OnnxGraph) -> Vec<Node>,
 ) {
-    let at_output = *readers == (Readers::All { outputs: true }) && graph.is_output(tensor);
-    let producer = graph.producer(tensor).filter(|_| at_output);
-    if let Some(at) = producer {
-        let raw = graph.fresh(&format!("{tensor}_raw"));
-        for output in graph.nodes[at].outputs.iter_mut().filter(|name| *name == tensor) {
-            output.clone_from(&raw);
-        }
-        let nodes = make(graph, &raw, Some(tensor.to_string()));
-        graph.nodes.extend(nodes);
-        return;
+    let mut served = graph.readers(tensor);
+    if let Readers::Only(outputs) = readers {
+        served.retain(|&at| outputs.iter().any(|name| name == graph.nodes[at].output()));
     }
-    let served: Vec<usize> = match readers {
-        Readers::All { .. } => graph.readers(tensor),
-        Readers::Only(outputs) => {
-            let readers = graph.readers(tensor).into_iter();
-            let is_own = |&at: &usize| outputs.iter().any(|name| name == graph.nodes[at].output());
-            readers.filter(is_own).collect()
-        }
+    let nodes = make(graph);
+    let Some(made) = nodes.last().map(|node| node.output().to_string()) else {
+        return;
     };
-    let nodes = make(graph, tensor, None);
-    let made = nodes.last().map_or(String::new(), |node| node.output().to_string());
     for at in served {
         graph.nodes[at].replace_input(tensor, &made);
     }
+    if *readers == (Readers::All { outputs: true }) {
+        for output in graph
+            .outputs
+            .iter_mut()
+            .filter(|output| output.name == tensor)
+        {
+            output.name.clone_from(&made);
+        }
+    }
     graph.nodes.extend(nodes);
+}
+
+fn dequantized_by(graph: &OnnxGraph, tensor: &str) -> Option<usize> {
+    let made_by = graph.producer(tensor)?;
+    (graph.nodes[made_by].operator == "DequantizeLinear").then_some(made_by)
 }
 
 /// The input of the ReLU or clip that makes a tensor, if the range of its quantizer does the same.
@@ -409,21 +438,7 @@ fn absorbed(graph: &OnnxGraph, place: &Place, quantized: &[String]) -> Option<St
         && activation.clip().is_none()
         && reaches_all
         && graph.only_reader(source).is_some()
-        && !quantized.iter().any(|tensor| tensor == source);
+        && !quantized.iter().any(|tensor| tensor == source)
+        && dequantized_by(graph, source).is_none();
     free.then(|| source.to_string())
-}
-
-/// Removes the ReLU or clip in front of a quantizer, which has taken the name of the tensor or not.
-fn absorb(graph: &mut OnnxGraph, tensor: &str, source: &str) {
-    let is_activation = |node: &Node| {
-        matches!(node.operator.as_str(), "Relu" | "Clip") && node.input(0) == Some(source)
-    };
-    let raw = format!("{tensor}_raw");
-    let position = graph.nodes.iter().position(|node| {
-        is_activation(node) && (node.output() == tensor || node.output().starts_with(&raw))
-    });
-    if let Some(at) = position {
-        let made = graph.nodes[at].output().to_string();
-        graph.bypass(&made, source);
-    }
 }

@@ -6,7 +6,7 @@
 //! | `Gemm`                     | `[in, out]`, with `transB` `[out, in]` | 1, with `transB` 0 |
 //! | `MatMul`, `MatMul` and `Add` | `[in, out]`    | dimension 1     |
 
-use burn_compress_core::Calibration;
+use burn_compress_core::{Calibration, TargetId};
 
 use super::refusal::Refusal;
 use super::weight::{Weight, channels};
@@ -71,7 +71,10 @@ impl Product {
             }
             Some(_) => return Ok(None),
         };
-        let entry = path.parse().ok().and_then(|target| calibration.get(&target));
+        let entry = path
+            .parse()
+            .ok()
+            .and_then(|target: TargetId| calibration.get(&target));
         let integers = match entry {
             Some(entry) => Weight::new(path, &constant.dims, values, axis, entry)?,
             None => None,
@@ -121,7 +124,11 @@ impl Product {
         }
         let bias = self.bias.take().unwrap_or_else(|| vec![0.0; factors.len()]);
         let folded = bias.iter().zip(factors).zip(shift);
-        self.bias = Some(folded.map(|((b, factor), shift)| b * factor + shift).collect());
+        self.bias = Some(
+            folded
+                .map(|((b, factor), shift)| b * factor + shift)
+                .collect(),
+        );
     }
 }
 

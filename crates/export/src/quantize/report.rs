@@ -30,6 +30,8 @@ pub struct QuantizationReport {
     pub not_simulated: Vec<Difference>,
     /// What the simulation computed and the file does not.
     pub left_out: Vec<Difference>,
+    /// Biases in int32.
+    pub integer_biases: usize,
     /// Largest integer of a bias.
     pub largest_bias: Option<LargestBias>,
     /// Size of the constants.
@@ -186,11 +188,18 @@ impl fmt::Display for QuantizationReport {
         }
         let folded = self.folded_norms.len();
         let absorbed = self.absorbed_activations.len();
-        writeln!(f, "{folded} norms folded, {absorbed} activations done by quantizers")?;
+        writeln!(
+            f,
+            "{folded} norms folded, {absorbed} activations done by quantizers"
+        )?;
         if let Some(LargestBias { layer, value }) = &self.largest_bias {
-            writeln!(f, "largest bias: {value} of {layer}")?;
+            let count = self.integer_biases;
+            writeln!(f, "{count} biases in int32, the largest {value} of {layer}")?;
         }
         let ConstantBytes { integers, floats } = self.bytes;
-        write!(f, "constants: {integers} bytes in integers, {floats} in floating point")
+        write!(
+            f,
+            "constants: {integers} bytes in integers, {floats} in floating point"
+        )
     }
 }

@@ -75,6 +75,7 @@ impl OnnxTarget {
                     | "Add"
                     | "AveragePool"
                     | "GlobalAveragePool"
+                    | "MaxPool"
                     | "Concat"
             ),
             Self::OnnxRuntime | Self::OnnxRuntimeX86 => matches!(
@@ -86,6 +87,7 @@ impl OnnxTarget {
                     | "Mul"
                     | "AveragePool"
                     | "GlobalAveragePool"
+                    | "MaxPool"
                     | "Concat"
                     | "Sigmoid"
                     | "Softmax"

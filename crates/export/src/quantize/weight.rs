@@ -93,7 +93,10 @@ impl Weight {
                 "prune the channel, or do not quantize the weight",
             );
         }
-        if let Some(bad) = zero.iter().find(|zero| zero.fract() != 0.0 || !zero.is_finite()) {
+        if let Some(bad) = zero
+            .iter()
+            .find(|zero| zero.fract() != 0.0 || !zero.is_finite())
+        {
             refuse(
                 format!("its zero point {bad} is not an integer"),
                 "round it, or use the scheme `symmetric`",
@@ -143,7 +146,9 @@ impl Weight {
     /// The values that the integers stand for, in the precision in which they are dequantized.
     pub fn floats(&self) -> Vec<f32> {
         let values = self.channels().zip(&self.integers);
-        values.map(|(channel, &k)| k as f32 * self.scales[channel] as f32).collect()
+        values
+            .map(|(channel, &k)| k as f32 * self.scales[channel] as f32)
+            .collect()
     }
 
     /// Largest magnitude of an integer.
@@ -166,7 +171,10 @@ impl Weight {
     ///
     /// Integers that no storage of the target has, in words.
     pub fn store(&self, target: OnnxTarget) -> Result<(Constant, i32), Refusal> {
-        let (low, high) = self.integers.iter().fold((0, 0), |(low, high), &k| (k.min(low), k.max(high)));
+        let (low, high) = self
+            .integers
+            .iter()
+            .fold((0, 0), |(low, high), &k| (k.min(low), k.max(high)));
         let dims = self.dims.clone();
         let unsigned = |zero: i32| {
             let values = self.integers.iter().map(|k| (k + zero) as u8).collect();
@@ -186,7 +194,9 @@ impl Weight {
         }
         Err(Refusal::new(
             "",
-            format!("its integers less the zero point are {low}..{high}, which {target} cannot hold"),
+            format!(
+                "its integers less the zero point are {low}..{high}, which {target} cannot hold"
+            ),
             "use the scheme `symmetric` for the weight",
         ))
     }
@@ -210,9 +220,10 @@ fn is_along(grid: &Grid, dims: &[usize], axis: usize) -> bool {
     let blocks = grid.blocks();
     grid.len() == 1
         || (blocks.len() == dims.len()
-            && blocks.iter().enumerate().all(|(dim, &count)| {
-                count == if dim == axis { dims[dim] } else { 1 }
-            }))
+            && blocks
+                .iter()
+                .enumerate()
+                .all(|(dim, &count)| count == if dim == axis { dims[dim] } else { 1 }))
 }
 
 #[cfg(test)]
@@ -236,7 +247,9 @@ mod tests {
     fn int8(values: &[f32], scale: &[f32]) -> Weight {
         let entry = entry("int8", (-127.0, 127.0), &[scale.len(), 1], scale);
         let dims = [2, values.len() / 2];
-        Weight::new("conv.weight", &dims, values, 0, &entry).unwrap().unwrap()
+        Weight::new("conv.weight", &dims, values, 0, &entry)
+            .unwrap()
+            .unwrap()
     }
 
     #[test]
@@ -255,7 +268,11 @@ mod tests {
     #[case(OnnxTarget::OnnxRuntime, Values::Int8(vec![127, -127, 0, 1]), 0)]
     #[case(OnnxTarget::TensorRt, Values::Int8(vec![127, -127, 0, 1]), 0)]
     #[case(OnnxTarget::OnnxRuntimeX86, Values::Uint8(vec![255, 1, 128, 129]), 128)]
-    fn storage_of_eight_bits(#[case] target: OnnxTarget, #[case] values: Values, #[case] zero: i32) {
+    fn storage_of_eight_bits(
+        #[case] target: OnnxTarget,
+        #[case] values: Values,
+        #[case] zero: i32,
+    ) {
         let weight = int8(&[127.0, -127.0, 0.0, 1.0], &[1.0]);
         let (constant, found) = weight.store(target).unwrap();
         assert_eq!((constant.values, found), (values, zero));
@@ -265,7 +282,10 @@ mod tests {
     fn seven_bits_stay_signed_everywhere() {
         let weight = int8(&[63.0, -63.0, 0.0, 1.0], &[1.0]);
         let (constant, zero) = weight.store(OnnxTarget::OnnxRuntimeX86).unwrap();
-        assert_eq!((constant.values, zero), (Values::Int8(vec![63, -63, 0, 1]), 0));
+        assert_eq!(
+            (constant.values, zero),
+            (Values::Int8(vec![63, -63, 0, 1]), 0)
+        );
     }
 
     /// `uint8` about 200: the integers less the zero point are -200..55.
@@ -279,7 +299,11 @@ mod tests {
         let (constant, zero) = weight.store(OnnxTarget::OnnxRuntime).unwrap();
         assert_eq!((constant.values, zero), (Values::Uint8(vec![0, 255]), 200));
         let refusal = weight.store(OnnxTarget::TensorRt).unwrap_err();
-        assert!(refusal.found.contains("-200..55, which TensorRT cannot hold"));
+        assert!(
+            refusal
+                .found
+                .contains("-200..55, which TensorRT cannot hold")
+        );
 
         // A norm with both signs needs -200 and 200 at once.
         weight.integers = vec![-200, 200];
@@ -307,7 +331,13 @@ mod tests {
         entry.zero_point = Some(vec![zero; scale.len()]);
         let found = Weight::new("conv.weight", &[2, 2], &[0.0; 4], 0, &entry).unwrap_err();
         assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].to_string().starts_with(&format!("`conv.weight`: {expected}")), "{}", found[0]);
+        assert!(
+            found[0]
+                .to_string()
+                .starts_with(&format!("`conv.weight`: {expected}")),
+            "{}",
+            found[0]
+        );
     }
 
     #[test]

@@ -77,7 +77,10 @@ impl OnnxGraph {
     pub fn readers(&self, tensor: &str) -> Vec<usize> {
         let nodes = self.nodes.iter().enumerate();
         let reads = |node: &Node| node.inputs.iter().any(|input| input == tensor);
-        nodes.filter(|(_, node)| reads(node)).map(|(at, _)| at).collect()
+        nodes
+            .filter(|(_, node)| reads(node))
+            .map(|(at, _)| at)
+            .collect()
     }
 
     /// The only reader of a tensor that is no output of the graph.
@@ -130,6 +133,30 @@ impl OnnxGraph {
         }
     }
 
+    /// Gives a tensor another name everywhere.
+    pub fn rename(&mut self, old: &str, new: &str) {
+        for node in &mut self.nodes {
+            node.replace_input(old, new);
+            for output in node.outputs.iter_mut().filter(|output| *output == old) {
+                *output = new.to_string();
+            }
+        }
+        for output in self.outputs.iter_mut().filter(|output| output.name == old) {
+            output.name = new.to_string();
+        }
+    }
+
+    /// Gives the outputs these names, and whatever had one of them another.
+    pub fn name_outputs(&mut self, names: &[String]) {
+        for (at, name) in names.iter().enumerate() {
+            let made = self.outputs[at].name.clone();
+            if made != *name {
+                self.rename(name, &self.fresh(&format!("{name}_raw")));
+                self.rename(&made, name);
+            }
+        }
+    }
+
     /// Brings the operators into an order in which they can run, the present one where it can.
     pub fn sort(&mut self) {
         let mut waiting: Vec<Option<Node>> = self.nodes.drain(..).map(Some).collect();
@@ -141,7 +168,12 @@ impl OnnxGraph {
             .collect();
         let needs: Vec<Vec<usize>> = made
             .iter()
-            .map(|node| node.inputs.iter().filter_map(|name| makers.get(name).copied()).collect())
+            .map(|node| {
+                node.inputs
+                    .iter()
+                    .filter_map(|name| makers.get(name).copied())
+                    .collect()
+            })
             .collect();
         let mut done = BTreeSet::new();
         for start in 0..waiting.len() {
@@ -152,7 +184,9 @@ impl OnnxGraph {
                     stack.pop();
                     continue;
                 }
-                let missing = needs[at].iter().find(|&&need| !done.contains(&need) && need != at);
+                let missing = needs[at]
+                    .iter()
+                    .find(|&&need| !done.contains(&need) && need != at);
                 match missing {
                     Some(&need) if !stack.contains(&need) => stack.push(need),
                     _ => {
