@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use burn_compress_core::Error;
 
+use crate::quantize::{OnnxTarget, Refusal, lines};
+
 /// An error of exporting a model to ONNX.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -22,6 +24,15 @@ pub enum ExportError {
         bytes: u64,
         /// Largest size.
         limit: u64,
+    },
+
+    /// Quantizers and parameters that the target cannot execute.
+    #[error("{target} cannot execute this model:{}", lines(refusals))]
+    NotExecutable {
+        /// The runtime.
+        target: OnnxTarget,
+        /// All of them.
+        refusals: Vec<Refusal>,
     },
 
     /// The file could not be written.
