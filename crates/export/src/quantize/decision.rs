@@ -16,6 +16,8 @@ pub(crate) enum Decision {
     /// In integers, with this scale of its input and this largest distance of an integer of the
     /// input from its zero point.
     Integers { scale: f32, reach: i64 },
+    /// In floating point, the weight in four bits.
+    Packed,
     /// In floating point, and why.
     Float(String),
 }

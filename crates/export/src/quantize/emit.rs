@@ -48,7 +48,21 @@ pub(crate) fn product(
             report.stays_float(layer, &operator, reason);
             Vec::new()
         }
-        (Decision::Integers { .. }, None) => Vec::new(),
+        (Decision::Packed, Some(weight)) => {
+            packed(graph, product, weight);
+            report.stays_float(
+                layer,
+                &operator,
+                "its input is not quantized; its weight has 4 bits",
+            );
+            report.differs(
+                &product.path,
+                "onnxruntime rounds the input of a product with 4 bits to 8 bits, unless its session has the \
+                 entry `session.qdq_matmulnbits_accuracy_level` = 1",
+            );
+            Vec::new()
+        }
+        (Decision::Integers { .. } | Decision::Packed, None) => Vec::new(),
     }
 }
 
@@ -201,6 +215,9 @@ fn integer_bias(
         });
     }
     report.integer_biases += 1;
+    if !product.rounds_bias {
+        report.differs(&path, "the bias is rounded to int32");
+    }
     let values = Constant {
         dims: vec![integers.len()],
         values: Values::Int32(integers),
@@ -230,6 +247,33 @@ fn in_floats(graph: &mut OnnxGraph, product: &Product) {
         .as_deref()
         .map(|bias| float_bias(graph, product, bias));
     connect(graph, product, &weight, bias.as_deref());
+}
+
+/// Stores the weight in four bits.
+fn packed(graph: &mut OnnxGraph, product: &Product, weight: &Weight) {
+    let path = &product.path;
+    let integers = Constant {
+        dims: weight.dims.clone(),
+        values: Values::Int4(weight.integers.iter().map(|&k| k as i8).collect()),
+    };
+    let integers = graph.constant(&format!("{path}_quantized"), integers);
+    let scales: Vec<f32> = weight.scales.iter().map(|&scale| scale as f32).collect();
+    let zero = Constant {
+        dims: vec![scales.len()],
+        values: Values::Int4(vec![0; scales.len()]),
+    };
+    let scale = graph.constant(&format!("{path}_scale"), Constant::vector(scales));
+    let zero = graph.constant(&format!("{path}_zero_point"), zero);
+    let name = graph.fresh(&format!("{path}_dequantized"));
+    graph.nodes.push(
+        Node::new("DequantizeLinear", [&integers, &scale, &zero], [&name])
+            .with("axis", Attribute::Int(weight.axis as i64)),
+    );
+    let bias = product
+        .bias
+        .as_deref()
+        .map(|bias| float_bias(graph, product, bias));
+    connect(graph, product, &name, bias.as_deref());
 }
 
 /// A constant of a layer: in the place of the one with this name, unless others read that.

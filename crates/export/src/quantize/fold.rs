@@ -4,7 +4,9 @@
 //! with `f = gamma / sqrt(var + eps)`. It is folded where `x` is what a convolution or a `Gemm` makes and
 //! nothing else reads it: no other operator, no quantizer, no output of the graph.
 
-use super::product::Product;
+use burn_compress_core::Calibration;
+
+use super::product::{Product, is_rounded};
 use super::report::{FoldedNorm, QuantizationReport};
 use crate::graph::OnnxGraph;
 
@@ -15,6 +17,7 @@ const EPSILON: f32 = 1e-5;
 pub(crate) fn norms(
     graph: &mut OnnxGraph,
     products: &mut [Product],
+    calibration: &Calibration,
     is_quantized: impl Fn(&str) -> bool,
     report: &mut QuantizationReport,
 ) {
@@ -22,6 +25,8 @@ pub(crate) fn norms(
         while let Some((norm, factors, shift)) = norm_behind(graph, product, &is_quantized) {
             product.fold(&factors, &shift);
             let node = graph.nodes.remove(norm);
+            let beta = node.input(2).unwrap_or_default();
+            product.rounds_bias = is_rounded(calibration, beta);
             report.folded_norms.push(FoldedNorm {
                 layer: product.layer().to_string(),
                 norm: node.input(1).unwrap_or_default().to_string(),

@@ -46,7 +46,9 @@ pub use report::{
 pub use target::OnnxTarget;
 
 use crate::graph::OnnxGraph;
+use decision::Decision;
 use product::Product;
+use weight::Weight;
 
 /// The compression of a model whose graph is rewritten.
 pub(crate) struct Compression<'a> {
@@ -56,6 +58,9 @@ pub(crate) struct Compression<'a> {
     pub calibration: &'a Calibration,
     /// Masks that are still simulated; those of parameters are in the constants.
     pub masks: &'a Masks,
+    /// Whether weights of at most four bits of linear layers whose input is not quantized are stored
+    /// in four bits.
+    pub packs_weights: bool,
 }
 
 impl Compression<'_> {
@@ -101,7 +106,13 @@ pub(crate) fn quantize(
             let masked = masked.iter().any(|mask| mask.tensor == tensor);
             masked || places.iter().any(|place| place.tensor == tensor)
         };
-        fold::norms(&mut graph, &mut products, is_held, &mut report);
+        fold::norms(
+            &mut graph,
+            &mut products,
+            compression.calibration,
+            is_held,
+            &mut report,
+        );
         masks::fold(&mut masked, &mut products);
     }
     masks::insert(&mut graph, masked, &mut places);
@@ -110,7 +121,12 @@ pub(crate) fn quantize(
     graph.sort();
 
     for product in &products {
-        let decision = decision::of_product(&graph, product, target);
+        let decision = match decision::of_product(&graph, product, target) {
+            Decision::Float(_) if is_packed(&graph, product, compression, target) => {
+                Decision::Packed
+            }
+            decision => decision,
+        };
         refusals.extend(emit::product(
             &mut graph,
             product,
@@ -128,6 +144,25 @@ pub(crate) fn quantize(
     graph.drop_unused_constants();
     report.bytes = emit::constant_bytes(&graph);
     Ok((graph, report))
+}
+
+/// Whether the weight of a layer in floating point is stored in four bits.
+fn is_packed(
+    graph: &OnnxGraph,
+    product: &Product,
+    compression: &Compression<'_>,
+    target: OnnxTarget,
+) -> bool {
+    let operator = graph
+        .producer(&product.output)
+        .map(|at| graph.nodes[at].operator.as_str());
+    compression.packs_weights
+        && target.unpacks_weights()
+        && matches!(operator, Some("Gemm" | "MatMul"))
+        && product
+            .integers
+            .as_ref()
+            .is_some_and(Weight::fits_four_bits)
 }
 
 fn find_products(

@@ -30,6 +30,8 @@ pub(crate) struct Product {
     pub integers: Option<Weight>,
     /// One for each output channel.
     pub bias: Option<Vec<f64>>,
+    /// Whether the simulation has rounded the bias to 32 bits.
+    pub rounds_bias: bool,
 }
 
 impl Product {
@@ -63,6 +65,7 @@ impl Product {
             "MatMul" => bias_behind(graph, node.output(), size),
             _ => (node.input(2).map(|name| (name, graph.floats(name))), None),
         };
+        let bias_name = bias.map(|(name, _)| name);
         let bias = match bias {
             None => None,
             // A bias that is computed or broadcast is none of a layer.
@@ -90,6 +93,7 @@ impl Product {
                 None => values.to_vec(),
             },
             integers,
+            rounds_bias: bias_name.is_some_and(|name| is_rounded(calibration, name)),
             bias,
         }))
     }
@@ -130,6 +134,13 @@ impl Product {
                 .collect(),
         );
     }
+}
+
+/// Whether the simulation rounds a bias, or the one that a norm with this `beta` leaves, to 32 bits.
+pub(crate) fn is_rounded(calibration: &Calibration, path: &str) -> bool {
+    let target: Option<TargetId> = path.parse().ok();
+    let entry = target.and_then(|target| calibration.get(&target));
+    entry.is_some_and(|entry| entry.enabled && entry.dtype.to_string() == "int32")
 }
 
 /// Whether a `Gemm` is `x w + b` and nothing else.

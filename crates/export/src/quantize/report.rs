@@ -4,6 +4,7 @@ use std::fmt;
 
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::target::OnnxTarget;
@@ -180,12 +181,8 @@ impl fmt::Display for QuantizationReport {
                 writeln!(f, "not simulated: {readers} reads {tensor} quantized")?;
             }
         }
-        for Difference { path, what } in &self.not_simulated {
-            writeln!(f, "not simulated: {path}: {what}")?;
-        }
-        for Difference { path, what } in &self.left_out {
-            writeln!(f, "left out: {path}: {what}")?;
-        }
+        write_differences(f, "not simulated", &self.not_simulated)?;
+        write_differences(f, "left out", &self.left_out)?;
         let folded = self.folded_norms.len();
         let absorbed = self.absorbed_activations.len();
         writeln!(
@@ -202,4 +199,16 @@ impl fmt::Display for QuantizationReport {
             "constants: {integers} bytes in integers, {floats} in floating point"
         )
     }
+}
+
+/// One line for all paths with the same difference.
+fn write_differences(f: &mut fmt::Formatter<'_>, kind: &str, all: &[Difference]) -> fmt::Result {
+    let mut paths: IndexMap<&str, Vec<&str>> = IndexMap::new();
+    for Difference { path, what } in all {
+        paths.entry(what).or_default().push(path);
+    }
+    for (what, paths) in paths {
+        writeln!(f, "{kind}: {what}: {}", paths.join(", "))?;
+    }
+    Ok(())
 }

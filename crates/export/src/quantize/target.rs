@@ -96,6 +96,11 @@ impl OnnxTarget {
         }
     }
 
+    /// Whether products with weights of four bits are an operator of their own.
+    pub(crate) fn unpacks_weights(self) -> bool {
+        matches!(self, Self::OnnxRuntime | Self::OnnxRuntimeX86)
+    }
+
     /// Whether weights of this largest magnitude are stored unsigned, with zero point 128.
     pub(crate) fn shifts_weights(self, largest: i32) -> bool {
         self == Self::OnnxRuntimeX86 && largest > UNSATURATED

@@ -31,8 +31,6 @@ pub(crate) struct Weight {
     pub integers: Vec<i32>,
     /// One for each output channel; 0 where all integers of a channel are.
     pub scales: Vec<f64>,
-    /// Bits of the type.
-    pub bits: u32,
 }
 
 impl Weight {
@@ -124,7 +122,6 @@ impl Weight {
             axis,
             integers: values.iter().enumerate().map(centered).collect(),
             scales,
-            bits: 32 - (width as u32).leading_zeros(),
         }))
     }
 
@@ -149,6 +146,11 @@ impl Weight {
         values
             .map(|(channel, &k)| k as f32 * self.scales[channel] as f32)
             .collect()
+    }
+
+    /// Whether all integers are among those of four bits, -8 to 7.
+    pub fn fits_four_bits(&self) -> bool {
+        self.integers.iter().all(|k| (-8..=7).contains(k))
     }
 
     /// Largest magnitude of an integer.

@@ -21,6 +21,7 @@ pub struct Net {
     pub ports: IndexMap<TargetId, Vec<String>>,
     pub calibration: Calibration,
     pub masks: Masks,
+    pub packs_weights: bool,
 }
 
 pub fn entry(
@@ -51,6 +52,7 @@ impl Net {
             ports,
             calibration,
             masks,
+            packs_weights: false,
         }
     }
 
@@ -174,6 +176,7 @@ impl Net {
             ports: &self.ports,
             calibration: &self.calibration,
             masks: &self.masks,
+            packs_weights: self.packs_weights,
         };
         let (graph, report) = quantize(self.graph.clone(), &compression, target)?;
         Ok(Quantized { graph, report })
@@ -208,15 +211,22 @@ impl Quantized {
     /// The first output for an input, by the evaluator of the tests and, where there is one, by
     /// onnxruntime, optimized and not; all have to agree exactly.
     pub fn run(&self, dims: &[usize], x: &[f64]) -> Vec<f64> {
+        self.run_as(dims, x, &[false, true])
+    }
+
+    /// As [`run`](Self::run), in onnxruntime without optimizations only.
+    pub fn run_unoptimized(&self, dims: &[usize], x: &[f64]) -> Vec<f64> {
+        self.run_as(dims, x, &[false])
+    }
+
+    fn run_as(&self, dims: &[usize], x: &[f64], optimize: &[bool]) -> Vec<f64> {
         let input = Array::new(dims, x);
         let outputs = evaluate(&self.graph, &[("x", input.clone())]);
         let expected = outputs[0].values.clone();
-        for optimize in [false, true] {
+        for &optimize in optimize {
             if let Some(run) = runtime::run(&self.graph, &[("x", &input)], optimize) {
-                assert_eq!(
-                    run.outputs[&self.graph.outputs[0].name], expected,
-                    "optimize: {optimize}"
-                );
+                let found = &run.outputs[&self.graph.outputs[0].name];
+                assert_eq!(*found, expected, "optimize: {optimize}");
             }
         }
         expected

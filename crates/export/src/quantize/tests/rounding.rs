@@ -2,7 +2,8 @@
 
 use rstest::rstest;
 
-use super::net::{INT8, Net, SYMMETRIC, UINT8};
+use super::net::{INT8, Net, SYMMETRIC, UINT8, entry};
+use crate::graph::Values;
 use crate::quantize::OnnxTarget;
 
 const X86: OnnxTarget = OnnxTarget::OnnxRuntimeX86;
@@ -43,13 +44,9 @@ fn values_below_the_symmetric_range(#[case] range: (&str, f32, f32), #[case] dif
     );
     // -127 / 8 is -15.875 and -63.5 steps of a quarter, rounded to the even -64; -128 / 8 is -16.
     assert_eq!(y, [-16.0, -16.0, -16.0, -16.0, 16.0, 16.0]);
-    let codes = net.quantize(X86).unwrap().report.not_simulated;
-    assert_eq!(codes.len(), differences);
-    assert!(
-        codes
-            .iter()
-            .all(|d| d.path == "conv._input_0" && d.what.contains("-127.5"))
-    );
+    let found = quantized.report.not_simulated.iter();
+    let below = found.filter(|d| d.path == "conv._input_0" && d.what.contains("-127.5"));
+    assert_eq!(below.count(), differences);
 }
 
 /// The lowest integer really is there: with steps of an eighth -127 and -128 are two values.
@@ -84,6 +81,10 @@ fn biases_are_integers_of_the_products(#[case] bias: f32, #[case] expected: i64)
     let expected = steps.map(|y| (y / 0.25).round_ties_even() * 0.25);
     assert_eq!(y, expected);
     assert_eq!(quantized.report.integer_biases, 1);
+    assert_eq!(quantized.report.not_simulated[0].path, "conv.bias");
+    let grid = entry(("int32", -2147483648.0, 2147483520.0), &[1], &[0.125], 0.0);
+    net.calibration.insert("conv.bias".parse().unwrap(), grid);
+    assert!(net.quantize(X86).unwrap().report.not_simulated.is_empty());
 }
 
 /// The integer of a bias and 255 times the weight 1 have to stay within 2^31 - 1: 2147483392 is the
@@ -162,4 +163,53 @@ fn linear_layers(#[case] operator: &str) {
     // 1.25 / 0.5 = 2.5 is rounded to 2, the value 1.0; -9 is saturated to (0 - 2) 0.5 = -1.
     assert_eq!(quantized.run(&[1, 2], &[1.25, -9.0]), [4.5, -2.5]);
     assert_eq!(quantized.in_integers(), ["fc"]);
+}
+
+/// A weight of four bits whose layer runs in floating point: two integers in a byte, and exact unless the
+/// runtime fuses it.
+#[rstest]
+#[case("Gemm")]
+#[case("MatMul")]
+fn weights_of_four_bits(#[case] operator: &str) {
+    let mut net = Net::new(&[1, 2]);
+    net.constant("fc.weight", &[2, 2], &[1.0, 3.5, -7.0, 0.5]);
+    net.constant("fc.bias", &[2], &[0.5, -1.0]);
+    match operator {
+        "Gemm" => net.node("Gemm", &["x", "fc.weight", "fc.bias"], "y"),
+        _ => net.node("MatMul", &["x", "fc.weight"], "products").node(
+            "Add",
+            &["products", "fc.bias"],
+            "y",
+        ),
+    };
+    net.port("fc._input_0", "x")
+        .quant_weight("fc.weight", 1, &[1.0, 0.5])
+        .output("y", &[1, 2]);
+    let floats = net.quantize(X86).unwrap();
+    assert_eq!(floats.floats("fc.weight"), [1.0, 3.5, -7.0, 0.5]);
+    assert_eq!(floats.run(&[1, 2], &[0.25, -1.0]), [7.75, -0.625]);
+    net.packs_weights = true;
+    let packed = net.quantize(X86).unwrap();
+    let expected = Values::Int4(vec![1, 7, -7, 1]);
+    assert_eq!(
+        packed.graph.initializers["fc.weight_quantized"].values,
+        expected
+    );
+    assert_eq!(
+        packed.run_unoptimized(&[1, 2], &[0.25, -1.0]),
+        [7.75, -0.625]
+    );
+    assert_eq!(
+        packed.reason("fc"),
+        "its input is not quantized; its weight has 4 bits"
+    );
+    assert_eq!(packed.report.not_simulated[0].path, "fc.weight");
+    let found = packed.executed(&[1, 2], "MatMulNBits");
+    assert!(found.is_none_or(|count| count == 1), "{found:?}");
+    assert_eq!(
+        net.quantize(OnnxTarget::TensorRt)
+            .unwrap()
+            .count("DequantizeLinear"),
+        0
+    );
 }
