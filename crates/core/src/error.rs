@@ -333,6 +333,13 @@ pub enum Error {
         call: &'static str,
     },
 
+    /// The history of a run cannot be written or read.
+    #[error("the history of the run: {reason}")]
+    History {
+        /// Reason.
+        reason: String,
+    },
+
     /// The record of a trainee cannot be restored.
     #[error("the record does not belong to this trainee: {reason}")]
     Record {
