@@ -103,8 +103,8 @@ pub mod prelude {
         QuantDtype, QuantScheme, QuantizationRule, QuantizationSettings, Quantizer,
     };
     pub use burn_compress_speedup::{
-        CutPlan, ModelSpeedup, PlanExt, SaveConfig, Small, Speedup, SpeedupExt, load_small,
-        save_small,
+        CutPlan, Latency, LatencyConfig, ModelSpeedup, PlanExt, SaveConfig, Small, Speedup,
+        SpeedupExt, latency, load_small, save_small,
     };
 }
 

@@ -20,6 +20,13 @@ pub enum SpeedupError {
     )]
     NoDummyInput,
 
+    /// Forward passes that cannot be timed.
+    #[error("the latency cannot be measured: {reason}")]
+    Latency {
+        /// Reason and remedy.
+        reason: String,
+    },
+
     /// The model has no float parameter or running statistic with this path.
     #[error("the model has no float parameter `{path}`: make the plan from this model")]
     UnknownParameter {

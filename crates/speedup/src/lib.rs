@@ -11,6 +11,7 @@
 //! - [`SpeedupReport`]: what was saved, and what is masked and was not cut ([`UncutMask`]).
 //! - [`Small`], [`save_small`] and [`load_small`]: one file for the small model and what is left of its
 //!   compression, quantized parameters as integers of 1 to 8 bits; [`Storage`]: how large it is.
+//! - [`latency()`]: the forward time of the small model beside that of the dense one.
 //! - [`quantize_parameters`]: quantized parameters as integers in memory, as tensors of Burn's own
 //!   quantization.
 #![warn(missing_docs)]
@@ -24,6 +25,7 @@ mod cut;
 mod decision;
 mod error;
 mod integers;
+mod latency;
 mod moments;
 mod outputs;
 mod packed;
@@ -45,6 +47,7 @@ pub mod verify;
 pub use burn_tensors::{burn_scheme, quantize_parameters, quantize_tensor};
 pub use change::Change;
 pub use error::SpeedupError;
+pub use latency::{Latency, LatencyConfig, Quartiles, latency};
 pub use partial::PartialChannels;
 pub use plan::{CutPlan, PlanExt};
 pub use report::{LayerChange, SpeedupReport, Storage};
