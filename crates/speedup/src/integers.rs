@@ -4,7 +4,7 @@
 //! `s` and zero point `z` of the block that an element belongs to:
 //!
 //! ```text
-//! q  = round(clamp(z + x / s, qmin, qmax))
+//! q  = clamp(round(x / s) + z, qmin, qmax)
 //! x' = (q - z) * s
 //! ```
 //!
@@ -161,9 +161,8 @@ impl Integers {
             let block = blocks.of(at);
             match integer.is_binary {
                 true => x.signum(),
-                false => (zero[block] + x / scale[block])
-                    .clamp(integer.qmin, integer.qmax)
-                    .round_ties_even(),
+                false => nearest(x, scale[block], zero[block])
+                    .clamp(integer.qmin, integer.qmax),
             }
         });
         let integers = Self {
@@ -232,6 +231,12 @@ impl Integers {
         };
         self.values.iter().enumerate().map(value).collect()
     }
+}
+
+/// The integer of `x` in a type without ends, as [`fake_quantize`] finds it.
+fn nearest(x: f32, scale: f32, zero: f32) -> f32 {
+    let whole = zero.floor();
+    (x / scale + (zero - whole)).round_ties_even() + whole
 }
 
 /// Scales and zero points, if the quantization acts and has one of each for each block.

@@ -4,9 +4,15 @@
 //! running on one. With scale `s`, zero point `z` and the integer range `qmin..=qmax`:
 //!
 //! ```text
-//! q  = round(clamp(z + x / s, qmin, qmax))      halves to even
+//! q  = clamp(round(x / s) + z, qmin, qmax)      halves to even
 //! x' = (q - z) * s
 //! ```
+//!
+//! The zero point is added after the rounding, as integer hardware and the QuantizeLinear operator
+//! of ONNX do it. PyTorch and NNI round `z + x / s`, which makes another integer of an exact half
+//! wherever `z` is odd. A fractional zero point, as LSQ+ has it while it trains, keeps its fraction
+//! within the rounding: `q = clamp(round(x / s + z - floor(z)) + floor(z), qmin, qmax)`, the same
+//! for an integer.
 //!
 //! Rounding has a zero gradient almost everywhere, so the backward pass pretends that it was not
 //! there (straight-through estimator); [`RoundGradient`] is how far the pretence goes.
@@ -74,21 +80,26 @@ pub fn fake_quantize<const D: usize>(
 ) -> Tensor<D> {
     let scale = scale.detach().without_autodiff();
     let zero_point = zero_point.detach().without_autodiff();
+    let whole = zero_point.clone().floor();
+    let fraction = zero_point.clone() - whole.clone();
+    let to_value = |steps: Tensor<D>| {
+        let q = (steps.round() + whole.clone()).clamp(qmin, qmax);
+        (q - zero_point) * scale.clone()
+    };
     if !x.is_autodiff() {
-        let position = x / scale.clone() + zero_point.clone();
-        return to_value(position.clamp(qmin, qmax), scale, zero_point);
+        return to_value(x / scale.clone() + fraction);
     }
-    let position = x.clone().detach().without_autodiff() / scale.clone() + zero_point.clone();
-    let (clamped, path) = match gradient {
-        RoundGradient::StraightThrough => (position.clamp(qmin, qmax), x),
+    let steps = x.clone().detach().without_autodiff() / scale.clone() + fraction;
+    let path = match gradient {
+        RoundGradient::StraightThrough => x,
         RoundGradient::Clipped => {
-            let clamped = position.clone().clamp(qmin, qmax);
-            // What the clamp moved is outside; so is NaN, which equals nothing.
-            let outside = clamped.clone().not_equal(position);
-            (clamped, x.mask_fill(outside, 0.0))
+            let position = steps.clone() + whole.clone();
+            // What the clamp moves is outside; so is NaN, which equals nothing.
+            let outside = position.clone().clamp(qmin, qmax).not_equal(position);
+            x.mask_fill(outside, 0.0)
         }
     };
-    let value = to_value(clamped, scale, zero_point);
+    let value = to_value(steps);
     // The difference is exactly zero: it carries the gradient and leaves the value alone.
     let carrier = path.clone() - path.detach();
     carrier + value
@@ -141,14 +152,6 @@ pub fn binarize<const D: usize>(
     };
     let carrier = path.clone() - path.detach();
     carrier + value
-}
-
-fn to_value<const D: usize>(
-    clamped: Tensor<D>,
-    scale: Tensor<D>,
-    zero_point: Tensor<D>,
-) -> Tensor<D> {
-    (clamped.round() - zero_point) * scale
 }
 
 #[cfg(test)]
@@ -213,9 +216,31 @@ mod tests {
     }
 
     #[test]
+    fn halves_round_before_an_odd_zero_point_is_added() {
+        // x / s = 0.5, 1.5, 2.5 round to 0, 2, 2, so q = 1, 3, 3 and x' = q - 1. Rounding z + x / s =
+        // 1.5, 2.5, 3.5 would make 2, 2, 4 of them.
+        assert_eq!(
+            run(&[0.5, 1.5, 2.5], 1.0, 1.0, (0.0, 255.0)),
+            [0.0, 2.0, 2.0]
+        );
+        // -0.5, -1.5, -2.5 round to -0, -2, -2, so q = 3, 1, 1 with z = 3.
+        assert_eq!(
+            run(&[-0.5, -1.5, -2.5], 1.0, 3.0, (0.0, 255.0)),
+            [0.0, -2.0, -2.0]
+        );
+        // The range ends where it did: q = clamp(126 + 3) = 127, clamp(-130 + 3) = -127.
+        assert_eq!(
+            run(&[126.0, -130.5], 1.0, 3.0, (-127.0, 127.0)),
+            [124.0, -130.0]
+        );
+    }
+
+    #[test]
     fn a_fractional_zero_point_keeps_its_fraction() {
         // q = round(0.25 + 1.0) = 1, x' = (1 - 0.25) * 1.
         assert_eq!(run(&[1.0], 1.0, 0.25, (-7.0, 7.0)), [0.75]);
+        // z = -1.75 is -2 and a quarter: q = round(1.5 + 0.25) - 2 = 0, x' = 1.75.
+        assert_eq!(run(&[1.5], 1.0, -1.75, (-7.0, 7.0)), [1.75]);
     }
 
     #[test]
@@ -234,7 +259,7 @@ mod tests {
     fn gradients_pass_everywhere_or_inside_only() {
         // z + x / s = 1 + 2x: -3.2 and 3.4 are outside -3..=3, both ends are inside.
         let x = [-2.1, -2.0, -0.3, 0.3, 1.0, 1.2];
-        // q = -3, -3, round(0.4) = 0, round(1.6) = 2, 3, 3.
+        // q = 1 + round(2x) = -3, -3, 1 + round(-0.6) = 0, 1 + round(0.6) = 2, 3, 3.
         let value = [-2.0, -2.0, -0.5, 0.5, 1.0, 1.0];
         let (y, all) = gradient(x, RoundGradient::StraightThrough);
         assert_eq!(y, value);
@@ -261,7 +286,7 @@ mod tests {
             };
             let once = quantize(&points);
             for (x, y) in points.iter().zip(&once) {
-                let q = (zero + x / scale).clamp(-127.0, 127.0).round_ties_even();
+                let q = ((x / scale).round_ties_even() + zero).clamp(-127.0, 127.0);
                 assert_eq!(y.to_bits(), ((q - zero) * scale).to_bits(), "x = {x}");
             }
             assert_eq!(quantize(&once), once);
@@ -295,8 +320,8 @@ mod tests {
         let scale = Tensor::from_floats([[0.5, 0.2]], &device);
         let zero = Tensor::from_floats([[0.0, 1.0]], &device);
         let y = fake_quantize(x, scale, zero, -7.0, 7.0, RoundGradient::Clipped);
-        // Column 0: q = round(0.6) = 1, round(-1.2) = -1. Column 1: round(2.5) = 2, clamp(46) = 7.
+        // Column 0: q = round(0.6) = 1, round(-1.2) = -1. Column 1: round(1.5) + 1 = 3, clamp(46) = 7.
         let y: Vec<f32> = y.into_data().try_to_vec().unwrap();
-        assert_eq!(y, [0.5, 0.2, -0.5, (7.0 - 1.0) * 0.2]);
+        assert_eq!(y, [0.5, 0.4, -0.5, (7.0 - 1.0) * 0.2]);
     }
 }

@@ -28,7 +28,7 @@ pub trait Observer: Send + Sync {
 
 /// Quantization of one target: the integer range, the blocks and the values of each block.
 ///
-/// `q = round(clamp(zero_point + x / scale, qmin, qmax))`, `x' = (q - zero_point) * scale`; of the
+/// `q = clamp(round(x / scale) + zero_point, qmin, qmax)`, `x' = (q - zero_point) * scale`; of the
 /// type `int1`, which has no zero, `x' = sign(x) * scale` with `sign(0) = 1`.
 #[derive(Clone, Debug)]
 pub struct Quantization {

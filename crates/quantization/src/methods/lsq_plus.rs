@@ -6,10 +6,10 @@
 //! scheme, a zero point `z` that is no integer.
 //!
 //! ```text
-//! p       =  x / s + z
-//! x'      =  (round(clamp(p, qmin, qmax)) - z) s
+//! p       =  x / s + z,  q = round(p - floor(z)) + floor(z)
+//! x'      =  (clamp(q, qmin, qmax) - z) s
 //! dx'/dx  =  1 where qmin <= p <= qmax, else 0
-//! dx'/ds  =  g (round(p) - p) inside the range, g (qmin - z) below it, g (qmax - z) above it
+//! dx'/ds  =  g (q - p) inside the range, g (qmin - z) below it, g (qmax - z) above it
 //! dx'/dz  =  0 inside, -s outside
 //! g       =  1 / sqrt(qmax n)     with the n values of the tensor
 //!

@@ -7,7 +7,7 @@
 //! ```text
 //! range              observed over the calibration batches, by default the extremes of all of them
 //! scale, zero point  from the range, once
-//! x'                 = (round(clamp(z + x / s, qmin, qmax)) - z) s
+//! x'                 = (clamp(round(x / s) + z, qmin, qmax) - z) s
 //! ```
 //!
 //! Parameters, running statistics and optimizer are not touched; with `Budget::none()` nothing

@@ -8,7 +8,7 @@
 //! ```text
 //! range  <- 0.99 range + 0.01 (min x, max x)           every training step, from the first
 //! scale, zero point from the range                     from step `start_step` on
-//! x'     =  (round(clamp(z + x / s, qmin, qmax)) - z) s
+//! x'     =  (clamp(round(x / s) + z, qmin, qmax) - z) s
 //! dx'/dx =  1 where qmin <= z + x / s <= qmax, else 0
 //! ```
 //!

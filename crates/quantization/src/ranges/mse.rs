@@ -62,7 +62,7 @@ fn squared_error(histogram: &Histogram, scale: f32, zero_point: f32, dtype: Quan
     let width = histogram.width();
     let errors = histogram.counts().iter().map(|&(bin, count)| {
         let x = (bin as f64 + 0.5) * width;
-        let q = (zero_point + x / scale).clamp(qmin, qmax).round_ties_even();
+        let q = ((x / scale).round_ties_even() + zero_point).clamp(qmin, qmax);
         let error = (q - zero_point) * scale - x;
         count as f64 * error * error
     });
@@ -112,9 +112,7 @@ mod tests {
         let error = |low: f32, high: f32| {
             let (s, z) = qparams::compute_one(low, high, dtype, scheme).unwrap();
             let quantize = |x: f32| {
-                let q = (z + x / s)
-                    .clamp(dtype.qmin(), dtype.qmax())
-                    .round_ties_even();
+                let q = ((x / s).round_ties_even() + z).clamp(dtype.qmin(), dtype.qmax());
                 (q - z) * s
             };
             values

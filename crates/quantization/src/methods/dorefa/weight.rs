@@ -58,8 +58,9 @@ pub fn quantize_weight(weight: FlatTensor, dtype: QuantDtype) -> FlatTensor {
             let squeezed = squeezed / (largest + none);
             let plain = squeezed.clone().detach().without_autodiff();
             let grid = weight_grid(dtype);
-            let position = plain / grid.scale + grid.zero_point;
-            let rounded = position.clamp(dtype.qmin(), dtype.qmax()).round();
+            let whole = grid.zero_point.floor();
+            let steps = plain / grid.scale + (grid.zero_point - whole);
+            let rounded = (steps.round() + whole).clamp(dtype.qmin(), dtype.qmax());
             ((rounded - grid.zero_point) * grid.scale, squeezed)
         }
     };

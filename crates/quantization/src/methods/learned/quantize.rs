@@ -1,11 +1,12 @@
 //! Rounding to a grid whose scale and zero point have gradients.
 //!
-//! With the scale `s` and the zero point `z` of a block and `p = x / s + z`:
+//! With the scale `s` and the zero point `z` of a block, `p = x / s + z` and `q` its integer,
+//! `round(x / s) + z` where `z` is one:
 //!
 //! ```text
-//! x'      =  (round(clamp(p, qmin, qmax)) - z) s
+//! x'      =  (clamp(q, qmin, qmax) - z) s
 //! dx'/dx  =  1 inside the range, 0 outside
-//! dx'/ds  =  g (round(p) - p) inside, g (qmin - z) below, g (qmax - z) above
+//! dx'/ds  =  g (q - p) inside, g (qmin - z) below, g (qmax - z) above
 //! dx'/dz  =  0 inside, -s outside
 //! g       =  1 / sqrt(qmax n)    with the n values of the tensor, batch included
 //! ```
@@ -44,10 +45,12 @@ pub(super) fn quantize(
     };
     let plain = |tensor: &Tensor<1>| tensor.clone().detach().without_autodiff();
     let (s, z) = (spread(positive(plain(&scale))), spread(plain(&zero_point)));
-    let position = plain(&x) / s.clone() + z.clone();
-    let clamped = position.clone().clamp(dtype.qmin(), dtype.qmax());
-    let outside = clamped.clone().not_equal(position.clone());
-    let rounded = clamped.round();
+    let (qmin, qmax) = (dtype.qmin(), dtype.qmax());
+    let whole = z.clone().floor();
+    let steps = plain(&x) / s.clone() + (z.clone() - whole.clone());
+    let position = steps.clone() + whole.clone();
+    let outside = position.clone().clamp(qmin, qmax).not_equal(position.clone());
+    let rounded = (steps.round() + whole).clamp(qmin, qmax);
     let value = (rounded.clone() - z.clone()) * s.clone();
     let mut result = value;
     if x.is_autodiff() {

@@ -55,13 +55,14 @@ fn each_block_has_its_sums() {
     let x = [0.6, 1.0, 4.5, -2.4];
     let grid = Grid::new([1, 2]);
     let found = run(&x, &[2, 2], &grid, &[0.5, 2.0], &[0.0, 1.0]);
-    // The half is rounded to the even 2: (2 - 1) 2; the last is round(-0.2) = 0: (0 - 1) 2.
-    assert_eq!(found.value, [0.5, 2.0, 1.5, -2.0]);
+    // The half is rounded to the even 0, so q = 1: (1 - 1) 2; the last is round(-1.2) + 1 = 0:
+    // (0 - 1) 2.
+    assert_eq!(found.value, [0.5, 0.0, 1.5, -2.0]);
     assert_eq!(found.x, [1.0, 2.0, 0.0, 4.0]);
     let g = 1.0 / 12f32.sqrt();
     close(
         &found.scale,
-        &[(-0.2 + 3.0 * 3.0) * g, (2.0 * 0.5 + 4.0 * 0.2) * g],
+        &[(-0.2 + 3.0 * 3.0) * g, (2.0 * -0.5 + 4.0 * 0.2) * g],
     );
     close(&found.zero_point, &[-1.5, 0.0]);
 }
