@@ -85,7 +85,7 @@ pub use burn_compress_speedup as speedup;
 pub mod prelude {
     pub use burn_compress_core::config::{ConfigList, Rule, named, on};
     pub use burn_compress_core::{
-        AttentionInput, Budget, Calibration, Compressed, Compressor, DummyInput, Error, Evaluator,
+        Add, AttentionInput, Budget, Calibration, Compressed, Compressor, Concat, DummyInput, Error, Evaluator,
         Granularity, History, Layer, Mask, Masks, Method, Obstacle, Target, TargetId, Wrapper,
     };
     pub use burn_compress_distillation::registry::built_in::*;
@@ -100,7 +100,7 @@ pub mod prelude {
     };
     pub use burn_compress_quantization::built_in::*;
     pub use burn_compress_quantization::{
-        QuantDtype, QuantScheme, QuantizationRule, QuantizationSettings, Quantizer,
+        Deployment, QuantDtype, QuantScheme, QuantizationRule, QuantizationSettings, Quantizer,
     };
     pub use burn_compress_speedup::{
         CutPlan, Latency, LatencyConfig, ModelSpeedup, PlanExt, SaveConfig, Small, Speedup,

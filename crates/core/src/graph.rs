@@ -2,7 +2,7 @@
 
 pub use burn_compress_graph::{
     Captured, ChannelEntries, ChannelGraph, ChannelGroup, ChannelId, CustomOp, CutFailure, Dim,
-    DummyInput, Flow, Follow, ForwardInputs, ForwardOutputs, Function, GraphError, GroupMember,
+    DummyInput, FloatReader, Flow, Follow, ForwardInputs, ForwardOutputs, Function, GraphError, GroupMember,
     GroupedConv, GroupedRows, LayerSizes, Observed, Operation, OperationMacs, OperationRule,
     ParamMask, ParamNode, ParamSlice, PortSlice, Position, SizeSlice, SlicePlan, Stop, Successor,
     all_zero, any_zero, capture, entries_at,

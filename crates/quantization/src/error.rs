@@ -1,6 +1,6 @@
 //! Errors of quantization.
 
-use burn_compress_core::{BlockError, Detail};
+use burn_compress_core::{BlockError, Detail, Obstacle};
 
 /// Error of a quantizer, its settings or its values.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -161,6 +161,25 @@ pub enum QuantizationError {
         reason: String,
     },
 
+    /// Biases cannot be rounded to 32 bits.
+    #[error("`int32_bias` cannot be simulated: {}", listed(.obstacles))]
+    Int32Bias {
+        /// The biases, each with reason and remedy.
+        obstacles: Vec<Obstacle>,
+    },
+
+    /// A network does not run in integers where it is to be deployed.
+    #[error(
+        "the network cannot run in integers on {runtime}: {}",
+        listed(.obstacles)
+    )]
+    NotDeployable {
+        /// The runtime.
+        runtime: &'static str,
+        /// What is in the way, with reason and remedy.
+        obstacles: Vec<Obstacle>,
+    },
+
     /// Gradients cannot be rounded on this backend.
     #[error(
         "gradients cannot be rounded on {device}: enable the feature of `burn-compress` for its \
@@ -222,6 +241,11 @@ impl QuantizationError {
             expected,
         }
     }
+}
+
+fn listed(obstacles: &[Obstacle]) -> String {
+    let lines = obstacles.iter().map(Obstacle::to_string);
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 impl Detail for QuantizationError {}

@@ -17,6 +17,7 @@
 
 pub mod blocks;
 mod bn_fusion;
+pub mod deploy;
 mod error;
 mod granularity;
 #[doc(hidden)]
@@ -41,6 +42,7 @@ mod tests;
 pub use bn_fusion::fold;
 pub use built_in::*;
 pub use burn_compress_core::{BlockError, Granularity, QuantDtype, QuantScheme};
+pub use deploy::Deployment;
 pub use error::QuantizationError;
 pub use methods::{
     Entry, Fuse, LearnedMethod, LearnedQuantizer, LearnedRule, LearnedStart, LsqInit, built_in,

@@ -59,6 +59,7 @@ fn settings() -> impl Strategy<Value = (Target, QuantizationSettings)> {
                     apply_method: None,
                     fuse_names: None,
                     fuse: None,
+                    int32_bias: None,
                 },
             )
         },

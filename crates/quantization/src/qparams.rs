@@ -3,11 +3,12 @@
 //! With `mn = min(minimum, 0)` and `mx = max(maximum, 0)`, so that zero is always representable:
 //!
 //! ```text
-//! symmetric  scale = max(|mn|, |mx|) / ((qmax - qmin) / 2)    zero point = (qmax + qmin + 1) / 2
+//! symmetric  scale = max(|mn|, |mx|) / half                   zero point = (qmax + qmin + 1) / 2
 //! affine     scale = (mx - mn) / (qmax - qmin)                zero point = qmin - round(mn / scale)
 //! ```
 //!
-//! The division in the symmetric zero point drops the remainder (`int8` 0, `uint8` 128), `round`
+//! `half` is `qmax` of a signed type and `(qmax - qmin) / 2` of an unsigned one. The division in the
+//! symmetric zero point drops the remainder (`int8` 0, `uint8` 128), `round`
 //! takes halves to even. A scale is at least [`f32::EPSILON`] (a range of zeros would give none)
 //! and a zero point lies in `qmin..=qmax`.
 //!
@@ -53,7 +54,7 @@ pub fn compute(
     match scheme {
         QuantScheme::Symmetric => {
             let largest = minimum.abs().max_pair(maximum);
-            let scale = (largest / ((qmax - qmin) / 2.0)).clamp_min(f32::EPSILON);
+            let scale = (largest / half(dtype)).clamp_min(f32::EPSILON);
             let zero_point = scale.full_like(middle(dtype));
             QParams { scale, zero_point }
         }
@@ -95,7 +96,7 @@ pub fn compute_one(
     Ok(match scheme {
         QuantScheme::Symmetric => {
             let largest = minimum.abs().max(maximum);
-            let scale = (largest / ((qmax - qmin) / 2.0)).max(f32::EPSILON);
+            let scale = (largest / half(dtype)).max(f32::EPSILON);
             (scale, middle(dtype))
         }
         QuantScheme::Affine => {
@@ -177,6 +178,14 @@ fn check_block(block: usize, minimum: f32, maximum: f32) -> Result<(), Quantizat
     })
 }
 
+/// Steps of the symmetric scheme on one side of zero.
+fn half(dtype: QuantDtype) -> f32 {
+    match dtype.is_signed() {
+        true => dtype.qmax(),
+        false => dtype.qmax() / 2.0,
+    }
+}
+
 /// The zero point of the symmetric scheme.
 fn middle(dtype: QuantDtype) -> f32 {
     ((dtype.qmax() + dtype.qmin() + 1.0) / 2.0).floor()
@@ -218,6 +227,10 @@ mod tests {
     #[case(INT4, QuantScheme::Affine, -1.25, 5.75, 0.5, -5.0)]
     // No range at all.
     #[case("int8", QuantScheme::Symmetric, 0.0, 0.0, f32::EPSILON, 0.0)]
+    // The smallest integer is for values beyond the range: 254 / 127 and not 254 / 127.5.
+    #[case("int8_full", QuantScheme::Symmetric, -254.0, 3.0, 2.0, 0.0)]
+    // 255 / 255, -128 + 128.
+    #[case("int8_full", QuantScheme::Affine, -128.0, 127.0, 1.0, 0.0)]
     // One bit: 0 and 3, or -3 and 0.
     #[case("uint1", QuantScheme::Affine, 1.0, 3.0, 3.0, 0.0)]
     #[case("uint1", QuantScheme::Affine, -3.0, 1.0, 4.0, 1.0)]

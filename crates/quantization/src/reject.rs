@@ -29,6 +29,19 @@ pub(crate) fn reject_blocks(settings: &QuantizationSettings) -> Result<(), Quant
     }
 }
 
+/// Rejects a bias of 32 bits, of quantizers with weights that integer hardware does not multiply.
+pub(crate) fn reject_int32_bias(settings: &QuantizationSettings) -> Result<(), QuantizationError> {
+    match settings.int32_bias {
+        None | Some(false) => Ok(()),
+        Some(true) => Err(QuantizationError::setting(
+            "int32_bias",
+            true,
+            "the weights of this quantizer have no step that a bias could be a multiple of, leave \
+             it out",
+        )),
+    }
+}
+
 /// Rejects an observer.
 pub(crate) fn reject_observer(settings: &QuantizationSettings) -> Result<(), QuantizationError> {
     match settings.observer {

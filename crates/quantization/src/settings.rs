@@ -13,13 +13,14 @@ settings! {
     ///
     /// | key            | values                                                       | default     |
     /// |----------------|--------------------------------------------------------------|-------------|
-    /// | `quant_dtype`  | `int1` .. `int8`, `uint1` .. `uint8`                         | `int8`      |
+    /// | `quant_dtype`  | `int1` .. `int8`, `uint1` .. `uint8`, `int2_full` .. `int8_full` | `int8`  |
     /// | `quant_scheme` | `symmetric`, `affine`                                        | `symmetric` |
     /// | `granularity`  | `default`, `out_channel`, `in_channel`, `per_channel`, sizes | `default`   |
     /// | `observer`     | one of [`ObserverKind`](crate::ObserverKind)                 | algorithm's |
     /// | `apply_method` | `clamp_round`, `qat_clamp_round`, `bypass`                   | algorithm's |
     /// | `fuse_names`   | lists of layers, `[["conv", "bn", "relu"]]`                  | none        |
     /// | `fuse`         | `true`, `false`                                              | `false`     |
+    /// | `int32_bias`   | `true`, `false`                                              | `false`     |
     ///
     /// A [`Granularity`] is the partition of a target into blocks with a scale and a zero point
     /// each:
@@ -46,8 +47,17 @@ settings! {
     /// convolution or linear layer of the rule. All layers of a sequence stand in a
     /// `Wrapper`, and the evaluator needs a dummy input, which shows what follows what.
     ///
+    /// Integer hardware adds the bias to an accumulator of 32 bits, in steps of the scale of the input
+    /// times that of the weight. `int32_bias` rounds it to these steps: that of the convolution or
+    /// linear layer itself, or the one that a batch norm behind it leaves when it is folded for
+    /// deployment (`beta - mean f`, in steps that `f = gamma / sqrt(variance + eps)` multiplies). The
+    /// state of the latter is that of the norm's `beta`. The input is quantized with one scale and
+    /// the weight symmetrically, with one scale or one for each output channel; the evaluator needs
+    /// a dummy input.
+    ///
     /// Without `target_names` a wrapped layer has its first input, its weight and its first output
-    /// quantized, any other layer its weight. The bias is left out: integer arithmetic keeps it in
+    /// quantized (an `Add` both inputs, a `Concat` the output alone), any other layer its weight. The
+    /// bias is left out: integer arithmetic keeps it in
     /// 32 bits at the scale of the accumulator, so 8 bits of its own would cost accuracy and save
     /// nothing. It is quantized where `target_names` lists it.
     ///
@@ -93,6 +103,8 @@ settings! {
         fuse_names: Vec<Vec<String>>,
         /// Whether such sequences are searched for.
         fuse: bool,
+        /// Whether the bias is rounded to 32 bits, in steps of the input times the weight.
+        int32_bias: bool,
     }
 }
 
@@ -162,6 +174,9 @@ impl Settings for QuantizationSettings {
             (false, _) => vec![weight],
             // What goes into an embedding are integers, which nothing rounds.
             (true, "Embedding") => vec![weight, Target::Output(0)],
+            (true, "Add") => vec![Target::Input(0), Target::Input(1), Target::Output(0)],
+            // It has as many inputs as it is called with.
+            (true, "Concat") => vec![Target::Output(0)],
             (true, _) => vec![Target::Input(0), weight, Target::Output(0)],
         }
     }

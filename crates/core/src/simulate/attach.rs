@@ -221,8 +221,13 @@ pub(crate) fn settle_statistics<M: Module>(model: &M) {
     drop(model.valid());
 }
 
-/// Captures the plain model.
-pub(crate) fn capture<M: Module>(model: &M, dummy: &DummyInput<M>) -> Result<Captured, Error> {
+/// Captures the forward pass of a model as if nothing acted on its parameters, inputs and outputs,
+/// with the [ports](Captured::port_targets) of its wrapped layers.
+///
+/// # Errors
+///
+/// A forward pass that cannot be captured.
+pub fn capture<M: Module>(model: &M, dummy: &DummyInput<M>) -> Result<Captured, Error> {
     Ok(graph::capture(&plain(model.valid()), dummy)?)
 }
 

@@ -6,24 +6,32 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 const BITS: std::ops::RangeInclusive<u8> = 1..=8;
+const FULL: &str = "_full";
 
-/// Error of a name that is not `int1`..`int8` or `uint1`..`uint8`.
+/// Error of a name that is not `int1`..`int8`, `int2_full`..`int8_full` or `uint1`..`uint8`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown quantized type `{found}`: use `int` or `uint` and 1 to 8 bits, as in `int8`")]
+#[error(
+    "unknown quantized type `{found}`: use `int` or `uint` and 1 to 8 bits, as in `int8`; `int2_full` \
+     to `int8_full` have the smallest integer too"
+)]
 pub struct UnknownDtype {
     /// The name that was found.
     pub found: String,
 }
 
-/// A signed or unsigned integer type of 1 to 8 bits, written `int8`, `uint4`.
+/// A signed or unsigned integer type of 1 to 8 bits, written `int8`, `uint4`, `int8_full`.
 ///
-/// | type    | integers                          | 8 bits       | 4 bits   | 1 bit   |
-/// |---------|-----------------------------------|--------------|----------|---------|
-/// | `intN`  | `-(2^(N-1) - 1) ..= 2^(N-1) - 1`  | -127 ..= 127 | -7 ..= 7 | -1 or 1 |
-/// | `uintN` | `0 ..= 2^N - 1`                   | 0 ..= 255    | 0 ..= 15 | 0 or 1  |
+/// | type        | integers                          | 8 bits       | 4 bits   | 1 bit   |
+/// |-------------|-----------------------------------|--------------|----------|---------|
+/// | `intN`      | `-(2^(N-1) - 1) ..= 2^(N-1) - 1`  | -127 ..= 127 | -7 ..= 7 | -1 or 1 |
+/// | `intN_full` | `-2^(N-1) ..= 2^(N-1) - 1`        | -128 ..= 127 | -8 ..= 7 |         |
+/// | `uintN`     | `0 ..= 2^N - 1`                   | 0 ..= 255    | 0 ..= 15 | 0 or 1  |
 ///
 /// The smallest signed integer is left out, so that the range is symmetric and `-x` is
-/// representable whenever `x` is.
+/// representable whenever `x` is. A full type has it, as hardware does: with the symmetric scheme
+/// its scale is that of the other one, and only values below the tracked range become the smallest
+/// integer; the affine scheme uses all of its integers. A calibration names it `intN`, with its
+/// range.
 ///
 /// One signed bit is the binary type of networks with signs for weights: it has no zero, so no
 /// range can be laid over it, and quantizers that do so refuse it ([`is_binary`](Self::is_binary)).
@@ -41,6 +49,7 @@ pub struct UnknownDtype {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QuantDtype {
     signed: bool,
+    full: bool,
     bits: u8,
 }
 
@@ -48,24 +57,34 @@ impl QuantDtype {
     /// -127 ..= 127, the type that is used when none is configured.
     pub const INT8: Self = Self {
         signed: true,
+        full: false,
         bits: 8,
+    };
+
+    /// -128 ..= 127.
+    pub const INT8_FULL: Self = Self {
+        full: true,
+        ..Self::INT8
     };
 
     /// -1 or 1.
     pub const INT1: Self = Self {
         signed: true,
+        full: false,
         bits: 1,
     };
 
     /// 0 ..= 255.
     pub const UINT8: Self = Self {
         signed: false,
+        full: false,
         bits: 8,
     };
 
     /// 0 or 1.
     pub const UINT1: Self = Self {
         signed: false,
+        full: false,
         bits: 1,
     };
 
@@ -97,14 +116,31 @@ impl QuantDtype {
         self.signed
     }
 
+    /// Whether this is a signed type with its smallest integer.
+    pub fn is_full(self) -> bool {
+        self.full
+    }
+
     /// Whether this is `int1`, whose only values are -1 and 1.
     pub fn is_binary(self) -> bool {
         self.signed && self.bits == 1
     }
 
+    /// The type of this name in a calibration, which has a range of its own.
+    pub(crate) fn without_range(self) -> Self {
+        Self {
+            full: false,
+            ..self
+        }
+    }
+
     /// The smallest integer.
     pub fn qmin(self) -> f32 {
-        if self.signed { -self.qmax() } else { 0.0 }
+        match (self.signed, self.full) {
+            (false, _) => 0.0,
+            (true, false) => -self.qmax(),
+            (true, true) => -self.qmax() - 1.0,
+        }
     }
 
     /// The largest integer.
@@ -121,7 +157,8 @@ impl QuantDtype {
 impl fmt::Display for QuantDtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let prefix = if self.signed { "int" } else { "uint" };
-        write!(f, "{prefix}{}", self.bits)
+        let suffix = if self.full { FULL } else { "" };
+        write!(f, "{prefix}{}{suffix}", self.bits)
     }
 }
 
@@ -132,15 +169,20 @@ impl FromStr for QuantDtype {
         let unknown = || UnknownDtype {
             found: text.to_string(),
         };
-        let (signed, digits) = match text.strip_prefix('u') {
+        let (name, full) = match text.strip_suffix(FULL) {
+            Some(name) => (name, true),
+            None => (text, false),
+        };
+        let (signed, digits) = match name.strip_prefix('u') {
             Some(rest) => (false, rest.strip_prefix("int")),
-            None => (true, text.strip_prefix("int")),
+            None => (true, name.strip_prefix("int")),
         };
         // One digit and nothing else: `int08` and `int+8` are not names of types.
         let digits = digits.filter(|digits| digits.len() == 1);
         let bits: u8 = digits.and_then(|d| d.parse().ok()).ok_or_else(unknown)?;
-        if BITS.contains(&bits) {
-            Ok(Self { signed, bits })
+        let has_smallest = signed && bits > 1;
+        if BITS.contains(&bits) && (has_smallest || !full) {
+            Ok(Self { signed, full, bits })
         } else {
             Err(unknown())
         }
@@ -160,6 +202,14 @@ impl<'de> Deserialize<'de> for QuantDtype {
     }
 }
 
+/// The integers of 32 bits, as far as `f32` has them.
+pub(crate) mod int32 {
+    pub(crate) const NAME: &str = "int32";
+    pub(crate) const MIN: f32 = i32::MIN as f32;
+    /// The largest `f32` below 2^31.
+    pub(crate) const MAX: f32 = 2_147_483_520.0;
+}
+
 /// Type of the integers of a target: one of a quantizer, or another one of a calibration from
 /// elsewhere, by name.
 ///
@@ -175,6 +225,9 @@ impl<'de> Deserialize<'de> for QuantDtype {
 pub enum IntegerType {
     /// A type of 1 to 8 bits.
     Quant(QuantDtype),
+    /// 32 bits, the type in which integer hardware adds products and bias. The scale of such a bias
+    /// is that of the input times that of the weight.
+    Int32,
     /// A type with another name.
     Other(String),
 }
@@ -194,8 +247,12 @@ impl From<QuantDtype> for IntegerType {
 
 impl From<&str> for IntegerType {
     fn from(name: &str) -> Self {
-        name.parse()
-            .map_or_else(|_| Self::Other(name.to_string()), Self::Quant)
+        match name {
+            int32::NAME => Self::Int32,
+            _ => name
+                .parse()
+                .map_or_else(|_| Self::Other(name.to_string()), Self::Quant),
+        }
     }
 }
 
@@ -203,6 +260,7 @@ impl fmt::Display for IntegerType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Quant(dtype) => dtype.fmt(f),
+            Self::Int32 => f.write_str(int32::NAME),
             Self::Other(name) => f.write_str(name),
         }
     }
@@ -251,6 +309,8 @@ mod tests {
     #[case("int4", -7.0, 7.0)]
     #[case("int2", -1.0, 1.0)]
     #[case("int1", -1.0, 1.0)]
+    #[case("int8_full", -128.0, 127.0)]
+    #[case("int2_full", -2.0, 1.0)]
     #[case("uint8", 0.0, 255.0)]
     #[case("uint4", 0.0, 15.0)]
     #[case("uint2", 0.0, 3.0)]
@@ -268,6 +328,10 @@ mod tests {
     #[case("int0")]
     #[case("uint0")]
     #[case("int9")]
+    #[case("int1_full")]
+    #[case("uint8_full")]
+    #[case("int8_")]
+    #[case("_full")]
     #[case("int16")]
     #[case("int08")]
     #[case("int+8")]
@@ -295,6 +359,7 @@ mod tests {
     #[case("int1", true)]
     #[case("uint1", false)]
     #[case("int16", false)]
+    #[case("int32", false)]
     #[case("ternary", false)]
     fn every_name_is_written_as_it_was(#[case] name: &str, #[case] is_binary: bool) {
         let json = format!("\"{name}\"");

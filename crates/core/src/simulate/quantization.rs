@@ -9,7 +9,7 @@ use crate::run::reads::floats;
 use crate::simulate::block::Grid;
 use crate::simulate::fake_quantize::RoundGradient;
 use crate::simulate::flat::FlatTensor;
-use crate::simulate::quant_dtype::{IntegerType, QuantDtype, QuantScheme};
+use crate::simulate::quant_dtype::{IntegerType, QuantDtype, QuantScheme, int32};
 use crate::target::TargetId;
 
 /// Follows the values of a quantized target during training and derives its scale and zero point.
@@ -76,7 +76,23 @@ impl Quantization {
 
     /// [`new`](Self::new) with the range of the type.
     pub fn of(dtype: QuantDtype, scheme: QuantScheme) -> Self {
-        Self::new(dtype, scheme, dtype.qmin(), dtype.qmax())
+        let (qmin, qmax) = (dtype.qmin(), dtype.qmax());
+        Self::new(dtype.without_range(), scheme, qmin, qmax)
+    }
+
+    /// The quantization of a bias of 32 bits, with one scale for each of `channels`, which are not
+    /// known yet.
+    ///
+    /// Of the `beta` of a wrapped batch norm, the scale is that of the accumulator in front of the
+    /// norm, and what is rounded is the bias that the norm leaves when it is folded.
+    pub fn int32(channels: usize) -> Self {
+        let state = Self::new(
+            IntegerType::Int32,
+            QuantScheme::Symmetric,
+            int32::MIN,
+            int32::MAX,
+        );
+        state.with_grid(Grid::per_channel(1, 0, channels))
     }
 
     /// Whether the type is `int1`, whose only integers are -1 and 1: values are replaced by their

@@ -102,10 +102,10 @@ const EMBEDDING: Option<ChannelDims> = Some(ChannelDims {
     input: None,
 });
 
-/// The layers of Burn, in the order of their kinds.
-const BURN: [Row; 14] = {
+/// The layers of Burn and those of this library, in the order of their kinds.
+const BUILT_IN: [Row; 16] = {
     use LayerRole::{Norm, Other, Weighted};
-    use PortChannels::{Last, Second};
+    use PortChannels::{ByRank, Last, Second};
     [
         ("Conv1d", Weighted, CONV, Second, Some(3)),
         ("Conv2d", Weighted, CONV, Second, Some(4)),
@@ -121,6 +121,8 @@ const BURN: [Row; 14] = {
         ("LayerNorm", Norm, None, Last, None),
         ("RmsNorm", Norm, None, Last, None),
         ("MultiHeadAttention", Other, None, Last, None),
+        ("Add", Other, None, ByRank, None),
+        ("Concat", Other, None, ByRank, None),
     ]
 };
 
@@ -161,9 +163,10 @@ static REGISTERED: RwLock<BTreeMap<String, LayerKind>> = RwLock::new(BTreeMap::n
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KindError {
-    /// The type is one of Burn's.
+    /// The type is one of Burn's or of this library.
     #[error(
-        "`{name}` is a layer of Burn, whose row cannot be changed: give your type another name"
+        "`{name}` is a layer of Burn or of this library, whose row cannot be changed: give your type \
+         another name"
     )]
     OfBurn {
         /// The name.
@@ -301,7 +304,7 @@ fn of_burn(name: &str) -> Option<LayerKind> {
     if ACTIVATIONS.contains(&name) {
         return Some(LayerKind::new(name, LayerRole::Activation));
     }
-    let row = BURN.iter().find(|row| row.0 == name)?;
+    let row = BUILT_IN.iter().find(|row| row.0 == name)?;
     let &(name, role, weight, channels, rank) = row;
     let params = weight.map(|dims| ("weight".to_string(), dims));
     Some(LayerKind {

@@ -26,6 +26,7 @@ use crate::parameters::{raw, simulated};
 
 use fold::{BatchNormFold, remainder};
 use search::Search;
+pub(crate) use search::{HOSTS, NORM};
 pub(crate) use sequence::is_wanted;
 use sequence::{Chosen, Sequence, error};
 
@@ -99,6 +100,13 @@ impl Fusions {
             }
         }
         Ok(self)
+    }
+
+    /// The norm that is folded into `layer` while the model trains.
+    pub(crate) fn norm_of(&self, layer: &str) -> Option<&str> {
+        let mut sequences = self.sequences.iter();
+        let sequence = sequences.find(|sequence| sequence.host.path == layer)?;
+        sequence.norm.as_deref()
     }
 
     /// The layers of each sequence, by path.

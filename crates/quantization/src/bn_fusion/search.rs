@@ -10,8 +10,8 @@ use super::sequence::{Chosen, Sequence, error};
 use crate::QuantizationError;
 
 /// Layers that a norm can be folded into.
-const HOSTS: [&str; 4] = ["Conv1d", "Conv2d", "Conv3d", "Linear"];
-const NORM: &str = "BatchNorm";
+pub(crate) const HOSTS: [&str; 4] = ["Conv1d", "Conv2d", "Conv3d", "Linear"];
+pub(crate) const NORM: &str = "BatchNorm";
 const ACTIVATION: &str = "Relu";
 
 /// Search for sequences in a model.

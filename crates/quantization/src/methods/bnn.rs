@@ -36,7 +36,7 @@ use burn_compress_core::{
 use indexmap::IndexMap;
 
 use crate::parameters::raw;
-use crate::reject::{reject_blocks, reject_method, reject_observer};
+use crate::reject::{reject_blocks, reject_int32_bias, reject_method, reject_observer};
 use crate::targets::{FixedQParams, QuantTargets};
 use crate::{ApplyMethod, QuantizationError, QuantizationSettings, precision};
 
@@ -123,6 +123,7 @@ impl BnnConfig {
             reject_blocks(settings)?;
             reject_observer(settings)?;
             reject_method(settings)?;
+            reject_int32_bias(settings)?;
             Ok((dtype, QuantScheme::Symmetric))
         })?;
         for target in targets.iter() {

@@ -65,7 +65,9 @@ use burn_compress_core::{
 use indexmap::{IndexMap, IndexSet};
 
 use crate::qparams::{self, QParams, host};
-use crate::reject::{reject_binary, reject_blocks, reject_method, reject_observer};
+use crate::reject::{
+    reject_binary, reject_blocks, reject_int32_bias, reject_method, reject_observer,
+};
 use crate::targets::{QuantTarget, QuantTargets};
 use crate::{ApplyMethod, QuantizationError, QuantizationSettings};
 
@@ -166,6 +168,7 @@ impl DoReFaConfig {
             reject_blocks(settings)?;
             reject_observer(settings)?;
             reject_method(settings)?;
+            reject_int32_bias(settings)?;
             Ok((settings.dtype(), settings.scheme()))
         })?;
         let quantizer = DoReFa {

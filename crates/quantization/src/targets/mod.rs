@@ -1,5 +1,6 @@
 //! The targets of a quantizer, from their claim to the end of the run.
 
+mod bias;
 mod fixed;
 mod observer;
 mod target;
@@ -22,6 +23,7 @@ use crate::range_rule::{self, RangeRule};
 use crate::reject::reject_binary;
 use crate::{ApplyMethod, ObserverKind, QuantizationError, QuantizationSettings};
 
+use bias::Int32Bias;
 pub(crate) use fixed::FixedQParams;
 pub use observer::TargetObserver;
 #[cfg(test)]
@@ -124,6 +126,7 @@ pub struct QuantTargets {
     /// Parameters that are observed once a step, not where the forward pass folds them.
     parameters: IndexSet<String>,
     fusions: Fusions,
+    biases: Vec<Int32Bias>,
     device: Device,
     /// The observer where the configuration names none.
     observer: Option<ObserverKind>,
@@ -206,8 +209,10 @@ impl QuantTargets {
         let resolved: Result<Vec<_>, _> = resolved.collect();
         let resolved = resolved?;
         let fusions = Fusions::plan(chain, &mut selected, name)?;
+        let biases = bias::plan(chain, &selected, &resolved, &fusions, name)?;
         let ids: Vec<TargetId> = selected.iter().map(Selected::id).collect();
         let spaces = chain.claim(Mode::Quantization, &ids)?;
+        let biases = Int32Bias::claim(chain, biases)?;
         let fusions = fusions.start(chain)?;
         let claimed = selected.into_iter().zip(spaces).zip(resolved);
         let targets: Vec<QuantTarget> = claimed
@@ -221,6 +226,7 @@ impl QuantTargets {
             parameters: unfolded.map(TargetId::to_string).collect(),
             targets,
             fusions,
+            biases,
             device: (chain.model().devices().first().cloned()).unwrap_or_default(),
             observer: None,
             rule: None,
@@ -266,6 +272,11 @@ impl QuantTargets {
             quant_scheme: QuantScheme,
             apply_method: ApplyMethod,
         }
+        let biases: Vec<&TargetId> = self.biases.iter().map(Int32Bias::id).collect();
+        let own = match biases.is_empty() {
+            true => own,
+            false => own.with("int32_biases", &biases),
+        };
         // A check changes no result.
         let own = own.without("check_finite");
         let own = own.with("fused", &self.fusions.names());
@@ -311,11 +322,18 @@ impl QuantTargets {
     /// Enables the quantization of all targets but those to be bypassed.
     pub fn enable(&self) {
         self.targets.iter().for_each(QuantTarget::enable);
+        self.refresh_biases();
     }
 
     /// Disables the quantization of all targets.
     pub fn disable(&self) {
         self.targets.iter().for_each(QuantTarget::disable);
+        self.refresh_biases();
+    }
+
+    /// Brings the steps of 32-bit biases to the scales of inputs and weights.
+    pub(crate) fn refresh_biases(&self) {
+        self.biases.iter().for_each(Int32Bias::refresh);
     }
 
     /// The targets whose values only a forward pass shows: all but parameters, and folded ones.
@@ -343,6 +361,7 @@ impl QuantTargets {
                 target.space().observe(&weight)?;
             }
         }
+        self.refresh_biases();
         Ok(())
     }
 
@@ -360,7 +379,9 @@ impl QuantTargets {
         self.update(|target, state| match target.observer() {
             Some(observer) => observer.compute_qparams(state),
             None => Ok(()),
-        })
+        })?;
+        self.refresh_biases();
+        Ok(())
     }
 
     /// Observes the finished model on the first `batches` batches of epoch 0, computes scales and
@@ -393,9 +414,14 @@ impl QuantTargets {
     ///
     /// A rule that breaks its laws.
     pub fn finish_qparams(&self) -> Result<(), Error> {
-        let Some(rule) = &self.rule else {
-            return Ok(());
-        };
+        if let Some(rule) = &self.rule {
+            self.finish_by(rule)?;
+        }
+        self.refresh_biases();
+        Ok(())
+    }
+
+    fn finish_by(&self, rule: &Arc<dyn RangeRule>) -> Result<(), Error> {
         self.update(|target, state| {
             let (Some(scale), Some(zero_point)) = (state.scale.take(), state.zero_point.take())
             else {
@@ -445,6 +471,7 @@ impl QuantTargets {
                 .and_then(|()| observer.compute_qparams(&mut state));
             computed.map_err(|error| observation(id, &error))?;
             target.space().set_quantization(Some(state));
+            self.refresh_biases();
         }
         Ok(())
     }

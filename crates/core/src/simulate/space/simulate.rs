@@ -15,6 +15,8 @@ use super::{Failure, Inner, TargetSpace};
 use crate::simulate::block::Grid;
 use crate::simulate::fake_quantize::{binarize, fake_quantize};
 use crate::simulate::flat::{FlatTensor, in_dtype};
+use crate::simulate::quant_dtype::IntegerType;
+use crate::simulate::quantization::Quantization;
 use crate::simulate::transform::Transform;
 
 impl TargetSpace {
@@ -81,6 +83,25 @@ impl TargetSpace {
         value
     }
 
+    /// Whether this is the `beta` of a norm with a bias of 32 bits.
+    fn is_norm_bias(&self) -> bool {
+        let is_int32 = |state: &Quantization| state.dtype == IntegerType::Int32;
+        self.id().target.param_name() == Some("beta")
+            && self.lock().quantization.as_ref().is_some_and(is_int32)
+    }
+
+    /// Of the `beta` of a norm with a bias of 32 bits, the steps of the accumulator in front of the
+    /// norm, `[channels]`, when the simulation acts.
+    pub(crate) fn norm_bias_steps(&self) -> Option<Tensor<1>> {
+        if !self.is_norm_bias() {
+            return None;
+        }
+        let inner = self.lock();
+        let state = inner.quantization.as_ref().filter(|_| !inner.bypassed)?;
+        let (scale, _) = state.active_parameters()?;
+        Some(scale)
+    }
+
     /// Passes `value` to the observer inside a forward pass.
     fn follow_inside<const D: usize>(&self, value: &Tensor<D>) {
         let seen = FlatTensor::new(value.clone().detach().without_autodiff());
@@ -102,6 +123,8 @@ impl TargetSpace {
         // Transforms run unlocked: they may read their target.
         let value = match quantize {
             Some(transform) => transformed(transform.as_ref(), value, None),
+            // The wrapper of the norm rounds it, with the factor of the norm.
+            None if self.is_norm_bias() => value,
             None => self.lock().quantize(value),
         };
         let value = self.apply_mask(value);

@@ -18,8 +18,8 @@ use burn::nn::{
 };
 use burn::tensor::{Int, Tensor};
 
-use super::Layer;
-use crate::simulate::flat::FlatTensor;
+use super::{Layer, norm_bias};
+use crate::simulate::flat::{FlatTensor, in_dtype};
 use crate::simulate::folding::Host;
 use crate::simulate::reading::Norm;
 
@@ -135,6 +135,20 @@ impl<const D: usize> Layer<Tensor<D>> for BatchNorm {
 
     fn forward(&self, input: Tensor<D>) -> Self::Output {
         BatchNorm::forward(self, input)
+    }
+
+    fn simulate(&self, input: Tensor<D>) -> Self::Output {
+        let output = BatchNorm::forward(self, input);
+        let steps = norm_bias::steps(self);
+        let (Some(steps), Some(norm)) = (steps, Layer::<Tensor<D>>::norm(self)) else {
+            return output;
+        };
+        let device = output.device().without_autodiff();
+        let difference = norm_bias::difference(&norm, steps, &device);
+        let mut shape = [1; D];
+        shape[1] = difference.dims()[0];
+        let difference = in_dtype(difference, output.dtype()).reshape(shape);
+        output + difference
     }
 
     fn norm(&self) -> Option<Norm> {

@@ -1,7 +1,9 @@
 //! The wrapper around a layer.
 
 mod attention;
+mod functional;
 mod layers;
+mod norm_bias;
 mod norms;
 pub(crate) mod port;
 mod recurrent;
@@ -18,6 +20,7 @@ use burn::module::{
 use burn::tensor::Tensor;
 
 pub use attention::AttentionInput;
+pub use functional::{Add, Concat};
 pub(crate) use port::Ports;
 pub use port::{Activation, Port};
 
@@ -106,6 +109,9 @@ pub trait Layer<I>: Module {
 /// Of a `GroupNorm` as many channels are removed from each group; with `"granularity": "head"` in a
 /// pruning rule whole groups go, and `num_groups` follows. Recurrent layers take a sequence, or
 /// a tuple `(sequence, initial_state)`.
+///
+/// Operations of a forward pass have targets as the layers [`Add`] and [`Concat`], a mean over
+/// positions as Burn's `AdaptiveAvgPool2d`, any tensor as its `Identity`.
 ///
 /// ```
 /// use burn::module::Module;

@@ -198,6 +198,16 @@ impl<const D: usize> Activation for Tensor<D> {
     }
 }
 
+/// The tensors in their order.
+impl<const D: usize> Activation for Vec<Tensor<D>> {
+    fn pass(self, port: &Port<'_>) -> Self {
+        let tensors = self.into_iter().enumerate();
+        tensors
+            .map(|(index, tensor)| port.tensor(index, tensor))
+            .collect()
+    }
+}
+
 /// Integers are never simulated.
 impl<const D: usize> Activation for Tensor<D, Int> {
     fn pass(self, _port: &Port<'_>) -> Self {

@@ -144,6 +144,7 @@ impl<L: LearnedRule, M: Module + 'static, I: 'static> Algorithm<M, I> for Learne
                 target.space().set_quantization(Some(state));
             }
         }
+        self.targets.refresh_biases();
         Ok(())
     }
 
@@ -177,6 +178,7 @@ impl<L: LearnedRule, M: Module + 'static, I: 'static> Algorithm<M, I> for Learne
             space.set_observer(None);
             space.set_transform(Stage::Quantize, None);
         }
+        self.targets.refresh_biases();
         Ok(())
     }
 
