@@ -11,6 +11,7 @@ use burn::tensor::DeviceKind;
 use clap::builder::{PathBufValueParser, TypedValueParser, ValueParser};
 use clap::{Parser, ValueEnum};
 
+use crate::configs::QuantRules;
 use crate::digits::Augmentation;
 use crate::file::writable;
 use crate::platform::Platform;
@@ -38,6 +39,10 @@ pub struct Args {
     /// Train on the digits as they are, without moving a quarter of them by up to one pixel
     #[arg(long)]
     pub no_shift: bool,
+
+    /// What is quantized, and how
+    #[arg(long, value_enum, default_value_t = QuantRules::Onnxruntime)]
+    pub rules: QuantRules,
 
     /// Where to write the results as JSON [default: nowhere]
     #[arg(long, value_name = "FILE", value_parser = output())]

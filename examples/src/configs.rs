@@ -1,6 +1,9 @@
 //! The configurations of the examples, in the form in which they would stand in a file.
 
 use burn_compress::prelude::*;
+use clap::ValueEnum;
+
+use crate::resnet::DigitsResNet;
 
 /// All convolutions lose `sparsity` of their output channels.
 ///
@@ -12,13 +15,39 @@ pub fn pruning(sparsity: f64) -> anyhow::Result<ConfigList<PruningSettings>> {
     Ok(ConfigList::from_json(&rules)?)
 }
 
-/// Int8: the inputs of convolutions per channel, their weights per output channel, the outputs of
-/// batch norms per channel.
+/// Rules of the quantizers.
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QuantRules {
+    /// What ONNX Runtime computes in integers, from the network
+    #[default]
+    Onnxruntime,
+    /// What TensorRT computes in integers, from the network
+    Tensorrt,
+    /// Inputs of convolutions and outputs of batch norms with a scale for each channel, which no
+    /// runtime computes in integers
+    PerChannel,
+}
+
+/// Eight bits, by these rules.
 ///
 /// # Errors
 ///
-/// Never.
-pub fn quantization() -> anyhow::Result<ConfigList<QuantizationSettings>> {
+/// A network that the runtime of the rules does not compute in integers.
+pub fn quantization(
+    rules: QuantRules,
+    model: &DigitsResNet,
+    dummy: &DummyInput<DigitsResNet>,
+) -> anyhow::Result<ConfigList<QuantizationSettings>> {
+    Ok(match rules {
+        QuantRules::Onnxruntime => Deployment::onnxruntime().rules(model, dummy)?,
+        QuantRules::Tensorrt => Deployment::tensorrt().rules(model, dummy)?,
+        QuantRules::PerChannel => per_channel()?,
+    })
+}
+
+/// Int8: the inputs of convolutions per channel, their weights per output channel, the outputs of
+/// batch norms per channel.
+fn per_channel() -> anyhow::Result<ConfigList<QuantizationSettings>> {
     Ok(ConfigList::from_json(
         r#"[
             {

@@ -25,7 +25,7 @@ pub fn prune_quantize_distill(
     let pruner = AgpPruner::new(pruner, AgpConfig::new(setup.interval(), setup.updates()))?;
     let quantizer = QatQuantizer::from_compressor(
         pruner,
-        &configs::quantization()?,
+        &setup.quantization()?,
         QatConfig::new().with_start_step(setup.steps / 20),
     )?;
     let distiller = DynamicLayerwiseDistiller::from_compressor(

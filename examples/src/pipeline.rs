@@ -14,6 +14,7 @@ use burn_compress::prelude::*;
 use clap::Parser;
 
 use crate::cli::{Args, exit_code};
+use crate::configs::{self, QuantRules};
 use crate::digits::{Augmentation, Digits, DigitsBatch, batches};
 use crate::figure::Figure;
 use crate::latency;
@@ -40,6 +41,8 @@ pub struct Setup {
     pub seed: u64,
     /// How the training digits are varied.
     pub augmentation: Augmentation,
+    /// What is quantized.
+    pub rules: QuantRules,
 }
 
 /// What a compression ends with.
@@ -87,6 +90,15 @@ impl Setup {
     pub fn dummy_input(&self) -> DummyInput<DigitsResNet> {
         let images = self.digits.test.head(8, &self.device).images;
         DummyInput::new(images, |model: &DigitsResNet, images| model.forward(images))
+    }
+
+    /// The rules of a quantizer.
+    ///
+    /// # Errors
+    ///
+    /// A network that cannot run in integers.
+    pub fn quantization(&self) -> anyhow::Result<ConfigList<QuantizationSettings>> {
+        configs::quantization(self.rules, &self.dense, &self.dummy_input())
     }
 
     /// Runs the chain and makes its result small.
@@ -175,6 +187,7 @@ fn prepare(args: &Args, device: &Device, digits: Arc<Digits>, seed: u64) -> anyh
         steps: args.steps,
         seed,
         augmentation: args.augmentation(),
+        rules: args.rules,
     })
 }
 

@@ -24,7 +24,7 @@ use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use burn_compress::Wrapper;
+use burn_compress::{Add, Wrapper};
 
 use crate::digits::{CLASSES, SIDE};
 
@@ -67,7 +67,7 @@ impl DigitsResNetConfig {
             stage1: stage(first, first, 1),
             stage2: stage(first, second, 2),
             stage3: stage(second, third, 2),
-            pool: AdaptiveAvgPool2dConfig::new([1, 1]).init(),
+            pool: AdaptiveAvgPool2dConfig::new([1, 1]).init().into(),
             head: LinearConfig::new(third, self.classes).init(device).into(),
         }
     }
@@ -87,7 +87,7 @@ pub struct DigitsResNet {
     /// Blocks at a quarter of the resolution.
     pub stage3: Vec<BasicBlock>,
     /// Global average pool.
-    pub pool: AdaptiveAvgPool2d,
+    pub pool: Wrapper<AdaptiveAvgPool2d>,
     /// Classifier.
     pub head: Wrapper<Linear>,
 }
@@ -167,6 +167,8 @@ pub struct BasicBlock {
     pub conv2: Wrapper<Conv2d>,
     /// Batch norm of `conv2`.
     pub bn2: Wrapper<BatchNorm>,
+    /// Sum of `bn2` and the shortcut.
+    pub add: Wrapper<Add>,
     /// What the input passes where the block changes its shape; elsewhere it is added as it is.
     pub shortcut: Option<Shortcut>,
 }
@@ -178,6 +180,7 @@ impl BasicBlock {
             bn1: BatchNormConfig::new(width).init(device).into(),
             conv2: conv(width, width, 3, 1, device),
             bn2: BatchNormConfig::new(width).init(device).into(),
+            add: Add::new().into(),
             shortcut: (stride != 1 || channels != width).then(|| Shortcut {
                 conv: conv(channels, width, 1, stride, device),
                 bn: BatchNormConfig::new(width).init(device).into(),
@@ -192,7 +195,8 @@ impl BasicBlock {
             None => x.clone(),
         };
         let x = relu(self.bn1.forward(self.conv1.forward(x)));
-        relu(self.bn2.forward(self.conv2.forward(x)) + identity)
+        let x = self.bn2.forward(self.conv2.forward(x));
+        relu(self.add.forward((x, identity)))
     }
 }
 

@@ -2,10 +2,10 @@
 
 pub use burn_compress_graph::{
     Captured, ChannelEntries, ChannelGraph, ChannelGroup, ChannelId, CustomOp, CutFailure, Dim,
-    DummyInput, FloatReader, Flow, Follow, ForwardInputs, ForwardOutputs, Function, GraphError, GroupMember,
-    GroupedConv, GroupedRows, LayerSizes, Observed, Operation, OperationMacs, OperationRule,
-    ParamMask, ParamNode, ParamSlice, PortSlice, Position, SizeSlice, SlicePlan, Stop, Successor,
-    all_zero, any_zero, capture, entries_at,
+    DummyInput, FloatReader, Flow, Follow, ForwardInputs, ForwardOutputs, Function, GraphError,
+    GroupMember, GroupedConv, GroupedRows, LayerSizes, Observed, Operation, OperationMacs,
+    OperationRule, ParamMask, ParamNode, ParamSlice, PortSlice, Position, SizeSlice, SlicePlan,
+    Stop, Successor, all_zero, any_zero, capture, entries_at,
 };
 pub(crate) use burn_compress_graph::{Trial, calls, ports};
 

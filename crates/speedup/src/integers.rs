@@ -161,8 +161,7 @@ impl Integers {
             let block = blocks.of(at);
             match integer.is_binary {
                 true => x.signum(),
-                false => nearest(x, scale[block], zero[block])
-                    .clamp(integer.qmin, integer.qmax),
+                false => nearest(x, scale[block], zero[block]).clamp(integer.qmin, integer.qmax),
             }
         });
         let integers = Self {

@@ -19,6 +19,7 @@ use burn_compress::pruning::registry::{Needs as Score, pruners};
 use burn_compress::quantization::QuantDtype;
 use burn_compress::quantization::registry::quantizers;
 use burn_compress_examples::cli::{self, DeviceName, exit_code};
+use burn_compress_examples::configs::QuantRules;
 use burn_compress_examples::digits::{Augmentation, Digits, DigitsBatch};
 use burn_compress_examples::pipeline::Setup;
 use burn_compress_examples::resnet::{DigitsResNet, DigitsResNetConfig};
@@ -222,6 +223,7 @@ fn setups(args: &Args) -> anyhow::Result<Vec<Setup>> {
                 steps: args.steps,
                 seed,
                 augmentation: Augmentation::Shift,
+                rules: QuantRules::default(),
             })
         })
         .collect()

@@ -18,6 +18,7 @@ use burn::tensor::Device;
 use burn_compress::Masks;
 use burn_compress::prelude::*;
 use burn_compress_examples::cli::{self, DeviceName, exit_code};
+use burn_compress_examples::configs::QuantRules;
 use burn_compress_examples::digits::{Augmentation, Digits, DigitsBatch};
 use burn_compress_examples::fused;
 use burn_compress_examples::pipeline::Setup;
@@ -206,6 +207,7 @@ fn chain(
         steps: args.steps,
         seed: 0,
         augmentation: Augmentation::Shift,
+        rules: QuantRules::PerChannel,
     })
 }
 

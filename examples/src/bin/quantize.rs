@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use burn_compress::prelude::*;
-use burn_compress_examples::{configs, pipeline};
+use burn_compress_examples::pipeline;
 
 fn main() -> ExitCode {
     pipeline::run("quantize", |setup| {
         let chain = QatQuantizer::new(
             setup.dense.clone(),
-            &configs::quantization()?,
+            &setup.quantization()?,
             setup.evaluator(setup.steps)?,
             QatConfig::new().with_start_step(setup.steps / 20),
         )?;

@@ -287,8 +287,7 @@ mod tests {
         let (scale, zero_point) = qparams::compute_one(low, high, dtype, scheme).unwrap();
         let (mut signal, mut noise) = (0.0, 0.0);
         for &x in values {
-            let q = ((x / scale).round_ties_even() + zero_point)
-                .clamp(dtype.qmin(), dtype.qmax());
+            let q = ((x / scale).round_ties_even() + zero_point).clamp(dtype.qmin(), dtype.qmax());
             signal += f64::from(x).powi(2);
             noise += f64::from((q - zero_point) * scale - x).powi(2);
         }

@@ -97,7 +97,12 @@ mod tests {
     #[test]
     fn the_folded_bias_is_a_multiple_of_the_folded_step() {
         let device = Device::flex();
-        let norm = norm([2.0, -1.0, 0.0], [0.25, 0.375, 0.3], [0.0, 0.25, 7.0], &device);
+        let norm = norm(
+            [2.0, -1.0, 0.0],
+            [0.25, 0.375, 0.3],
+            [0.0, 0.25, 7.0],
+            &device,
+        );
         let chain = chain(norm.clone(), [0.25, 0.5, 0.25]);
         // b = 0.25 in steps of 0.25 * 2: round(0.5) = 0, the even one. b = 0.375 + 0.25 in steps of
         // 0.5: round(1.25) = 1. The last channel is its beta.

@@ -49,7 +49,10 @@ pub(super) fn quantize(
     let whole = z.clone().floor();
     let steps = plain(&x) / s.clone() + (z.clone() - whole.clone());
     let position = steps.clone() + whole.clone();
-    let outside = position.clone().clamp(qmin, qmax).not_equal(position.clone());
+    let outside = position
+        .clone()
+        .clamp(qmin, qmax)
+        .not_equal(position.clone());
     let rounded = (steps.round() + whole).clamp(qmin, qmax);
     let value = (rounded.clone() - z.clone()) * s.clone();
     let mut result = value;
