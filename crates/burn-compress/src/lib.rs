@@ -67,6 +67,7 @@
 //! - [`quantization`]: integer types, observers and quantizers, with and without training.
 //! - [`distillation`]: losses between hidden states or logits, teachers and their cache.
 //! - [`speedup`]: removal of what was masked, verification, saving and loading.
+//! - `export`, with the feature `onnx`: ONNX files.
 //!
 //! # Features
 //!
@@ -77,6 +78,8 @@
 pub use burn_compress_core::*;
 
 pub use burn_compress_distillation as distillation;
+#[cfg(feature = "onnx")]
+pub use burn_compress_export as export;
 pub use burn_compress_pruning as pruning;
 pub use burn_compress_quantization as quantization;
 pub use burn_compress_speedup as speedup;
@@ -94,6 +97,8 @@ pub mod prelude {
         DistillationRule, DistillationSettings, FeatureDistiller, LogitDistiller, Teacher,
         TeacherCache, Teachers,
     };
+    #[cfg(feature = "onnx")]
+    pub use burn_compress_export::{OnnxConfig, OnnxFile, export_onnx};
     pub use burn_compress_pruning::built_in::*;
     pub use burn_compress_pruning::{
         AgpConfig, AgpPruner, LinearConfig as LinearScheduleConfig, LinearPruner, Pruner,

@@ -38,10 +38,16 @@ fn check_size(bytes: u64) -> Result<(), ExportError> {
     Ok(())
 }
 
-fn model(graph: &OnnxGraph) -> ModelProto {
+/// The version of the operator set that a graph needs.
+pub(crate) fn opset(graph: &OnnxGraph) -> i64 {
     let mut constants = graph.initializers.values();
     let four_bits = constants.any(|constant| matches!(constant.values, Values::Int4(_)));
-    let (ir_version, opset) = if four_bits { (10, 21) } else { (8, 18) };
+    if four_bits { 21 } else { 18 }
+}
+
+fn model(graph: &OnnxGraph) -> ModelProto {
+    let opset = opset(graph);
+    let ir_version = if opset == 21 { 10 } else { 8 };
     ModelProto {
         ir_version: Some(ir_version),
         producer_name: "burn-compress".to_string(),

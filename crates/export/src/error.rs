@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use burn_compress_core::Error;
+use burn_compress_core::{Error, TargetId};
 
 use crate::quantize::{OnnxTarget, Refusal, lines};
 
@@ -13,6 +13,92 @@ pub enum ExportError {
     /// An error of model or graph; as an [`Error`] it is that error again.
     #[error(transparent)]
     Core(#[from] Error),
+
+    /// A dummy input whose closure makes the inputs.
+    #[error(
+        "the forward pass has no inputs: its dummy input makes them in the closure, so that they are \
+         constants of the graph; make it with `DummyInput::new`"
+    )]
+    NoInputs,
+
+    /// Inputs of a type that has no other sizes.
+    #[error(
+        "the inputs cannot be brought to other sizes, which dynamic dimensions need: implement \
+         `ForwardInputs::resized` for their type, or export with fixed sizes \
+         (`with_dynamic_batch(false)`)"
+    )]
+    FixedInputs,
+
+    /// A dynamic dimension that the inputs do not have.
+    #[error("dimension {axis} of input {input} cannot be dynamic as `{name}`: {reason}")]
+    Axis {
+        /// Number of the input.
+        input: usize,
+        /// Dimension of the input.
+        axis: usize,
+        /// Name of the size.
+        name: String,
+        /// Reason.
+        reason: String,
+    },
+
+    /// A forward pass that is another one for other sizes.
+    #[error(
+        "the forward pass does not follow `{axis}` to other sizes: {reason}; export with a fixed size \
+         (`with_dynamic_batch(false)` for the batch, no `with_dynamic_axis` for another dimension)"
+    )]
+    NotDynamic {
+        /// Name of the dynamic dimension.
+        axis: String,
+        /// Difference that was found.
+        reason: String,
+    },
+
+    /// Names of inputs or outputs that cannot be used.
+    #[error("the {what} names {names:?} cannot be used: {reason}")]
+    Names {
+        /// `input` or `output`.
+        what: &'static str,
+        /// The names.
+        names: Vec<String>,
+        /// Reason.
+        reason: String,
+    },
+
+    /// Operations that no ONNX operator computes.
+    #[error(
+        "{} of the forward pass cannot be exported:{}",
+        count(unsupported.len(), "operation"),
+        lines(unsupported)
+    )]
+    Unsupported {
+        /// All of them.
+        unsupported: Vec<UnsupportedOperation>,
+    },
+
+    /// A quantized model that would be written in floating point.
+    #[error(
+        "the model is quantized (`{}`{}), and a float export would drop that: choose an integer target, or \
+         export the float model (`Compressed::masked_model`)",
+        targets.first().map_or_else(String::new, ToString::to_string),
+        others(targets.len())
+    )]
+    Quantized {
+        /// The quantized parameters, inputs and outputs.
+        targets: Vec<TargetId>,
+    },
+
+    /// Masks that change the statistics of a norm.
+    #[error(
+        "the masks of `{}`{} take channels out of the statistics of the norm, which no operator of ONNX \
+         does: cut them first (`speedup`), or leave the norm out of the pruning rules",
+        layers.first().map_or("", String::as_str),
+        others(layers.len())
+    )]
+    MaskedNorm {
+        /// The norms.
+        layers: Vec<String>,
+    },
 
     /// A file beyond the limit of the format.
     #[error(
@@ -43,6 +129,46 @@ pub enum ExportError {
         /// The error of the file system.
         reason: String,
     },
+}
+
+/// An operation of a forward pass that no ONNX operator computes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnsupportedOperation {
+    /// Name of the operation: `conv2d`, or the identifier of a custom one.
+    pub operation: String,
+    /// The layer whose parameters it reads, or the one before it; empty in front of all layers.
+    pub layer: String,
+    /// Reason and remedy.
+    pub reason: String,
+}
+
+fn lines(unsupported: &[UnsupportedOperation]) -> String {
+    let line = |found: &UnsupportedOperation| {
+        let UnsupportedOperation {
+            operation,
+            layer,
+            reason,
+        } = found;
+        match layer.is_empty() {
+            true => format!("\n  `{operation}` in front of all layers: {reason}"),
+            false => format!("\n  `{operation}` at `{layer}`: {reason}"),
+        }
+    };
+    unsupported.iter().map(line).collect()
+}
+
+fn count(number: usize, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        number => format!("{number} {what}s"),
+    }
+}
+
+fn others(number: usize) -> String {
+    match number {
+        0 | 1 => String::new(),
+        number => format!(" and {} more", number - 1),
+    }
 }
 
 impl From<ExportError> for Error {

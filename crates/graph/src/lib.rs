@@ -202,7 +202,7 @@ pub use group::{ChannelGraph, ChannelGroup, GroupMember, GroupedConv, ParamNode}
 pub use labels::ChannelId;
 pub use macs::OperationMacs;
 pub use observed::{Function, Observed};
-pub use operation::Operation;
+pub use operation::{Operation, name as operation_name};
 pub use plan::{GroupedRows, LayerSizes, ParamSlice, PortSlice, SizeSlice, SlicePlan};
 pub use propagate::{ChannelEntries, ParamMask, Position, entries_at};
 pub use readers::FloatReader;

@@ -28,6 +28,7 @@
 mod built_in;
 mod check;
 pub mod nets;
+pub mod onnx;
 pub mod random;
 mod rules;
 mod subject;

@@ -21,7 +21,7 @@ use crate::TorchNames;
 /// ```
 pub trait Model: Module + 'static {
     /// Images, or tokens.
-    type Input: ForwardInputs + Clone + 'static;
+    type Input: ForwardInputs + ForwardOutputs + Clone + 'static;
     /// Logits, or whatever the network is for.
     type Output: ForwardOutputs + 'static;
 

@@ -1,0 +1,171 @@
+//! From a model to a file.
+
+use std::collections::HashMap;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Tensor, TensorData};
+use burn_compress_core::erased::AnyModel;
+use burn_compress_core::graph::DummyInput;
+use burn_compress_core::layer::layers;
+use burn_compress_core::{Calibration, Compressed, Error, History, Masks, Target, TargetId};
+
+use crate::lower::lower;
+use crate::trace::Trace;
+use crate::{ExportError, OnnxConfig, OnnxFile};
+
+/// Exports a model as an ONNX file that computes in floating point.
+///
+/// The forward pass of the dummy input is captured and its operations are written as ONNX operators.
+/// The parameters are initializers under their paths, `block.conv1.weight`, a shared one once. The model
+/// may be a plain one, one that was pruned, or a small one: masks act on the parameters that are written.
+///
+/// Inputs and outputs have the types of the dummy input, integers as 64 bits. The file needs operator set
+/// 18, IR version 8.
+///
+/// # Errors
+///
+/// - Operations without an ONNX operator, all at once, each with its layer.
+/// - Dynamic dimensions that the forward pass does not follow.
+/// - A model that is quantized, or whose masks change the statistics of a norm.
+/// - A forward pass that cannot be captured, and a file above 2 GiB.
+///
+/// ```
+/// use burn::nn::{Linear, LinearConfig, Relu};
+/// use burn::prelude::*;
+/// use burn_compress_core::DummyInput;
+/// use burn_compress_export::{OnnxConfig, export_onnx};
+///
+/// #[derive(Module, Debug)]
+/// struct Mlp {
+///     first: Linear,
+///     second: Linear,
+/// }
+///
+/// impl Mlp {
+///     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+///         self.second.forward(Relu::new().forward(self.first.forward(x)))
+///     }
+/// }
+///
+/// let device = Device::flex();
+/// let model = Mlp {
+///     first: LinearConfig::new(4, 8).init(&device),
+///     second: LinearConfig::new(8, 2).init(&device),
+/// };
+/// let dummy_input = DummyInput::new(Tensor::<2>::ones([1, 4], &device), Mlp::forward);
+/// let config = OnnxConfig::new().with_input_names(["features"]).with_output_names(["logits"]);
+/// let file = export_onnx(&model, &dummy_input, &config)?;
+/// assert_eq!(file.report().inputs[0].to_string(), "features float[batch, 4]");
+/// assert_eq!(file.report().operators["Gemm"], 2);
+///
+/// let path = std::env::temp_dir().join(format!("mlp-{}.onnx", std::process::id()));
+/// file.save(&path)?;
+/// # std::fs::remove_file(&path)?;
+/// # Ok::<(), burn_compress_core::Error>(())
+/// ```
+pub fn export_onnx<M: Module + 'static>(
+    model: &M,
+    dummy_input: &DummyInput<M>,
+    config: &OnnxConfig,
+) -> Result<OnnxFile, ExportError> {
+    let model = AnyModel::new(model.clone());
+    export(model, &AnyModel::dummy_input(dummy_input), config)
+}
+
+fn export(
+    model: AnyModel,
+    dummy_input: &DummyInput<AnyModel>,
+    config: &OnnxConfig,
+) -> Result<OnnxFile, ExportError> {
+    let compressed = with_nothing_new(model)?;
+    let quantized: Vec<TargetId> = compressed.calibration()?.into_keys().collect();
+    if !quantized.is_empty() {
+        return Err(ExportError::Quantized { targets: quantized });
+    }
+    refuse_masked_norms(&compressed)?;
+    // Masks become part of the parameters.
+    let masked = compressed.masked_model().materialize();
+    let plain = with_nothing_new(masked)?.unwrap_model();
+    let trace = Trace::of(&plain, dummy_input, config)?;
+    let lowered = lower(&trace, &parameters(&plain, &trace), config)?;
+    OnnxFile::of(&lowered.graph, lowered.notes)
+}
+
+/// A model with the masks and the calibration that it carries.
+fn with_nothing_new(model: AnyModel) -> Result<Compressed<AnyModel>, Error> {
+    Compressed::from_parts(
+        model,
+        &Masks::new(),
+        &Calibration::new(),
+        History::default(),
+    )
+}
+
+/// Types of norms whose wrappers compute their statistics from the channels that are not masked.
+const NORMS_OVER_CHANNELS: [&str; 3] = ["LayerNorm", "RmsNorm", "GroupNorm"];
+
+fn refuse_masked_norms(compressed: &Compressed<AnyModel>) -> Result<(), ExportError> {
+    let masks = compressed.masks();
+    let masked = |layer: &str, name: &str| -> Option<Vec<bool>> {
+        let id = TargetId::new(layer, Target::Param(name.to_string()));
+        Some(masks.get(&id)?.values().iter().map(|&x| x == 0.0).collect())
+    };
+    let model = compressed.model();
+    let found = layers(model).into_iter().filter(|layer| {
+        let over_channels = NORMS_OVER_CHANNELS.contains(&layer.kind.as_str());
+        let Some(gamma) = masked(&layer.path, "gamma").filter(|_| over_channels) else {
+            return false;
+        };
+        let has_beta = layer.params.iter().any(|param| param.name == "beta");
+        match (masked(&layer.path, "beta"), has_beta) {
+            (None, true) => false,
+            (None, false) => gamma.contains(&true),
+            (Some(beta), _) => gamma.iter().zip(&beta).any(|(gamma, beta)| *gamma && *beta),
+        }
+    });
+    let layers: Vec<String> = found.map(|layer| layer.path.to_string()).collect();
+    match layers.is_empty() {
+        true => Ok(()),
+        false => Err(ExportError::MaskedNorm { layers }),
+    }
+}
+
+/// The values of the parameters that the forward pass reads.
+fn parameters<M: Module>(model: &M, trace: &Trace) -> HashMap<String, TensorData> {
+    let read = trace.operations.iter().flat_map(|op| op.inputs());
+    let read = read
+        .map(|tensor| tensor.id)
+        .chain(trace.outputs.iter().copied());
+    let paths = read.filter_map(|id| Some((trace.parameters.get(&id)?.0.clone(), None)));
+    let mut values = Parameters {
+        path: Vec::new(),
+        values: paths.collect(),
+    };
+    model.visit(&mut values);
+    let found = values.values.into_iter();
+    found
+        .filter_map(|(path, data)| Some((path, data?)))
+        .collect()
+}
+
+/// Reads the values of parameters by path.
+struct Parameters {
+    path: Vec<String>,
+    values: HashMap<String, Option<TensorData>>,
+}
+
+impl ModuleVisitor for Parameters {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(value) = self.values.get_mut(&self.path.join(".")) {
+            *value = Some(param.val().to_data());
+        }
+    }
+}
