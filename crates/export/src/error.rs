@@ -69,7 +69,7 @@ pub enum ExportError {
     #[error(
         "{} of the forward pass cannot be exported:{}",
         count(unsupported.len(), "operation"),
-        lines(unsupported)
+        listed(unsupported)
     )]
     Unsupported {
         /// All of them.
@@ -142,7 +142,7 @@ pub struct UnsupportedOperation {
     pub reason: String,
 }
 
-fn lines(unsupported: &[UnsupportedOperation]) -> String {
+fn listed(unsupported: &[UnsupportedOperation]) -> String {
     let line = |found: &UnsupportedOperation| {
         let UnsupportedOperation {
             operation,
