@@ -49,7 +49,7 @@ settings! {
     ///
     /// Integer hardware adds the bias to an accumulator of 32 bits, in steps of the scale of the input
     /// times that of the weight. `int32_bias` rounds it to these steps: that of the convolution or
-    /// linear layer itself, or the one that a batch norm behind it leaves when it is folded for
+    /// linear layer itself, and the one that a batch norm behind it leaves when it is folded for
     /// deployment (`beta - mean f`, in steps that `f = gamma / sqrt(variance + eps)` multiplies). The
     /// state of the latter is that of the norm's `beta`. The input is quantized with one scale and
     /// the weight symmetrically, with one scale or one for each output channel; the evaluator needs

@@ -137,7 +137,7 @@ pub(super) fn plan<M: Module + 'static, I: 'static>(
         let Some(layer) = search.layer(path) else {
             continue;
         };
-        match search.bias(layer) {
+        match search.biases(layer) {
             Ok(found) => planned.extend(found),
             Err((reason, remedy)) => obstacles.push(Obstacle {
                 target: TargetId::new(path, Target::param("bias")),
@@ -173,8 +173,8 @@ impl Search<'_> {
         self.layers.iter().find(|layer| layer.path == path)
     }
 
-    /// The bias of a layer; `None` where a deployed network has none.
-    fn bias(&self, layer: &LayerInfo) -> Result<Option<Planned>, Hindrance> {
+    /// The biases of a layer; none where a deployed network has none.
+    fn biases(&self, layer: &LayerInfo) -> Result<Vec<Planned>, Hindrance> {
         if !HOSTS.contains(&layer.kind.as_str()) {
             return Err(hindrance(
                 "only convolutions and linear layers add to an accumulator",
@@ -183,26 +183,26 @@ impl Search<'_> {
         }
         let input = self.factor(layer, Target::Input(0))?;
         let weight = self.factor(layer, Target::param("weight"))?;
-        let Some(bias) = self.place(layer)? else {
-            return Ok(None);
-        };
-        let selected = self.selected.iter().any(|one| one.id() == bias);
-        let channels = self.layer(&bias.layer).and_then(|layer| {
-            let param = layer.param(bias.target.param_name()?)?;
-            Some(param.shape[0])
+        let planned = self.places(layer)?.into_iter().map(|bias| {
+            let selected = self.selected.iter().any(|one| one.id() == bias);
+            let channels = self.layer(&bias.layer).and_then(|layer| {
+                let param = layer.param(bias.target.param_name()?)?;
+                Some(param.shape[0])
+            });
+            match (selected, channels) {
+                (false, Some(channels)) => Ok(Planned {
+                    bias,
+                    channels,
+                    input: input.clone(),
+                    weight: weight.clone(),
+                }),
+                _ => Err(hindrance(
+                    format!("`{bias}` is selected with a quantization of its own"),
+                    format!("leave out `{bias}`, or `int32_bias`"),
+                )),
+            }
         });
-        match (selected, channels) {
-            (false, Some(channels)) => Ok(Some(Planned {
-                bias,
-                channels,
-                input,
-                weight,
-            })),
-            _ => Err(hindrance(
-                format!("`{bias}` is selected with a quantization of its own"),
-                format!("leave out `{bias}`, or `int32_bias`"),
-            )),
-        }
+        planned.collect()
     }
 
     /// A norm that is not wrapped.
@@ -254,14 +254,14 @@ impl Search<'_> {
         Ok(id)
     }
 
-    /// The parameter that holds the bias: of the layer, or of the norm behind it.
-    fn place(&self, layer: &LayerInfo) -> Result<Option<TargetId>, Hindrance> {
+    /// The parameters that hold the bias: of the layer, and of the norm behind it.
+    fn places(&self, layer: &LayerInfo) -> Result<Vec<TargetId>, Hindrance> {
         let own = layer
             .param("bias")
             .map(|_| TargetId::new(&layer.path, Target::param("bias")));
         if let Some(norm) = self.fusions.norm_of(&layer.path) {
             return match own {
-                Some(own) => Ok(Some(own)),
+                Some(own) => Ok(vec![own]),
                 None => Err(hindrance(
                     format!(
                         "`{norm}` is folded while the model trains, and the layer has no bias to \
@@ -276,19 +276,13 @@ impl Search<'_> {
         let norm = next.filter(|next| layer.kind != "Linear" || next.rank == 2);
         let norm = norm.and_then(|next| self.layer(&next.layer));
         let norm = norm.filter(|norm| norm.kind == NORM);
+        let norm = norm.map(|norm| TargetId::new(&norm.path, Target::param("beta")));
         match (own, norm) {
-            (Some(_), Some(norm)) => Err(hindrance(
-                format!(
-                    "the layer has a bias and `{}` behind it another one",
-                    norm.path
-                ),
-                "leave out the bias of the layer, which the norm cancels, or fold the norm while \
-                 the model trains (`fuse`)",
-            )),
-            (None, Some(norm)) => Ok(Some(TargetId::new(&norm.path, Target::param("beta")))),
-            (Some(own), None) => Ok(Some(own)),
+            // Multiples of one step, and so is their sum.
+            (own, Some(norm)) => Ok(own.into_iter().chain([norm]).collect()),
+            (Some(own), None) => Ok(vec![own]),
             (None, None) => match self.plain_norm() {
-                None => Ok(None),
+                None => Ok(Vec::new()),
                 Some(norm) => Err(hindrance(
                     format!(
                         "the layer has no bias, and whether `{}` is behind it cannot be seen, as it \
