@@ -75,3 +75,28 @@ pub fn distillation() -> anyhow::Result<ConfigList<DistillationSettings>> {
     let rules = r#"[{"op_types": ["Conv2d"], "lambda": 0.1, "apply_method": "mse"}]"#;
     Ok(ConfigList::from_json(rules)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor};
+    use burn_compress::layer::layers;
+
+    use super::*;
+    use crate::resnet::DigitsResNetConfig;
+
+    #[test]
+    fn everything_between_image_and_logits_is_in_integers() {
+        let device = Device::flex();
+        let model = DigitsResNetConfig::new().init(&device);
+        let images = Tensor::ones([2, 1, 8, 8], &device);
+        let dummy = DummyInput::new(images, DigitsResNet::forward);
+        let rules = quantization(QuantRules::Onnxruntime, &model, &dummy).unwrap();
+        let selected = rules.select(&layers(&model)).unwrap();
+        let count = |kind: &str| selected.iter().filter(|one| one.layer.kind == kind).count();
+        // Input and weight of 15 convolutions and the head, both operands of six sums.
+        let kinds = ["Conv2d", "Linear", "Add", "AdaptiveAvgPool2d"];
+        assert_eq!(kinds.map(count), [2 * 15, 2, 2 * 6, 1]);
+        assert_eq!(selected.len(), 30 + 2 + 12 + 1);
+        assert!(quantization(QuantRules::Tensorrt, &model, &dummy).is_ok());
+    }
+}

@@ -5,6 +5,7 @@
 //! | prune and fine-tune | `prune.rs` |
 //! | quantize to int8 with training | `int8_with_training.rs` |
 //! | quantize to int8 without training | `int8_without_training.rs` |
+//! | quantize for a runtime that computes in integers | `for_a_runtime.rs` |
 //! | distil | `distil.rs` |
 //! | prune and quantize in one run | `prune_and_quantize.rs` |
 //! | fuse all three | `fuse.rs` |
@@ -19,6 +20,7 @@
 
 mod distil;
 mod fine_tune;
+mod for_a_runtime;
 mod fuse;
 mod int8_with_training;
 mod int8_without_training;
@@ -36,10 +38,11 @@ use burn_compress::prelude::Error;
 type Program = fn() -> Result<(), Error>;
 
 fn main() -> Result<(), Error> {
-    let programs: [(&str, Program); 12] = [
+    let programs: [(&str, Program); 13] = [
         ("prune", prune::run),
         ("int8_with_training", int8_with_training::run),
         ("int8_without_training", int8_without_training::run),
+        ("for_a_runtime", for_a_runtime::run),
         ("distil", distil::run),
         ("prune_and_quantize", prune_and_quantize::run),
         ("fuse", fuse::run),

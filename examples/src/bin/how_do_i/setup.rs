@@ -3,6 +3,7 @@
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::loss::CrossEntropyLossConfig;
+use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
 use burn::optim::AdamConfig;
 use burn::tensor::activation::relu;
@@ -17,6 +18,7 @@ pub struct Net {
     pub conv1: Wrapper<Conv2d>,
     pub norm: Wrapper<BatchNorm>,
     pub conv2: Wrapper<Conv2d>,
+    pub pool: Wrapper<AdaptiveAvgPool2d>,
     pub head: Wrapper<Linear>,
 }
 
@@ -26,6 +28,7 @@ impl Net {
             conv1: Conv2dConfig::new([1, 8], [3, 3]).init(device).into(),
             norm: BatchNormConfig::new(8).init(device).into(),
             conv2: Conv2dConfig::new([8, 16], [3, 3]).init(device).into(),
+            pool: AdaptiveAvgPool2dConfig::new([1, 1]).init().into(),
             head: LinearConfig::new(16, 10).init(device).into(),
         }
     }
@@ -34,7 +37,7 @@ impl Net {
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
         let x = relu(self.norm.forward(self.conv1.forward(images)));
         let x = relu(self.conv2.forward(x));
-        self.head.forward(x.mean_dim(3).mean_dim(2).flatten(1, 3))
+        self.head.forward(self.pool.forward(x).flatten(1, 3))
     }
 }
 
