@@ -1,5 +1,7 @@
 //! Options of an export.
 
+use crate::OnnxTarget;
+
 /// Options of [`export_onnx`](crate::export_onnx).
 ///
 /// ```
@@ -14,6 +16,11 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OnnxConfig {
+    /// The runtime that a quantized model is written for; [`OnnxTarget::OnnxRuntimeX86`] by default.
+    pub target: OnnxTarget,
+    /// Whether weights of at most four bits of linear layers whose input is not quantized are stored in
+    /// four bits, which needs operator set 21; true by default.
+    pub four_bit_weights: bool,
     /// Whether the first dimension of every input may have any size, under the name `batch`; true by
     /// default.
     pub dynamic_batch: bool,
@@ -37,14 +44,30 @@ pub struct DynamicAxis {
 }
 
 impl OnnxConfig {
-    /// A dynamic batch, and names by number.
+    /// For onnxruntime on any x86, a dynamic batch, and names by number.
     pub fn new() -> Self {
         Self {
+            target: OnnxTarget::default(),
+            four_bit_weights: true,
             dynamic_batch: true,
             dynamic_axes: Vec::new(),
             input_names: None,
             output_names: None,
         }
+    }
+
+    /// Sets the runtime that a quantized model is written for.
+    #[must_use]
+    pub fn with_target(mut self, target: OnnxTarget) -> Self {
+        self.target = target;
+        self
+    }
+
+    /// Sets whether weights of at most four bits are stored in four bits.
+    #[must_use]
+    pub fn with_four_bit_weights(mut self, four_bits: bool) -> Self {
+        self.four_bit_weights = four_bits;
+        self
     }
 
     /// Sets whether the first dimension of every input may have any size.

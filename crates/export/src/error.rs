@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use burn_compress_core::{Error, TargetId};
+use burn_compress_core::Error;
 
 use crate::quantize::{OnnxTarget, Refusal, lines};
 
@@ -74,18 +74,6 @@ pub enum ExportError {
     Unsupported {
         /// All of them.
         unsupported: Vec<UnsupportedOperation>,
-    },
-
-    /// A quantized model that would be written in floating point.
-    #[error(
-        "the model is quantized (`{}`{}), and a float export would drop that: choose an integer target, or \
-         export the float model (`Compressed::masked_model`)",
-        targets.first().map_or_else(String::new, ToString::to_string),
-        others(targets.len())
-    )]
-    Quantized {
-        /// The quantized parameters, inputs and outputs.
-        targets: Vec<TargetId>,
     },
 
     /// Masks that change the statistics of a norm.

@@ -10,23 +10,27 @@ use burn_compress_core::layer::layers;
 use burn_compress_core::{Calibration, Compressed, Error, History, Masks, Target, TargetId};
 
 use crate::lower::lower;
+use crate::quantize::{Compression, quantize};
 use crate::trace::Trace;
 use crate::{ExportError, OnnxConfig, OnnxFile};
 
-/// Exports a model as an ONNX file that computes in floating point.
+/// Exports a model as an ONNX file.
 ///
 /// The forward pass of the dummy input is captured and its operations are written as ONNX operators.
 /// The parameters are initializers under their paths, `block.conv1.weight`, a shared one once. The model
-/// may be a plain one, one that was pruned, or a small one: masks act on the parameters that are written.
+/// may be a plain one, a compressed one (`compressed.model()`), or a small one: masks act on the parameters
+/// that are written, and what is quantized is quantized for the [target](OnnxConfig::target), as
+/// [`OnnxReport::quantization`](crate::OnnxReport::quantization) tells.
 ///
 /// Inputs and outputs have the types of the dummy input, integers as 64 bits. The file needs operator set
-/// 18, IR version 8.
+/// 18, or 21 where weights are stored in four bits.
 ///
 /// # Errors
 ///
 /// - Operations without an ONNX operator, all at once, each with its layer.
 /// - Dynamic dimensions that the forward pass does not follow.
-/// - A model that is quantized, or whose masks change the statistics of a norm.
+/// - Quantizers that the target cannot execute, all at once, each with its remedy.
+/// - Masks that change the statistics of a norm.
 /// - A forward pass that cannot be captured, and a file above 2 GiB.
 ///
 /// ```
@@ -78,17 +82,28 @@ fn export(
     config: &OnnxConfig,
 ) -> Result<OnnxFile, ExportError> {
     let compressed = with_nothing_new(model)?;
-    let quantized: Vec<TargetId> = compressed.calibration()?.into_keys().collect();
-    if !quantized.is_empty() {
-        return Err(ExportError::Quantized { targets: quantized });
-    }
     refuse_masked_norms(&compressed)?;
-    // Masks become part of the parameters.
-    let masked = compressed.masked_model().materialize();
-    let plain = with_nothing_new(masked)?.unwrap_model();
+    let (masks, calibration) = (compressed.masks(), compressed.calibration()?);
+    // Masks and rounding become part of the parameters.
+    let simulated = compressed.into_model().materialize();
+    let plain = with_nothing_new(simulated)?.unwrap_model();
     let trace = Trace::of(&plain, dummy_input, config)?;
     let lowered = lower(&trace, &parameters(&plain, &trace), config)?;
-    OnnxFile::of(&lowered.graph, lowered.notes)
+    let is_plain = calibration.is_empty() && masks.keys().all(|id| id.target.is_param());
+    if is_plain {
+        return OnnxFile::of(&lowered.graph, lowered.notes, None);
+    }
+    let compression = Compression {
+        ports: &lowered.ports,
+        calibration: &calibration,
+        masks: &masks,
+        packs_weights: config.four_bit_weights,
+    };
+    let target = config.target;
+    let quantized = quantize(lowered.graph, &compression, target);
+    let (graph, report) =
+        quantized.map_err(|refusals| ExportError::NotExecutable { target, refusals })?;
+    OnnxFile::of(&graph, lowered.notes, Some(report))
 }
 
 /// A model with the masks and the calibration that it carries.

@@ -6,7 +6,7 @@ use burn_compress_core::file::write_whole;
 
 use crate::encode::{encode, opset};
 use crate::graph::OnnxGraph;
-use crate::{ExportError, OnnxReport};
+use crate::{ExportError, OnnxReport, QuantizationReport};
 
 /// An ONNX file, ready to be written.
 #[derive(Clone, Debug)]
@@ -16,9 +16,14 @@ pub struct OnnxFile {
 }
 
 impl OnnxFile {
-    pub(crate) fn of(graph: &OnnxGraph, notes: Vec<String>) -> Result<Self, ExportError> {
+    pub(crate) fn of(
+        graph: &OnnxGraph,
+        notes: Vec<String>,
+        quantization: Option<QuantizationReport>,
+    ) -> Result<Self, ExportError> {
         let bytes = encode(graph)?;
-        let report = OnnxReport::of(graph, bytes.len(), opset(graph), notes);
+        let mut report = OnnxReport::of(graph, bytes.len(), opset(graph), notes);
+        report.quantization = quantization;
         Ok(Self { bytes, report })
     }
 

@@ -1,6 +1,5 @@
 //! ONNX files of Burn models.
 #![warn(missing_docs)]
-#![allow(dead_code)]
 
 mod config;
 mod encode;

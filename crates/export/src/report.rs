@@ -6,6 +6,7 @@ use burn_compress_core::write_table;
 use indexmap::IndexMap;
 use serde::Serialize;
 
+use crate::QuantizationReport;
 use crate::graph::{Element, OnnxGraph, Size, Value};
 
 /// What an ONNX file holds.
@@ -25,6 +26,8 @@ pub struct OnnxReport {
     pub operators: IndexMap<String, usize>,
     /// What a user of the file should know, such as the largest size of a dynamic dimension.
     pub notes: Vec<String>,
+    /// What is computed in integers and what is not; none of a model that is not quantized.
+    pub quantization: Option<QuantizationReport>,
 }
 
 /// An input or output of an ONNX file.
@@ -53,6 +56,7 @@ impl OnnxReport {
             constants: graph.initializers.values().map(|c| elements(&c.dims)).sum(),
             operators,
             notes,
+            quantization: None,
         }
     }
 }
@@ -106,6 +110,10 @@ impl fmt::Display for OnnxReport {
         for note in &self.notes {
             row("note", note.clone());
         }
-        write_table(f, &rows)
+        write_table(f, &rows)?;
+        match &self.quantization {
+            Some(quantization) => write!(f, "\n{quantization}"),
+            None => Ok(()),
+        }
     }
 }

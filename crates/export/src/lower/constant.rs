@@ -148,8 +148,7 @@ fn is_uniform(constant: &Constant, dim: usize) -> bool {
     let inner: usize = dims[dim + 1..].iter().product();
     let source = |at: usize| at / (inner * dims[dim]) * inner + at % inner;
     let count: usize = dims.iter().product();
-    take(constant, dims.clone(), (0..count).map(|at| at))
-        == take(&one, dims.clone(), (0..count).map(source))
+    take(constant, dims.clone(), 0..count) == take(&one, dims.clone(), (0..count).map(source))
 }
 
 /// The first entries along every dimension, as many as `size` gives.

@@ -27,6 +27,7 @@ use burn::tensor::{DType, TensorData};
 use burn_compress_core::TargetId;
 use burn_compress_core::graph::operation_name;
 use burn_ir::{OperationIr, ScalarIr, TensorId, TensorIr};
+use indexmap::IndexMap;
 
 use crate::error::UnsupportedOperation;
 use crate::graph::{Attribute, Constant, Element, Node, OnnxGraph, Size, Value, Values};
@@ -37,7 +38,7 @@ use crate::{ExportError, OnnxConfig};
 pub(crate) struct Lowered {
     pub graph: OnnxGraph,
     /// The tensors at inputs and outputs of wrapped layers, by name, in the order of the calls.
-    pub ports: Vec<(TargetId, String)>,
+    pub ports: IndexMap<TargetId, Vec<String>>,
     /// What a user of the file should know.
     pub notes: Vec<String>,
 }
@@ -420,26 +421,28 @@ impl<'a> Lower<'a> {
             self.graph.outputs[at].dims = dims.iter().map(|s| self.named_size(s)).collect();
         }
         self.drop_unread();
-        let ports = self.trace.ports.iter();
-        let ports =
-            ports.filter_map(|(target, id)| Some((target.clone(), self.names.get(id)?.clone())));
+        let mut ports: IndexMap<TargetId, Vec<String>> = IndexMap::new();
+        for (target, id) in &self.trace.ports {
+            if let Some(name) = self.names.get(id) {
+                ports.entry(target.clone()).or_default().push(name.clone());
+            }
+        }
         Ok(Lowered {
-            ports: ports.collect(),
+            ports,
             graph: self.graph,
             notes: self.notes,
         })
     }
 
     fn dtype_of(&self, id: TensorId) -> DType {
-        let tensors = self.trace.operations.iter().flat_map(|op| op.nodes());
-        let found = tensors.into_iter().find(|tensor| tensor.id == id);
-        let inputs = self.trace.inputs.iter();
-        let input = inputs
-            .filter(|(input, _)| *input == id)
-            .map(|(_, dtype)| *dtype);
-        let constant = self.trace.constants.get(&id).map(|data| data[0].dtype());
-        let found = found.map(|tensor| tensor.dtype).or(constant);
-        found.or_else(|| input.last()).unwrap_or(DType::F32)
+        let made = self.trace.operations.iter().flat_map(|op| op.nodes());
+        let made = made.map(|tensor| (tensor.id, tensor.dtype));
+        let constants = self.trace.constants.iter();
+        let constants = constants.map(|(id, data)| (*id, data[0].dtype()));
+        let given = self.trace.inputs.iter().copied();
+        let mut all = made.chain(constants).chain(given);
+        all.find(|(found, _)| *found == id)
+            .map_or(DType::F32, |(_, dtype)| dtype)
     }
 
     /// Leaves out operators and constants that nothing reads.

@@ -174,12 +174,6 @@ impl Activation {
         let q = (x / self.scale).round_ties_even() + self.zero as f32;
         q.clamp(self.storage.lowest() as f32, self.storage.highest() as f32) as i32
     }
-
-    /// Largest distance of an integer from the zero point.
-    pub fn reach(&self) -> i64 {
-        let (low, high) = (self.storage.lowest(), self.storage.highest());
-        i64::from((self.zero - low).max(high - self.zero))
-    }
 }
 
 /// Whether an `f32` is a scale that no runtime flushes to zero.
