@@ -89,8 +89,8 @@ pub mod prelude {
     pub use burn_compress_core::config::{ConfigList, Rule, named, on};
     pub use burn_compress_core::{
         Add, AttentionInput, Budget, Calibration, Compressed, Compressor, Concat, DummyInput,
-        Error, Evaluator, Granularity, History, Layer, Mask, Masks, Method, Obstacle, Target,
-        TargetId, Wrapper,
+        Error, EvaluationEvent, Evaluator, Granularity, History, Layer, Mask, Masks, MasksEvent,
+        Method, Obstacle, RunObserver, StepEvent, Target, TargetId, Wrapper,
     };
     pub use burn_compress_distillation::registry::built_in::*;
     pub use burn_compress_distillation::{

@@ -7,6 +7,7 @@
 //! - [`Method`], [`Chain`] and [`Algorithm`]: how an algorithm is made, the chain as it sees it, and
 //!   its part in a run.
 //! - [`Evaluator`]: the data, optimizer and loss that the chain trains with.
+//! - [`RunObserver`]: what follows a run from outside.
 //! - [`graph`]: the channels of a model and how they are coupled.
 //! - [`erased`]: models and batches of any type, over which a chain is compiled once.
 //! - [`file`](mod@file): files that are written and read whole or not at all.
@@ -40,6 +41,7 @@ pub use run::evaluator::Evaluator;
 pub use run::history::{History, StepRecord};
 pub use run::learnable::{Learnable, TrainedBy};
 pub use run::method::{Constructors, Method};
+pub use run::observer::{ChangedMask, EvaluationEvent, MasksEvent, RunObserver, StepEvent};
 pub use run::obstacle::Obstacle;
 pub use run::planned_mask::{Certainty, PlannedMask};
 pub use run::trainee::{Trainee, TraineeOutput};

@@ -20,6 +20,7 @@ use crate::graph::{Captured, ChannelGraph, ChannelId, CutFailure, Trial};
 use crate::layer::{LayerInfo, layers};
 use crate::run::algorithm::{Algorithm, Run};
 use crate::run::evaluator::Evaluator;
+use crate::run::events::Events;
 use crate::run::history::History;
 use crate::run::learnable::Learnable;
 use crate::run::obstacle::Obstacle;
@@ -44,6 +45,7 @@ pub(crate) struct AnyChain {
     bypassed: OnceLock<Vec<String>>,
     pub(crate) skipped: Vec<Obstacle>,
     pub(crate) progress: Progress,
+    pub(crate) events: Events,
 }
 
 /// Where a run stands.
@@ -127,6 +129,7 @@ impl AnyChain {
             bypassed: OnceLock::new(),
             skipped: Vec::new(),
             progress,
+            events: Events::default(),
         }
     }
 

@@ -18,6 +18,7 @@ use crate::run::any_chain::AnyChain;
 use crate::run::chain::Chain;
 use crate::run::evaluator::Evaluator;
 use crate::run::history::History;
+use crate::run::observer::RunObserver;
 use crate::run::obstacle::Obstacle;
 
 /// Pruners, quantizers and distillers fused over one model.
@@ -60,6 +61,21 @@ impl<M: Module + 'static, I: 'static> Compressor<M, I> {
         if self.inner.adopt_evaluator(|| evaluator.erased()) {
             self.evaluator = evaluator;
         }
+        self
+    }
+
+    /// Adds an observer, which is told of steps, masks and evaluations of the run.
+    pub fn with_observer(mut self, observer: impl RunObserver + 'static) -> Self {
+        self.inner.events.observers.push(Box::new(observer));
+        self
+    }
+
+    /// Leaves the terminal alone, where [`compress`](Self::compress) and
+    /// [`advance`](Self::advance) would draw a line with step, losses, sparsity, metric and time left.
+    ///
+    /// Nothing is drawn in any case where the standard error is not a terminal.
+    pub fn without_progress_line(mut self) -> Self {
+        self.inner.events.has_line = false;
         self
     }
 

@@ -104,6 +104,7 @@ impl AnyChain {
             let name = algorithm.name();
             algorithm.finish(run).map_err(Error::met_by(name))?;
         }
+        training::watch_masks(&mut self);
         let mut warnings = Vec::new();
         for algorithm in &self.algorithms {
             let name = algorithm.name();

@@ -252,9 +252,11 @@ impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
         if engine.error.is_some() {
             return None;
         }
-        let chain = engine.chain.as_ref()?;
+        let chain = engine.chain.as_mut()?;
         let finite = finite::require(&model, &chain.spaces, chain.progress.step);
-        let state = finite.and_then(|()| checkpoint::to_bytes(chain));
+        // Observers are told of what is in the record: who goes on with it does not tell them again.
+        let read = finite.and_then(|()| training::read(chain));
+        let state = read.and_then(|()| checkpoint::to_bytes(chain));
         let recorded = state.and_then(|state| {
             Recorded::new(model, &state).ok_or_else(|| Error::Record {
                 reason: "the state of the run is too large for a record".to_string(),

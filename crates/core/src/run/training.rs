@@ -6,7 +6,6 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Error;
 use crate::erased::{AnyBatch, AnyModel};
@@ -15,7 +14,9 @@ use crate::file::checkpoint::save;
 use crate::run::algorithm::Algorithm;
 use crate::run::any_chain::{AnyChain, learnables};
 use crate::run::budget::{Budget, Length};
+use crate::run::events::sparsity;
 use crate::run::learnable::{Learnable, Learnables, TrainedBy};
+use crate::run::progress_line::ProgressLine;
 use crate::run::reads::{self, Collector, Concern};
 use crate::target::Target;
 
@@ -42,21 +43,21 @@ pub(crate) fn run(chain: &mut AnyChain, budget: &Budget, stop: Option<usize>) ->
     }
     chain.evaluator.require_training("the training run")?;
     require_writable(budget)?;
-    let bar = progress_bar(total);
-    let outcome = steps(chain, budget, last, &bar);
+    if chain.events.has_line {
+        let metric = chain.progress.history.last_evaluation();
+        chain.events.line = Some(ProgressLine::new(chain.progress.step, total, metric));
+    }
+    let outcome = steps(chain, budget, last);
     // What steps before have left on the device tells more than what came of it.
-    read(chain).and(outcome)?;
-    bar.finish_and_clear();
-    Ok(())
+    let outcome = read(chain).and(outcome);
+    if let Some(line) = chain.events.line.take() {
+        line.clear();
+    }
+    outcome
 }
 
 /// Trains until `last` completed steps.
-fn steps(
-    chain: &mut AnyChain,
-    budget: &Budget,
-    last: usize,
-    bar: &ProgressBar,
-) -> Result<(), Error> {
+fn steps(chain: &mut AnyChain, budget: &Budget, last: usize) -> Result<(), Error> {
     let evaluator = chain.evaluator.clone();
     while chain.progress.step < last {
         let (epoch, skip) = (chain.progress.epoch, chain.progress.position);
@@ -68,7 +69,9 @@ fn steps(
             }
             step(chain, &batch)?;
             chain.progress.position = seen;
-            bar.set_position(chain.progress.step as u64);
+            if let Some(line) = &chain.events.line {
+                line.set_step(chain.progress.step);
+            }
             leave_checkpoint(chain, budget)?;
             Ok(match chain.progress.step < last {
                 true => ControlFlow::Continue(()),
@@ -89,7 +92,23 @@ fn steps(
 /// Reads what the steps so far have left on the device.
 pub(crate) fn read(chain: &mut AnyChain) -> Result<(), Error> {
     let progress = &mut chain.progress;
-    progress.unread.read(&mut progress.history, &chain.spaces)
+    let outcome = progress.unread.read(&mut progress.history, &chain.spaces);
+    deliver(chain);
+    outcome
+}
+
+/// Delivers the events of the steps that were read.
+fn deliver(chain: &mut AnyChain) {
+    let progress = &chain.progress;
+    let (history, total_steps) = (&progress.history, progress.total_steps);
+    chain.events.deliver(history, total_steps);
+}
+
+/// Finds out which masks have changed.
+pub(crate) fn watch_masks(chain: &mut AnyChain) {
+    let (step, total_steps) = (chain.progress.step, chain.progress.total_steps);
+    chain.events.watch_masks(step, total_steps, &chain.spaces);
+    deliver(chain);
 }
 
 fn total_steps(chain: &AnyChain, budget: &Budget) -> Result<usize, Error> {
@@ -138,6 +157,7 @@ pub(crate) fn prepare(chain: &mut AnyChain) -> Result<(), Error> {
     // An algorithm that looks at the values tells more about them.
     crate::run::finite::require(&chain.model, &chain.spaces, chain.progress.step)?;
     chain.progress.prepared = true;
+    watch_masks(chain);
     Ok(())
 }
 
@@ -306,7 +326,7 @@ pub(crate) fn after_step(chain: &mut AnyChain, learning_rate: f64) -> Result<(),
         let name = algorithm.name();
         algorithm.after_step(run).map_err(Error::met_by(name))?;
     }
-    let sparsity = sparsity(chain);
+    let sparsity = sparsity(&chain.spaces);
     let progress = &mut chain.progress;
     progress
         .unread
@@ -318,6 +338,7 @@ pub(crate) fn after_step(chain: &mut AnyChain, learning_rate: f64) -> Result<(),
         let metric = evaluate(&chain.model.valid());
         chain.progress.history.evaluations.push((step, metric));
     }
+    watch_masks(chain);
     Ok(())
 }
 
@@ -330,21 +351,6 @@ fn require_reached(chain: &AnyChain) -> Result<(), Error> {
     match unreached {
         Some(space) => Err(space.unreached()),
         None => Ok(()),
-    }
-}
-
-fn sparsity(chain: &AnyChain) -> f64 {
-    let counts = chain
-        .spaces
-        .values()
-        .filter(|space| space.id().target.is_param());
-    let (removed, all) = counts
-        .filter_map(|space| space.removed())
-        .fold((0, 0), |(removed, all), (r, a)| (removed + r, all + a));
-    if all == 0 {
-        0.0
-    } else {
-        removed as f64 / all as f64
     }
 }
 
@@ -367,14 +373,6 @@ fn require_writable(budget: &Budget) -> Result<(), Error> {
         }),
         None => Ok(()),
     }
-}
-
-/// Silent when the output is not a terminal.
-fn progress_bar(total: usize) -> ProgressBar {
-    let bar = ProgressBar::new(total as u64);
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} steps, {eta} left");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar
 }
 
 #[cfg(test)]

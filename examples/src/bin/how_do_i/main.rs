@@ -12,6 +12,7 @@
 //! | train with Burn's `Learner` | `learner.rs` |
 //! | read the rules from TOML | `toml.rs` |
 //! | see what a cut will remove, before the run | `plan.rs` |
+//! | follow a run, and keep its history | `watch.rs` |
 //! | stop and resume | `resume.rs` |
 //! | save here and load there | `save.rs` |
 //! | go on training a small model | `fine_tune.rs` |
@@ -32,6 +33,7 @@ mod resume;
 mod save;
 mod setup;
 mod toml;
+mod watch;
 
 use burn_compress::prelude::Error;
 
@@ -49,6 +51,7 @@ fn main() -> Result<(), Error> {
         ("learner", learner::run),
         ("toml", toml::run),
         ("plan", plan::run),
+        ("watch", watch::run),
         ("resume", resume::run),
         ("save", save::run),
         ("fine_tune", fine_tune::run),

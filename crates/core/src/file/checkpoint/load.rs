@@ -193,6 +193,7 @@ impl Content {
         progress.unread = Unread::default();
         progress.pass = 0;
         *progress.profile.lock() = None;
+        chain.events.resume(&progress.history, &chain.spaces);
         Ok(())
     }
 }
