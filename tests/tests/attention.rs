@@ -193,6 +193,33 @@ fn whole_heads() {
     assert_eq!(small.output.weight.dims(), [2 * SIZE, WIDTH]);
 }
 
+/// Where the size of a head is a constant, the only head cannot go, as the only channel cannot.
+#[test]
+fn the_only_head_stays() {
+    let model = Attention {
+        query: linear(WIDTH, SIZE),
+        key: linear(WIDTH, SIZE),
+        value: linear(WIDTH, SIZE),
+        output: linear(SIZE, WIDTH),
+        ..Attention::new(1)
+    };
+    assert_eq!(
+        refused(&model, by_heads, WHOLE)[0],
+        "`query.weight` (Linear): no reshape splits its output into parts: it has no heads; use \
+         another `granularity`, or exclude the layer"
+    );
+}
+
+/// Burn multiplies a single row by another way where one head is left.
+#[test]
+fn all_heads_but_one_of_a_single_place() {
+    let model = Attention::new(HEADS);
+    let rules = WHOLE.replace("0.5", "0.75");
+    let first = |model: &Attention, tokens: Tensor<2, Int>| by_heads(model, tokens.narrow(1, 0, 1));
+    let small = cut(&model, first, &rules);
+    assert_eq!(small.query.weight.dims(), [WIDTH, SIZE]);
+}
+
 #[test]
 fn numbers_that_do_not_follow() {
     let model = Attention::new(HEADS);

@@ -172,6 +172,49 @@ fn parts_of_other_sizes() {
     );
 }
 
+/// Five of seven channels, which no common share of both parts leaves whole.
+#[test]
+fn a_part_of_a_size_of_its_own() {
+    let left = cut(7, 5, |net, x| {
+        let x = relu(net.first.forward(x));
+        let read = net.second.weight.dims()[1];
+        net.second.forward(x.narrow(1, 0, read))
+    });
+    assert_eq!(left, 4);
+    // Of every fourth channel but one: right for 7 and for 4 channels, and wrong for others.
+    let reason = refused(7, 5, |net, x| {
+        let x = relu(net.first.forward(x));
+        let read = 3 * x.dims()[1] / 4;
+        net.second.forward(x.narrow(1, 0, read))
+    });
+    assert_eq!(
+        reason,
+        "the slice 0..5 of 7 along dimension 1 behind `first` gives 0..2 with fewer channels, where \
+         0..1 would follow"
+    );
+    let reason = refused(7, 5, |net, x| {
+        let x = relu(net.first.forward(x));
+        net.second.forward(x.narrow(1, 0, 5))
+    });
+    assert!(
+        reason.starts_with("the forward pass fails with fewer channels at `slice` behind `first`:"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn the_only_channel_stays() {
+    let reason = refused(1, 1, |net, x| net.second.forward(net.first.forward(x)));
+    assert_eq!(reason, "it has a single channel, which must stay");
+    // Nobody reads the other one.
+    let left = cut(2, 1, |net, x| {
+        let x = relu(net.first.forward(x));
+        let read = net.second.weight.dims()[1];
+        net.second.forward(x.narrow(1, 0, read))
+    });
+    assert_eq!(left, 1);
+}
+
 #[test]
 fn channels_that_are_repeated() {
     let left = cut(4, 8, |net, x| {

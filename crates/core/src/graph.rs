@@ -5,8 +5,8 @@ pub use burn_compress_graph::{
     DummyInput, FloatReader, Flow, Follow, ForwardInputs, ForwardOutputs, Function, GraphError,
     GroupMember, GroupedConv, GroupedRows, LayerSizes, Observed, Operation, OperationMacs,
     OperationRule, ParamMask, ParamNode, ParamSlice, PortSlice, Position, SizeSlice, SlicePlan,
-    Stop, Successor, all_zero, any_zero, builtin, capture, capture_operations, entries_at,
-    operation_name,
+    SlicedPart, Stop, Successor, all_zero, any_zero, builtin, capture, capture_operations,
+    entries_at, operation_name,
 };
 pub(crate) use burn_compress_graph::{Trial, calls, ports};
 

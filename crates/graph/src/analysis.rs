@@ -27,6 +27,8 @@ pub(super) struct Analysis<'a> {
     /// Weights of depthwise convolutions, with the number of groups.
     pub depthwise: BTreeMap<usize, usize>,
     pub blocks: Vec<Blocks>,
+    /// The parts of slices that cannot keep the same share.
+    pub unequal_slices: Vec<Blocks>,
     pub sizes: Vec<SizeRule>,
     /// The wrapped multi-head attentions that compute with the sizes of their weights.
     pub attentions: BTreeSet<String>,
@@ -85,6 +87,7 @@ impl<'a> Analysis<'a> {
             grouped: Vec::new(),
             depthwise: BTreeMap::new(),
             blocks: Vec::new(),
+            unequal_slices: Vec::new(),
             sizes: Vec::new(),
             attentions: BTreeSet::new(),
             counted: BTreeSet::new(),
@@ -266,6 +269,11 @@ impl<'a> Analysis<'a> {
                 self.op_name()
             );
             self.protect(&split.axis, &why);
+            // The pixels of the only channel belong together as those of others do.
+            let mut atoms = split.axis.labels.iter().flatten();
+            if let Some(&first) = atoms.next() {
+                atoms.for_each(|&atom| self.labels.join(first, atom));
+            }
         }
         value
     }
@@ -337,6 +345,7 @@ impl<'a> Analysis<'a> {
             labels: split.axis.labels.clone(),
             why,
             taken_apart: false,
+            slice: None,
         });
     }
 

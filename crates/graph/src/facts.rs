@@ -36,6 +36,9 @@ pub(super) struct Blocks {
     /// Whether parts that are one channel each may go as a whole; the tensor has lost its labels
     /// along them otherwise.
     pub taken_apart: bool,
+    /// The lengths of the pieces before, in and behind a slice, if it is one that asks for the parts.
+    /// Where they cannot keep the same share, its bounds may be sizes that follow all the same.
+    pub slice: Option<[usize; 3]>,
 }
 
 impl Blocks {
@@ -48,7 +51,22 @@ impl Blocks {
             labels,
             why,
             taken_apart: false,
+            slice: None,
         }
+    }
+
+    /// The labels of each piece of a slice, line by line.
+    pub fn pieces(&self) -> impl Iterator<Item = &[Label]> {
+        let lengths = self.slice.unwrap_or_default();
+        let line = lengths.iter().sum::<usize>().max(1);
+        self.labels.chunks(line).flat_map(move |line| {
+            let mut rest = line;
+            lengths.map(|length| {
+                let (piece, others) = rest.split_at(length.min(rest.len()));
+                rest = others;
+                piece
+            })
+        })
     }
 
     /// The labels of each part.

@@ -10,8 +10,8 @@ use indexmap::IndexMap;
 
 use super::analysis::Analysis;
 use super::capture::CapturedParam;
-use super::facts::Count;
-use super::grouping::{self, Found, visible};
+use super::facts::{Blocks, Count};
+use super::grouping::{Found, Groups, visible};
 use super::labels::{ChannelId, Label};
 use super::macs::{CountedOp, OperationMacs};
 use super::memory::{self, LiveTensor};
@@ -89,9 +89,21 @@ pub struct ChannelGroup {
     pub consumers: Vec<GroupMember>,
     /// Number of contiguous blocks of `channels` that must lose equally many; 1 if free.
     pub blocks: usize,
+    /// The parts of slices that need not keep the same share: their bounds have to be sizes that follow
+    /// a cut.
+    pub slices: Vec<SlicedPart>,
     /// Reason that keeps a channel of the group, if there is one. Others may still be removable:
     /// see [`ChannelGraph::protected`].
     pub protected: Option<String>,
+}
+
+/// What a slice takes or leaves of the channels of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlicedPart {
+    /// Positions in [`channels`](ChannelGroup::channels).
+    pub channels: Vec<usize>,
+    /// Whether it is what the slice takes, and nothing else, so that one of its channels has to stay.
+    pub whole: bool,
 }
 
 /// A dimension of a parameter as part of a group.
@@ -198,22 +210,20 @@ impl ChannelGraph {
         }
         analysis.labels.compress();
         // Blocks that fit no group protect their channels, which groups then report.
-        let (mut groups, producers) = grouping::find(&analysis);
-        let blocks = grouping::fit_blocks(&mut analysis, &mut groups);
-        let graph = Self::build(captured, analysis, groups, producers, blocks);
+        let groups = Groups::find(&mut analysis);
+        let graph = Self::build(captured, analysis, groups);
         Ok(Self {
             heads: heads.clone(),
             ..graph
         })
     }
 
-    fn build(
-        captured: &Captured,
-        analysis: Analysis,
-        found: Vec<Found>,
-        producers: BTreeMap<(usize, usize), usize>,
-        blocks: Vec<usize>,
-    ) -> Self {
+    fn build(captured: &Captured, analysis: Analysis, groups: Groups) -> Self {
+        let Groups {
+            found,
+            producers,
+            blocks,
+        } = groups;
         let params = nodes(&analysis);
         let channels: BTreeSet<ChannelId> = params
             .values()
@@ -464,8 +474,31 @@ fn group(analysis: &Analysis, found: &Found, blocks: usize) -> ChannelGroup {
         members: found.members.iter().map(member).collect(),
         consumers: found.consumers.iter().map(member).collect(),
         blocks,
+        slices: slices(analysis, &found.channels),
         protected: reasons.next().map(str::to_string),
     }
+}
+
+/// The parts of slices among the channels of a group that need not keep the same share.
+fn slices(analysis: &Analysis, channels: &[ChannelId]) -> Vec<SlicedPart> {
+    let mut found = Vec::new();
+    for (index, piece) in
+        (analysis.unequal_slices.iter()).flat_map(|rule| rule.pieces().enumerate())
+    {
+        let labels = piece.iter().flatten();
+        let held: BTreeSet<ChannelId> = labels.map(|&x| analysis.labels.channel(x)).collect();
+        let at = (0..channels.len()).filter(|&at| held.contains(&channels[at]));
+        let at: Vec<usize> = at.collect();
+        if !at.is_empty() {
+            // Before, in and behind the slice.
+            let is_taken = index % 3 == 1;
+            found.push(SlicedPart {
+                whole: is_taken && at.len() == held.len() && !piece.contains(&None),
+                channels: at,
+            });
+        }
+    }
+    found
 }
 
 fn grouped(analysis: &Analysis) -> Vec<GroupedConv> {

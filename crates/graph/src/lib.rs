@@ -142,12 +142,14 @@
 //! | `analysis.rs` | what is known of every tensor                                     |
 //! | `steps.rs`    | steps of the rules: protecting, joining, contracting channels     |
 //! | `rules/`      | one rule for every operation, one kind of operation a file        |
-//! | `grouping.rs` | which channels form a group, equal blocks                         |
+//! | `grouping.rs` | which channels form a group                                       |
+//! | `equal_blocks.rs` | blocks of a group that lose equally many                      |
 //! | `macs.rs`     | multiply-accumulates, before and after                            |
 //! | `memory.rs`   | memory of the activations, before and after                       |
 //! | `group.rs`    | [`ChannelGraph`] and [`ChannelGroup`]: the result                 |
 //! | `plan.rs`     | [`SlicePlan`]: what is left when channels are removed             |
 //! | `propagate.rs`| [`ChannelEntries`]: which channels masks remove                   |
+//! | `compared.rs` | operations that two passes are compared by                        |
 //! | `size_check.rs` | sizes and ranges that follow a cut                                |
 //! | `cut.rs`      | a cut of the captured forward pass itself                         |
 //! | `trial.rs`    | [`Trial`]: whether the forward pass follows a cut                 |
@@ -159,9 +161,11 @@
 mod analysis;
 pub mod builtin;
 mod capture;
+mod compared;
 mod custom;
 mod cut;
 mod dummy;
+mod equal_blocks;
 mod error;
 mod facts;
 mod flow;
@@ -198,7 +202,7 @@ pub use custom::{Dim, OperationRule, all_zero, any_zero};
 pub use dummy::{DummyInput, ForwardInputs, ForwardOutputs};
 pub use error::GraphError;
 pub use flow::{Flow, Follow, Stop};
-pub use group::{ChannelGraph, ChannelGroup, GroupMember, GroupedConv, ParamNode};
+pub use group::{ChannelGraph, ChannelGroup, GroupMember, GroupedConv, ParamNode, SlicedPart};
 pub use labels::ChannelId;
 pub use macs::OperationMacs;
 pub use observed::{Function, Observed};

@@ -125,8 +125,13 @@ impl Analysis<'_> {
     /// Both sides lose the same indices. That changes nothing if one side is exactly zero there,
     /// where a parameter that is only read does not count: nobody masks it.
     pub fn contract(&mut self, a: Option<&Axis>, b: Option<&Axis>, layer: &str, input: bool) {
+        let single = [a, b]
+            .into_iter()
+            .flatten()
+            .any(|axis| axis.labels.len() == 1);
         let fixed = match input {
             true => format!("`{layer}` reads it from the model's input"),
+            false if single => format!("is the only channel that `{layer}` reads"),
             false => format!("is combined with a size that cannot change in `{layer}`"),
         };
         self.join(a, b, &fixed);

@@ -6,9 +6,8 @@
 //! compares its input with a field of its own, an attention that divides by the root of a width. A
 //! trial gives every parameter the shape that a [`SlicePlan`] leaves of it and captures the forward
 //! pass again, which computes nothing. The pass follows the cut when it ends, puts out the shapes
-//! that it put out before, and consists of the same operations with the same constants. Reshapes do
-//! not count: Burn's linear layer merges the leading dimensions of its input or keeps them,
-//! whichever is faster for the number of channels.
+//! that it put out before, and consists of the same operations with the same constants, but for what
+//! Burn itself chooses by the number of channels.
 //!
 //! ```text
 //! all sets together --passes--> done
@@ -21,17 +20,15 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic;
 use std::sync::Once;
 
 use burn::module::Module;
-use burn::tensor::{Device, Slice};
-use burn_capture::TensorId;
-use burn_ir::{IrVisitorMut, ModuleOperationIr as Op, OperationIr, TensorIr, TensorStatus};
+use burn::tensor::Device;
+use burn_ir::OperationIr;
 
-use super::builtin;
 use super::capture::{Shrink, record};
+use super::compared::{compared, fingerprint};
 use super::operation::name;
 use super::ports::Detail;
 use super::size_check::is_reshape;
@@ -188,7 +185,7 @@ pub struct Trial<'a, M> {
     graph: &'a ChannelGraph,
     layers: Vec<LayerInfo>,
     set_sizes: SetSizes<M>,
-    /// The operations of the uncut model but reshapes, without names and sizes, each with its
+    /// The operations of the uncut model that are compared, without names and sizes, each with its
     /// position.
     steps: Vec<(usize, u64)>,
 }
@@ -204,11 +201,12 @@ impl<'a, M: Module> Trial<'a, M> {
         graph: &'a ChannelGraph,
         set_sizes: SetSizes<M>,
     ) -> Self {
-        let operations = graph.operations.iter().enumerate();
-        let operations = operations.filter(|(_, op)| !is_reshape(op));
+        let steps = compared(&graph.operations).into_iter();
         Self {
             layers: layers(&model),
-            steps: operations.map(|(at, op)| (at, fingerprint(op))).collect(),
+            steps: steps
+                .map(|at| (at, fingerprint(&graph.operations[at])))
+                .collect(),
             model,
             dummy,
             graph,
@@ -331,15 +329,15 @@ impl<'a, M: Module> Trial<'a, M> {
             shape: None,
             message: error.to_string(),
         })?;
-        let forward = recorded.captured.forward_operations().iter();
-        let forward: Vec<&OperationIr> = forward.filter(|op| !is_reshape(op)).collect();
+        let forward = recorded.captured.forward_operations();
+        let forward: Vec<&OperationIr> = compared(forward).iter().map(|&at| &forward[at]).collect();
         let same = self.common(forward.iter().copied());
         if let Some(message) = recorded.panic {
             // Parameters of a pass that did not end are not known apart from its operations.
             let operations = &recorded.captured.graph.operations;
             let params = self.graph.params().count().min(operations.len());
-            let mut begun: Vec<&OperationIr> = operations[params..].iter().collect();
-            begun.retain(|op| !is_reshape(op));
+            let begun = &operations[params..];
+            let begun: Vec<&OperationIr> = compared(begun).iter().map(|&at| &begun[at]).collect();
             let same = self.common(begun.iter().copied());
             // A number that does not follow is the cause of what comes after it.
             if let Some(failure) = self.wrong_size(&begun[..same], removed) {
@@ -423,7 +421,7 @@ impl<'a, M: Module> Trial<'a, M> {
     fn begun(&self, recorded: &[OperationIr]) -> usize {
         let params = self.graph.params().count();
         let recorded = &recorded[params.min(recorded.len())..];
-        let same = self.common(recorded.iter().filter(|op| !is_reshape(op)));
+        let same = self.common(compared(recorded).iter().map(|&at| &recorded[at]));
         let reshapes = recorded
             .iter()
             .rev()
@@ -476,48 +474,6 @@ pub fn calls<M: Module>(model: M, dummy: &DummyInput<M>) -> Option<Calls> {
         used: recorded.captured.used(),
         wrappers: ports.map(|(port, _)| port.layer.clone()).collect(),
     })
-}
-
-/// Identity of an operation, without the identifiers and sizes of its tensors.
-///
-/// Ranges of slices and the number of groups of a convolution may follow a cut; the shapes that
-/// come of them are compared by the operations that read them.
-fn fingerprint(op: &OperationIr) -> u64 {
-    struct Blank;
-
-    impl IrVisitorMut for Blank {
-        fn visit_tensor_mut(&mut self, tensor: &mut TensorIr) {
-            tensor.id = TensorId::new(0);
-            tensor.shape = [0usize; 0].into();
-            tensor.status = TensorStatus::ReadOnly;
-        }
-
-        fn visit_range_mut(&mut self, range: &mut Slice) {
-            *range = Slice::new(0, None, range.step);
-        }
-    }
-
-    let mut op = op.clone();
-    op.visit_mut(&mut Blank);
-    if let OperationIr::Custom(op) = &mut op
-        && builtin::is_known(&op.id)
-    {
-        op.scalars.clear();
-    }
-    if let OperationIr::Module(module) = &mut op {
-        match module {
-            Op::Conv1d(op) => op.options.groups = 0,
-            Op::Conv2d(op) => op.options.groups = 0,
-            Op::Conv3d(op) => op.options.groups = 0,
-            Op::ConvTranspose1d(op) => op.options.groups = 0,
-            Op::ConvTranspose2d(op) => op.options.groups = 0,
-            Op::ConvTranspose3d(op) => op.options.groups = 0,
-            _ => {}
-        }
-    }
-    let mut hasher = DefaultHasher::new();
-    op.hash(&mut hasher);
-    hasher.finish()
 }
 
 thread_local! {

@@ -133,15 +133,6 @@ impl ImageBlock {
                 };
                 (Self::Shrink(block), width, size / 2)
             }
-            ImageSpec::Enlarge { width, style } | ImageSpec::Shrink { width, style } => {
-                let spec = BlockSpec::Conv {
-                    width,
-                    kernel: 3,
-                    stride: 1,
-                    style,
-                };
-                Self::new(ImageSpec::Block(spec), channels, size, device)
-            }
             ImageSpec::Normalized {
                 norm,
                 groups,
@@ -179,15 +170,28 @@ impl ImageBlock {
                 };
                 (Self::Excite(block), channels, size)
             }
-            ImageSpec::Parts { widths, style } => {
-                // A part of one channel is a part as well; a single channel has no parts.
-                let split = (channels / 3).max(1).min(channels - 1).max(1);
-                let rest = (channels - split).max(1);
+            // Of two channels each part would have the only one, which nobody can remove.
+            ImageSpec::Parts { widths, style } if channels > 2 => {
+                let split = (channels / 3).max(1);
                 let block = Parts {
                     first: conv(split, widths[0], style),
-                    second: conv(rest, widths[1], style),
+                    second: conv(channels - split, widths[1], style),
                 };
                 (Self::Parts(block), widths[0] + widths[1], size)
+            }
+            ImageSpec::Enlarge { width, style }
+            | ImageSpec::Shrink { width, style }
+            | ImageSpec::Parts {
+                widths: [width, _],
+                style,
+            } => {
+                let spec = BlockSpec::Conv {
+                    width,
+                    kernel: 3,
+                    stride: 1,
+                    style,
+                };
+                Self::new(ImageSpec::Block(spec), channels, size, device)
             }
         }
     }
@@ -226,11 +230,6 @@ impl ImageBlock {
             }
             Self::Parts(block) => {
                 let channels = x.dims()[1];
-                if channels == 1 {
-                    let parts = [&block.first, &block.second];
-                    let parts = parts.map(|unit| unit.forward(x.clone(), &mut Cost::default()));
-                    return Tensor::cat(parts.to_vec(), 1);
-                }
                 let split = block.first.conv.weight.dims()[1];
                 let first = x.clone().narrow(1, 0, split);
                 let second = x.narrow(1, split, channels - split);

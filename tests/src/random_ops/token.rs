@@ -300,7 +300,9 @@ fn rotated(x: Tensor<4>) -> Tensor<4> {
     let angles: Vec<f32> = (0..places * size)
         .map(|i| (i / size) as f32 / 10f32.powf((i % half) as f32 / half as f32))
         .collect();
-    let angles = Tensor::<1>::from_floats(&angles[..], &x.device()).reshape([1, 1, places, size]);
+    // In the precision of the features, so that the network computes in double precision as well.
+    let angles = Tensor::<1>::from_floats(&angles[..], &x.device()).cast(x.dtype());
+    let angles = angles.reshape([1, 1, places, size]);
     let (left, right) = (
         x.clone().narrow(3, 0, half),
         x.clone().narrow(3, half, half),

@@ -69,7 +69,8 @@ fn block() -> impl Strategy<Value = BlockSpec> {
             style
         }),
         (width(), style()).prop_map(|(width, style)| BlockSpec::Separable { width, style }),
-        (2..=4usize, 1..=4usize, style()).prop_map(|(groups, per_group, style)| {
+        // The only output of a group stays, as the number of groups does.
+        (2..=4usize, 2..=4usize, style()).prop_map(|(groups, per_group, style)| {
             BlockSpec::Grouped {
                 groups,
                 per_group,
@@ -110,13 +111,17 @@ fn norm() -> impl Strategy<Value = TokenNorm> {
 }
 
 fn token() -> impl Strategy<Value = TokenSpec> {
-    let heads = prop::sample::select(vec![Heads::BySize, Heads::ByCount]);
+    // Where the size of a head is a constant, only whole heads can go, and the only head never does.
+    let heads = prop_oneof![
+        (Just(Heads::BySize), 2..=3usize),
+        (Just(Heads::ByCount), 1..=3usize),
+    ];
     let attention = (
-        (heads, 1..=3usize, 1..=2usize, 2..=4usize),
+        (heads, 1..=2usize, 2..=4usize),
         (any::<bool>(), any::<bool>(), norm(), any::<bool>()),
     );
     let attention = attention.prop_map(
-        |((heads, key_heads, queries, size), (fused, rotary, norm, residual))| {
+        |(((heads, key_heads), queries, size), (fused, rotary, norm, residual))| {
             TokenSpec::Attention {
                 heads,
                 key_heads,

@@ -67,18 +67,24 @@ fn contract_splits(
     let rank = lhs.shape.len();
     let (m, n) = (rank - 2, rank - 1);
     let shared: Vec<bool> = (0..m).map(|dim| lhs.shape[dim] == rhs.shape[dim]).collect();
-    // Every sum runs over the same labels: only leading dimensions of both sides may choose others.
-    let stays = |split: &Split, dim: usize, k: usize| {
+    // Every sum runs over the same labels: only leading dimensions of both sides may choose others. Rows
+    // of a weight are what goes where parts lie along the sum: the channels of a pixel shuffle.
+    let rows = |value: &Value, dim: usize| {
+        let axis = value.axes[dim].as_ref();
+        axis.is_some_and(|axis| !value.data && !axis.origins.is_empty() && a.is_free(axis))
+    };
+    let (left_rows, right_rows) = (rows(lhs, n), rows(rhs, m));
+    let stays = |split: &Split, dim: usize, k: usize, rows: bool| {
         let ends = split.last() == k;
         split.place(k).is_none()
             || if ends {
                 dim == k || dim < m && shared[dim]
             } else {
-                dim != k
+                (dim == k) == rows
             }
     };
-    a.narrow(lhs, |split, dim| stays(split, dim, n));
-    a.narrow(rhs, |split, dim| stays(split, dim, m));
+    a.narrow(lhs, |split, dim| stays(split, dim, n, right_rows));
+    a.narrow(rhs, |split, dim| stays(split, dim, m, left_rows));
     loop {
         let left = lhs.split_at(n).cloned();
         let right = rhs.split_at(m).cloned();

@@ -62,13 +62,17 @@ fn part(
     let why = format!("is cut at {range:?} of {size} by a slice");
     if shrinks && length > 0 && step == 1 {
         a.note_slice(&split);
+        let lengths = [range.start, length, size - range.end];
         if size.is_multiple_of(length) && range.start.is_multiple_of(length) {
             let layer = a.op_name();
             let labels = split.axis.labels.clone();
             a.blocks
                 .push(Blocks::equal(layer, labels.len() / length, labels));
         } else {
-            a.keep_share(&split, &[range.start, length, size - range.end], why);
+            a.keep_share(&split, &lengths, why);
+        }
+        if let Some(rule) = a.blocks.last_mut() {
+            rule.slice = Some(lengths);
         }
     } else if shrinks {
         a.protect(&split.axis, &why);

@@ -288,7 +288,8 @@ fn note_whole(a: &mut Analysis, axis: &Axis) {
 /// factors of their own dimensions. The innermost of these is what becomes smaller in a cut; the
 /// output keeps its order only if nothing else that the labels depend on lies further inside of the
 /// same dimension, along which they are joined therefore: channels that are shuffled go together in
-/// all groups.
+/// all groups. Where it lies within places of a picture, the parts themselves are what goes: the
+/// channels of a pixel shuffle.
 fn resplit(
     a: &mut Analysis,
     split: &Split,
@@ -344,6 +345,17 @@ fn resplit(
     };
     while let Some(place) = inside(&split) {
         split = split.join_along(&mut a.labels, place, reason);
+        split = split.simplified(&a.labels);
+    }
+    // Pixels are no channels: without some of them a picture would be smaller.
+    let among_places = |split: &Split| {
+        let to = factors[split.last()].output;
+        let places = |at: usize| factors[at].output == to && factors[at].size > 1;
+        (0..split.last()).any(|at| places(at) && !split.dims.contains(&at))
+    };
+    while split.dims.len() > 1 && among_places(&split) {
+        let last = split.dims.len() - 1;
+        split = split.join_along(&mut a.labels, last, reason);
         split = split.simplified(&a.labels);
     }
     if apart && split.dims.len() > 1 {

@@ -184,25 +184,30 @@ fn halves_that_stay_apart_must_lose_equally_many() {
     assert!(graph.slice_plan(&pick(&graph, 0, &[0])).is_err());
 }
 
+#[derive(Module, Debug)]
+struct Beside {
+    left: Conv2d,
+    right: Conv2d,
+    grouped: Conv2d,
+}
+
+/// Groups that hold channels of two layers are blocks of both together.
 #[test]
-fn a_grouped_convolution_over_a_concatenation_of_other_widths_is_protected() {
-    #[derive(Module, Debug)]
-    struct Mixed {
-        a: Conv2d,
-        b: Conv2d,
-        grouped: Conv2d,
-    }
-    let model = Mixed {
-        a: conv(3, 2, 1),
-        b: conv(3, 4, 1),
-        grouped: conv(6, 4, 2),
+fn the_groups_of_a_convolution_over_a_concatenation() {
+    let model = Beside {
+        left: conv(3, 4, 1),
+        right: conv(3, 5, 1),
+        grouped: conv(9, 3, 3),
     };
-    let dummy = DummyInput::new(images(3), |model: &Mixed, x: Tensor<4>| {
-        let x = Tensor::cat(vec![model.a.forward(x.clone()), model.b.forward(x)], 1);
-        model.grouped.forward(x)
+    let dummy = DummyInput::new(images(3), |model: &Beside, x: Tensor<4>| {
+        let both = vec![model.left.forward(x.clone()), model.right.forward(x)];
+        model.grouped.forward(relu(Tensor::cat(both, 1)))
     });
     let graph = analyze(&model, &dummy);
-    let reason = graph.groups()[0].protected.as_deref();
-    assert_eq!(reason, Some("is split into 2 blocks by `grouped`"));
-    assert_eq!(graph.groups()[1].protected.as_deref(), reason);
+    assert_eq!(
+        lines(&graph)[0],
+        "9 channels of left.weight[0] left.bias[0] right.weight[0] right.bias[0], in 3 equal blocks"
+    );
+    assert_exact(&model, &dummy, &pick(&graph, 0, &[0, 5, 7]), |_, _| {});
+    assert!(graph.slice_plan(&pick(&graph, 0, &[0, 1, 5])).is_err());
 }

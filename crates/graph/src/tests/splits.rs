@@ -49,15 +49,7 @@ fn shuffled_channels_go_together_in_all_groups() {
 
 #[test]
 fn the_pixels_of_a_channel_go_together() {
-    let (model, dummy, graph) = pair([8, 2], |x| {
-        let [b, c, h, w] = x.dims();
-        let pixels = x.reshape([b, c / 4, 2, 2, h, w]);
-        relu(
-            pixels
-                .permute([0, 1, 4, 2, 5, 3])
-                .reshape([b, c / 4, 2 * h, 2 * w]),
-        )
-    });
+    let (model, dummy, graph) = pair([8, 2], |x| relu(pixels(x)));
     assert_eq!(
         lines(&graph)[0],
         "2 channels of first.weight[0] first.bias[0] -> second.weight[1]"
@@ -65,6 +57,61 @@ fn the_pixels_of_a_channel_go_together() {
     let positions = &graph.groups()[0].members[0].positions;
     assert_eq!(*positions, [[0, 1, 2, 3], [4, 5, 6, 7]]);
     assert_exact(&model, &dummy, &pick(&graph, 0, &[0]), |_, _| {});
+}
+
+/// `[b, 4 c, h, w]` to `[b, c, 2 h, 2 w]`.
+fn pixels(x: Tensor<4>) -> Tensor<4> {
+    let [b, c, h, w] = x.dims();
+    x.reshape([b, c / 4, 2, 2, h, w])
+        .permute([0, 1, 4, 2, 5, 3])
+        .reshape([b, c / 4, 2 * h, 2 * w])
+}
+
+#[test]
+fn pixels_that_become_channels_again_go_together() {
+    let (model, dummy, graph) = pair([12, 12], |x| {
+        let x = relu(pixels(x));
+        let [b, c, h, w] = x.dims();
+        let x = x
+            .reshape([b, c, h / 2, 2, w / 2, 2])
+            .permute([0, 1, 3, 5, 2, 4]);
+        x.reshape([b, 4 * c, h / 2, w / 2])
+    });
+    assert_eq!(
+        lines(&graph)[0],
+        "3 channels of first.weight[0] first.bias[0] -> second.weight[1]"
+    );
+    assert_exact(&model, &dummy, &pick(&graph, 0, &[1]), |_, _| {});
+}
+
+#[derive(Module, Debug)]
+struct Places {
+    conv: Conv2d,
+    embed: Linear,
+    head: Linear,
+}
+
+#[test]
+fn the_pixels_of_a_channel_go_together_into_a_linear_layer() {
+    let model = Places {
+        conv: conv(3, 8, 1),
+        embed: LinearConfig::new(2, 5).init(&device()),
+        head: LinearConfig::new(5, 2).init(&device()),
+    };
+    let dummy = DummyInput::new(images(3), |model: &Places, x: Tensor<4>| {
+        let places: Tensor<3> = pixels(model.conv.forward(x)).flatten(2, 3);
+        let x = model.embed.forward(places.swap_dims(1, 2));
+        model.head.forward(x.mean_dim(1).squeeze_dim::<2>(1))
+    });
+    let graph = analyze(&model, &dummy);
+    assert_eq!(
+        lines(&graph)[..2],
+        [
+            "2 channels of conv.weight[0] conv.bias[0] -> embed.weight[0]",
+            "5 channels of embed.weight[1] embed.bias[0] -> head.weight[0]"
+        ]
+    );
+    assert_exact(&model, &dummy, &pick(&graph, 0, &[1]), |_, _| {});
 }
 
 #[test]
@@ -117,6 +164,73 @@ fn a_part_of_another_size_keeps_the_same_share() {
     assert_eq!(graph.groups()[0].blocks, 3);
     assert_exact(&model, &dummy, &pick(&graph, 0, &[0, 3, 4]), |_, _| {});
     assert!(graph.slice_plan(&pick(&graph, 0, &[2, 4])).is_err());
+}
+
+#[derive(Module, Debug)]
+struct Parts {
+    stem: Conv2d,
+    first: Conv2d,
+    second: Conv2d,
+}
+
+/// `first` of so many channels, `second` of the others.
+fn parts(channels: usize, first: usize) -> (Parts, DummyInput<Parts>) {
+    let model = Parts {
+        stem: conv(3, channels, 1),
+        first: conv(first, 2, 1),
+        second: conv(channels - first, 2, 1),
+    };
+    let dummy = DummyInput::new(images(3), |model: &Parts, x: Tensor<4>| {
+        let x = relu(model.stem.forward(x));
+        let (channels, split) = (x.dims()[1], model.first.weight.dims()[1]);
+        let first = model.first.forward(x.clone().narrow(1, 0, split));
+        let second = model.second.forward(x.narrow(1, split, channels - split));
+        first + second
+    });
+    (model, dummy)
+}
+
+#[test]
+fn parts_of_the_sizes_of_tensors_lose_as_many_as_they_like() {
+    let (model, dummy) = parts(7, 3);
+    let graph = analyze(&model, &dummy);
+    let group = &graph.groups()[0];
+    assert_eq!((group.blocks, group.protected.clone()), (1, None));
+    let part = |channels: std::ops::Range<usize>, whole| SlicedPart {
+        channels: channels.collect(),
+        whole,
+    };
+    assert_eq!(
+        group.slices,
+        [
+            part(0..3, true),
+            part(3..7, false),
+            part(0..3, false),
+            part(3..7, true)
+        ]
+    );
+    assert_exact(&model, &dummy, &pick(&graph, 0, &[0, 1, 4]), |_, _| {});
+    assert_exact(&model, &dummy, &pick(&graph, 0, &[3, 4, 6]), |_, _| {});
+}
+
+#[test]
+fn a_part_of_one_channel_stays_and_the_others_go() {
+    let (model, dummy) = parts(5, 1);
+    let graph = analyze(&model, &dummy);
+    let group = &graph.groups()[0];
+    let protected: Vec<bool> = group
+        .channels
+        .iter()
+        .map(|&channel| graph.protected(channel).is_some())
+        .collect();
+    assert_eq!(protected, [true, false, false, false, false]);
+    let parts = group.slices.iter().map(|part| part.channels.clone());
+    let parts: Vec<_> = parts.collect();
+    assert_eq!(
+        parts,
+        [vec![0], vec![1, 2, 3, 4], vec![0], vec![1, 2, 3, 4]]
+    );
+    assert_exact(&model, &dummy, &pick(&graph, 0, &[1, 3]), |_, _| {});
 }
 
 #[test]

@@ -178,19 +178,18 @@ fn in_parts(
     })
 }
 
-/// The channels of every parameter dimension that has some of the group only, fewest first.
+/// The channels of every parameter dimension and every part of a slice that has some of the group only,
+/// fewest first.
 fn branches(group: &ChannelGroup) -> Vec<Vec<usize>> {
-    let mut branches: Vec<Vec<usize>> = group
-        .members
-        .iter()
-        .chain(&group.consumers)
-        .map(|member| {
-            let all = member.positions.iter().enumerate();
-            all.filter(|(_, at)| !at.is_empty())
-                .map(|(channel, _)| channel)
-                .collect()
-        })
-        .filter(|branch: &Vec<usize>| !branch.is_empty() && branch.len() < group.channels.len())
+    let members = group.members.iter().chain(&group.consumers).map(|member| {
+        let all = member.positions.iter().enumerate();
+        let held = all.filter(|(_, at)| !at.is_empty());
+        held.map(|(channel, _)| channel).collect()
+    });
+    let slices = group.slices.iter().filter(|part| part.whole);
+    let all = members.chain(slices.map(|part| part.channels.clone()));
+    let mut branches: Vec<Vec<usize>> = all
+        .filter(|branch| !branch.is_empty() && branch.len() < group.channels.len())
         .collect();
     branches.sort_by(|a, b| a.len().cmp(&b.len()).then_with(|| a.cmp(b)));
     branches.dedup();

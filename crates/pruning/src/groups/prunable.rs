@@ -15,13 +15,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn_compress_core::graph::{ChannelGraph, GraphError};
+use burn_compress_core::graph::{ChannelGraph, ChannelId, GraphError};
 use burn_compress_core::{Chain, Error, MaskMethod, Obstacle, TargetId};
 use indexmap::{IndexMap, IndexSet};
 
 use super::plan::PlannedGroup;
 use super::selected::{Item, output_dim, skips};
-use super::trial::{EXCLUDE, Trial, Whole, matrices, removable_of, whole};
+use super::trial::{EXCLUDE, Trial, Whole, cuts_of_slices, matrices, removable_of, whole};
 use crate::{Granularity, PruningError};
 
 /// A selection, sorted into groups of the graph and independent targets.
@@ -277,8 +277,14 @@ fn look<M: Module + 'static, I: 'static>(
         }
     };
     let matrices = matrices(chain);
+    // Cuts of one group that are tried one after the other.
+    let mut others = Vec::new();
     for (&index, items) in &sorted.grouped {
-        add(items, false, removable_of(graph, index, items, &matrices));
+        let found = removable_of(graph, index, items, &matrices);
+        if found.is_ok() {
+            others.push(cuts_of_slices(graph, index));
+        }
+        add(items, false, found);
     }
     let trial = Trial::new(graph, &sorted.left, whole)?;
     for whole in whole {
@@ -288,7 +294,15 @@ fn look<M: Module + 'static, I: 'static>(
             trial.followed(whole),
         );
     }
-    let failures = chain.trial_cut(pruner, graph, &sets)?;
+    let mut failures = chain.trial_cut(pruner, graph, &sets)?;
+    for round in 0..others.iter().map(Vec::len).max().unwrap_or(0) {
+        let cut = |cuts: &Vec<BTreeSet<ChannelId>>| cuts.get(round).cloned().unwrap_or_default();
+        let sets: Vec<_> = others.iter().map(cut).collect();
+        let found = chain.trial_cut(pruner, graph, &sets)?;
+        for (known, failure) in failures.iter_mut().zip(found) {
+            *known = known.take().or(failure);
+        }
+    }
     for ((items, alone), failure) in tried.into_iter().zip(failures) {
         findings.extend(failure.map(|failure| Finding {
             items,

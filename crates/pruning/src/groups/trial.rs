@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use burn::module::Module;
 use burn_compress_core::graph::{
-    ChannelEntries, ChannelGraph, ChannelGroup, ChannelId, GroupMember,
+    ChannelEntries, ChannelGraph, ChannelGroup, ChannelId, GroupMember, SlicedPart,
 };
 use burn_compress_core::layer::channel_dims;
 use burn_compress_core::{Chain, Mask, Target, TargetId};
@@ -110,17 +110,61 @@ const HALF: f64 = 0.5;
 /// About `ratio` of the channels of a group, as many in each of its blocks and at least one, such that
 /// a cut leaves something of every parameter; none where all must stay.
 fn some_channels(graph: &ChannelGraph, group: &ChannelGroup, ratio: f64) -> BTreeSet<ChannelId> {
-    let size = group.channels.len() / group.blocks.max(1);
-    // What is all that a parameter has of the group must stay.
-    let parts = group.members.iter().chain(&group.consumers);
-    let alone: BTreeSet<ChannelId> = parts
-        .filter_map(|part| {
-            let mut held = (group.channels.iter().zip(&part.positions))
-                .filter(|(_, positions)| !positions.is_empty());
-            match (held.next(), held.next()) {
-                (Some((channel, _)), None) => Some(*channel),
-                _ => None,
-            }
+    let size = block_size(group);
+    let blocks = free_blocks(graph, group);
+    let most = most(group, &blocks);
+    let asked = (size as f64 * ratio) as usize;
+    for count in [most.min(asked.max(1)), most.min(1)] {
+        let chosen = blocks.iter().flat_map(|free| free[..count].iter().copied());
+        let chosen: BTreeSet<ChannelId> = chosen.collect();
+        if leaves_some(group, &chosen) {
+            return chosen;
+        }
+    }
+    BTreeSet::new()
+}
+
+/// For each part of a slice whose bounds have to follow by themselves: as many of its channels as can
+/// go, and of others no more than equal blocks ask for. Bounds that are a share of all channels, or
+/// numbers that are written down, are wrong for one of them at least.
+pub(super) fn cuts_of_slices(graph: &ChannelGraph, index: usize) -> Vec<BTreeSet<ChannelId>> {
+    let group = &graph.groups()[index];
+    let parts: IndexSet<&Vec<usize>> = group.slices.iter().map(|part| &part.channels).collect();
+    let cuts = parts.into_iter().map(|part| {
+        let held: BTreeSet<ChannelId> = part.iter().map(|&at| group.channels[at]).collect();
+        let mut blocks = free_blocks(graph, group);
+        let held_by = |free: &Vec<ChannelId>| free.iter().filter(|c| held.contains(c)).count();
+        let count = blocks.iter().map(held_by).max().unwrap_or(0);
+        for free in &mut blocks {
+            free.sort_by_key(|channel| !held.contains(channel));
+        }
+        let counts = (1..=count.min(most(group, &blocks))).rev();
+        let mut chosen = counts.map(|count| {
+            let chosen = blocks.iter().flat_map(|free| free[..count].iter().copied());
+            chosen.collect::<BTreeSet<ChannelId>>()
+        });
+        chosen.find(|chosen| leaves_some(group, chosen))
+    });
+    cuts.flatten().collect()
+}
+
+fn block_size(group: &ChannelGroup) -> usize {
+    group.channels.len() / group.blocks.max(1)
+}
+
+/// The most channels that can go of each block.
+fn most(group: &ChannelGroup, free: &[Vec<ChannelId>]) -> usize {
+    let possible = |free: &Vec<ChannelId>| free.len().min(block_size(group).saturating_sub(1));
+    free.iter().map(possible).min().unwrap_or(0)
+}
+
+/// The channels of each block that need not stay.
+fn free_blocks(graph: &ChannelGraph, group: &ChannelGroup) -> Vec<Vec<ChannelId>> {
+    // What is all that a parameter or a slice has of the group must stay.
+    let alone: BTreeSet<ChannelId> = (parts(group).into_iter())
+        .filter_map(|held| match held[..] {
+            [channel] => Some(channel),
+            _ => None,
         })
         .collect();
     let free = |block: &[ChannelId]| -> Vec<ChannelId> {
@@ -131,23 +175,27 @@ fn some_channels(graph: &ChannelGraph, group: &ChannelGroup, ratio: f64) -> BTre
         let odd = free.iter().skip(1).step_by(2);
         odd.chain(free.iter().step_by(2)).copied().collect()
     };
-    let blocks: Vec<Vec<ChannelId>> = group.channels.chunks(size.max(1)).map(free).collect();
-    let possible = |free: &Vec<ChannelId>| free.len().min(size.saturating_sub(1));
-    let most = blocks.iter().map(possible).min().unwrap_or(0);
-    let asked = (size as f64 * ratio) as usize;
-    for count in [most.min(asked.max(1)), most.min(1)] {
-        let chosen = blocks.iter().flat_map(|free| free[..count].iter().copied());
-        let chosen: BTreeSet<ChannelId> = chosen.collect();
-        let mut parts = group.members.iter().chain(&group.consumers);
-        let leaves_some = |part: &GroupMember| {
-            let mut held = group.channels.iter().zip(&part.positions);
-            held.any(|(channel, positions)| !positions.is_empty() && !chosen.contains(channel))
-        };
-        if parts.all(leaves_some) {
-            return chosen;
-        }
-    }
-    BTreeSet::new()
+    let blocks = group.channels.chunks(block_size(group).max(1));
+    blocks.map(free).collect()
+}
+
+/// The channels of a group that each parameter and each part of a slice has.
+fn parts(group: &ChannelGroup) -> Vec<Vec<ChannelId>> {
+    let held = |member: &GroupMember| {
+        let held = group.channels.iter().zip(&member.positions);
+        let held = held.filter(|(_, positions)| !positions.is_empty());
+        held.map(|(channel, _)| *channel).collect()
+    };
+    let members = group.members.iter().chain(&group.consumers).map(held);
+    let slices = group.slices.iter().filter(|part| part.whole);
+    let of = |part: &SlicedPart| part.channels.iter().map(|&at| group.channels[at]).collect();
+    members.chain(slices.map(of)).collect()
+}
+
+/// Whether something is left of every parameter and every part of a slice.
+fn leaves_some(group: &ChannelGroup, removed: &BTreeSet<ChannelId>) -> bool {
+    let left = |held: &Vec<ChannelId>| held.iter().any(|channel| !removed.contains(channel));
+    parts(group).iter().all(left)
 }
 
 /// Masks of some channels of independent targets, and the channels that they remove.
