@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::analysis::Analysis;
 use super::facts::Blocks;
+use super::group::SlicedPart;
 use super::grouping::Found;
 use super::labels::{ChannelId, Label};
 
@@ -170,6 +171,28 @@ fn order(analysis: &mut Analysis, group: &mut Found, rules: &Rules, of: &[&Block
     group.channels = cells.concat();
     group.channels.extend(free);
     group.channels.len() / size
+}
+
+/// The parts of slices among the channels of a group that need not keep the same share.
+pub(super) fn slices(analysis: &Analysis, channels: &[ChannelId]) -> Vec<SlicedPart> {
+    let mut found = Vec::new();
+    for (index, piece) in
+        (analysis.unequal_slices.iter()).flat_map(|rule| rule.pieces().enumerate())
+    {
+        let labels = piece.iter().flatten();
+        let held: BTreeSet<ChannelId> = labels.map(|&x| analysis.labels.channel(x)).collect();
+        let at = (0..channels.len()).filter(|&at| held.contains(&channels[at]));
+        let at: Vec<usize> = at.collect();
+        if !at.is_empty() {
+            // Before, in and behind the slice.
+            let is_taken = index % 3 == 1;
+            found.push(SlicedPart {
+                whole: is_taken && at.len() == held.len() && !piece.contains(&None),
+                channels: at,
+            });
+        }
+    }
+    found
 }
 
 fn protect(analysis: &mut Analysis, labels: &[Label], why: &str) {

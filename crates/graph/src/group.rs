@@ -10,7 +10,8 @@ use indexmap::IndexMap;
 
 use super::analysis::Analysis;
 use super::capture::CapturedParam;
-use super::facts::{Blocks, Count};
+use super::equal_blocks;
+use super::facts::Count;
 use super::grouping::{Found, Groups, visible};
 use super::labels::{ChannelId, Label};
 use super::macs::{CountedOp, OperationMacs};
@@ -474,31 +475,9 @@ fn group(analysis: &Analysis, found: &Found, blocks: usize) -> ChannelGroup {
         members: found.members.iter().map(member).collect(),
         consumers: found.consumers.iter().map(member).collect(),
         blocks,
-        slices: slices(analysis, &found.channels),
+        slices: equal_blocks::slices(analysis, &found.channels),
         protected: reasons.next().map(str::to_string),
     }
-}
-
-/// The parts of slices among the channels of a group that need not keep the same share.
-fn slices(analysis: &Analysis, channels: &[ChannelId]) -> Vec<SlicedPart> {
-    let mut found = Vec::new();
-    for (index, piece) in
-        (analysis.unequal_slices.iter()).flat_map(|rule| rule.pieces().enumerate())
-    {
-        let labels = piece.iter().flatten();
-        let held: BTreeSet<ChannelId> = labels.map(|&x| analysis.labels.channel(x)).collect();
-        let at = (0..channels.len()).filter(|&at| held.contains(&channels[at]));
-        let at: Vec<usize> = at.collect();
-        if !at.is_empty() {
-            // Before, in and behind the slice.
-            let is_taken = index % 3 == 1;
-            found.push(SlicedPart {
-                whole: is_taken && at.len() == held.len() && !piece.contains(&None),
-                channels: at,
-            });
-        }
-    }
-    found
 }
 
 fn grouped(analysis: &Analysis) -> Vec<GroupedConv> {
