@@ -209,7 +209,7 @@ fn a_single_block_may_go_where_none_must_stay() {
     );
 }
 
-/// `head(conv(x) * sigmoid(first channel of conv(x)))`.
+/// Two convolutions.
 #[derive(Module, Debug)]
 struct Gated {
     conv: Conv2d,
@@ -217,7 +217,7 @@ struct Gated {
 }
 
 #[test]
-fn channels_that_the_first_one_gates_cannot_go() {
+fn channels_that_the_first_one_gates_go_but_for_that_one() {
     let device = Device::flex();
     let net = Gated {
         conv: Conv2dConfig::new([1, 6], [1, 1]).init(&device),
@@ -230,14 +230,34 @@ fn channels_that_the_first_one_gates_cannot_go() {
             let gate = sigmoid(x.clone().narrow(1, 0, 1));
             net.head.forward(x * gate)
         }));
+    let text = r#"[{"op_names": ["conv"], "sparse_ratio": 0.9}]"#;
+    let pruner = L1NormPruner::new(net, rules(text), evaluator, PrunerConfig::new()).unwrap();
+    let compressed = pruner.compress(Budget::none()).unwrap();
+    let masked = compressed.masked_model().conv.weight.val().into_data();
+    let kept = masked.try_to_vec::<f32>().unwrap();
+    let kept: Vec<bool> = kept.iter().map(|value| *value != 0.0).collect();
+    assert_eq!(kept, [true, false, false, false, false, false]);
+}
+
+#[test]
+fn the_only_output_of_a_group_cannot_go() {
+    let device = Device::flex();
+    let grouped = Conv2dConfig::new([4, 2], [1, 1]).with_groups(2);
+    let net = Gated {
+        conv: grouped.init(&device),
+        head: Conv2dConfig::new([2, 1], [1, 1]).init(&device),
+    };
+    let input = Tensor::<4>::ones([1, 4, 2, 2], &device);
+    let evaluator: Evaluator<Gated, ()> = Evaluator::new()
+        .with_dummy_input(DummyInput::new(input, |net: &Gated, x: Tensor<4>| {
+            net.head.forward(net.conv.forward(x))
+        }));
     let text = r#"[{"op_names": ["conv"], "sparse_ratio": 0.5}]"#;
     let error = L1NormPruner::new(net, rules(text), evaluator, PrunerConfig::new());
-    // The slice is one of six equal parts.
     assert_eq!(
         cause(&error.unwrap_err()).to_string(),
-        "conv.weight: `sparse_ratio` 0.5 removes none of its 6 channels: they are 6 parts that lose \
-         equally many, and the only one of each stays: a channel of them is repeated along a \
-         dimension by `mul`; exclude it from the configuration"
+        "conv.weight: `sparse_ratio` 0.5 removes none of its 2 channels: they are 2 parts that lose \
+         equally many, and the only one of each stays; exclude it from the configuration"
     );
 }
 
