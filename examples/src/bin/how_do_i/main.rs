@@ -40,7 +40,7 @@ use burn_compress::prelude::Error;
 type Program = fn() -> Result<(), Error>;
 
 fn main() -> Result<(), Error> {
-    let programs: [(&str, Program); 13] = [
+    let programs: [(&str, Program); 14] = [
         ("prune", prune::run),
         ("int8_with_training", int8_with_training::run),
         ("int8_without_training", int8_without_training::run),
