@@ -100,11 +100,21 @@ impl DigitsResNet {
     /// - images: `[batch, channels, height, width]`
     /// - logits: `[batch, classes]`
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        self.head.forward(self.features(images))
+    }
+
+    /// What the classifier reads.
+    ///
+    /// # Shapes
+    ///
+    /// - images: `[batch, channels, height, width]`
+    /// - features: `[batch, channels of the last stage]`
+    pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
         let mut x = relu(self.stem_bn.forward(self.stem.forward(images)));
         for block in self.blocks() {
             x = block.forward(x);
         }
-        self.head.forward(self.pool.forward(x).flatten(1, 3))
+        self.pool.forward(x).flatten(1, 3)
     }
 
     /// Where the weights are.

@@ -19,7 +19,8 @@ pub struct OnnxConfig {
     /// The runtime that a quantized model is written for; [`OnnxTarget::OnnxRuntimeX86`] by default.
     pub target: OnnxTarget,
     /// Whether weights of at most four bits of linear layers whose input is not quantized are stored in
-    /// four bits, which needs operator set 21; true by default.
+    /// four bits, which needs operator set 21; false by default, as onnxruntime rounds the input of such
+    /// a layer to 8 bits.
     pub four_bit_weights: bool,
     /// Whether the first dimension of every input may have any size, under the name `batch`; true by
     /// default.
@@ -48,7 +49,7 @@ impl OnnxConfig {
     pub fn new() -> Self {
         Self {
             target: OnnxTarget::default(),
-            four_bit_weights: true,
+            four_bit_weights: false,
             dynamic_batch: true,
             dynamic_axes: Vec::new(),
             input_names: None,

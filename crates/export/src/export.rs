@@ -9,10 +9,11 @@ use burn_compress_core::graph::DummyInput;
 use burn_compress_core::layer::layers;
 use burn_compress_core::{Calibration, Compressed, Error, History, Masks, Target, TargetId};
 
+use crate::graph::OnnxGraph;
 use crate::lower::lower;
 use crate::quantize::{Compression, quantize};
 use crate::trace::Trace;
-use crate::{ExportError, OnnxConfig, OnnxFile};
+use crate::{ExportError, OnnxConfig, OnnxFile, QuantizationReport};
 
 /// Exports a model as an ONNX file.
 ///
@@ -73,14 +74,23 @@ pub fn export_onnx<M: Module + 'static>(
     config: &OnnxConfig,
 ) -> Result<OnnxFile, ExportError> {
     let model = AnyModel::new(model.clone());
-    export(model, &AnyModel::dummy_input(dummy_input), config)
+    let exported = export(model, &AnyModel::dummy_input(dummy_input), config)?;
+    OnnxFile::of(&exported.graph, exported.notes, exported.quantization)
 }
 
-fn export(
+/// A graph as it is written.
+pub(crate) struct Exported {
+    pub graph: OnnxGraph,
+    pub notes: Vec<String>,
+    /// Of a quantized model.
+    pub quantization: Option<QuantizationReport>,
+}
+
+pub(crate) fn export(
     model: AnyModel,
     dummy_input: &DummyInput<AnyModel>,
     config: &OnnxConfig,
-) -> Result<OnnxFile, ExportError> {
+) -> Result<Exported, ExportError> {
     let compressed = with_nothing_new(model)?;
     refuse_masked_norms(&compressed)?;
     let (masks, calibration) = (compressed.masks(), compressed.calibration()?);
@@ -91,7 +101,11 @@ fn export(
     let lowered = lower(&trace, &parameters(&plain, &trace), config)?;
     let is_plain = calibration.is_empty() && masks.keys().all(|id| id.target.is_param());
     if is_plain {
-        return OnnxFile::of(&lowered.graph, lowered.notes, None);
+        return Ok(Exported {
+            graph: lowered.graph,
+            notes: lowered.notes,
+            quantization: None,
+        });
     }
     let compression = Compression {
         ports: &lowered.ports,
@@ -103,7 +117,11 @@ fn export(
     let quantized = quantize(lowered.graph, &compression, target);
     let (graph, report) =
         quantized.map_err(|refusals| ExportError::NotExecutable { target, refusals })?;
-    OnnxFile::of(&graph, lowered.notes, Some(report))
+    Ok(Exported {
+        graph,
+        notes: lowered.notes,
+        quantization: Some(report),
+    })
 }
 
 /// A model with the masks and the calibration that it carries.

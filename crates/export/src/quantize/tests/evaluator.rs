@@ -226,6 +226,19 @@ fn operate(node: &Node, read: &impl Fn(usize) -> Option<Array>) -> Array {
                 .collect();
             Array::new(dims, &values)
         }
+        "Reshape" => {
+            let wanted = read(1).unwrap().values;
+            let size = |(dim, &size): (usize, &f64)| match size as i64 {
+                0 => Some(x.dims[dim]),
+                -1 => None,
+                size => Some(size as usize),
+            };
+            let sizes: Vec<Option<usize>> = wanted.iter().enumerate().map(size).collect();
+            let known: usize = sizes.iter().flatten().product();
+            let rest = x.values.len() / known;
+            let dims = sizes.iter().map(|size| size.unwrap_or(rest)).collect();
+            Array { dims, ..x }
+        }
         "Flatten" => Array {
             dims: vec![x.dims[0], x.dims[1..].iter().product()],
             ..x

@@ -8,3 +8,4 @@ mod placing;
 mod refusals;
 mod rounding;
 mod runtime;
+mod whole;

@@ -224,9 +224,8 @@ impl Quantized {
         let outputs = evaluate(&self.graph, &[("x", input.clone())]);
         let expected = outputs[0].values.clone();
         for &optimize in optimize {
-            if let Some(run) = runtime::run(&self.graph, &[("x", &input)], optimize) {
-                let found = &run.outputs[&self.graph.outputs[0].name];
-                assert_eq!(*found, expected, "optimize: {optimize}");
+            if let Some(run) = runtime::run(&self.graph, &input, optimize) {
+                assert_eq!(run.output, expected, "optimize: {optimize}");
             }
         }
         expected
@@ -236,8 +235,8 @@ impl Quantized {
     pub fn executed(&self, dims: &[usize], operator: &str) -> Option<usize> {
         let count = dims.iter().product();
         let input = Array::new(dims, &vec![0.5; count]);
-        let run = runtime::run(&self.graph, &[("x", &input)], true)?;
-        Some(run.nodes.get(operator).copied().unwrap_or(0))
+        let run = runtime::run(&self.graph, &input, true)?;
+        Some(run.operators.get(operator).copied().unwrap_or(0))
     }
 
     pub fn integers(&self, name: &str) -> Vec<i64> {
