@@ -1,5 +1,5 @@
-//! Tasks of the workspace, run as `cargo xtask <task>`: `check`, `test`, `fuzz`, `bench` and
-//! `algorithms`.
+//! Tasks of the workspace, run as `cargo xtask <task>`: `check`, `test`, `fuzz`, `bench`,
+//! `algorithms` and `onnx`.
 //!
 //! Plain `cargo` commands behind one name, so that a contributor and the continuous integration run
 //! the same ones. Not built on `tracel-xtask`, because that one installs and pins the outside tools
@@ -11,7 +11,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use commands::{
-    algorithms::AlgorithmsArgs, bench::BenchArgs, check, fuzz::FuzzArgs, test::TestArgs,
+    algorithms::AlgorithmsArgs, bench::BenchArgs, check, fuzz::FuzzArgs, onnx::OnnxArgs,
+    test::TestArgs,
 };
 
 #[derive(Parser, Debug)]
@@ -33,6 +34,8 @@ enum Task {
     Bench(BenchArgs),
     /// Runs every algorithm at a fixed budget and prints their accuracies.
     Algorithms(AlgorithmsArgs),
+    /// Sets up a Python with onnx and onnxruntime, for the tests of exported files.
+    Onnx(OnnxArgs),
 }
 
 fn main() -> Result<()> {
@@ -42,6 +45,7 @@ fn main() -> Result<()> {
         Task::Fuzz(args) => args.run(),
         Task::Bench(args) => args.run(),
         Task::Algorithms(args) => args.run(),
+        Task::Onnx(args) => args.run(),
     }
 }
 

@@ -4,6 +4,7 @@ pub mod algorithms;
 pub mod bench;
 pub mod check;
 pub mod fuzz;
+pub mod onnx;
 pub mod test;
 
 use std::{env, fmt, process::Command};

@@ -148,7 +148,7 @@ impl<'a> Lower<'a> {
             half_pooled: HashMap::new(),
             known: Vec::new(),
             computed: HashMap::new(),
-            notes: Vec::new(),
+            notes: trace.notes.clone(),
             recurrent: HashMap::new(),
         }
     }

@@ -12,7 +12,8 @@ pub(super) const BATCH: &str = "batch";
 
 /// The dynamic dimensions of inputs of these shapes.
 pub(super) fn named(config: &OnnxConfig, shapes: &[Vec<usize>]) -> Result<Named, ExportError> {
-    let mut named = Named::new();
+    // The batch is named first, whatever dimensions follow.
+    let mut named = Named::from([(BATCH.to_string(), Vec::new())]);
     for axis in &config.dynamic_axes {
         let refuse = |reason: String| ExportError::Axis {
             input: axis.input,
@@ -70,6 +71,7 @@ pub(super) fn named(config: &OnnxConfig, shapes: &[Vec<usize>]) -> Result<Named,
             dims.push((input, 0));
         }
     }
+    named.retain(|_, dims| !dims.is_empty());
     Ok(named)
 }
 

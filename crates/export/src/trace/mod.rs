@@ -39,6 +39,8 @@ pub(crate) struct Trace {
     pub ports: Vec<(TargetId, TensorId)>,
     /// The sizes of the inputs that vary.
     pub axes: Vec<Axis>,
+    /// Sizes for which the pass has other operations.
+    pub notes: Vec<String>,
 }
 
 /// A capture and its live operations.
@@ -70,12 +72,20 @@ impl Trace {
         if search.enlarge() {
             base = search.pass(&search.base)?;
         }
-        let mut others = Vec::new();
+        let (mut others, mut notes) = (Vec::new(), Vec::new());
         for name in named.keys() {
             others.extend(search.others(&base, name)?);
+            match search.neighbour(&base, name) {
+                Some(Ok(pass)) => others.push(pass),
+                Some(Err(note)) => notes.push(note),
+                None => {}
+            }
         }
         let all: Vec<&Pass> = std::iter::once(&base).chain(&others).collect();
-        Ok(Self::merged(&all, &named))
+        Ok(Self {
+            notes,
+            ..Self::merged(&all, &named)
+        })
     }
 
     fn merged(passes: &[&Pass], named: &Named) -> Self {
@@ -89,6 +99,7 @@ impl Trace {
             outputs: passes[0].captured.outputs().to_vec(),
             ports: passes[0].captured.ports().to_vec(),
             axes: Vec::new(),
+            notes: Vec::new(),
         };
         let captured = &passes[0].captured;
         for (path, id, tensor) in captured.parameters() {
@@ -214,27 +225,16 @@ impl<M: Module + 'static> Search<'_, M> {
         let size = self.base[input][dim];
         let mut reason = String::new();
         for sizes in axes::candidates(size, name == axes::BATCH) {
-            let passes = sizes.map(|size| {
-                let mut shapes = self.base.clone();
-                for &(input, dim) in dims {
-                    shapes[input][dim] = size;
-                }
-                let pass = self.pass(&shapes)?;
-                let found = compare::difference(
-                    (&base.captured, &base.operations),
-                    (&pass.captured, &pass.operations),
-                );
-                Ok::<_, ExportError>((size, pass, found))
-            });
+            let passes = sizes.map(|size| Ok((size, self.with_size(base, dims, size)?)));
             let mut agreeing = Vec::new();
             for pass in passes {
                 match pass {
                     Err(ExportError::FixedInputs) => return Err(ExportError::FixedInputs),
                     Err(error) => reason = error.to_string(),
-                    Ok((size, _, Some(difference))) => {
+                    Ok((size, Err(difference))) => {
                         reason = format!("with a size of {size}, {difference}");
                     }
-                    Ok((_, pass, None)) => agreeing.push(pass),
+                    Ok((_, Ok(pass))) => agreeing.push(pass),
                 }
             }
             if agreeing.len() == 2 {
@@ -245,5 +245,42 @@ impl<M: Module + 'static> Search<'_, M> {
             axis: name.to_string(),
             reason,
         })
+    }
+
+    /// A capture with another size of `dims`, or how it differs from the first one.
+    fn with_size(
+        &self,
+        base: &Pass,
+        dims: &[(usize, usize)],
+        size: usize,
+    ) -> Result<Result<Pass, String>, ExportError> {
+        let mut shapes = self.base.clone();
+        for &(input, dim) in dims {
+            shapes[input][dim] = size;
+        }
+        let pass = self.pass(&shapes)?;
+        let found = compare::difference(
+            (&base.captured, &base.operations),
+            (&pass.captured, &pass.operations),
+        );
+        Ok(found.map_or(Ok(pass), Err))
+    }
+
+    /// A capture with the size below that of the dummy input, where the forward pass takes it: one that
+    /// every divisor of the other sizes does not divide. A note where it has other operations.
+    fn neighbour(&self, base: &Pass, name: &str) -> Option<Result<Pass, String>> {
+        let dims = &self.named[name];
+        let (input, dim) = dims[0];
+        let size = self.base[input][dim] - 1;
+        if name == axes::BATCH || size < 2 {
+            return None;
+        }
+        let found = self.with_size(base, dims, size).ok()?;
+        Some(found.map_err(|difference| {
+            format!(
+                "the forward pass is another one where `{name}` is {size} ({difference}): sizes of that \
+                 kind are not in the file"
+            )
+        }))
     }
 }
