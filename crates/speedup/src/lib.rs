@@ -5,6 +5,7 @@
 //!   Rust type; [`SpeedupExt`]: the same with the dummy input of the run.
 //! - [`PartialChannels`]: what becomes of channels that only some of their layers mask.
 //! - [`CutPlan`]: what will go, before a run or before a cut, and cutting by it.
+//! - [`GraphCut`]: a cut of the captured forward pass, where the model's own code does not follow one.
 //! - [`slice_module`]: cutting channels out of parameters and running statistics.
 //! - [`reindex`]: masks, scales and zero points follow the channels.
 //! - [`verify`]: the small model computes what the simulated one did.
@@ -24,6 +25,7 @@ mod content;
 mod cut;
 mod decision;
 mod error;
+mod graph_cut;
 mod integers;
 mod latency;
 mod moments;
@@ -47,6 +49,7 @@ pub mod verify;
 pub use burn_tensors::{burn_scheme, quantize_parameters, quantize_tensor};
 pub use change::Change;
 pub use error::SpeedupError;
+pub use graph_cut::GraphCut;
 pub use latency::{Latency, LatencyConfig, Quartiles, latency};
 pub use partial::PartialChannels;
 pub use plan::{CutPlan, PlanExt};

@@ -31,13 +31,7 @@ use crate::SpeedupError;
 /// holds a number which follows its channels, without a wrapper. The model is
 /// checked as a whole before anything is cut.
 pub fn slice_module<M: Module>(model: M, plan: &SlicePlan) -> Result<M, SpeedupError> {
-    let shapes = float_shapes(&model);
-    for (path, slice) in &plan.params {
-        let shape = shapes
-            .get(path)
-            .ok_or_else(|| SpeedupError::UnknownParameter { path: path.clone() })?;
-        check(path, shape, slice)?;
-    }
+    check_all(&model, plan)?;
     let (model, is_autodiff) = snapshot(&model);
     let model = set_sizes(model, plan.layer_sizes())?;
     let model = model.map(&mut Slicer {
@@ -45,6 +39,26 @@ pub fn slice_module<M: Module>(model: M, plan: &SlicePlan) -> Result<M, SpeedupE
         plan,
     });
     Ok(restore(model, is_autodiff))
+}
+
+/// The parameters and running statistics that `plan` leaves of `model`, whatever numbers its layers
+/// hold beside them: its forward pass may not run any more.
+pub(crate) fn slice_parameters<M: Module>(model: M, plan: &SlicePlan) -> Result<M, SpeedupError> {
+    check_all(&model, plan)?;
+    let path = Vec::new();
+    Ok(model.valid().map(&mut Slicer { path, plan }))
+}
+
+/// Checks that all of the plan fits the model.
+fn check_all<M: Module>(model: &M, plan: &SlicePlan) -> Result<(), SpeedupError> {
+    let shapes = float_shapes(model);
+    for (path, slice) in &plan.params {
+        let shape = shapes
+            .get(path)
+            .ok_or_else(|| SpeedupError::UnknownParameter { path: path.clone() })?;
+        check(path, shape, slice)?;
+    }
+    Ok(())
 }
 
 /// An independent copy off the autodiff device, and whether it came from one.

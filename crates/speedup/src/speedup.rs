@@ -187,9 +187,9 @@ impl<M: Module + 'static> SpeedupExt<M> for Compressed<M> {
 /// ```
 #[derive(Debug)]
 pub struct ModelSpeedup<M> {
-    compressed: Compressed<M>,
-    dummy_input: DummyInput<M>,
-    partial_channels: PartialChannels,
+    pub(crate) compressed: Compressed<M>,
+    pub(crate) dummy_input: DummyInput<M>,
+    pub(crate) partial_channels: PartialChannels,
     random_inputs: RandomInputs,
     graph: OnceLock<Arc<ChannelGraph>>,
 }
@@ -273,7 +273,7 @@ impl<M: Module + 'static> ModelSpeedup<M> {
     }
 
     /// The graph, captured once; of whole heads, where the masks remove some of them.
-    fn graph(&self) -> Result<Arc<ChannelGraph>, SpeedupError> {
+    pub(crate) fn graph(&self) -> Result<Arc<ChannelGraph>, SpeedupError> {
         if let Some(graph) = self.graph.get() {
             return Ok(graph.clone());
         }
@@ -329,12 +329,19 @@ impl<M: Module + 'static> ModelSpeedup<M> {
 
     /// The same for a model whose type is not known, for which the rest is compiled once.
     fn erased(&self) -> Result<ModelSpeedup<AnyModel>, Error> {
+        self.erased_with(self.graph()?)
+    }
+
+    pub(crate) fn erased_with(
+        &self,
+        graph: Arc<ChannelGraph>,
+    ) -> Result<ModelSpeedup<AnyModel>, Error> {
         let dummy_input = AnyModel::dummy_input(&self.dummy_input);
         let erased = ModelSpeedup::new(self.compressed.erased(), dummy_input);
         Ok(ModelSpeedup {
             partial_channels: self.partial_channels,
             random_inputs: self.random_inputs,
-            ..erased.with_graph(self.graph()?)
+            ..erased.with_graph(graph)
         })
     }
 }
