@@ -8,6 +8,7 @@ use burn_compress_core::erased::AnyModel;
 use burn_compress_core::graph::DummyInput;
 use burn_compress_core::layer::layers;
 use burn_compress_core::{Calibration, Compressed, Error, History, Masks, Target, TargetId};
+use burn_compress_speedup::{GraphCut, SmallState};
 
 use crate::graph::OnnxGraph;
 use crate::lower::lower;
@@ -93,11 +94,75 @@ pub(crate) fn export(
 ) -> Result<Exported, ExportError> {
     let compressed = with_nothing_new(model)?;
     refuse_masked_norms(&compressed)?;
+    write(compressed, config, |plain| {
+        Trace::of(plain, dummy_input, config)
+    })
+}
+
+/// Exports a model without its masked channels, cut in its captured forward pass.
+///
+/// For a model that cannot be cut by its type, since its code holds the number of its channels: plain
+/// depthwise convolutions of somebody's crate, a reshape to a literal number. The file computes what the
+/// masked model computes; otherwise it is as one of [`export_onnx`], quantizers included.
+///
+/// # Errors
+///
+/// Those of [`export_onnx`].
+///
+/// ```
+/// use burn::nn::conv::{Conv2d, Conv2dConfig};
+/// use burn::prelude::*;
+/// use burn_compress_core::{DummyInput, Mask, Masks};
+/// use burn_compress_export::{OnnxConfig, export_graph_cut};
+/// use burn_compress_speedup::ModelSpeedup;
+///
+/// #[derive(Module, Debug)]
+/// struct Separable {
+///     stem: Conv2d,
+///     depth: Conv2d,
+/// }
+///
+/// let device = Device::flex();
+/// let model = Separable {
+///     stem: Conv2dConfig::new([1, 4], [1, 1]).with_bias(false).init(&device),
+///     depth: Conv2dConfig::new([4, 4], [1, 1]).with_groups(4).with_bias(false).init(&device),
+/// };
+/// let images = Tensor::<4>::ones([1, 1, 2, 2], &device);
+/// let dummy_input = DummyInput::new(images, |model: &Separable, x| -> Tensor<4> {
+///     model.depth.forward(model.stem.forward(x)).sum_dim(1)
+/// });
+/// let mask = Mask::new(vec![1.0, 0.0, 1.0, 0.0], [4, 1, 1, 1])?;
+/// let masks = Masks::from([
+///     ("stem.weight".parse()?, mask.clone()),
+///     ("depth.weight".parse()?, mask),
+/// ]);
+/// let cut = ModelSpeedup::from_masks(model, dummy_input, &masks)?.cut_graph()?;
+/// let file = export_graph_cut(&cut, &OnnxConfig::new())?;
+/// assert_eq!(file.report().operators["Conv"], 2);
+/// # Ok::<(), burn_compress_core::Error>(())
+/// ```
+pub fn export_graph_cut(cut: &GraphCut, config: &OnnxConfig) -> Result<OnnxFile, ExportError> {
+    let SmallState {
+        masks, calibration, ..
+    } = cut.state();
+    let parameters = cut.parameters().clone();
+    let compressed = Compressed::from_parts(parameters, masks, calibration, History::default())?;
+    write(compressed, config, |_| {
+        Trace::captured(&|dummy| cut.capture(dummy), cut.dummy_input(), config)
+    })
+}
+
+/// Writes a simulated model whose plain one has the forward pass that `trace` gives.
+fn write(
+    compressed: Compressed<AnyModel>,
+    config: &OnnxConfig,
+    trace: impl FnOnce(&AnyModel) -> Result<Trace, ExportError>,
+) -> Result<OnnxFile, ExportError> {
     let (masks, calibration) = (compressed.masks(), compressed.calibration()?);
     // Masks and rounding become part of the parameters.
     let simulated = compressed.into_model().materialize();
     let plain = with_nothing_new(simulated)?.unwrap_model();
-    let trace = Trace::of(&plain, dummy_input, config)?;
+    let trace = trace(&plain)?;
     let lowered = lower(&trace, &parameters(&plain, &trace), config)?;
     let is_plain = calibration.is_empty() && masks.keys().all(|id| id.target.is_param());
     if is_plain {

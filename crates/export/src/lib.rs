@@ -15,7 +15,7 @@ mod trace;
 
 pub use config::{DynamicAxis, OnnxConfig};
 pub use error::{ExportError, UnsupportedOperation};
-pub use export::export_onnx;
+pub use export::{export_graph_cut, export_onnx};
 pub use file::OnnxFile;
 pub use quantize::{
     ConstantBytes, Difference, FloatNode, FoldedNorm, IntegerNode, LargestBias, OnnxTarget,

@@ -57,7 +57,8 @@ use crate::state::SmallState;
 /// let half = vec![1.0, 0.0, 1.0, 0.0];
 /// let masks = Masks::from([
 ///     ("stem.weight".parse()?, Mask::new(half.clone(), [4, 1, 1, 1])?),
-///     ("stem.bias".parse()?, Mask::new(half, [4])?),
+///     ("stem.bias".parse()?, Mask::new(half.clone(), [4])?),
+///     ("depth.weight".parse()?, Mask::new(half, [4, 1, 1, 1])?),
 /// ]);
 /// let speedup = ModelSpeedup::from_masks(model, dummy_input, &masks)?;
 /// assert!(speedup.speedup_model().is_err());

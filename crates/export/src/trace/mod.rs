@@ -13,7 +13,7 @@ use std::collections::HashMap;
 
 use burn::module::{Module, ParamId};
 use burn::tensor::{DType, TensorData};
-use burn_compress_core::graph::{Captured, DummyInput, capture_operations};
+use burn_compress_core::graph::{Captured, DummyInput, GraphError, capture_operations};
 use burn_compress_core::{Error, TargetId};
 use burn_ir::{OperationIr, TensorId};
 
@@ -56,14 +56,23 @@ impl Trace {
         dummy: &DummyInput<M>,
         config: &OnnxConfig,
     ) -> Result<Self, ExportError> {
-        let given = pass(model, dummy)?;
+        Self::captured(&|dummy| capture_operations(model, dummy), dummy, config)
+    }
+
+    /// The forward pass as `capture` gives it for a dummy input.
+    pub fn captured<M: 'static>(
+        capture: Capture<'_, M>,
+        dummy: &DummyInput<M>,
+        config: &OnnxConfig,
+    ) -> Result<Self, ExportError> {
+        let given = pass(capture, dummy)?;
         let shapes = given.input_shapes();
         if shapes.is_empty() {
             return Err(ExportError::NoInputs);
         }
         let named = axes::named(config, &shapes)?;
         let mut search = Search {
-            model,
+            capture,
             dummy,
             base: shapes.clone(),
             named: &named,
@@ -182,8 +191,11 @@ impl Pass {
     }
 }
 
-fn pass<M: Module + 'static>(model: &M, dummy: &DummyInput<M>) -> Result<Pass, ExportError> {
-    let captured = capture_operations(model, dummy).map_err(Error::from)?;
+/// What captures a forward pass.
+type Capture<'a, M> = &'a dyn Fn(&DummyInput<M>) -> Result<Captured, GraphError>;
+
+fn pass<M>(capture: Capture<'_, M>, dummy: &DummyInput<M>) -> Result<Pass, ExportError> {
+    let captured = capture(dummy).map_err(Error::from)?;
     let outputs = captured.outputs();
     let live = compare::live(&captured.graph().operations, outputs);
     let operations = compare::live(&linear::joined(live, outputs), outputs);
@@ -195,13 +207,13 @@ fn pass<M: Module + 'static>(model: &M, dummy: &DummyInput<M>) -> Result<Pass, E
 
 /// Search for captures with other sizes.
 struct Search<'a, M> {
-    model: &'a M,
+    capture: Capture<'a, M>,
     dummy: &'a DummyInput<M>,
     base: Vec<Vec<usize>>,
     named: &'a Named,
 }
 
-impl<M: Module + 'static> Search<'_, M> {
+impl<M: 'static> Search<'_, M> {
     /// Makes dynamic dimensions of size 1 larger, which an operation would repeat; whether any was.
     fn enlarge(&mut self) -> bool {
         let before = self.base.clone();
@@ -215,7 +227,7 @@ impl<M: Module + 'static> Search<'_, M> {
 
     fn pass(&self, shapes: &[Vec<usize>]) -> Result<Pass, ExportError> {
         let dummy = self.dummy.resized(shapes);
-        pass(self.model, &dummy.ok_or(ExportError::FixedInputs)?)
+        pass(self.capture, &dummy.ok_or(ExportError::FixedInputs)?)
     }
 
     /// Two captures with other sizes of the dimensions `name`.
