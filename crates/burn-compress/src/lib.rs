@@ -98,7 +98,7 @@ pub mod prelude {
         TeacherCache, Teachers,
     };
     #[cfg(feature = "onnx")]
-    pub use burn_compress_export::{OnnxConfig, OnnxFile, export_onnx};
+    pub use burn_compress_export::{OnnxConfig, OnnxFile, export_graph_cut, export_onnx};
     pub use burn_compress_pruning::built_in::*;
     pub use burn_compress_pruning::{
         AgpConfig, AgpPruner, LinearConfig as LinearScheduleConfig, LinearPruner, Pruner,

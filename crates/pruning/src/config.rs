@@ -1,6 +1,7 @@
 //! Settings that all pruners share.
 
 use burn::config::Config;
+use serde::{Deserialize, Serialize};
 
 /// Settings that all pruners share, whatever their score is.
 ///
@@ -16,4 +17,21 @@ pub struct PrunerConfig {
     /// Keep the best block of every target whatever its goal.
     #[config(default = true)]
     pub keep_at_least_one: bool,
+    /// What the masked channels are going to be cut out of, and what their masks have to allow therefore.
+    #[config(default = "CutOf::Model")]
+    pub cut_of: CutOf,
+}
+
+/// What masked channels are cut out of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CutOf {
+    /// The model, which stays of its Rust type: its code has to run with fewer channels.
+    #[default]
+    Model,
+    /// The captured forward pass, which leaves as an ONNX file
+    /// ([`GraphCut`](https://docs.rs/burn-compress-speedup/latest/burn_compress_speedup/struct.GraphCut.html)):
+    /// numbers that the code holds (the groups of a plain depthwise convolution, a reshape to a literal
+    /// number) are cut with it. `ModelSpeedup::speedup_model` refuses such a model.
+    Graph,
 }

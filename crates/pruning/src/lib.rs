@@ -54,7 +54,7 @@ mod timing;
 pub use blocks::Blocks;
 pub use built_in::*;
 pub use burn_compress_core::{Axes, BlockError, Granularity, PadSide};
-pub use config::PrunerConfig;
+pub use config::{CutOf, PrunerConfig};
 pub use error::PruningError;
 pub use gradual::{AgpConfig, AgpPruner, LinearConfig, LinearPruner};
 pub use importance::{Importance, Scale};

@@ -61,7 +61,8 @@ pub enum SpeedupError {
     /// A constant of a layer must change and cannot be reached.
     #[error(
         "`{field}` of `{layer}` must become {value}, but the constants of a plain layer cannot be \
-         changed: make the field a `Wrapper` of its type"
+         changed: make the field a `Wrapper` of its type, or cut the captured forward pass \
+         (`ModelSpeedup::cut_graph`), which leaves as an ONNX file"
     )]
     ConstantField {
         /// The layer.

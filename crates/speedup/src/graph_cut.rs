@@ -14,7 +14,9 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn_compress_core::erased::AnyModel;
-use burn_compress_core::graph::{Captured, ChannelGraph, ChannelId, GraphError, SlicePlan, capture};
+use burn_compress_core::graph::{
+    Captured, ChannelGraph, ChannelId, GraphError, SlicePlan, capture,
+};
 use burn_compress_core::layer::layers;
 use burn_compress_core::{DummyInput, Error};
 

@@ -45,6 +45,7 @@ pub fn one_shot(case: &Case, chain: Chain, pruner: &str, rules: &Value) -> Resul
 const LIKE_NNI: pruning::PrunerConfig = pruning::PrunerConfig {
     coupled: false,
     keep_at_least_one: false,
+    cut_of: pruning::CutOf::Model,
 };
 
 /// Fuses a first-order Taylor pruner that collects gradients for `steps` steps.

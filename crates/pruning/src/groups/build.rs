@@ -30,7 +30,7 @@ pub(crate) fn build<M: Module + 'static, I: 'static>(
     options: PrunerConfig,
 ) -> Result<PruningGroups, PruningError> {
     let (pruner, default) = (scorer.pruner, &scorer.default_granularity());
-    let mut sorted = sort(chain, pruner, selected, default, options.coupled)?;
+    let mut sorted = sort(chain, pruner, selected, default, options)?;
     let refused = sorted.refused.take();
     let groups = checked(chain, scorer, &mut sorted, options);
     if let Some(refused) = refused {

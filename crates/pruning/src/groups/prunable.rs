@@ -7,7 +7,8 @@
 //! - blocks of whole channels, and channels that a configuration groups by hand, where something
 //!   else makes the same channels and is not masked with them;
 //! - forward passes that need the number of channels, found by a
-//!   [trial cut](Chain::trial_cut).
+//!   [trial cut](Chain::trial_cut), or operations that cannot be cut where the captured forward pass is
+//!   ([`CutOf::Graph`]).
 //!
 //! Masks of elements, of patterns and of blocks smaller than a channel need not allow one.
 
@@ -15,14 +16,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn_compress_core::graph::{ChannelGraph, ChannelId, GraphError};
+use burn_compress_core::graph::{Captured, ChannelGraph, ChannelId, CutFailure, GraphError};
 use burn_compress_core::{Chain, Error, MaskMethod, Obstacle, TargetId};
 use indexmap::{IndexMap, IndexSet};
 
 use super::plan::PlannedGroup;
 use super::selected::{Item, output_dim, skips};
 use super::trial::{EXCLUDE, Trial, Whole, cuts_of_slices, matrices, removable_of, whole};
-use crate::{Granularity, PruningError};
+use crate::{CutOf, Granularity, PrunerConfig, PruningError};
+
+const GRAPH: &str = ", or set `cut_of` of the `PrunerConfig` to `graph` and export the cut graph";
 
 /// A selection, sorted into groups of the graph and independent targets.
 pub(super) struct Sorted {
@@ -79,8 +82,9 @@ pub(super) fn sort<M: Module + 'static, I: 'static>(
     pruner: &'static str,
     selected: &[Item],
     default: &Granularity,
-    coupled: bool,
+    config: PrunerConfig,
 ) -> Result<Sorted, PruningError> {
+    let coupled = config.coupled;
     let mut sorted = Sorted {
         grouped: IndexMap::new(),
         left: Vec::new(),
@@ -140,7 +144,12 @@ pub(super) fn sort<M: Module + 'static, I: 'static>(
             Some(graph) => graph.clone(),
             None => chain.graph(pruner)?,
         };
-        findings.extend(look(chain, pruner, &graph, &sorted, &whole)?);
+        findings.extend(look(
+            (chain, pruner, config.cut_of),
+            &graph,
+            &sorted,
+            &whole,
+        )?);
     }
     Ok(leave_out(selected, sorted, findings))
 }
@@ -253,8 +262,7 @@ fn no_channels(graph: &ChannelGraph, item: &Item, dim: usize) -> Finding {
 
 /// All obstacles of a cut.
 fn look<M: Module + 'static, I: 'static>(
-    chain: &Chain<'_, M, I>,
-    pruner: &'static str,
+    (chain, pruner, cut_of): (&Chain<'_, M, I>, &'static str, CutOf),
     graph: &ChannelGraph,
     sorted: &Sorted,
     whole: &[Whole<'_>],
@@ -294,24 +302,59 @@ fn look<M: Module + 'static, I: 'static>(
             trial.followed(whole),
         );
     }
-    let mut failures = chain.trial_cut(pruner, graph, &sets)?;
+    let mut failures = cuts((chain, pruner, cut_of), graph, &sets)?;
     for round in 0..others.iter().map(Vec::len).max().unwrap_or(0) {
         let cut = |cuts: &Vec<BTreeSet<ChannelId>>| cuts.get(round).cloned().unwrap_or_default();
         let sets: Vec<_> = others.iter().map(cut).collect();
-        let found = chain.trial_cut(pruner, graph, &sets)?;
+        let found = cuts((chain, pruner, cut_of), graph, &sets)?;
         for (known, failure) in failures.iter_mut().zip(found) {
             *known = known.take().or(failure);
         }
     }
     for ((items, alone), failure) in tried.into_iter().zip(failures) {
-        findings.extend(failure.map(|failure| Finding {
+        findings.extend(failure.map(|(reason, remedy)| Finding {
             items,
             alone,
-            reason: failure.to_string(),
-            remedy: failure.remedy(),
+            reason,
+            remedy,
         }));
     }
     Ok(findings)
+}
+
+/// For each of `sets` reason and remedy where its channels cannot be cut.
+fn cuts<M: Module + 'static, I: 'static>(
+    (chain, pruner, cut_of): (&Chain<'_, M, I>, &'static str, CutOf),
+    graph: &ChannelGraph,
+    sets: &[BTreeSet<ChannelId>],
+) -> Result<Vec<Option<(String, String)>>, Error> {
+    if cut_of == CutOf::Graph {
+        return Ok(cuts_of_graph(&chain.captured(pruner)?, graph, sets));
+    }
+    let texts = |failure: CutFailure| {
+        let mut remedy = failure.remedy();
+        if matches!(failure, CutFailure::Size { .. }) {
+            remedy.push_str(GRAPH);
+        }
+        (failure.to_string(), remedy)
+    };
+    let failures = chain.trial_cut(pruner, graph, sets)?.into_iter();
+    Ok(failures.map(|failure| failure.map(texts)).collect())
+}
+
+/// The same of the captured forward pass.
+fn cuts_of_graph(
+    captured: &Captured,
+    graph: &ChannelGraph,
+    sets: &[BTreeSet<ChannelId>],
+) -> Vec<Option<(String, String)>> {
+    let failure = |set: &BTreeSet<ChannelId>| captured.without(graph, set).err();
+    let all = sets.iter().flatten().copied().collect();
+    if failure(&all).is_none() {
+        return vec![None; sets.len()];
+    }
+    let texts = |error: GraphError| (error.to_string(), EXCLUDE.to_string());
+    sets.iter().map(|set| failure(set).map(texts)).collect()
 }
 
 /// Rejects the obstacles, or leaves their targets out where every rule concerned is set to skip.
