@@ -75,8 +75,7 @@ pub fn export_onnx<M: Module + 'static>(
     config: &OnnxConfig,
 ) -> Result<OnnxFile, ExportError> {
     let model = AnyModel::new(model.clone());
-    let exported = export(model, &AnyModel::dummy_input(dummy_input), config)?;
-    OnnxFile::of(&exported.graph, exported.notes, exported.quantization)
+    export(model, &AnyModel::dummy_input(dummy_input), config)?.into_file()
 }
 
 /// A graph as it is written.
@@ -87,6 +86,12 @@ pub(crate) struct Exported {
     pub quantization: Option<QuantizationReport>,
 }
 
+impl Exported {
+    fn into_file(self) -> Result<OnnxFile, ExportError> {
+        OnnxFile::of(&self.graph, self.notes, self.quantization)
+    }
+}
+
 pub(crate) fn export(
     model: AnyModel,
     dummy_input: &DummyInput<AnyModel>,
@@ -94,7 +99,7 @@ pub(crate) fn export(
 ) -> Result<Exported, ExportError> {
     let compressed = with_nothing_new(model)?;
     refuse_masked_norms(&compressed)?;
-    write(compressed, config, |plain| {
+    exported(compressed, config, |plain| {
         Trace::of(plain, dummy_input, config)
     })
 }
@@ -147,17 +152,18 @@ pub fn export_graph_cut(cut: &GraphCut, config: &OnnxConfig) -> Result<OnnxFile,
     } = cut.state();
     let parameters = cut.parameters().clone();
     let compressed = Compressed::from_parts(parameters, masks, calibration, History::default())?;
-    write(compressed, config, |_| {
+    let exported = exported(compressed, config, |_| {
         Trace::captured(&|dummy| cut.capture(dummy), cut.dummy_input(), config)
-    })
+    })?;
+    exported.into_file()
 }
 
-/// Writes a simulated model whose plain one has the forward pass that `trace` gives.
-fn write(
+/// The graph of a simulated model whose plain one has the forward pass that `trace` gives.
+fn exported(
     compressed: Compressed<AnyModel>,
     config: &OnnxConfig,
     trace: impl FnOnce(&AnyModel) -> Result<Trace, ExportError>,
-) -> Result<OnnxFile, ExportError> {
+) -> Result<Exported, ExportError> {
     let (masks, calibration) = (compressed.masks(), compressed.calibration()?);
     // Masks and rounding become part of the parameters.
     let simulated = compressed.into_model().materialize();
