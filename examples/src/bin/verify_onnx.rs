@@ -47,13 +47,17 @@ fn main() -> ExitCode {
         let chain = fused::prune_quantize_distill(setup)?;
         let outcome = setup.finish(chain, Budget::steps(setup.steps))?;
         let row = verify(setup, &outcome.small.model)?;
+        println!("{}", table(std::slice::from_ref(&row)));
         if let Ok(mut rows) = rows.lock() {
             rows.push(row);
         }
         Ok(outcome)
     });
     if let Ok(rows) = rows.lock() {
-        print(&rows);
+        println!("{}", table(&rows));
+        for row in rows.iter() {
+            println!("seed {}: {}", row.seed, row.operators);
+        }
     }
     code
 }
@@ -182,7 +186,7 @@ fn run(
     })
 }
 
-fn print(rows: &[Row]) {
+fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table.set_header([
         "seed",
@@ -211,8 +215,5 @@ fn print(rows: &[Row]) {
             format!("{argmax}, {codes:.2} %, {steps}"),
         ]);
     }
-    println!("{table}");
-    for row in rows {
-        println!("seed {}: {}", row.seed, row.operators);
-    }
+    table
 }
