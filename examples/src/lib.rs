@@ -5,6 +5,7 @@
 //! - [`train`]: plain training of the dense network, and its accuracy
 //! - [`latency`]: forward time of a small network as a fraction of the dense one's
 //! - [`configs`]: what is pruned, quantized and distilled
+//! - `deployed` (feature `onnx`): a quantized network against its file in onnxruntime
 //! - [`fused`]: the chain of the main job
 //! - [`pipeline`]: everything around the compressors
 //! - [`cli`]: the options that all programs have
@@ -20,6 +21,8 @@
 
 pub mod cli;
 pub mod configs;
+#[cfg(feature = "onnx")]
+pub mod deployed;
 pub mod digits;
 pub mod figure;
 pub mod file;
