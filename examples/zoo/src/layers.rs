@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::module::{adaptive_avg_pool2d, avg_pool2d, max_pool2d};
 use burn::tensor::ops::{AvgPoolOptions, MaxPoolOptions};
@@ -52,6 +53,11 @@ pub(crate) fn max_pool(x: Tensor<4>, kernel: usize, stride: usize, padding: usiz
 /// Mean over windows beside each other.
 pub(crate) fn average_pool(x: Tensor<4>, kernel: usize) -> Tensor<4> {
     avg_pool2d(x, AvgPoolOptions::new([kernel; 2]))
+}
+
+/// The layer of a mean of each channel, whose input can be quantized.
+pub(crate) fn global_pool() -> Wrapper<AdaptiveAvgPool2d> {
+    AdaptiveAvgPool2dConfig::new([1, 1]).init().into()
 }
 
 /// Mean of each channel: `[batch, channels, height, width]` to `[batch, channels]`.

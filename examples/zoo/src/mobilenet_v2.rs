@@ -15,11 +15,12 @@
 use burn::config::Config;
 use burn::module::Module;
 use burn::nn::Linear;
+use burn::nn::pool::AdaptiveAvgPool2d;
 use burn::tensor::activation::relu6;
 use burn::tensor::{Device, Tensor};
-use burn_compress_core::Wrapper;
+use burn_compress_core::{Add, Wrapper};
 
-use crate::layers::{ConvNorm, conv, depthwise, global_average, linear, rounded};
+use crate::layers::{ConvNorm, conv, depthwise, global_pool, linear, rounded};
 use crate::model::images;
 use crate::{Model, TorchNames};
 
@@ -71,6 +72,7 @@ impl MobileNetV2Config {
             stem: ConvNorm::new(stem, device),
             blocks,
             last: ConvNorm::new(conv([channels, last], 1), device),
+            pool: global_pool(),
             classifier: linear(last, self.classes, device),
         }
     }
@@ -85,6 +87,8 @@ pub struct MobileNetV2 {
     pub blocks: Vec<InvertedResidual>,
     /// Last convolution.
     pub last: ConvNorm,
+    /// Global average pool.
+    pub pool: Wrapper<AdaptiveAvgPool2d>,
     /// Classifier.
     pub classifier: Wrapper<Linear>,
 }
@@ -100,7 +104,7 @@ impl MobileNetV2 {
         let x = relu6(self.stem.forward(images));
         let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
         let x = relu6(self.last.forward(x));
-        self.classifier.forward(global_average(x))
+        self.classifier.forward(self.pool.forward(x).flatten(1, 3))
     }
 }
 
@@ -160,6 +164,8 @@ pub struct InvertedResidual {
     pub depthwise: ConvNorm,
     /// 1x1 convolution to the channels outside.
     pub project: ConvNorm,
+    /// Sum of the input and the last convolution.
+    pub add: Wrapper<Add>,
     /// Whether the input is added.
     pub residual: bool,
 }
@@ -179,6 +185,7 @@ impl InvertedResidual {
             expand: expand.map(|conv| ConvNorm::new(conv, device)),
             depthwise: ConvNorm::new(depthwise, device),
             project: ConvNorm::new(conv([hidden, outputs], 1), device),
+            add: Add::new().into(),
             residual: stride == 1 && channels == outputs,
         }
     }
@@ -190,6 +197,9 @@ impl InvertedResidual {
             None => x.clone(),
         };
         let inner = self.project.forward(relu6(self.depthwise.forward(inner)));
-        if self.residual { x + inner } else { inner }
+        match self.residual {
+            true => self.add.forward((x, inner)),
+            false => inner,
+        }
     }
 }

@@ -20,13 +20,14 @@
 use burn::config::Config;
 use burn::module::{Module, ModuleDisplay};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::pool::AdaptiveAvgPool2d;
 use burn::nn::{BatchNorm, BatchNormConfig, GroupNorm, GroupNormConfig, Linear};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use burn_compress_core::{Layer, Wrapper};
+use burn_compress_core::{Add, Layer, Wrapper};
 
 use crate::Model;
-use crate::layers::{conv, global_average, linear, max_pool};
+use crate::layers::{conv, global_pool, linear, max_pool};
 use crate::model::images;
 
 /// Configuration of a [`ResNet`].
@@ -91,6 +92,7 @@ impl ResNetConfig {
             layer2: stage(1),
             layer3: stage(2),
             layer4: stage(3),
+            pool: global_pool(),
             fc: linear(self.outputs(8 * self.width), self.classes, device),
         }
     }
@@ -138,6 +140,8 @@ pub struct ResNet<N: Module + 'static> {
     pub layer3: Vec<Block<N>>,
     /// Blocks at a 32nd.
     pub layer4: Vec<Block<N>>,
+    /// Global average pool.
+    pub pool: Wrapper<AdaptiveAvgPool2d>,
     /// Classifier.
     pub fc: Wrapper<Linear>,
 }
@@ -155,7 +159,7 @@ impl<N: ChannelNorm> ResNet<N> {
         for block in [&self.layer1, &self.layer2, &self.layer3, &self.layer4] {
             x = block.iter().fold(x, |x, block| block.forward(x));
         }
-        self.fc.forward(global_average(x))
+        self.fc.forward(self.pool.forward(x).flatten(1, 3))
     }
 }
 
@@ -192,6 +196,8 @@ pub struct Block<N: Module + 'static> {
     pub conv3: Option<Wrapper<Conv2d>>,
     /// Its norm.
     pub bn3: Option<Wrapper<N>>,
+    /// Sum of the last norm and the shortcut.
+    pub add: Wrapper<Add>,
     /// Convolution and norm of the shortcut where the block changes the shape.
     pub downsample: Option<(Wrapper<Conv2d>, Wrapper<N>)>,
 }
@@ -224,6 +230,7 @@ impl<N: ChannelNorm> Block<N> {
             bn2: config.norm(width, device),
             bn3: third.as_ref().map(|_| config.norm(outputs, device)),
             conv3: third.map(|conv| conv.init(device).into()),
+            add: Add::new().into(),
             downsample: shortcut,
         }
     }
@@ -239,7 +246,7 @@ impl<N: ChannelNorm> Block<N> {
         if let (Some(conv3), Some(bn3)) = (&self.conv3, &self.bn3) {
             x = bn3.forward(conv3.forward(relu(x)));
         }
-        relu(x + identity)
+        relu(self.add.forward((x, identity)))
     }
 }
 
