@@ -52,6 +52,11 @@ pub struct Args {
     #[arg(long, value_name = "FILE", value_parser = output())]
     pub figure: Option<PathBuf>,
 
+    /// Where to write the small network of the first run [default: target/onnx/NAME.onnx]
+    #[cfg(feature = "onnx")]
+    #[arg(long, value_name = "FILE", value_parser = output())]
+    pub onnx: Option<PathBuf>,
+
     /// Where to compute
     #[arg(long, value_enum, default_value_t = DeviceName::Flex)]
     pub device: DeviceName,
@@ -79,25 +84,39 @@ impl Args {
         }
     }
 
-    /// Checks what the command line alone does not show: that the program called `name` can draw its
-    /// figure, and that it does not replace its own results.
+    /// Where the program called `name` writes its small network.
+    #[cfg(feature = "onnx")]
+    pub fn onnx(&self, name: &str) -> PathBuf {
+        match &self.onnx {
+            Some(path) => path.clone(),
+            None => PathBuf::from("target/onnx").join(format!("{name}.onnx")),
+        }
+    }
+
+    /// Checks what the command line alone does not show: that the program called `name` can write its
+    /// files, and that none replaces another.
     ///
     /// # Errors
     ///
     /// A file that cannot be written, or that would be written twice.
     pub fn check_outputs(&self, name: &str) -> anyhow::Result<()> {
-        let figure = self.figure(name);
-        if self.json.as_ref() == Some(&figure) {
-            return Err(anyhow!(
-                "the results and the figure have one file, {}; give them two",
-                figure.display()
-            ));
+        let mut files: Vec<(&str, PathBuf)> = Vec::new();
+        files.extend(self.json.clone().map(|path| ("the results", path)));
+        files.push(("the figure", self.figure(name)));
+        #[cfg(feature = "onnx")]
+        files.push(("the network", self.onnx(name)));
+        for (index, (what, path)) in files.iter().enumerate() {
+            if let Some((first, _)) = files[..index].iter().find(|(_, known)| known == path) {
+                return Err(anyhow!(
+                    "{first} and {what} have one file, {}; give them two",
+                    path.display()
+                ));
+            }
+            if let Err(reason) = writable(path.clone()) {
+                return Err(anyhow!("{what} in {}: {reason}", path.display()));
+            }
         }
-        let shown = figure.display().to_string();
-        match writable(figure) {
-            Ok(_) => Ok(()),
-            Err(reason) => Err(anyhow!("the figure {shown}: {reason}")),
-        }
+        Ok(())
     }
 
     /// The device, without autodiff.
@@ -289,7 +308,8 @@ mod tests {
     fn files_that_cannot_be_written_are_refused() {
         let folder = std::env::temp_dir();
         let folder = folder.to_str().unwrap();
-        for option in ["--json", "--figure"] {
+        let onnx = cfg!(feature = "onnx").then_some("--onnx");
+        for option in ["--json", "--figure"].into_iter().chain(onnx) {
             let text = parse(&[option, folder]).unwrap_err().to_string();
             assert!(
                 text.contains(option) && text.contains("cannot be written"),

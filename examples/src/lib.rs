@@ -13,6 +13,7 @@
 //! - [`figure`]: curves over the steps of a run, as SVG
 //! - [`mod@file`]: files that are written, checked before anything runs
 //! - [`platform`]: what a run was made on
+//! - `onnx` (feature `onnx`): the small network as an ONNX file
 //! - `onnxruntime` (feature `ort`): networks in ONNX files, run by the onnxruntime library
 //!
 //! The programs themselves are in `src/bin`, one for each combination of compressors.
@@ -28,6 +29,8 @@ pub mod figure;
 pub mod file;
 pub mod fused;
 pub mod latency;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 #[cfg(feature = "ort")]
 pub mod onnxruntime;
 pub mod pipeline;

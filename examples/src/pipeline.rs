@@ -18,6 +18,8 @@ use crate::configs::{self, QuantRules};
 use crate::digits::{Augmentation, Digits, DigitsBatch, batches};
 use crate::figure::Figure;
 use crate::latency;
+#[cfg(feature = "onnx")]
+use crate::onnx;
 use crate::report::{Accuracy, LatencyRatio, Report, Run, Size};
 use crate::resnet::{DigitsResNet, DigitsResNetConfig};
 use crate::train::{TrainingConfig, accuracy, cross_entropy, train};
@@ -161,6 +163,13 @@ fn run_all(
             let path = args.figure(name);
             draw(name, &outcome.history, &path)?;
             println!("figure: {}", path.display());
+            #[cfg(feature = "onnx")]
+            onnx::write(
+                &outcome.small.model,
+                &setup.dummy_input(),
+                onnx::target(args.rules),
+                &args.onnx(name),
+            )?;
         }
         println!("seed {seed}\n{}", outcome.small.report);
         report.runs.push(measure(&setup, outcome)?);
