@@ -1,6 +1,8 @@
 //! Every network as an ONNX file, in onnxruntime against Burn.
 
-use burn::tensor::Device;
+use burn::module::{ModuleMapper, Param};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use burn_compress::DummyInput;
 use burn_compress::graph::ForwardOutputs;
 use burn_compress_export::{OnnxConfig, OnnxFile, export_onnx};
 use burn_compress_testkit::onnx::{OnnxRuntime, RunOptions, other_argmax, relative_error};
@@ -8,6 +10,22 @@ use burn_compress_zoo::{Model, Scale, Task, Zoo, randomize_statistics};
 
 /// Largest difference as a part of the largest output.
 const TOLERANCE: f64 = 1e-5;
+
+/// Casts the parameters to `f64`.
+struct Widen;
+
+impl ModuleMapper for Widen {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| tensor.cast(FloatDType::F64))
+    }
+}
+
+/// The outputs in `f64`.
+fn wide<M: Model>(model: &M, input: M::Input) -> Vec<TensorData> {
+    let dummy = DummyInput::new(input, M::run);
+    let model = model.valid().map(&mut Widen);
+    dummy.run_f64(&model, &Device::flex()).unwrap()
+}
 
 /// Exports a network and, where there is a runtime, compares it for batches of these sizes.
 struct Compare<'a> {
@@ -41,30 +59,36 @@ impl Task for Compare<'_> {
         if is_text {
             sizes.push((2, size - 2));
         }
-        let (mut inputs, mut expected) = (Vec::new(), Vec::new());
-        for (batch, size) in &sizes {
-            let input = model.random_input(*batch, *size, &device);
-            inputs.push(input.data());
-            expected.push(model.run(input).data());
-        }
-        let run = runtime.run(file.bytes(), &inputs, &RunOptions::default());
+        let inputs: Vec<M::Input> = sizes
+            .iter()
+            .map(|&(batch, size)| model.random_input(batch, size, &device))
+            .collect();
+        let given: Vec<Vec<TensorData>> = inputs.iter().map(ForwardOutputs::data).collect();
+        let run = runtime.run(file.bytes(), &given, &RunOptions::default());
         let run = run.unwrap_or_else(|error| panic!("{name}: {error}"));
         let mut line = format!("{name} {} bytes", file.report().bytes);
-        for (((batch, size), expected), found) in sizes.iter().zip(&expected).zip(&run.outputs) {
-            assert_eq!(expected.len(), found.len(), "{name}");
-            for (expected, found) in expected.iter().zip(found) {
-                let error = relative_error(expected, found);
-                let other = other_argmax(expected, found);
-                line += &format!(", {batch}x{size}: {error:.1e}");
-                assert!(
-                    error <= TOLERANCE,
-                    "{name}, batch {batch}, {size}: {error:e}"
-                );
-                assert_eq!(
-                    other, 0,
-                    "{name}, batch {batch}, {size}: argmax of {other} rows"
-                );
+        for ((&(batch, size), input), found) in sizes.iter().zip(inputs).zip(&run.outputs) {
+            let error = |expected: &[TensorData]| {
+                assert_eq!(expected.len(), found.len(), "{name}");
+                let pairs = expected.iter().zip(found);
+                let errors = pairs.map(|(expected, found)| relative_error(expected, found));
+                errors.fold(0.0, f64::max)
+            };
+            let expected = model.run(input.clone()).data();
+            let mut largest = error(&expected);
+            line += &format!(", {batch}x{size}: {largest:.1e}");
+            // Burn's own rounding is of that size where a deep network's outputs are large.
+            if largest > TOLERANCE {
+                largest = error(&wide(&model, input));
+                line += &format!(" ({largest:.1e} from f64)");
             }
+            assert!(largest <= TOLERANCE, "{line}");
+            let other = expected.iter().zip(found).map(|(x, y)| other_argmax(x, y));
+            assert_eq!(
+                other.sum::<usize>(),
+                0,
+                "{name}, batch {batch}, {size}: argmax"
+            );
         }
         eprintln!("{line}");
         file
