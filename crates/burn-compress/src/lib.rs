@@ -66,6 +66,7 @@
 //! - [`pruning`]: importance scores, masks and schedules.
 //! - [`quantization`]: integer types, observers and quantizers, with and without training.
 //! - [`distillation`]: losses between hidden states or logits, teachers and their cache.
+//! - [`sensitivity`]: which layers bear pruning and few bits, and rules made of it.
 //! - [`speedup`]: removal of what was masked, verification, saving and loading.
 //! - `export`, with the feature `onnx`: ONNX files.
 //!
@@ -82,6 +83,7 @@ pub use burn_compress_distillation as distillation;
 pub use burn_compress_export as export;
 pub use burn_compress_pruning as pruning;
 pub use burn_compress_quantization as quantization;
+pub use burn_compress_sensitivity as sensitivity;
 pub use burn_compress_speedup as speedup;
 
 /// The names of a compression program.
@@ -108,6 +110,7 @@ pub mod prelude {
     pub use burn_compress_quantization::{
         Deployment, QuantDtype, QuantScheme, QuantizationRule, QuantizationSettings, Quantizer,
     };
+    pub use burn_compress_sensitivity::{Sensitivity, SensitivityConfig, SizeBudget};
     pub use burn_compress_speedup::{
         CutPlan, Latency, LatencyConfig, ModelSpeedup, PlanExt, SaveConfig, Small, Speedup,
         SpeedupExt, latency, load_small, save_small,

@@ -487,3 +487,32 @@ fn a_mask_that_is_given_acts_in_the_place_of_a_transform() {
     // [3.5, 0] x [[1, 0.25], [-0.75, 0.5]].
     assert_eq!(forward(later.model()), [3.5, 0.875]);
 }
+
+#[test]
+fn an_evaluator_gives_its_first_batches_and_its_metric() {
+    let batch = |value: usize| Tensor::<2>::full([1, 2], value as f32, &Device::flex());
+    let evaluator = Evaluator::<Net, Tensor<2>>::new();
+    let none = evaluator.first_batches(1).unwrap_err();
+    assert!(matches!(none, Error::NoBatches { epoch: 0 }));
+    assert!(!evaluator.has_evaluation() && evaluator.evaluate(&net()).is_none());
+    let evaluator = evaluator
+        .with_data(move |epoch| (0..3).map(move |at| batch(3 * epoch + at)))
+        .with_evaluation(1, |net| forward(net)[0].into());
+    let values = |count| {
+        let batches = evaluator.first_batches(count).unwrap().into_iter();
+        let first = batches.map(|batch| batch.into_data().try_to_vec::<f32>().unwrap()[0]);
+        first.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (values(1), values(2), values(9)),
+        (vec![0.0], vec![0.0, 1.0], vec![0.0, 1.0, 2.0])
+    );
+    assert!(matches!(
+        evaluator.first_batches(0),
+        Err(Error::NoBatches { .. })
+    ));
+    assert_eq!(
+        evaluator.evaluate(&net()),
+        Some(f64::from(forward(&net())[0]))
+    );
+}

@@ -14,7 +14,7 @@ use super::equal_blocks;
 use super::facts::Count;
 use super::grouping::{Found, Groups, visible};
 use super::labels::{ChannelId, Label};
-use super::macs::{CountedOp, OperationMacs};
+use super::macs::{CountedOp, MacsProduct, OperationMacs};
 use super::memory::{self, LiveTensor};
 use super::size_check::SizeCheck;
 use super::value::Value;
@@ -397,6 +397,11 @@ impl ChannelGraph {
     /// Batch size of the dummy input, see [`Captured::batch`].
     pub fn batch(&self) -> u64 {
         self.batch
+    }
+
+    /// Multiply-accumulates of each operation as a product of sizes, in execution order.
+    pub fn macs_products(&self) -> Vec<MacsProduct> {
+        self.ops.iter().map(|op| op.product(self.batch)).collect()
     }
 
     /// Multiply-accumulates of each operation without the channels `removed`, in execution order.

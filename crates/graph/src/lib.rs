@@ -204,7 +204,7 @@ pub use error::GraphError;
 pub use flow::{Flow, Follow, Stop};
 pub use group::{ChannelGraph, ChannelGroup, GroupMember, GroupedConv, ParamNode, SlicedPart};
 pub use labels::ChannelId;
-pub use macs::OperationMacs;
+pub use macs::{MacsProduct, OperationMacs};
 pub use observed::{Function, Observed};
 pub use operation::{Operation, name as operation_name};
 pub use plan::{GroupedRows, LayerSizes, ParamSlice, PortSlice, SizeSlice, SlicePlan};

@@ -22,6 +22,17 @@ pub struct OperationMacs {
     pub macs: u64,
 }
 
+/// Multiply-accumulates of one operation as a product, to count many cuts without a graph.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MacsProduct {
+    /// The layer's path; the operation's name where it has no parameters.
+    pub layer: String,
+    /// Everything that no cut changes, for one element of the batch.
+    pub scale: f64,
+    /// Sizes that a cut changes: the channel of each entry, `None` where it stays.
+    pub factors: Vec<Vec<Option<ChannelId>>>,
+}
+
 /// An operation with the factors of its count.
 #[derive(Debug, Clone)]
 pub(super) struct CountedOp {
@@ -47,6 +58,14 @@ impl CountedOp {
             }
         };
         analysis.macs.iter().map(count).collect()
+    }
+
+    pub fn product(&self, batch: u64) -> MacsProduct {
+        MacsProduct {
+            layer: self.layer.clone(),
+            scale: self.fixed as f64 / (self.divisor as f64 * batch as f64),
+            factors: self.channels.clone(),
+        }
     }
 
     pub fn macs(&self, removed: &BTreeSet<ChannelId>, batch: u64) -> u64 {

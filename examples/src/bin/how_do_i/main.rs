@@ -11,6 +11,7 @@
 //! | fuse all three | `fuse.rs` |
 //! | train with Burn's `Learner` | `learner.rs` |
 //! | read the rules from TOML | `toml.rs` |
+//! | see which layers bear pruning | `sensitivity.rs` |
 //! | see what a cut will remove, before the run | `plan.rs` |
 //! | follow a run, and keep its history | `watch.rs` |
 //! | stop and resume | `resume.rs` |
@@ -31,6 +32,7 @@ mod prune;
 mod prune_and_quantize;
 mod resume;
 mod save;
+mod sensitivity;
 mod setup;
 mod toml;
 mod watch;
@@ -40,7 +42,7 @@ use burn_compress::prelude::Error;
 type Program = fn() -> Result<(), Error>;
 
 fn main() -> Result<(), Error> {
-    let programs: [(&str, Program); 14] = [
+    let programs: [(&str, Program); 15] = [
         ("prune", prune::run),
         ("int8_with_training", int8_with_training::run),
         ("int8_without_training", int8_without_training::run),
@@ -50,6 +52,7 @@ fn main() -> Result<(), Error> {
         ("fuse", fuse::run),
         ("learner", learner::run),
         ("toml", toml::run),
+        ("sensitivity", sensitivity::run),
         ("plan", plan::run),
         ("watch", watch::run),
         ("resume", resume::run),

@@ -49,6 +49,40 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
         }
     }
 
+    /// The first `count` batches of epoch 0, or all of them where the epoch is shorter.
+    ///
+    /// # Errors
+    ///
+    /// No data, an epoch without a batch, or a `count` of 0.
+    pub fn first_batches(&self, count: usize) -> Result<Vec<I>, Error> {
+        let mut first = Vec::new();
+        let data = self.batches.as_ref().ok_or(Error::NoBatches { epoch: 0 })?;
+        data.look(&mut |batch| {
+            if first.len() < count {
+                first.push(batch);
+            }
+            Ok(match first.len() < count {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            })
+        })?;
+        match first.is_empty() {
+            true => Err(Error::NoBatches { epoch: 0 }),
+            false => Ok(first),
+        }
+    }
+
+    /// Whether an [evaluation](Self::with_evaluation) was given.
+    pub fn has_evaluation(&self) -> bool {
+        self.evaluation.is_some()
+    }
+
+    /// The metric of a model, if the evaluator has an [evaluation](Self::with_evaluation).
+    pub fn evaluate(&self, model: &M) -> Option<f64> {
+        let (_, evaluate) = self.evaluation.as_ref()?;
+        Some(evaluate(&model.valid()))
+    }
+
     /// Passes to the observers of `spaces` what [`forward`](Self::forward) passes take through
     /// `model` as it is in validation; returns the number of batches.
     ///
