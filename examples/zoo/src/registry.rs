@@ -6,7 +6,7 @@ use crate::{
     BertConfig, ConvNeXtConfig, DenseNetConfig, EfficientNetConfig, LlamaConfig,
     LstmClassifierConfig, MobileNetV2Config, MobileNetV3Config, Model, ResNetConfig,
     ShuffleNetV2Config, SwinTransformerConfig, UNetConfig, VggConfig, VisionTransformerConfig,
-    YoloXConfig,
+    YoloXConfig, shufflenet_v2,
 };
 
 /// Which version of a network.
@@ -110,6 +110,14 @@ macro_rules! zoo {
 }
 
 impl Zoo {
+    /// Paths of layers at full scale whose channels no cut removes, beside those of the outputs.
+    pub fn fixed(self) -> &'static [&'static str] {
+        match self {
+            Self::ShuffleNetV2 => &shufflenet_v2::FIXED,
+            _ => &[],
+        }
+    }
+
     /// The network of this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|zoo| zoo.name() == name)

@@ -13,6 +13,13 @@
 //! ```
 //!
 //! The version of factor 1.0 has 2,278,604 parameters. Names are torchvision's.
+//!
+//! A cut halves what is inside of the units, the width of the last stage and of both ends. The widths of
+//! stages 2 and 3 stay ([`FIXED`]): one half after the other is shuffled with the other, so that the
+//! halves of the channels, their halves, and so on would have to lose the same share, down to parts of a
+//! single channel. Other channels of `a` than of `b` would do as well, as long as each half of the
+//! smaller stage holds what the same half of the whole one does; they lie in another order then, and the
+//! layers behind would have to read them in that order.
 
 use burn::config::Config;
 use burn::module::Module;
@@ -24,6 +31,26 @@ use burn_compress_core::Wrapper;
 use crate::layers::{ConvNorm, conv, depthwise, global_average, linear, max_pool};
 use crate::model::images;
 use crate::{Model, TorchNames};
+
+/// Paths of the layers that make the channels of stages 2 and 3 of [`ShuffleNetV2Config::x1_0`].
+pub const FIXED: [&str; 16] = [
+    "stage2.0.shortcut.project.conv",
+    "stage2.0.project.conv",
+    "stage2.1.project.conv",
+    "stage2.2.project.conv",
+    "stage2.3.project.conv",
+    "stage3.0.shortcut.depthwise.conv",
+    "stage3.0.shortcut.project.conv",
+    "stage3.0.project.conv",
+    "stage3.1.project.conv",
+    "stage3.2.project.conv",
+    "stage3.3.project.conv",
+    "stage3.4.project.conv",
+    "stage3.5.project.conv",
+    "stage3.6.project.conv",
+    "stage3.7.project.conv",
+    "stage4.0.shortcut.depthwise.conv",
+];
 
 /// Configuration of a [`ShuffleNetV2`].
 #[derive(Config, Debug, PartialEq)]

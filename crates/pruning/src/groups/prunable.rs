@@ -27,6 +27,9 @@ use crate::{CutOf, Granularity, PrunerConfig, PruningError};
 
 const GRAPH: &str = ", or set `cut_of` of the `PrunerConfig` to `graph` and export the cut graph";
 
+const UNEQUAL_PARTS: &str = "no channels can go that leave the same share on both sides: take the bounds \
+    of the slice from the sizes of the layers that read its parts, or exclude the layer";
+
 /// A selection, sorted into groups of the graph and independent targets.
 pub(super) struct Sorted {
     pub(super) grouped: IndexMap<usize, Vec<Item>>,
@@ -311,35 +314,52 @@ fn look<M: Module + 'static, I: 'static>(
             *known = known.take().or(failure);
         }
     }
-    for ((items, alone), failure) in tried.into_iter().zip(failures) {
-        findings.extend(failure.map(|(reason, remedy)| Finding {
+    for (at, ((items, alone), failure)) in tried.into_iter().zip(failures).enumerate() {
+        let is_sliced = others.get(at).is_some_and(|cuts| !cuts.is_empty());
+        findings.extend(failure.map(|failure| Finding {
             items,
             alone,
-            reason,
-            remedy,
+            reason: failure.reason,
+            remedy: match is_sliced && failure.is_number {
+                true => UNEQUAL_PARTS.to_string(),
+                false => failure.remedy,
+            },
         }));
     }
     Ok(findings)
 }
 
-/// For each of `sets` reason and remedy where its channels cannot be cut.
+/// Why channels cannot be cut.
+#[derive(Clone)]
+struct Uncut {
+    reason: String,
+    remedy: String,
+    /// Whether a number of the forward pass does not follow.
+    is_number: bool,
+}
+
+/// For each of `sets` why its channels cannot be cut, if they cannot.
 fn cuts<M: Module + 'static, I: 'static>(
     (chain, pruner, cut_of): (&Chain<'_, M, I>, &'static str, CutOf),
     graph: &ChannelGraph,
     sets: &[BTreeSet<ChannelId>],
-) -> Result<Vec<Option<(String, String)>>, Error> {
+) -> Result<Vec<Option<Uncut>>, Error> {
     if cut_of == CutOf::Graph {
         return Ok(cuts_of_graph(&chain.captured(pruner)?, graph, sets));
     }
-    let texts = |failure: CutFailure| {
+    let uncut = |failure: CutFailure| {
         let mut remedy = failure.remedy();
         if matches!(failure, CutFailure::Size { .. }) {
             remedy.push_str(GRAPH);
         }
-        (failure.to_string(), remedy)
+        Uncut {
+            reason: failure.to_string(),
+            remedy,
+            is_number: matches!(failure, CutFailure::Number { .. }),
+        }
     };
     let failures = chain.trial_cut(pruner, graph, sets)?.into_iter();
-    Ok(failures.map(|failure| failure.map(texts)).collect())
+    Ok(failures.map(|failure| failure.map(uncut)).collect())
 }
 
 /// The same of the captured forward pass.
@@ -347,14 +367,18 @@ fn cuts_of_graph(
     captured: &Captured,
     graph: &ChannelGraph,
     sets: &[BTreeSet<ChannelId>],
-) -> Vec<Option<(String, String)>> {
+) -> Vec<Option<Uncut>> {
     let failure = |set: &BTreeSet<ChannelId>| captured.without(graph, set).err();
     let all = sets.iter().flatten().copied().collect();
     if failure(&all).is_none() {
         return vec![None; sets.len()];
     }
-    let texts = |error: GraphError| (error.to_string(), EXCLUDE.to_string());
-    sets.iter().map(|set| failure(set).map(texts)).collect()
+    let uncut = |error: GraphError| Uncut {
+        reason: error.to_string(),
+        remedy: EXCLUDE.to_string(),
+        is_number: false,
+    };
+    sets.iter().map(|set| failure(set).map(uncut)).collect()
 }
 
 /// Rejects the obstacles, or leaves their targets out where every rule concerned is set to skip.

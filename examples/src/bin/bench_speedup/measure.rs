@@ -215,7 +215,8 @@ impl Selected {
 
 fn selected<M: Model>(zoo: Zoo, model: &M) -> Vec<Selected> {
     let is_selected = |layer: &LayerInfo| {
-        TYPES.contains(&layer.kind.as_str()) && !zoo.outputs().contains(&layer.path.as_str())
+        let stays = [zoo.outputs(), zoo.fixed()].concat();
+        TYPES.contains(&layer.kind.as_str()) && !stays.contains(&layer.path.as_str())
     };
     let layers = layers(model).into_iter().filter(is_selected);
     layers
