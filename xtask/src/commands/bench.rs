@@ -1,13 +1,14 @@
 //! `cargo xtask bench`: the main job on several backends, compared in one table; `cargo xtask bench
 //! scaling`: how the time of what is done once grows with the model; `cargo xtask bench speedup`: what
-//! removing half of each network of the zoo costs and gives.
+//! removing half of each network of the zoo costs and gives; `cargo xtask bench onnx`: compressed
+//! networks in onnxruntime and in Burn.
 //!
 //! The job is built once with the features of all chosen backends and run on one after the other,
 //! round by round, so that a drift of the machine meets them all. Round `r` uses seed `r` on every
 //! device. The table shows medians.
 
 use std::{
-    fs, io,
+    env, fs, io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Instant,
@@ -18,12 +19,13 @@ use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use serde::{Deserialize, Serialize};
 
-use super::Cargo;
+use super::{Cargo, onnx};
 
 const PACKAGE: &str = "burn-compress-examples";
 const JOB: &str = "prune_quantize_distill";
 const SCALING: &str = "scaling";
 const SPEEDUP: &str = "bench_speedup";
+const ONNX: &str = "bench_onnx";
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Args, Debug)]
@@ -55,7 +57,9 @@ enum Bench {
     /// Building pruners, generating masks, cutting and loading, by layers and by channels.
     Scaling(ScalingArgs),
     /// Every network of the zoo, pruned by half and cut.
-    Speedup(SpeedupArgs),
+    Speedup(ModelsArgs),
+    /// Three networks, pruned and quantized, in onnxruntime and in Burn.
+    Onnx(ModelsArgs),
 }
 
 /// Arguments of `cargo xtask bench scaling`.
@@ -76,9 +80,9 @@ impl ScalingArgs {
     }
 }
 
-/// Arguments of `cargo xtask bench speedup`.
+/// Arguments of `cargo xtask bench speedup` and `cargo xtask bench onnx`.
 #[derive(Args, Debug)]
-struct SpeedupArgs {
+struct ModelsArgs {
     /// Networks to measure; all when absent.
     #[arg(long, value_delimiter = ',')]
     models: Vec<String>,
@@ -96,13 +100,34 @@ struct SpeedupArgs {
     options: Vec<String>,
 }
 
-impl SpeedupArgs {
-    fn run(&self) -> Result<()> {
-        if let Some(file) = &self.json {
-            check_writable(file)
-                .with_context(|| format!("{} cannot be written", file.display()))?;
-        }
+impl ModelsArgs {
+    fn speedup(&self) -> Result<()> {
+        self.check()?;
         run(SPEEDUP, &self.profile, self.program_options())
+    }
+
+    /// The library of the runtime is the one of `cargo xtask onnx` unless the shell names another.
+    fn onnx(&self) -> Result<()> {
+        self.check()?;
+        let library = match env::var_os(onnx::LIBRARY) {
+            Some(path) => PathBuf::from(path),
+            None => onnx::library(&onnx::OnnxArgs::default().python()?)?,
+        };
+        let path = executable_of(&build_with(ONNX, &["flex", "ort"], &self.profile), ONNX)?;
+        let mut command = Command::new(&path);
+        // One thread for Burn as for the runtime.
+        command
+            .env("RAYON_NUM_THREADS", "1")
+            .env(onnx::LIBRARY, library);
+        start(ONNX, command.args(self.program_options()))
+    }
+
+    fn check(&self) -> Result<()> {
+        match &self.json {
+            Some(file) => check_writable(file)
+                .with_context(|| format!("{} cannot be written", file.display())),
+            None => Ok(()),
+        }
     }
 
     fn program_options(&self) -> Vec<String> {
@@ -120,11 +145,14 @@ impl SpeedupArgs {
 /// Builds a program and runs it on `flex`.
 fn run(program: &str, profile: &str, options: Vec<String>) -> Result<()> {
     let path = build(program, &[Device::Flex], profile)?;
-    let status = Command::new(&path)
-        .args(options)
+    start(program, Command::new(path).args(options))
+}
+
+fn start(program: &str, command: &mut Command) -> Result<()> {
+    let status = command
         .stdin(Stdio::null())
         .status()
-        .with_context(|| format!("{} could not be started", path.display()))?;
+        .with_context(|| format!("{program} could not be started"))?;
     ensure!(status.success(), "{program} failed ({status})");
     Ok(())
 }
@@ -215,7 +243,8 @@ impl BenchArgs {
     pub fn run(self) -> Result<()> {
         match &self.other {
             Some(Bench::Scaling(scaling)) => return scaling.run(),
-            Some(Bench::Speedup(speedup)) => return speedup.run(),
+            Some(Bench::Speedup(models)) => return models.speedup(),
+            Some(Bench::Onnx(models)) => return models.onnx(),
             None => {}
         }
         if let Some(file) = &self.json {
@@ -299,7 +328,10 @@ fn check_writable(file: &Path) -> io::Result<()> {
 
 /// Builds a program and returns the path of its executable, as cargo reports it.
 fn build(program: &str, devices: &[Device], profile: &str) -> Result<PathBuf> {
-    let build = build_command(program, devices, profile);
+    executable_of(&build_command(program, devices, profile), program)
+}
+
+fn executable_of(build: &Cargo, program: &str) -> Result<PathBuf> {
     eprintln!("==> {build}");
     let output = build
         .command()
@@ -319,6 +351,10 @@ fn build_command(program: &str, devices: &[Device], profile: &str) -> Cargo {
     let mut features: Vec<_> = devices.iter().map(|device| device.feature()).collect();
     features.sort_unstable();
     features.dedup();
+    build_with(program, &features, profile)
+}
+
+fn build_with(program: &str, features: &[&str], profile: &str) -> Cargo {
     Cargo::new("build --no-default-features --message-format json-render-diagnostics")
         .arg("--profile")
         .arg(profile)

@@ -1,4 +1,5 @@
-//! `cargo xtask onnx`: a Python with onnx and onnxruntime for the tests of exported files.
+//! `cargo xtask onnx`: a Python with onnx and onnxruntime for the tests of exported files, and the library
+//! of the runtime.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,18 @@ const VERSIONS: &str = "import importlib.metadata as m, onnx, onnxruntime, numpy
 for name in ('onnx', 'onnxruntime', 'numpy'):
     print(f'{name}=={m.version(name)}')";
 
+/// Prints the path of the library of the runtime, which has a version in its name on some systems.
+const FIND_LIBRARY: &str = "import glob, os, onnxruntime
+folder = os.path.join(os.path.dirname(onnxruntime.__file__), 'capi')
+names = ['libonnxruntime.so*', 'libonnxruntime*.dylib', 'onnxruntime.dll']
+print(sorted(path for name in names for path in glob.glob(os.path.join(folder, name)))[0])";
+
+/// The variable that names the Python for tests.
+const PYTHON: &str = "BURN_COMPRESS_PYTHON";
+
+/// The variable that names the library of the runtime for programs.
+pub const LIBRARY: &str = "ORT_DYLIB_PATH";
+
 /// Arguments of `cargo xtask onnx`.
 #[derive(Args, Debug)]
 pub struct OnnxArgs {
@@ -28,14 +41,26 @@ pub struct OnnxArgs {
 }
 
 impl OnnxArgs {
-    /// Makes the virtual environment, unless it is there, and prints the line that a shell needs.
+    /// Makes the virtual environment, unless it is there, and prints the lines that a shell needs.
     ///
     /// # Errors
     ///
     /// If there is no Python, or a package cannot be installed.
     pub fn run(self) -> Result<()> {
-        let folder = match self.folder {
-            Some(folder) => folder,
+        let python = self.python()?;
+        println!("export {PYTHON}={}", python.display());
+        println!("export {LIBRARY}={}", library(&python)?.display());
+        Ok(())
+    }
+
+    /// The Python of the virtual environment, which is made unless it is there.
+    ///
+    /// # Errors
+    ///
+    /// If there is no Python, or a package cannot be installed.
+    pub fn python(&self) -> Result<PathBuf> {
+        let folder = match &self.folder {
+            Some(folder) => folder.clone(),
             None => target()?.join("onnx-venv"),
         };
         let python = python_of(&folder);
@@ -54,9 +79,34 @@ impl OnnxArgs {
         if !is_complete(&python) {
             bail!("`{}` has not {}", python.display(), PACKAGES.join(", "));
         }
-        println!("export BURN_COMPRESS_PYTHON={}", python.display());
-        Ok(())
+        Ok(python)
     }
+}
+
+impl Default for OnnxArgs {
+    fn default() -> Self {
+        Self {
+            python: "python3".to_string(),
+            folder: None,
+        }
+    }
+}
+
+/// The library of the onnxruntime that a Python has.
+///
+/// # Errors
+///
+/// If it has none.
+pub fn library(python: &Path) -> Result<PathBuf> {
+    let output = Command::new(python)
+        .args(["-c", FIND_LIBRARY])
+        .output()
+        .with_context(|| format!("`{}` could not be started", python.display()))?;
+    let found = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if !output.status.success() || found.is_empty() {
+        bail!("`{}` has no onnxruntime", python.display());
+    }
+    Ok(PathBuf::from(found))
 }
 
 /// The target directory, in which this program lies.
@@ -116,6 +166,11 @@ mod tests {
     #[test]
     fn a_python_without_the_packages_is_not_complete() {
         assert!(!is_complete(Path::new("no-such-python")));
+    }
+
+    #[test]
+    fn a_python_without_the_runtime_has_no_library() {
+        assert!(library(Path::new("no-such-python")).is_err());
     }
 
     #[test]

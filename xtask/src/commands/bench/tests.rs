@@ -171,3 +171,20 @@ fn a_report_that_cannot_be_compared_is_refused() {
     let error = report(r#"{"runs":[{"accuracy":{"dense":1.0}}]}"#).unwrap_err();
     assert!(format!("{error:#}").contains("simulated"));
 }
+
+#[test]
+fn onnx_is_built_with_the_runtime() {
+    let line = ["bench", "onnx", "--models", "digits", "--json", "rows.json"];
+    let Some(Bench::Onnx(models)) = parse(&line).other else {
+        panic!("onnx is a bench of its own");
+    };
+    assert_eq!(
+        models.program_options(),
+        ["--models", "digits", "--json", "rows.json"]
+    );
+    let build = build_with(ONNX, &["flex", "ort"], "release").to_string();
+    assert!(
+        build.ends_with("--bin bench_onnx --features flex,ort"),
+        "{build}"
+    );
+}
