@@ -99,7 +99,7 @@ impl<M: Module + 'static> Contest<'_, M> {
         remove(&folder)?;
         Ok(Row {
             network: self.name.to_string(),
-            parameters: parameters as u64,
+            parameters,
             sizes,
             latencies,
         })
