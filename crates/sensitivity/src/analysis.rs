@@ -117,10 +117,7 @@ where
         let found = layers(&own.model);
         if let Some(rule) = &own.config.pruning {
             match units(rule, &found, graph.as_ref()) {
-                Ok((units, without)) => {
-                    own.units = units;
-                    refusals.extend(without.into_iter().map(Refusal::NoChannels));
-                }
+                Ok(units) => own.units = units,
                 Err(error) => refusals.push(Refusal::Of(error)),
             }
             let most = own.config.sparsities.iter().copied().fold(0.0, f64::max);

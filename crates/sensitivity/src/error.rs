@@ -131,10 +131,6 @@ pub enum Refusal {
         advice: &'static str,
     },
 
-    /// A layer without output channels.
-    #[error("`{0}` has no output channels to remove: leave it out with `with_exclude_op_names`")]
-    NoChannels(String),
-
     /// A rule that selects nothing, a missing part of the evaluator, or a graph that cannot be had.
     #[error("{0}")]
     Of(Error),

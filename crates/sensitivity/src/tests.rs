@@ -266,6 +266,46 @@ fn layers_that_cannot_be_measured_are_listed() {
         panic!("{error}");
     };
     assert_eq!(layers[..], ["second"]);
+
+    let x = Tensor::<4>::ones([2, 3, 6, 6], &Device::flex());
+    let evaluator = Evaluator::new()
+        .with_dummy_input(DummyInput::new(x.clone(), Scaled::forward))
+        .with_data(move |_| vec![x.clone()])
+        .with_loss(|model: &Scaled, x: &Tensor<4>| model.forward(x.clone()).mean());
+    let config = SensitivityConfig::new().with_pruning(on(["Scale"]));
+    let error = config.begin(Scaled::new(), evaluator).unwrap_err();
+    let [Refusal::Of(Error::Config(error))] = refusals(&error) else {
+        panic!("{error}");
+    };
+    assert!(error.to_string().contains("layer `scale`"), "{error}");
+}
+
+/// A layer whose weight has no dimension of channels.
+#[derive(Module, Debug)]
+struct Scale {
+    weight: Param<Tensor<1>>,
+}
+
+#[derive(Module, Debug)]
+struct Scaled {
+    conv: Conv2d,
+    scale: Scale,
+}
+
+impl Scaled {
+    fn new() -> Self {
+        let device = Device::flex();
+        Self {
+            conv: Conv2dConfig::new([3, 4], [1, 1]).init(&device),
+            scale: Scale {
+                weight: Param::from_tensor(Tensor::ones([1], &device)),
+            },
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.conv.forward(x) * self.scale.weight.val().unsqueeze()
+    }
 }
 
 #[test]
@@ -344,8 +384,7 @@ fn counts_are_those_of_the_cut_model() {
     let graph = std::sync::Arc::new(graph);
     let layers = layers(&model);
     let rule = named(["stem", "grouped", "left", "right"]);
-    let (units, without) = units(&rule, &layers, Some(&graph)).unwrap();
-    assert!(without.is_empty());
+    let units = units(&rule, &layers, Some(&graph)).unwrap();
     let names: Vec<&[String]> = units.iter().map(|unit| &unit.layers[..]).collect();
     assert_eq!(names, [&["stem"][..], &["grouped"], &["left", "right"]]);
     assert_eq!(units[2].channels(), 4);

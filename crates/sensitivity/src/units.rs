@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use burn_compress_core::config::{ConfigList, Rule, Settings};
+use burn_compress_core::config::{ConfigList, Rule, Selected, Settings};
 use burn_compress_core::graph::{ChannelGraph, ChannelId};
 use burn_compress_core::layer::{LayerInfo, channel_dims};
 use burn_compress_core::{Error, Masks, Target, TargetId};
@@ -15,13 +15,15 @@ use indexmap::IndexMap;
 #[derive(Clone, Debug)]
 pub(crate) struct Unit {
     pub layers: Vec<String>,
-    /// The parameters that make the channels, with their dimension and the channel of each index.
-    makers: Vec<(TargetId, usize, Vec<Key>)>,
+    makers: Vec<Maker>,
     /// Parts of the channels that lose equally many.
     pub parts: usize,
     /// Position of the group in the graph.
     group: Option<usize>,
 }
+
+/// A parameter that makes channels, with their dimension and the channel of each index.
+type Maker = (TargetId, usize, Vec<Key>);
 
 /// A channel of the graph, or an index of a parameter that is pruned alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,61 +67,59 @@ impl Unit {
 /// The units of the layers that the rule selects, in the order of their first layers.
 ///
 /// Layers whose channels belong to one group of `graph` are one unit; without a graph each layer is.
-/// Beside them, the selected layers that have no channels to remove.
 pub(crate) fn units(
     rule: &Rule<PruningSettings>,
     layers: &[LayerInfo],
     graph: Option<&Arc<ChannelGraph>>,
-) -> Result<(Vec<Unit>, Vec<String>), Error> {
+) -> Result<Vec<Unit>, Error> {
     // A rule without a goal is none.
     let rules = ConfigList::from(rule.clone().sparse_ratio(0.5));
     let selected = rules.select(layers)?;
-    let mut units: IndexMap<Result<usize, usize>, Unit> = IndexMap::new();
+    // By group; a layer whose channels nothing else makes or reads has none, and goes by itself.
+    let mut units: IndexMap<(Option<usize>, &str), Unit> = IndexMap::new();
     for item in &selected {
-        let Target::Param(param) = &item.target else {
-            continue;
-        };
-        if !item.settings.is_active() {
-            continue;
+        let (maker, group) = maker(item, graph).unzip();
+        let group = group.flatten();
+        let layer = &item.layer.path;
+        let alone = if group.is_some() { "" } else { layer };
+        let unit = units.entry((group, alone)).or_insert_with(|| Unit {
+            layers: Vec::new(),
+            makers: Vec::new(),
+            parts: parts(graph, group),
+            group,
+        });
+        if !unit.layers.contains(layer) {
+            unit.layers.push(layer.clone());
         }
-        let layer = &item.layer;
-        let shape = layer.param(param).map(|param| &param.shape[..]);
-        let shape = shape.unwrap_or_default();
-        let Some(dim) = channel_dims(&layer.kind, param, shape.len()).output else {
-            continue;
-        };
-        let group = graph.and_then(|graph| graph.group_of(&layer.path, param, dim));
-        let channels = graph.filter(|_| group.is_some());
-        let channels = channels.and_then(|graph| graph.param_channels(&item.id().to_string(), dim));
-        let keys = match channels {
-            Some(channels) => channels
-                .iter()
-                .map(|&channel| Key::Channel(channel))
-                .collect(),
-            None => (0..shape[dim]).map(Key::Index).collect(),
-        };
-        let parts = graph.zip(group);
-        let parts = parts.map(|(graph, group)| graph.groups()[group].blocks);
-        let at = layers.iter().position(|one| one.path == layer.path);
-        let unit = units
-            .entry(group.ok_or(at.unwrap_or(layers.len())))
-            .or_insert_with(|| Unit {
-                layers: Vec::new(),
-                makers: Vec::new(),
-                parts: parts.unwrap_or(1).max(1),
-                group,
-            });
-        if !unit.layers.contains(&layer.path) {
-            unit.layers.push(layer.path.clone());
-        }
-        unit.makers.push((item.id(), dim, keys));
+        // Without channels, the pruner of the unit tells why it cannot be pruned.
+        unit.makers.extend(maker);
     }
-    let units: Vec<Unit> = units.into_values().collect();
-    let is_in_one = |layer: &String| units.iter().any(|unit| unit.layers.contains(layer));
-    let mut without: Vec<String> = selected.into_iter().map(|item| item.layer.path).collect();
-    without.dedup();
-    without.retain(|layer| !is_in_one(layer));
-    Ok((units, without))
+    Ok(units.into_values().collect())
+}
+
+/// The parameter that makes channels, and its group in the graph; none without channels.
+fn maker(
+    item: &Selected<PruningSettings>,
+    graph: Option<&Arc<ChannelGraph>>,
+) -> Option<(Maker, Option<usize>)> {
+    let layer = &item.layer;
+    let param = item.target.param_name()?;
+    let shape = &layer.param(param)?.shape;
+    let dim = channel_dims(&layer.kind, param, shape.len()).output?;
+    let group = graph.and_then(|graph| graph.group_of(&layer.path, param, dim));
+    let channels = graph.filter(|_| group.is_some());
+    let channels = channels.and_then(|graph| graph.param_channels(&item.id().to_string(), dim));
+    let keys = match channels {
+        Some(channels) => channels.iter().copied().map(Key::Channel).collect(),
+        None => (0..shape[dim]).map(Key::Index).collect(),
+    };
+    Some(((item.id(), dim, keys), group))
+}
+
+fn parts(graph: Option<&Arc<ChannelGraph>>, group: Option<usize>) -> usize {
+    let group = graph.zip(group);
+    let parts = group.map(|(graph, group)| graph.groups()[group].blocks);
+    parts.unwrap_or(1).max(1)
 }
 
 /// The unit of each channel of their groups.
