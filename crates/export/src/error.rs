@@ -54,6 +54,16 @@ pub enum ExportError {
         reason: String,
     },
 
+    /// A forward pass that is another one for other values of its inputs.
+    #[error(
+        "the forward pass reads the values of its inputs: {reason}; the file would compute with those of \
+         the dummy input. Compute them with operations on tensors"
+    )]
+    ReadsValues {
+        /// Difference that was found.
+        reason: String,
+    },
+
     /// Names of inputs or outputs that cannot be used.
     #[error("the {what} names {names:?} cannot be used: {reason}")]
     Names {

@@ -211,6 +211,26 @@ impl<M> DummyInput<M> {
         })
     }
 
+    /// The same forward pass with random inputs, as [`run_random`](Self::run_random) has them.
+    ///
+    /// None for [`from_fn`](Self::from_fn); a capture has no inputs where these have no
+    /// [random ones](ForwardInputs::random_like).
+    pub fn randomized(&self, seed: u64) -> Option<Self>
+    where
+        M: 'static,
+    {
+        let forward = self.forward.clone();
+        self.known.then(|| Self {
+            forward: Arc::new(move |model, device, wanted| {
+                let random = Some(wanted.random.unwrap_or(seed));
+                forward(model, device, Inputs { random, ..wanted })
+            }),
+            known: true,
+            resizes: self.resizes.clone(),
+            rules: self.rules.clone(),
+        })
+    }
+
     /// Whether `other` is a clone of this one: the same forward pass with the same inputs and rules.
     ///
     /// Two that were made apart are never the same, whatever they do.
@@ -556,6 +576,8 @@ mod tests {
         assert_eq!(outputs[1].iter::<i64>().collect::<Vec<_>>(), [3, 5]);
         let random = other.run_random(&(), &device, 1).unwrap();
         assert_eq!(random[0].shape().to_vec(), [3, 1]);
+        let randomized = other.randomized(1).unwrap().run(&(), &device);
+        (0..2).for_each(|at| randomized[at].assert_eq(&random[at], true));
         assert!(dummy.resized(&[vec![3, 1]]).is_none());
         assert!(dummy.resized(&[vec![3], vec![2]]).is_none());
         let made = DummyInput::from_fn(|_: &(), device| Tensor::<1>::ones([1], device));

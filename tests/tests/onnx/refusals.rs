@@ -132,6 +132,36 @@ fn numbers_that_follow_a_dynamic_size() {
 }
 
 #[test]
+fn values_of_the_inputs() {
+    let config = OnnxConfig::new();
+    let host = |_: &Linear, x: Tensor<2>| {
+        let device = x.device();
+        let largest = x.to_data().iter::<f32>().fold(0.0, f32::max);
+        x + Tensor::<1>::from_floats([largest; 8], &device).unsqueeze()
+    };
+    let found = message(host, &config);
+    assert!(
+        found.contains("reads the values of its inputs: it makes a tensor"),
+        "{found}"
+    );
+    let number = |_: &Linear, x: Tensor<2>| {
+        let first = x.to_data().iter::<f32>().next().unwrap();
+        x * first
+    };
+    let found = message(number, &config.clone().with_dynamic_batch(false));
+    assert!(
+        found.contains("`mul_scalar` computes with another number"),
+        "{found}"
+    );
+    let branch = |_: &Linear, x: Tensor<2>| match x.to_data().iter::<f32>().all(|x| x == 1.0) {
+        true => x.exp(),
+        false => x,
+    };
+    let found = message(branch, &config);
+    assert!(found.contains("reads the values of its inputs"), "{found}");
+}
+
+#[test]
 fn a_size_that_no_formula_gives() {
     let config = OnnxConfig::new().with_dynamic_axis(0, 1, "places");
     let message = message(

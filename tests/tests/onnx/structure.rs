@@ -199,6 +199,12 @@ fn norms_in_wrappers() {
     let forward = |norm: &Wrapper<LayerNorm>, x: Tensor<3>| norm.forward(x);
     let file = compare_model(&norm, forward, &inputs, &OnnxConfig::new(), &[]);
     assert_eq!(file.report().operators["LayerNormalization"], 1);
+    let norm: Wrapper<BatchNorm> = BatchNormConfig::new(6).init(&device).into();
+    let forward = |norm: &Wrapper<BatchNorm>, x: Tensor<3>| norm.forward(x);
+    compare_model(&norm, forward, &inputs, &OnnxConfig::new(), &[]);
+    let rows: Vec<Tensor<2>> = inputs.iter().map(|x| x.clone().flatten(0, 1)).collect();
+    let forward = |norm: &Wrapper<BatchNorm>, x: Tensor<2>| norm.forward(x);
+    compare_model(&norm, forward, &rows, &OnnxConfig::new(), &[]);
     let norm: Wrapper<RmsNorm> = RmsNormConfig::new(6).init(&device).into();
     let forward = |norm: &Wrapper<RmsNorm>, x: Tensor<3>| norm.forward(x);
     compare_model(&norm, forward, &inputs, &OnnxConfig::new(), &[]);

@@ -90,11 +90,30 @@ impl Trace {
                 None => {}
             }
         }
-        let all: Vec<&Pass> = std::iter::once(&base).chain(&others).collect();
-        Ok(Self {
+        let random = search.randomized(&base)?;
+        let all = std::iter::once(&base).chain(&others).chain(&random);
+        let trace = Self {
             notes,
-            ..Self::merged(&all, &named)
-        })
+            ..Self::merged(&all.collect::<Vec<_>>(), &named)
+        };
+        if random.is_some() {
+            trace.check_constants()?;
+        }
+        Ok(trace)
+    }
+
+    /// Refuses constants that are other ones in the last capture, whose inputs have other values.
+    fn check_constants(&self) -> Result<(), ExportError> {
+        let same = |values: &Vec<TensorData>| match &values[..] {
+            [first, .., last] => first.as_bytes() == last.as_bytes(),
+            _ => true,
+        };
+        match self.constants.values().all(same) {
+            true => Ok(()),
+            false => Err(ExportError::ReadsValues {
+                reason: "it makes a tensor of them on the host".to_string(),
+            }),
+        }
     }
 
     fn merged(passes: &[&Pass], named: &Named) -> Self {
@@ -230,6 +249,28 @@ impl<M: 'static> Search<'_, M> {
         pass(self.capture, &dummy.ok_or(ExportError::FixedInputs)?)
     }
 
+    /// A capture with random inputs; none where they have no random ones.
+    fn randomized(&self, base: &Pass) -> Result<Option<Pass>, ExportError> {
+        let dummy = match self.named.is_empty() {
+            true => Some(self.dummy.clone()),
+            false => self.dummy.resized(&self.base),
+        };
+        let Some(dummy) = dummy.and_then(|dummy| dummy.randomized(1)) else {
+            return Ok(None);
+        };
+        let refuse = |reason: String| Err(ExportError::ReadsValues { reason });
+        let pass = match pass(self.capture, &dummy) {
+            Ok(pass) if pass.captured.inputs().is_empty() => return Ok(None),
+            Ok(pass) => pass,
+            Err(error) => return refuse(error.to_string()),
+        };
+        let found = compare::difference(
+            (&base.captured, &base.operations),
+            (&pass.captured, &pass.operations),
+        );
+        found.map_or(Ok(Some(pass)), refuse)
+    }
+
     /// Two captures with other sizes of the dimensions `name`.
     fn others(&self, base: &Pass, name: &str) -> Result<Vec<Pass>, ExportError> {
         let dims = &self.named[name];
@@ -242,10 +283,12 @@ impl<M: 'static> Search<'_, M> {
             for pass in passes {
                 match pass {
                     Err(ExportError::FixedInputs) => return Err(ExportError::FixedInputs),
-                    Err(error) => reason = error.to_string(),
-                    Ok((size, Err(difference))) => {
+                    // What is tried first tells most.
+                    Err(error) if reason.is_empty() => reason = error.to_string(),
+                    Ok((size, Err(difference))) if reason.is_empty() => {
                         reason = format!("with a size of {size}, {difference}");
                     }
+                    Err(_) | Ok((_, Err(_))) => {}
                     Ok((_, Ok(pass))) => agreeing.push(pass),
                 }
             }
