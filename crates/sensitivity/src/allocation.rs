@@ -46,9 +46,12 @@ pub enum SizeBudget {
 pub struct Allocation {
     /// The units that lose channels.
     pub units: Vec<AllocatedUnit>,
-    /// Estimated parameters of the small model.
+    /// Parameters of the small model.
+    ///
+    /// Where a concatenation joins layers, the scores decide how many channels each of them loses. The
+    /// count is that of equal shares then, which a DenseNet can miss by a tenth.
     pub parameters: u64,
-    /// Estimated multiply-accumulates of the small model.
+    /// Multiply-accumulates of the small model for one element of the batch, as far as that.
     pub macs: u64,
     /// How much the loss is estimated to grow, before any training.
     pub increase: f64,

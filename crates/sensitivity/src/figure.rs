@@ -87,7 +87,7 @@ impl Sensitivity {
             let mut top = HEAD;
             for grid in &grids {
                 let caption = format!("{}: change of the loss", grid.title);
-                root.draw_text(&caption, &left, (MARGIN, top + 12))?;
+                root.draw_text(&caption, &left, (MARGIN, top + HEAD - 38))?;
                 for (column, head) in grid.columns.iter().enumerate() {
                     let x = names + i32::try_from(column).unwrap_or(0) * COLUMN + COLUMN / 2;
                     root.draw_text(head, &centred(13), (x, top + HEAD - 14))?;
