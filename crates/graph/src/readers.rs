@@ -14,16 +14,16 @@ use burn_ir::{
 
 use super::Captured;
 use crate::operation::name;
-use crate::target::TargetId;
+use crate::target::{Target, TargetId};
 
 /// What reads a tensor in floating point.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FloatReader {
-    /// A sum of two tensors that depend on the inputs.
+    /// A sum of two tensors that depend on the inputs, which no wrapped layer returns.
     Add,
-    /// A concatenation.
+    /// A concatenation that no wrapped layer returns.
     Concat,
-    /// A mean over positions, average pooling included.
+    /// A mean over positions that no wrapped layer returns, average pooling included.
     Mean,
     /// Another operation, by its name.
     Other(String),
@@ -76,6 +76,9 @@ impl Captured {
                         let next = op.outputs().map(|out| out.id);
                         waiting.extend(next.filter(|id| seen.insert(*id)));
                     }
+                    false if self.is_a_layers(op) => {
+                        found.insert(FloatReader::Other(name(op)));
+                    }
                     false => {
                         found.insert(reader(op, &dependent));
                     }
@@ -83,6 +86,16 @@ impl Captured {
             }
         }
         found
+    }
+
+    /// Whether a wrapped layer returns what the operation makes.
+    fn is_a_layers(&self, op: &OperationIr) -> bool {
+        let returned = self
+            .ports
+            .iter()
+            .filter(|(id, _)| matches!(id.target, Target::Output(_)));
+        let mut returned = returned.map(|(_, tensor)| tensor);
+        returned.any(|tensor| op.outputs().any(|out| out.id == *tensor))
     }
 
     /// The tensors that pass an input or output, one a call.

@@ -17,7 +17,8 @@
 //! One tensor has one grid, whoever reads it: the input of a convolution that a sum reads too is
 //! quantized at both with the same settings, and so with the same scale.
 //!
-//! Weights are the same for all processors. Those without instructions for products of bytes (x86
+//! The rules are for quantizers with affine types and ranges: quantization-aware training, calibration,
+//! AdaRound, LSQ+. Weights are the same for all processors. Those without instructions for products of bytes (x86
 //! without VNNI) need them as `uint8` with the zero point 128, which is for the exporter to write and
 //! changes no value.
 

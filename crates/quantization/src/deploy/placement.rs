@@ -181,13 +181,7 @@ impl<'a> Placement<'a> {
         })
     }
 
-    /// Whether a tensor that passes here is in integers, or in the accumulator of the runtime.
     fn is_quantized(&self, id: &TargetId) -> bool {
-        let layer = self.layers.iter().find(|layer| layer.path == id.layer);
-        let is_sum = layer.is_some_and(|layer| layer.kind == "Add");
-        if is_sum && self.deployment.runtime == Runtime::TensorRt {
-            return true;
-        }
         let host = self.hosts.iter().any(|host| host.path == id.layer);
         let known = self.ports.get(id.layer.as_str());
         (host && id.target == Target::Input(0))

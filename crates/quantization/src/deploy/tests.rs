@@ -129,6 +129,8 @@ fn layers_that_stay_in_floating_point() {
     // The max pool gives integers to a convolution that reads floats, and so does the mean.
     assert!(ids.contains(&"concat._output_0".to_string()), "{ids:?}");
     assert!(ids.contains(&"pool._output_0".to_string()), "{ids:?}");
+    let deployment = Deployment::onnxruntime().with_float(["pool", "add"]);
+    assert!(deployment.rules(&net, &dummy()).is_ok());
     assert!(
         !ids.iter()
             .any(|id| id.starts_with("head") || id.starts_with("gate"))
