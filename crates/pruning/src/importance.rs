@@ -89,8 +89,8 @@ pub trait Importance {
     ///
     /// A channel of several parameters scores the sum of its members on the scale of the
     /// [loss](Scale::Loss) and their mean on any other. Where a concatenation joins layers whose
-    /// channels are ranked together, scores on the scale of a [layer](Scale::Layer) are first brought
-    /// to one mean; see [`Normalizer`](crate::Normalizer).
+    /// channels are ranked together, scores on the scale of a [layer](Scale::Layer) are first made
+    /// comparable; see [`Normalizer`](crate::Normalizer).
     fn scale(&self) -> Scale {
         Scale::Layer
     }

@@ -19,8 +19,8 @@
 //! apply_method           "mul" or "add"        how the mask enters the value
 //! activation             path of a layer       the wrapped layer whose output scores the target,
 //!                                              for pruners that observe outputs
-//! normalizer             "mean" or "none"      how the scores of layers that a concatenation joins
-//!                                              are made comparable, see Normalizer
+//! normalizer             "rank", "mean",       how the scores of layers that a concatenation joins
+//!                        "none"                are made comparable, see Normalizer
 //! on_unprunable          "error" or "skip"     what becomes of channels that cannot be removed: an
 //!                                              error that lists all of them, or they stay and the
 //!                                              rest is pruned (`Compressor::skipped` has the list)
@@ -108,8 +108,8 @@ settings! {
         /// The path of the wrapped layer whose output scores this target, for pruners that observe
         /// outputs.
         activation: String = &str,
-        /// Normalization of the scores of layers that a concatenation joins; [`Normalizer::Mean`]
-        /// if not set.
+        /// Normalization of the scores of layers that a concatenation joins; [`Normalizer::Rank`]
+        /// if not set, [`Normalizer::Mean`] in a global group.
         normalizer: Normalizer,
         /// Treatment of targets that cannot be pruned; an error by default.
         on_unprunable: OnUnprunable,
@@ -124,12 +124,15 @@ settings! {
 /// Scores on a [common scale](crate::Scale) are ranked as they are, and so is any score with
 /// `sparse_threshold`, which is a value of the score itself.
 ///
-/// Torch-Pruning divides by the mean of a group too (`normalizer="mean"`), but its groups have one
-/// layer in front of a concatenation each, so that each loses the ratio exactly. Here the ratio is
-/// that of all channels together, and each layer loses about as much.
+/// Torch-Pruning has groups of one layer in front of a concatenation each, so that each loses the ratio
+/// exactly, as it does here by rank. By the mean, the ratio is that of all channels together, and each
+/// layer loses about as much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Normalizer {
+    /// The score of a channel is its rank among those of its layer, as a fraction of them: each layer
+    /// loses the ratio, to within one channel.
+    Rank,
     /// The scores of the channels of each layer are multiplied by a number, so that all layers have
     /// the mean of the whole group.
     Mean,

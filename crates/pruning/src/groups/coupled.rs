@@ -51,6 +51,28 @@ fn normalize(scores: &mut [f64], producers: &[Vec<usize>]) {
     }
 }
 
+/// Gives each channel the fraction of its producer's channels that score less.
+///
+/// ```text
+/// (r + 1/2) / n        for the channel of rank r among n, from 0
+/// ```
+///
+/// Of the channels below any number each producer has the same fraction, to within one channel. Among
+/// equals, those that are pruned at present are the first.
+fn rank(scores: &mut [f64], producers: &[Vec<usize>], current: Option<&[bool]>) {
+    let is_kept = |channel: usize| current.is_none_or(|keep| keep[channel]);
+    for channels in producers {
+        let mut order = channels.clone();
+        order.sort_by(|&x, &y| {
+            let ascending = scores[x].total_cmp(&scores[y]);
+            ascending.then_with(|| is_kept(x).cmp(&is_kept(y)))
+        });
+        for (rank, channel) in order.into_iter().enumerate() {
+            scores[channel] = (rank as f64 + 0.5) / channels.len() as f64;
+        }
+    }
+}
+
 impl CoupledGroup {
     pub(super) fn target(
         &self,
@@ -79,8 +101,13 @@ impl CoupledGroup {
             Scale::Layer | Scale::Common => sum / f64::from(count.max(1)),
         };
         let mut combined: Vec<f64> = sums.into_iter().map(combine).collect();
-        if scale == Scale::Layer && self.is_normalized() {
-            normalize(&mut combined, &self.producers);
+        let current = self.current();
+        if scale == Scale::Layer {
+            match self.normalizer() {
+                Normalizer::Rank => rank(&mut combined, &self.producers, current.as_deref()),
+                Normalizer::Mean => normalize(&mut combined, &self.producers),
+                Normalizer::None => {}
+            }
         }
         let mut scores: Vec<f32> = combined.into_iter().map(|score| score as f32).collect();
         let mut settings = PruningSettings {
@@ -88,7 +115,6 @@ impl CoupledGroup {
             ..self.settings.scaled(factor)
         };
         let mut stays: Vec<bool> = self.protected.iter().map(Option::is_some).collect();
-        let current = self.current();
         if keep_at_least_one && self.keep_branches(&scores, current.as_deref(), &mut stays) {
             self.limit(&mut settings, &stays);
         }
@@ -105,10 +131,16 @@ impl CoupledGroup {
         })
     }
 
-    /// Whether scores are brought to one mean; under a threshold they are not.
-    fn is_normalized(&self) -> bool {
+    /// How the scores of layers are made comparable. Under a threshold they are not, and beside other
+    /// groups they keep their scale.
+    fn normalizer(&self) -> Normalizer {
         let settings = &self.settings;
-        settings.sparse_threshold.is_none() && settings.normalizer != Some(Normalizer::None)
+        match (settings.sparse_threshold, settings.normalizer) {
+            (Some(_), _) => Normalizer::None,
+            (None, Some(normalizer)) => normalizer,
+            (None, None) if settings.global_group_id.is_some() => Normalizer::Mean,
+            (None, None) => Normalizer::Rank,
+        }
     }
 
     /// Keeps the best channel of every branch, among equals one that is kept at present; returns
@@ -242,6 +274,17 @@ impl CoupledGroup {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranks_are_fractions_of_a_producer() {
+        let mut scores = [3.0, 1.0, 2.0, 5.0, 70.0, 50.0];
+        rank(&mut scores, &[vec![0, 1, 2, 3], vec![4, 5]], None);
+        assert_eq!(scores, [0.625, 0.125, 0.375, 0.875, 0.75, 0.25]);
+        // The second of two equals is pruned.
+        let mut scores = [1.0, 1.0];
+        rank(&mut scores, &[vec![0, 1]], Some(&[true, false]));
+        assert_eq!(scores, [0.75, 0.25]);
+    }
 
     #[test]
     fn among_equals_a_branch_keeps_the_channel_that_is_kept() {

@@ -48,27 +48,44 @@ fn removed(compressed: &Compressed<Net>, target: &str) -> Vec<bool> {
     compressed.masks()[&target.parse::<TargetId>().unwrap()].removed_along(0)
 }
 
+/// Which channels of `left` and of `block` go.
+fn removed_of_branches(ratio: f64, normalizer: &str) -> (Vec<bool>, Vec<bool>) {
+    let device = Device::flex();
+    let config = ConfigList::from_json(&format!(
+        r#"[{{
+            "op_names": ["left", "right", "block"], "sparse_ratio": {ratio},
+            "normalizer": "{normalizer}"
+        }}]"#
+    ));
+    let (model, options) = (net(&device), PrunerConfig::new());
+    let pruner = L1NormPruner::new(model, config.unwrap(), evaluator(&device), options).unwrap();
+    let compressed = pruner.compress(Budget::none()).unwrap();
+    let block = removed(&compressed, "block.weight");
+    assert_eq!(removed(&compressed, "right.weight"), block[2..]);
+    (removed(&compressed, "left.weight"), block)
+}
+
+fn count(removed: &[bool]) -> usize {
+    removed.iter().filter(|removed| **removed).count()
+}
+
 #[test]
 fn a_branch_of_a_concatenation_keeps_its_best_channel() {
-    let device = Device::flex();
     // int(8 * 0.75) = 6 of 8 channels go, those of `left` first but for one. With 0.95 that
     // would be 7, but each branch keeps one.
     for (ratio, expected) in [(0.75, 6), (0.95, 6), (0.25, 2)] {
-        let config = ConfigList::from_json(&format!(
-            r#"[{{"op_names": ["left", "right", "block"], "sparse_ratio": {ratio}}}]"#
-        ));
-        let (model, options) = (net(&device), PrunerConfig::new());
-        let pruner =
-            L1NormPruner::new(model, config.unwrap(), evaluator(&device), options).unwrap();
-        let compressed = pruner.compress(Budget::none()).unwrap();
-        assert_eq!(removed(&compressed, "left.weight"), [false, true]);
-        let block = removed(&compressed, "block.weight");
-        assert_eq!(
-            block.iter().filter(|removed| **removed).count(),
-            expected,
-            "{ratio}"
-        );
-        assert_eq!(removed(&compressed, "right.weight"), block[2..]);
+        let (left, block) = removed_of_branches(ratio, "mean");
+        assert_eq!(left, [false, true]);
+        assert_eq!(count(&block), expected, "{ratio}");
+    }
+}
+
+#[test]
+fn branches_lose_the_same_fraction_by_rank() {
+    // Of 8 channels 4 and 6: of the 2 of `left` one, of the 6 of `right` three and five.
+    for (ratio, expected) in [(0.5, 4), (0.75, 6), (0.95, 6)] {
+        let (left, block) = removed_of_branches(ratio, "rank");
+        assert_eq!((count(&left), count(&block)), (1, expected), "{ratio}");
     }
 }
 

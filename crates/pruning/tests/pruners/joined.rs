@@ -257,7 +257,7 @@ fn kept<M: Module + 'static>(
 }
 
 #[test]
-fn layers_side_by_side_keep_about_the_ratio_each() {
+fn layers_side_by_side_keep_the_ratio_each() {
     let chain = |seed| {
         let dummy = DummyInput::new(images(4), |net: &Side, x| net.forward(x));
         Compressor::from_model(Side::new(seed), Evaluator::new().with_dummy_input(dummy))
@@ -269,8 +269,11 @@ fn layers_side_by_side_keep_about_the_ratio_each() {
     };
     for seed in 1..6 {
         for fuse in norms::<Side>() {
+            let names = ["small", "large"];
             let pruner = fuse(chain(seed), &config(""), PrunerConfig::new());
-            let kept = kept(pruner, &["small", "large"]);
+            assert_eq!(kept(pruner, &names), [4, 4]);
+            let mean = config(r#", "normalizer": "mean""#);
+            let kept = kept(fuse(chain(seed), &mean, PrunerConfig::new()), &names);
             assert_eq!(kept.iter().sum::<usize>(), 8);
             assert!(
                 kept.iter().all(|kept| (2..=6).contains(kept)),
@@ -285,7 +288,7 @@ fn layers_side_by_side_keep_about_the_ratio_each() {
 }
 
 #[test]
-fn a_dense_block_keeps_about_the_ratio_in_every_layer() {
+fn a_dense_block_keeps_the_ratio_in_every_layer() {
     let names = [
         "stem",
         "layers.0.conv",
@@ -305,7 +308,10 @@ fn a_dense_block_keeps_about_the_ratio_in_every_layer() {
     };
     for seed in 1..4 {
         for fuse in norms::<Dense>() {
-            let kept = kept(fuse(chain(seed), &config(""), PrunerConfig::new()), &names);
+            let ranked = fuse(chain(seed), &config(""), PrunerConfig::new());
+            assert_eq!(kept(ranked, &names), [8, 4, 4, 4, 4]);
+            let mean = config(r#", "normalizer": "mean""#);
+            let kept = kept(fuse(chain(seed), &mean, PrunerConfig::new()), &names);
             assert_eq!(kept.iter().sum::<usize>(), 24);
             assert!((5..=11).contains(&kept[0]), "{seed}: {kept:?}");
             assert!(
