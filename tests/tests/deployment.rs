@@ -7,10 +7,11 @@ use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
 use burn::optim::SgdConfig;
 use burn::tensor::activation::relu;
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use burn_compress::prelude::*;
 use burn_compress::{CalibrationEntry, IntegerType};
 use rstest::rstest;
+use tempfile::TempDir;
 
 #[derive(Module, Debug)]
 struct Net {
@@ -24,30 +25,37 @@ struct Net {
     head: Wrapper<Linear>,
 }
 
+/// Values between -1 and 1 that are the same in every run: tests share the generator of the device.
+fn spread<const D: usize>(shape: [usize; D], seed: usize) -> Tensor<D> {
+    let values = (0..shape.iter().product()).map(|i| ((i * 617 + seed * 389) % 1009) as f32);
+    let values: Vec<f32> = values.map(|value| value / 504.0 - 1.0).collect();
+    Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+}
+
 impl Net {
     fn new(device: &Device) -> Self {
-        let conv = |from, to| {
-            let conv = Conv2dConfig::new([from, to], [3, 3]).with_bias(false);
-            Wrapper::new(conv.init(device))
+        let conv = |from, to, kernel, seed| {
+            let conv = Conv2dConfig::new([from, to], [kernel, kernel]).with_bias(false);
+            let mut conv = conv.init(device);
+            conv.weight = Param::from_tensor(spread([to, from, kernel, kernel], seed));
+            Wrapper::new(conv)
         };
-        let norm = || {
+        let norm = |seed| {
             let mut norm = BatchNormConfig::new(8).init(device);
-            let shifted = Tensor::random([8], Distribution::Uniform(-0.5, 0.5), device);
-            norm.beta = Param::from_tensor(shifted);
+            norm.beta = Param::from_tensor(spread([8], seed) * 0.5);
             Wrapper::new(norm)
         };
+        let mut head = LinearConfig::new(16, 3).init(device);
+        head.weight = Param::from_tensor(spread([16, 3], 5));
         Self {
-            stem: conv(1, 8),
-            stem_bn: norm(),
-            conv: {
-                let conv = Conv2dConfig::new([8, 8], [1, 1]).with_bias(false);
-                conv.init(device).into()
-            },
-            bn: norm(),
+            stem: conv(1, 8, 3, 1),
+            stem_bn: norm(2),
+            conv: conv(8, 8, 1, 3),
+            bn: norm(4),
             add: Add::new().into(),
             concat: Concat::new(1).into(),
             pool: AdaptiveAvgPool2dConfig::new([1, 1]).init().into(),
-            head: LinearConfig::new(16, 3).init(device).into(),
+            head: head.into(),
         }
     }
 
@@ -60,16 +68,14 @@ impl Net {
     }
 }
 
-fn images(device: &Device) -> Tensor<4> {
-    device.seed(7);
-    Tensor::random([8, 1, 6, 6], Distribution::Default, device)
+fn images() -> Tensor<4> {
+    spread([8, 1, 6, 6], 7)
 }
 
 fn small(deployment: &Deployment) -> Speedup<Net> {
     let device = Device::flex();
-    device.seed(3);
     let net = Net::new(&device);
-    let batch = images(&device);
+    let batch = images();
     let dummy = DummyInput::new(batch.clone(), Net::forward);
     let rules = deployment.rules(&net, &dummy).unwrap();
     let evaluator = Evaluator::new()
@@ -100,11 +106,11 @@ fn the_small_network_is_quantized_as_the_large_one(#[case] deployment: Deploymen
         4
     );
     let device = Device::flex();
-    let file = std::env::temp_dir().join(format!("deployment-{}.small", std::process::id()));
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("net.small");
     small.save(&file).unwrap();
     let again = Small::load(Net::new(&device), &file).unwrap();
-    std::fs::remove_file(&file).unwrap();
-    let output = |model: &Net| model.forward(images(&device)).into_data();
+    let output = |model: &Net| model.forward(images()).into_data();
     output(&again.model).assert_eq(&output(&small.model), true);
 }
 
@@ -150,9 +156,8 @@ fn the_steps_of_a_norms_bias_are_cut_with_its_channels() {
 #[test]
 fn outputs_of_the_folded_layer_are_multiples_of_its_step() {
     let small = small(&Deployment::onnxruntime());
-    let device = Device::flex();
     let model = &small.model;
-    let output = model.stem_bn.forward(model.stem.forward(images(&device)));
+    let output = model.stem_bn.forward(model.stem.forward(images()));
     let output: Vec<f32> = output.into_data().try_to_vec().unwrap();
     let vector = |tensor: Tensor<1>| tensor.into_data().try_to_vec::<f32>().unwrap();
     let gamma = vector(model.stem_bn.gamma.val());
