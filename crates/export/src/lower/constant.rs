@@ -84,6 +84,10 @@ pub(super) fn lower(lower: &mut Lower, id: TensorId) -> Result<String, Unsupport
     }
     let base = reduced[0].clone();
     let mut name = lower.constant("constant", base.dims.clone(), base.values);
+    let key = (name.clone(), dims.clone());
+    if let Some(table) = lower.tables.get(&key) {
+        return Ok(table.clone());
+    }
     if !cut.is_empty() {
         name = cut_to(lower, name, &cut, &dims)?;
     }
@@ -95,6 +99,7 @@ pub(super) fn lower(lower: &mut Lower, id: TensorId) -> Result<String, Unsupport
         let shape = lower.vector(parts.collect())?;
         name = lower.step("Expand", [name, shape], []);
     }
+    lower.tables.insert(key, name.clone());
     Ok(name)
 }
 

@@ -6,11 +6,13 @@
 mod activation;
 mod arithmetic;
 mod attention;
+mod boundary;
 mod constant;
 mod conv;
 mod index;
 mod linear;
 mod norm;
+mod numbers;
 mod pool;
 mod recurrent;
 mod reduce;
@@ -30,7 +32,7 @@ use burn_ir::{OperationIr, ScalarIr, TensorId, TensorIr};
 use indexmap::IndexMap;
 
 use crate::error::UnsupportedOperation;
-use crate::graph::{Attribute, Constant, Element, Node, OnnxGraph, Size, Value, Values};
+use crate::graph::{Attribute, Element, Node, OnnxGraph};
 use crate::trace::{Sizes, Trace};
 use crate::{ExportError, OnnxConfig};
 
@@ -120,6 +122,10 @@ struct Lower<'a> {
     known: Vec<(Sizes, String, usize)>,
     /// Names of sizes that are computed in the graph.
     computed: HashMap<Sizes, String>,
+    /// Constants that are no parameters, by their hash.
+    constants: HashMap<u64, Vec<String>>,
+    /// Tables that are cut to the sizes that the graph runs with, by their constant.
+    tables: HashMap<(String, Vec<Sizes>), String>,
     notes: Vec<String>,
     recurrent: HashMap<Vec<u64>, [String; 3]>,
 }
@@ -148,62 +154,11 @@ impl<'a> Lower<'a> {
             half_pooled: HashMap::new(),
             known: Vec::new(),
             computed: HashMap::new(),
+            constants: HashMap::new(),
+            tables: HashMap::new(),
             notes: trace.notes.clone(),
             recurrent: HashMap::new(),
         }
-    }
-
-    fn name_inputs(&mut self, config: &OnnxConfig) -> Result<(), ExportError> {
-        let inputs = &self.trace.inputs;
-        let names = names("input", inputs.len(), config.input_names.as_deref())?;
-        for ((id, dtype), name) in inputs.iter().zip(names) {
-            let element = element(*dtype).map_err(|Unsupported(reason)| ExportError::Names {
-                what: "input",
-                names: vec![name.clone()],
-                reason,
-            })?;
-            let dims = self.trace.shapes[id].clone();
-            self.graph.inputs.push(Value {
-                name: name.clone(),
-                element,
-                dims: dims.iter().map(|sizes| self.named_size(sizes)).collect(),
-            });
-            self.note_dims(&name, &dims);
-            self.used.insert(name.clone());
-            self.names.insert(*id, name);
-        }
-        Ok(())
-    }
-
-    fn name_outputs(&mut self, config: &OnnxConfig) -> Result<(), ExportError> {
-        let outputs = &self.trace.outputs;
-        let names = names("output", outputs.len(), config.output_names.as_deref())?;
-        let made: HashSet<TensorId> = self
-            .trace
-            .operations
-            .iter()
-            .flat_map(|op| op.outputs().map(|out| out.id))
-            .collect();
-        for (id, name) in outputs.iter().zip(names) {
-            if !self.used.insert(name.clone()) {
-                return Err(ExportError::Names {
-                    what: "output",
-                    names: vec![name],
-                    reason: "an input has the same name".to_string(),
-                });
-            }
-            // The first output of a tensor is the tensor itself, every other a copy of it.
-            if made.contains(id) && !self.names.contains_key(id) {
-                self.names.insert(*id, name.clone());
-                self.pending.insert(*id);
-            }
-            self.graph.outputs.push(Value {
-                name,
-                element: Element::Float,
-                dims: Vec::new(),
-            });
-        }
-        Ok(())
     }
 
     fn begin(&mut self, at: usize, op: &OperationIr) {
@@ -345,49 +300,6 @@ impl<'a> Lower<'a> {
         }
     }
 
-    /// An initializer that is no parameter.
-    fn constant(&mut self, wish: &str, dims: Vec<usize>, values: Values) -> String {
-        let constant = Constant { dims, values };
-        // Numbers and shapes recur in every layer.
-        if constant.dims.iter().product::<usize>() <= 8 {
-            let same = |(name, other): (&String, &Constant)| {
-                (!self.is_parameter(name) && *other == constant).then(|| name.clone())
-            };
-            if let Some(name) = self.graph.initializers.iter().find_map(same) {
-                return name;
-            }
-        }
-        let name = self.unique(wish);
-        self.graph.initializers.insert(name.clone(), constant);
-        name
-    }
-
-    fn is_parameter(&self, name: &str) -> bool {
-        self.values.contains_key(name)
-    }
-
-    /// A number as a constant of the type `dtype`.
-    fn number(&mut self, number: f64, dtype: DType) -> Result<String, Unsupported> {
-        let values = match element(dtype)? {
-            Element::Float => Values::Float(vec![number as f32]),
-            Element::Int64 => Values::Int64(vec![number as i64]),
-            Element::Bool => Values::Bool(vec![number != 0.0]),
-        };
-        Ok(self.constant(&format!("number_{number}"), Vec::new(), values))
-    }
-
-    fn scalar(&mut self, scalar: ScalarIr, dtype: DType) -> Result<String, Unsupported> {
-        self.number(scalar_value(scalar), dtype)
-    }
-
-    /// Whole numbers as a constant of one dimension.
-    fn ints(&mut self, values: impl IntoIterator<Item = i64>) -> String {
-        let values: Vec<i64> = values.into_iter().collect();
-        let text: Vec<String> = values.iter().map(ToString::to_string).collect();
-        let name = format!("ints_{}", text.join("_"));
-        self.constant(&name, vec![values.len()], Values::Int64(values))
-    }
-
     /// The sizes of a tensor.
     fn sizes(&self, tensor: &TensorIr) -> Vec<Sizes> {
         self.trace.shapes[&tensor.id].clone()
@@ -398,76 +310,6 @@ impl<'a> Lower<'a> {
         let ops = std::iter::once(&self.trace.operations[self.at]);
         let ops = ops.chain(self.trace.others.iter().map(|ops| &ops[self.at]));
         ops.filter_map(read).collect()
-    }
-
-    fn finish(mut self) -> Result<Lowered, ExportError> {
-        let outputs = self.trace.outputs.clone();
-        for (at, id) in outputs.iter().enumerate() {
-            let wanted = self.graph.outputs[at].name.clone();
-            self.stem = wanted.clone();
-            let name = self
-                .read(*id)
-                .map_err(|Unsupported(reason)| ExportError::Names {
-                    what: "output",
-                    names: vec![wanted.clone()],
-                    reason,
-                })?;
-            if name != wanted {
-                self.append(Node::new("Identity", [name], [wanted]));
-            }
-            let dtype = self.dtype_of(*id);
-            self.graph.outputs[at].element = element(dtype).unwrap_or(Element::Float);
-            let dims = self.trace.shapes.get(id).cloned().unwrap_or_default();
-            self.graph.outputs[at].dims = dims.iter().map(|s| self.named_size(s)).collect();
-        }
-        self.drop_unread();
-        let mut ports: IndexMap<TargetId, Vec<String>> = IndexMap::new();
-        for (target, id) in &self.trace.ports {
-            if let Some(name) = self.names.get(id) {
-                ports.entry(target.clone()).or_default().push(name.clone());
-            }
-        }
-        Ok(Lowered {
-            ports,
-            graph: self.graph,
-            notes: self.notes,
-        })
-    }
-
-    fn dtype_of(&self, id: TensorId) -> DType {
-        let made = self.trace.operations.iter().flat_map(|op| op.nodes());
-        let made = made.map(|tensor| (tensor.id, tensor.dtype));
-        let constants = self.trace.constants.iter();
-        let constants = constants.map(|(id, data)| (*id, data[0].dtype()));
-        let given = self.trace.inputs.iter().copied();
-        let mut all = made.chain(constants).chain(given);
-        all.find(|(found, _)| *found == id)
-            .map_or(DType::F32, |(_, dtype)| dtype)
-    }
-
-    /// Leaves out operators and constants that nothing reads.
-    fn drop_unread(&mut self) {
-        let mut read: HashSet<String> = self.graph.outputs.iter().map(|o| o.name.clone()).collect();
-        let mut kept: Vec<Node> = Vec::with_capacity(self.graph.nodes.len());
-        for node in self.graph.nodes.drain(..).rev() {
-            if node.outputs.iter().any(|output| read.contains(output)) {
-                read.extend(node.inputs.iter().cloned());
-                kept.push(node);
-            }
-        }
-        kept.reverse();
-        self.graph.nodes = kept;
-        self.graph
-            .initializers
-            .retain(|name, _| read.contains(name));
-    }
-
-    /// A size in the type of an input or output.
-    fn named_size(&self, sizes: &Sizes) -> Size {
-        match sizes.fixed() {
-            Some(size) => Size::Fixed(size),
-            None => Size::Named(self.size_label(sizes)),
-        }
     }
 }
 
@@ -491,39 +333,6 @@ fn scalar_value(scalar: ScalarIr) -> f64 {
         ScalarIr::UInt(x) => x as f64,
         ScalarIr::Bool(x) => f64::from(x),
     }
-}
-
-/// The wished names, or those by number.
-fn names(
-    what: &'static str,
-    count: usize,
-    wished: Option<&[String]>,
-) -> Result<Vec<String>, ExportError> {
-    let Some(names) = wished else {
-        return Ok(match count {
-            1 => vec![what.to_string()],
-            count => (0..count).map(|at| format!("{what}_{at}")).collect(),
-        });
-    };
-    let refuse = |reason: String| {
-        let names = names.to_vec();
-        Err(ExportError::Names {
-            what,
-            names,
-            reason,
-        })
-    };
-    if names.len() != count {
-        return refuse(format!("the model has {count} {what}s"));
-    }
-    if names.iter().any(String::is_empty) {
-        return refuse("a name is empty".to_string());
-    }
-    let unique: HashSet<&String> = names.iter().collect();
-    if unique.len() != count {
-        return refuse("a name is given twice".to_string());
-    }
-    Ok(names.to_vec())
 }
 
 /// Attributes of an operator, in the order in which they are written.
