@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use burn_compress_core::Target;
 
 use super::Compression;
-use super::placement::only_moves;
+use super::copies::only_moves;
 use super::product::Product;
 use super::report::{IntegerNode, QuantizationReport};
 use super::target::OnnxTarget;

@@ -2,7 +2,7 @@
 
 use super::activation::{Storage, is_scale};
 use super::decision::Decision;
-use super::placement::zero_points;
+use super::insertion::zero_points;
 use super::product::Product;
 use super::refusal::Refusal;
 use super::report::{ConstantBytes, IntegerNode, LargestBias, QuantizationReport};

@@ -6,7 +6,8 @@
 use burn_compress_core::{Mask, MaskMethod, Target, TargetId};
 
 use super::Compression;
-use super::placement::{Place, Readers, own_readers, serve};
+use super::insertion::serve;
+use super::placement::{Place, Readers, own_readers};
 use super::product::Product;
 use super::refusal::Refusal;
 use crate::graph::{Constant, Node, OnnxGraph};

@@ -19,10 +19,13 @@
 //! - A quantized weight of a layer that is not executed in integers has its values in floating point:
 //!   a runtime would turn them into floats in every run.
 
+mod absorb;
 mod activation;
+mod copies;
 mod decision;
 mod emit;
 mod fold;
+mod insertion;
 mod masks;
 mod placement;
 mod product;
@@ -116,10 +119,11 @@ pub(crate) fn quantize(
         masks::fold(&mut masked, &mut products);
     }
     masks::insert(&mut graph, masked, &mut places);
-    let places = placement::copied(&graph, places, target);
-    placement::insert(&mut graph, compression, places, &mut report);
+    let places = copies::copied(&graph, places, target);
+    insertion::insert(&mut graph, compression, places, &mut report);
     graph.sort();
 
+    leave_out_values(compression, &products, &mut report);
     for product in &products {
         let decision = match decision::of_product(&graph, product, target) {
             Decision::Float(_) if is_packed(&graph, product, compression, target) => {
@@ -144,6 +148,25 @@ pub(crate) fn quantize(
     graph.drop_unused_constants();
     report.bytes = emit::constant_bytes(&graph);
     Ok((graph, report))
+}
+
+/// Reports quantized parameters that are no weight of a layer of products, such as tables.
+fn leave_out_values(
+    compression: &Compression<'_>,
+    products: &[Product],
+    report: &mut QuantizationReport,
+) {
+    for (target, entry) in compression.calibration {
+        let path = target.to_string();
+        let acts = target.target.is_param() && entry.enabled && entry.scale.is_some();
+        let is_bias = product::is_rounded(compression.calibration, &path);
+        if acts && !is_bias && !products.iter().any(|product| product.path == path) {
+            report.leaves_out(
+                path,
+                "its integers; the file has their values in floating point",
+            );
+        }
+    }
 }
 
 /// Whether the weight of a layer in floating point is stored in four bits.

@@ -213,3 +213,16 @@ fn weights_of_four_bits(#[case] operator: &str) {
         0
     );
 }
+
+/// A table of integers is written as the values that it stands for, and the report tells so.
+#[test]
+fn quantized_tables_have_their_values() {
+    let mut net = one(1.0, 0.25, 0.0);
+    net.constant("table.weight", &[2, 1], &[0.5, 1.0]);
+    net.quant_weight("table.weight", 0, &[0.5, 0.5]);
+    let quantized = net.quantize(X86).unwrap();
+    let left_out = &quantized.report.left_out;
+    assert_eq!(left_out.len(), 1);
+    assert_eq!(left_out[0].path, "table.weight");
+    assert!(left_out[0].what.starts_with("its integers"), "{left_out:?}");
+}
