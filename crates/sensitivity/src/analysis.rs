@@ -1,9 +1,12 @@
 //! An analysis that is going on, one point after another.
 
+use std::sync::Arc;
+
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn_compress_core::config::Rule;
-use burn_compress_core::layer::layers;
+use burn_compress_core::graph::ChannelGraph;
+use burn_compress_core::layer::{LayerInfo, layers};
 use burn_compress_core::{Budget, Compressor, Error, Evaluator, Method, reads};
 use burn_compress_pruning::{Importance, Pruner, PrunerConfig, PruningSettings};
 use burn_compress_quantization::{PtqConfig, QuantDtype, QuantizationSettings};
@@ -16,6 +19,9 @@ use crate::result::{
     BitsPoint, LayerSensitivity, Measured, Sensitivity, SparsityPoint, UnitSensitivity,
 };
 use crate::units::{QuantizedLayer, Unit, quantized_layers, unit_of, units};
+
+/// Name in errors about missing parts of the evaluator.
+const NAME: &str = "the sensitivity analysis";
 
 /// A difference in the loss of the model as it is that is one of the device, not of the data.
 const SAME: f64 = 1e-3;
@@ -87,22 +93,12 @@ where
         model: M,
         evaluator: Evaluator<M, I>,
     ) -> Result<Self, SensitivityError> {
-        let mut refusals = config.refusals();
-        let algorithm = "the sensitivity analysis";
-        refusals.extend(evaluator.require_forward(algorithm).err().map(Refusal::Of));
-        let needs_graph = config.pruning.is_some() && config.coupled;
-        if needs_graph {
-            let missing = evaluator.require_dummy_input(algorithm).err();
-            refusals.extend(missing.map(Refusal::Of));
-        }
-        if config.metric && !evaluator.has_evaluation() {
-            refusals.push(Refusal::NoMetric);
-        }
-        require_none(&mut refusals)?;
-
-        let chain = Compressor::from_model(model.clone(), evaluator.clone());
-        let graph = match needs_graph {
-            true => Some(chain.graph(algorithm)?),
+        require_none(refusals(&config, &evaluator))?;
+        let graph = match config.needs_graph() {
+            true => {
+                let chain = Compressor::from_model(model.clone(), evaluator.clone());
+                Some(chain.graph(NAME)?)
+            }
             false => None,
         };
         let mut own = Self {
@@ -115,41 +111,59 @@ where
             result: Sensitivity::default(),
         };
         let found = layers(&own.model);
-        if let Some(rule) = &own.config.pruning {
-            match units(rule, &found, graph.as_ref()) {
-                Ok(units) => own.units = units,
-                Err(error) => refusals.push(Refusal::Of(error)),
-            }
-            let most = own.config.sparsities.iter().copied().fold(0.0, f64::max);
-            for unit in &own.units {
-                if let Err(error) = own.pruned(unit, most) {
-                    let layers = unit.layers.clone();
-                    refusals.push(Refusal::Layers { layers, error });
-                }
-            }
-        }
-        if let Some(rule) = &own.config.quantization {
-            match quantized_layers(rule, &found) {
-                Ok(layers) => own.layers = layers,
-                Err(error) => refusals.push(Refusal::Of(error)),
-            }
-            for layer in &own.layers {
-                if let Err(error) = own.quantized(layer, own.config.bits[0]) {
-                    let layers = vec![layer.layer.clone()];
-                    refusals.push(Refusal::Layers { layers, error });
-                }
-            }
-        }
-        require_none(&mut refusals)?;
+        let mut refusals = own.find_units(&found, graph.as_ref());
+        refusals.extend(own.find_layers(&found));
+        require_none(refusals)?;
 
         own.batches = own.evaluator.first_batches(own.config.batches)?;
-        let dense = own.measured(&own.model.valid())?;
-        if let Some(loss) = dense.not_finite {
+        let (dense, loss) = own.measured(&own.model.valid())?;
+        if !loss.is_finite() {
             return Err(SensitivityError::DenseLoss { loss });
         }
         let costs = graph.map(|graph| Costs::of(&graph, &found, &unit_of(&own.units, &graph)));
-        own.result = own.empty_result(dense.measured, costs)?;
+        own.result = own.empty_result(dense, costs)?;
         Ok(own)
+    }
+
+    /// Finds the units to prune; why some cannot be pruned.
+    fn find_units(
+        &mut self,
+        found: &[LayerInfo],
+        graph: Option<&Arc<ChannelGraph>>,
+    ) -> Vec<Refusal> {
+        let Some(rule) = &self.config.pruning else {
+            return Vec::new();
+        };
+        match units(rule, found, graph) {
+            Ok(units) => self.units = units,
+            Err(error) => return vec![Refusal::Of(error)],
+        }
+        let refused = self.units.iter().filter_map(|unit| {
+            // A small one can remove nothing, a large one can leave what no forward pass follows.
+            let mut sparsities = self.config.sparsities.iter();
+            let error = sparsities.find_map(|&sparsity| self.pruned(unit, sparsity).err())?;
+            let layers = unit.layers.clone();
+            Some(Refusal::Layers { layers, error })
+        });
+        refused.collect()
+    }
+
+    /// Finds the layers to quantize; why some cannot be quantized.
+    fn find_layers(&mut self, found: &[LayerInfo]) -> Vec<Refusal> {
+        let Some(rule) = &self.config.quantization else {
+            return Vec::new();
+        };
+        match quantized_layers(rule, found) {
+            Ok(layers) => self.layers = layers,
+            Err(error) => return vec![Refusal::Of(error)],
+        }
+        let refused = self.layers.iter().filter_map(|layer| {
+            let mut bits = self.config.bits.iter();
+            let error = bits.find_map(|&bits| self.quantized(layer, bits).err())?;
+            let layers = vec![layer.layer.clone()];
+            Some(Refusal::Layers { layers, error })
+        });
+        refused.collect()
     }
 
     fn empty_result(
@@ -224,7 +238,7 @@ where
             let unit = &self.units[at];
             let compressed = self.pruned(unit, sparsity)?.compress(Budget::none())?;
             let removed = unit.removed(&compressed.masks());
-            let measured = self.measured(compressed.model())?.measured;
+            let (measured, _) = self.measured(compressed.model())?;
             log::info!(
                 "{}: sparsity {sparsity}, {measured}",
                 unit.layers.join(", ")
@@ -239,7 +253,7 @@ where
         if let Some((at, bits)) = self.result.next_bits() {
             let layer = &self.layers[at];
             let compressed = self.quantized(layer, bits)?.compress(Budget::none())?;
-            let measured = self.measured(compressed.model())?.measured;
+            let (measured, _) = self.measured(compressed.model())?;
             log::info!("{}: {bits} bits, {measured}", layer.layer);
             let points = &mut self.result.layers[at].points;
             points.push(BitsPoint { bits, measured });
@@ -308,8 +322,8 @@ where
         Ok(chain.without_progress_line())
     }
 
-    /// Mean loss over the batches, and the metric.
-    fn measured(&self, model: &M) -> Result<Outcome, Error> {
+    /// Mean loss over the batches and the metric, as they are kept, and the loss as it is.
+    fn measured(&self, model: &M) -> Result<(Measured, f64), Error> {
         let loss = self.evaluator.loss().ok_or(Error::NoBatches { epoch: 0 })?;
         let mut losses = Vec::with_capacity(self.batches.len());
         for batch in &self.batches {
@@ -327,21 +341,30 @@ where
             true => self.evaluator.evaluate(model),
             false => None,
         };
-        Ok(Outcome {
-            measured: Measured::new(loss, metric),
-            not_finite: (!loss.is_finite()).then_some(loss),
-        })
+        Ok((Measured::new(loss, metric), loss))
     }
 }
 
-struct Outcome {
-    measured: Measured,
-    not_finite: Option<f64>,
+/// What is wrong with the settings and the evaluator, whatever the layers.
+fn refusals<M: Module, I: 'static, P: Importance + Clone + Send + 'static>(
+    config: &SensitivityConfig<P>,
+    evaluator: &Evaluator<M, I>,
+) -> Vec<Refusal> {
+    let mut refusals = config.refusals();
+    refusals.extend(evaluator.require_forward(NAME).err().map(Refusal::Of));
+    if config.needs_graph() {
+        let missing = evaluator.require_dummy_input(NAME).err();
+        refusals.extend(missing.map(Refusal::Of));
+    }
+    if config.metric && !evaluator.has_evaluation() {
+        refusals.push(Refusal::NoMetric);
+    }
+    refusals
 }
 
-fn require_none(refusals: &mut Vec<Refusal>) -> Result<(), SensitivityError> {
+fn require_none(refusals: Vec<Refusal>) -> Result<(), SensitivityError> {
     match refusals.is_empty() {
         true => Ok(()),
-        false => Err(SensitivityError::Refused(std::mem::take(refusals))),
+        false => Err(SensitivityError::Refused(refusals)),
     }
 }

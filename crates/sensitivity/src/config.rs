@@ -185,6 +185,11 @@ impl<P: Importance + Clone + Send + 'static> SensitivityConfig<P> {
         Ok(analysis)
     }
 
+    /// Whether channels are grouped by the graph.
+    pub(crate) fn needs_graph(&self) -> bool {
+        self.pruning.is_some() && self.coupled
+    }
+
     /// What is wrong with the settings, whatever the model.
     pub(crate) fn refusals(&self) -> Vec<Refusal> {
         let mut refusals = Vec::new();

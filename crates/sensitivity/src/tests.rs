@@ -309,6 +309,35 @@ impl Scaled {
 }
 
 #[test]
+fn a_sparsity_that_removes_nothing_is_refused_before_anything_is_measured() {
+    let config = |sparsities: [f64; 2]| {
+        let layers = named(["first"]).round_to(2);
+        SensitivityConfig::new()
+            .with_pruning(layers)
+            .with_sparsities(sparsities)
+    };
+    let wide = || Net {
+        first: LinearConfig::new(2, 8).init(&Device::flex()),
+        second: LinearConfig::new(8, 1).init(&Device::flex()),
+    };
+    // Of eight, an eighth is one, and an odd number would stay.
+    let error = config([0.75, 0.125])
+        .begin(wide(), evaluator())
+        .unwrap_err();
+    let [Refusal::Layers { layers, error }] = refusals(&error) else {
+        panic!("{error}");
+    };
+    assert_eq!(layers[..], ["first"]);
+    assert!(error.to_string().contains("round_to"), "{error}");
+    let result = config([0.75, 0.375]).analyze(wide(), evaluator()).unwrap();
+    let points = result.units[0].points.iter();
+    assert_eq!(
+        points.map(|point| point.removed).collect::<Vec<_>>(),
+        [6, 2]
+    );
+}
+
+#[test]
 fn a_loss_that_is_no_number_is_an_error() {
     let wide = evaluator().with_loss(|model: &Net, x: &Tensor<2>| {
         let loss = model.forward(x.clone()).reshape([1]);
