@@ -174,6 +174,19 @@ fn outputs_that_are_inputs_or_come_twice() {
     compare_model(&linear, forward, &inputs, &config, &names);
 }
 
+/// A model in training is exported as it computes in validation.
+#[test]
+fn a_model_on_a_device_with_gradients() {
+    let device = device().autodiff();
+    let net = Net::new().train();
+    let dummy = DummyInput::new(images(1).to_device(&device), Net::forward);
+    let file = export_onnx(&net, &dummy, &OnnxConfig::new()).unwrap();
+    assert_eq!(file.report().operators["BatchNormalization"], 1);
+    let plain = DummyInput::new(images(1), Net::forward);
+    let plain = export_onnx(&Net::new(), &plain, &OnnxConfig::new()).unwrap();
+    assert!(file.bytes() == plain.bytes());
+}
+
 #[test]
 fn a_file_is_written_whole() {
     let dummy = DummyInput::new(images(1), Net::forward);
