@@ -156,6 +156,15 @@ fn of_other(
     if !target.is_integer() {
         return Err("the target computes in floating point".to_string());
     }
+    let fuses = target.fuses_behind_convolutions(&node.operator);
+    let is_fused = |name: &str| {
+        let producer = graph.producer(name).filter(|_| fuses);
+        producer.is_some_and(|at| graph.nodes[at].operator == "Conv")
+    };
+    let is_activation = matches!(node.operator.as_str(), "Relu" | "Clip");
+    if is_activation && node.input(0).is_some_and(is_fused) {
+        return Ok(());
+    }
     if !target.executes(&node.operator) {
         return Err(match node.operator.as_str() {
             "Relu" | "Clip" => {
@@ -169,7 +178,7 @@ fn of_other(
         .iter()
         .filter(|name| !whole_numbers.contains(name.as_str()));
     for input in inputs {
-        if dequantized(graph, input).is_none() {
+        if dequantized(graph, input).is_none() && !is_fused(input) {
             return Err(match graph.initializers.contains_key(input) {
                 true => format!("its operand `{input}` is a constant in floating point"),
                 false => format!("its operand `{input}` is not quantized"),

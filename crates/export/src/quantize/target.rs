@@ -62,6 +62,12 @@ impl OnnxTarget {
         self != Self::TensorRt && !matches!(operator, "Gemm" | "MatMul")
     }
 
+    /// Whether `operator` becomes part of the convolution before it, so that nothing has to be quantized
+    /// between the two.
+    pub(crate) fn fuses_behind_convolutions(self, operator: &str) -> bool {
+        self == Self::TensorRt && matches!(operator, "Relu" | "Clip" | "Add")
+    }
+
     /// Whether `operator` can be executed in integers.
     pub(crate) fn executes(self, operator: &str) -> bool {
         match self {

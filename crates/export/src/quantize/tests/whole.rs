@@ -183,6 +183,35 @@ fn integers_compute_what_was_simulated(#[case] target: OnnxTarget) {
     assert!(distance > 1e-3, "{distance}");
 }
 
+/// For TensorRT everything is symmetric, biases are floats and ReLUs stay: nothing is left to differ.
+#[test]
+fn symmetric_quantizers_for_tensorrt() {
+    let mut calibration = calibration();
+    for (path, quantizer) in &mut calibration {
+        if !path.target.is_param() {
+            *quantizer = entry(INT8, &[1], &[0.02], 0.0);
+        }
+    }
+    let compressed = compressed(&Masks::new(), &calibration);
+    let config = OnnxConfig::new().with_target(OnnxTarget::TensorRt);
+    let exported = exported(compressed.model(), &config);
+    let report = exported.quantization.as_ref().unwrap();
+    assert_eq!(
+        (report.integer_biases, report.absorbed_activations.len()),
+        (0, 0)
+    );
+    assert!(report.not_simulated.is_empty(), "{report}");
+    let float: Vec<&str> = report
+        .float_nodes
+        .iter()
+        .map(|node| node.operator.as_str())
+        .collect();
+    assert_eq!(float, ["Relu"], "{report}");
+    let input: Vec<f64> = images(&Device::flex()).into_data().iter::<f64>().collect();
+    let found = evaluate(&exported.graph, &[("x", Array::new(IMAGES, &input))]);
+    assert_close(&found[0].values, &simulated(compressed.model()), 1e-6);
+}
+
 /// For floating point parameters have the simulated values, inputs and outputs none.
 #[test]
 fn floating_point_on_request() {
