@@ -18,8 +18,11 @@ type Cell = Vec<(usize, Shares)>;
 /// By part, the share of it that a channel has beyond what it has of every part.
 type Shares = Vec<(usize, usize)>;
 
+/// By channel, how it lies in the parts of a rule.
+pub(super) type AllShares = BTreeMap<ChannelId, Shares>;
+
 /// The rules that concern each group, and how their channels lie in them.
-struct Rules {
+pub(super) struct Rules {
     of_group: Vec<Vec<usize>>,
     cells: BTreeMap<ChannelId, Cell>,
     /// The rules that no choice of channels of one group fulfils.
@@ -27,7 +30,8 @@ struct Rules {
 }
 
 impl Rules {
-    fn new(analysis: &Analysis, groups: &[Found]) -> Self {
+    /// From the [`shares`] of each rule.
+    pub fn new(groups: &[Found], shares: Vec<Option<AllShares>>) -> Self {
         let mut group_of: BTreeMap<ChannelId, usize> = BTreeMap::new();
         for (index, group) in groups.iter().enumerate() {
             group_of.extend(group.channels.iter().map(|&channel| (channel, index)));
@@ -37,9 +41,8 @@ impl Rules {
             cells: BTreeMap::new(),
             unfit: Vec::new(),
         };
-        for (index, rule) in analysis.blocks.iter().enumerate() {
-            let shares = shares(analysis, rule);
-            let of = |shares: &BTreeMap<ChannelId, Shares>| {
+        for (index, shares) in shares.into_iter().enumerate() {
+            let of = |shares: &AllShares| {
                 let groups = shares.keys().map(|channel| group_of.get(channel).copied());
                 groups.collect::<Option<BTreeSet<usize>>>()
             };
@@ -77,6 +80,38 @@ impl Rules {
         }
         (found, free)
     }
+
+    /// The rules of slices that keep others from being fulfilled, or cannot be.
+    pub fn unequal_slices(&self, analysis: &Analysis, groups: &[Found]) -> BTreeSet<usize> {
+        let is_slice = |&rule: &usize| analysis.blocks[rule].slice.is_some();
+        let mut found: BTreeSet<usize> = self.unfit.iter().copied().filter(is_slice).collect();
+        for (group, of) in groups.iter().zip(&self.of_group) {
+            let mut slices = of.iter().copied().filter(is_slice).peekable();
+            // The only channel of a block cannot go.
+            if slices.peek().is_some() && block_size(&self.cells_of(group).0) == Some(1) {
+                found.extend(slices);
+            }
+        }
+        found
+    }
+
+    /// The number of equal blocks of every group, after its channels are brought into their order.
+    ///
+    /// A rule that no choice of the channels of one group fulfils protects its channels, and one whose
+    /// parts hold the same channels anyway asks for nothing.
+    pub fn fit(&self, analysis: &mut Analysis, groups: &mut [Found]) -> Vec<usize> {
+        let blocks = std::mem::take(&mut analysis.blocks);
+        for &rule in &self.unfit {
+            protect(analysis, &blocks[rule].labels, &blocks[rule].why);
+        }
+        let counts = groups.iter_mut().zip(&self.of_group).map(|(group, of)| {
+            let of: Vec<&Blocks> = of.iter().map(|&rule| &blocks[rule]).collect();
+            order(analysis, group, self, &of)
+        });
+        let counts = counts.collect();
+        analysis.blocks = blocks;
+        counts
+    }
 }
 
 /// The number of channels of a block.
@@ -88,41 +123,8 @@ fn is_equal(rule: &Blocks) -> bool {
     rule.sizes.windows(2).all(|pair| pair[0] == pair[1])
 }
 
-/// The rules of slices that keep others from being fulfilled, or cannot be.
-pub(super) fn unequal_slices(analysis: &Analysis, groups: &[Found]) -> BTreeSet<usize> {
-    let rules = Rules::new(analysis, groups);
-    let mut found: BTreeSet<usize> = rules.unfit.iter().copied().collect();
-    for (group, of) in groups.iter().zip(&rules.of_group) {
-        // The only channel of a block cannot go.
-        if block_size(&rules.cells_of(group).0) == Some(1) {
-            found.extend(of);
-        }
-    }
-    found.retain(|&rule| analysis.blocks[rule].slice.is_some());
-    found
-}
-
-/// The number of equal blocks of every group, after its channels are brought into their order.
-///
-/// A rule that no choice of the channels of one group fulfils protects its channels, and one whose parts
-/// hold the same channels anyway asks for nothing.
-pub(super) fn fit(analysis: &mut Analysis, groups: &mut [Found]) -> Vec<usize> {
-    let rules = Rules::new(analysis, groups);
-    let blocks = std::mem::take(&mut analysis.blocks);
-    for &rule in &rules.unfit {
-        protect(analysis, &blocks[rule].labels, &blocks[rule].why);
-    }
-    let counts = groups.iter_mut().zip(&rules.of_group).map(|(group, of)| {
-        let of: Vec<&Blocks> = of.iter().map(|&rule| &blocks[rule]).collect();
-        order(analysis, group, &rules, &of)
-    });
-    let counts = counts.collect();
-    analysis.blocks = blocks;
-    counts
-}
-
 /// By channel, how it lies in the parts of a rule; none where a part holds what cannot go.
-pub(super) fn shares(analysis: &Analysis, rule: &Blocks) -> Option<BTreeMap<ChannelId, Shares>> {
+pub(super) fn shares(analysis: &Analysis, rule: &Blocks) -> Option<AllShares> {
     // Shares as multiples of one over this number.
     let whole = rule.sizes.iter().copied().fold(1, lcm);
     let mut shares: BTreeMap<Option<ChannelId>, BTreeMap<usize, usize>> = BTreeMap::new();

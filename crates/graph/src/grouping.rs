@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::analysis::Analysis;
-use super::equal_blocks::{self, shares};
+use super::equal_blocks::{AllShares, Rules, shares};
 use super::facts::Role;
 use super::labels::ChannelId;
 use super::value::Value;
@@ -62,10 +62,14 @@ impl Groups {
     /// bounds may be sizes of tensors that follow a cut.
     pub fn find(analysis: &mut Analysis) -> Self {
         loop {
-            let (mut found, producers) = find(analysis);
-            let unequal = equal_blocks::unequal_slices(analysis, &found);
+            let shares: Vec<Option<AllShares>> = (analysis.blocks.iter())
+                .map(|rule| shares(analysis, rule))
+                .collect();
+            let (mut found, producers) = find(analysis, &shares);
+            let fitted = Rules::new(&found, shares);
+            let unequal = fitted.unequal_slices(analysis, &found);
             if unequal.is_empty() {
-                let blocks = equal_blocks::fit(analysis, &mut found);
+                let blocks = fitted.fit(analysis, &mut found);
                 return Self {
                     found,
                     producers,
@@ -85,7 +89,10 @@ impl Groups {
 
 /// Connects the channels that share a producing parameter dimension, and those of parts that keep the
 /// same share.
-fn find(analysis: &Analysis) -> (Vec<Found>, BTreeMap<(usize, usize), usize>) {
+fn find(
+    analysis: &Analysis,
+    shares: &[Option<AllShares>],
+) -> (Vec<Found>, BTreeMap<(usize, usize), usize>) {
     let with_role = |wanted: fn(&Role) -> bool| {
         let mut found = Vec::new();
         for (param, value) in analysis.params.iter().enumerate() {
@@ -119,8 +126,7 @@ fn find(analysis: &Analysis) -> (Vec<Found>, BTreeMap<(usize, usize), usize>) {
             parent[x.max(y)] = x.min(y);
         }
     }
-    for rule in &analysis.blocks {
-        let shares = shares(analysis, rule).unwrap_or_default();
+    for shares in shares.iter().flatten() {
         let made: Option<Vec<usize>> = shares.keys().map(|c| first.get(c).copied()).collect();
         for pair in made.unwrap_or_default().windows(2) {
             let (x, y) = (root(&mut parent, pair[0]), root(&mut parent, pair[1]));
