@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::OnceLock;
 
 use burn::module::ParamId;
 use burn_capture::TensorId;
@@ -10,12 +11,14 @@ use indexmap::IndexMap;
 
 use super::analysis::Analysis;
 use super::capture::CapturedParam;
+use super::channel_set::{ChannelSet, Positions};
 use super::equal_blocks;
 use super::facts::Count;
-use super::grouping::{Found, Groups, visible};
+use super::grouping::{self, Found, Groups, visible};
 use super::labels::{ChannelId, Label};
 use super::macs::{CountedOp, MacsProduct, OperationMacs};
 use super::memory::{self, LiveTensor};
+use super::propagate::ChannelEntries;
 use super::size_check::SizeCheck;
 use super::value::Value;
 use super::{Captured, GraphError};
@@ -26,7 +29,7 @@ use crate::target::{Target, TargetId};
 #[derive(Debug, Clone)]
 pub struct ChannelGraph {
     pub(super) params: IndexMap<String, ParamNode>,
-    pub(super) channels: BTreeSet<ChannelId>,
+    pub(super) channels: ChannelSet,
     protected: BTreeMap<ChannelId, String>,
     groups: Vec<ChannelGroup>,
     producers: BTreeMap<(usize, usize), usize>,
@@ -50,6 +53,7 @@ pub struct ChannelGraph {
     pub(super) outputs: Vec<Vec<usize>>,
     pub(super) param_tensors: BTreeMap<TensorId, String>,
     used: BTreeSet<String>,
+    entries: OnceLock<ChannelEntries>,
 }
 
 /// A parameter or running statistic of the model.
@@ -115,7 +119,7 @@ pub struct GroupMember {
     /// The dimension.
     pub dim: usize,
     /// Indices of each channel of the group along the dimension.
-    pub positions: Vec<Vec<usize>>,
+    pub positions: Positions,
 }
 
 /// A convolution with more than one group that is not depthwise. Column `j` of the weight's second
@@ -226,19 +230,31 @@ impl ChannelGraph {
             blocks,
         } = groups;
         let params = nodes(&analysis);
-        let channels: BTreeSet<ChannelId> = params
+        let channels: ChannelSet = params
             .values()
             .flat_map(|node| node.channels.iter().flatten().flatten().copied())
             .collect();
         let reason = |channel: &ChannelId| analysis.labels.protected(channel.0);
         let protected = channels
             .iter()
-            .filter_map(|channel| Some((*channel, reason(channel)?.to_string())))
+            .filter_map(|channel| Some((channel, reason(&channel)?.to_string())))
             .collect();
+        let places = grouping::places(&found);
         let groups = found
             .iter()
             .zip(blocks)
-            .map(|(found, blocks)| group(&analysis, found, blocks))
+            .enumerate()
+            .map(|(index, (found, blocks))| {
+                let positions = |&(param, dim): &(usize, usize)| {
+                    let along = params[param].channels[dim].iter().flatten();
+                    let places = along.map(|channel| {
+                        let (group, place) = places.get(channel.0).copied().flatten()?;
+                        (group == index).then_some(place)
+                    });
+                    Positions::new(found.channels.len(), places)
+                };
+                group(&analysis, found, blocks, positions)
+            })
             .collect();
         Self {
             grouped: grouped(&analysis),
@@ -260,6 +276,7 @@ impl ChannelGraph {
                 .map(|param| (param.tensor, param.path.clone()))
                 .collect(),
             used: captured.used(),
+            entries: OnceLock::new(),
             depthwise: analysis
                 .depthwise
                 .iter()
@@ -272,6 +289,11 @@ impl ChannelGraph {
             groups,
             producers,
         }
+    }
+
+    /// The parameter entries that make and that read every channel.
+    pub fn entries(&self) -> &ChannelEntries {
+        self.entries.get_or_init(|| ChannelEntries::new(self))
     }
 
     /// The groups, in the module order of their first members.
@@ -324,6 +346,7 @@ impl ChannelGraph {
     /// The same graph, of which all channels stay that reshapes take apart.
     pub fn keep_taken_apart(&self) -> Self {
         let mut graph = self.clone();
+        graph.entries = OnceLock::new();
         for (channel, why) in self.taken_apart() {
             let why = || why.to_string();
             graph.protected.entry(channel).or_insert_with(why);
@@ -379,7 +402,9 @@ impl ChannelGraph {
 
     /// Multiply-accumulates that are left without the channels `removed`.
     pub fn macs_after(&self, removed: &BTreeSet<ChannelId>) -> u64 {
-        self.ops.iter().map(|op| op.macs(removed, self.batch)).sum()
+        let removed = removed.into();
+        let macs = self.ops.iter().map(|op| op.macs(&removed, self.batch));
+        macs.sum()
     }
 
     /// Bytes of the activations that are in memory at once, at the operation where they are most,
@@ -391,7 +416,7 @@ impl ChannelGraph {
     ///
     /// Reshapes, permutations and expansions take no memory of their own; parameters are not counted.
     pub fn peak_activation_bytes(&self, removed: &BTreeSet<ChannelId>) -> u64 {
-        memory::peak(&self.tensors, removed)
+        memory::peak(&self.tensors, &removed.into())
     }
 
     /// Batch size of the dummy input, see [`Captured::batch`].
@@ -406,9 +431,10 @@ impl ChannelGraph {
 
     /// Multiply-accumulates of each operation without the channels `removed`, in execution order.
     pub fn macs_by_operation(&self, removed: &BTreeSet<ChannelId>) -> Vec<OperationMacs> {
+        let removed = ChannelSet::from(removed);
         let count = |op: &CountedOp| OperationMacs {
             layer: op.layer.clone(),
-            macs: op.macs(removed, self.batch),
+            macs: op.macs(&removed, self.batch),
         };
         self.ops.iter().map(count).collect()
     }
@@ -465,11 +491,16 @@ fn nodes(analysis: &Analysis) -> IndexMap<String, ParamNode> {
         .collect()
 }
 
-fn group(analysis: &Analysis, found: &Found, blocks: usize) -> ChannelGroup {
-    let member = |&(param, dim): &(usize, usize)| GroupMember {
-        param: analysis.captured.params[param].path.clone(),
-        dim,
-        positions: found.positions(analysis, param, dim),
+fn group(
+    analysis: &Analysis,
+    found: &Found,
+    blocks: usize,
+    positions: impl Fn(&(usize, usize)) -> Positions,
+) -> ChannelGroup {
+    let member = |at: &(usize, usize)| GroupMember {
+        param: analysis.captured.params[at.0].path.clone(),
+        dim: at.1,
+        positions: positions(at),
     };
     let mut reasons = found
         .channels

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::analysis::Analysis;
+use super::channel_set::ChannelMap;
 use super::equal_blocks::{AllShares, Rules, shares};
 use super::facts::Role;
 use super::labels::ChannelId;
@@ -33,17 +34,17 @@ pub(super) struct Found {
     pub consumers: Vec<(usize, usize)>,
 }
 
-impl Found {
-    /// For each channel of the group, its indices along a parameter's dimension.
-    pub fn positions(&self, analysis: &Analysis, param: usize, dim: usize) -> Vec<Vec<usize>> {
-        let along = visible(analysis, &analysis.params[param], dim).unwrap_or_default();
-        let mut at: BTreeMap<ChannelId, Vec<usize>> = BTreeMap::new();
-        for (index, channel) in along.into_iter().enumerate() {
-            at.entry(channel).or_default().push(index);
+/// By the number of each channel its group and its place among the channels of the group.
+pub(super) fn places(groups: &[Found]) -> Vec<Option<(usize, usize)>> {
+    let all = || groups.iter().flat_map(|group| &group.channels);
+    let count = all().map(|channel| channel.0 + 1).max().unwrap_or(0);
+    let mut places = vec![None; count];
+    for (index, group) in groups.iter().enumerate() {
+        for (place, channel) in group.channels.iter().enumerate() {
+            places[channel.0] = Some((index, place));
         }
-        let positions = self.channels.iter().map(|channel| at.remove(channel));
-        positions.map(Option::unwrap_or_default).collect()
     }
+    places
 }
 
 /// All groups.
@@ -118,16 +119,16 @@ fn find(
         }
         i
     }
-    let mut first: BTreeMap<ChannelId, usize> = BTreeMap::new();
+    let mut first = ChannelMap::default();
     for (index, (_, channels)) in made.iter().enumerate() {
         for &channel in channels {
-            let other = *first.entry(channel).or_insert(index);
+            let other = first.get_or_insert(channel, index);
             let (x, y) = (root(&mut parent, index), root(&mut parent, other));
             parent[x.max(y)] = x.min(y);
         }
     }
     for shares in shares.iter().flatten() {
-        let made: Option<Vec<usize>> = shares.keys().map(|c| first.get(c).copied()).collect();
+        let made: Option<Vec<usize>> = shares.keys().map(|&c| first.get(c)).collect();
         for pair in made.unwrap_or_default().windows(2) {
             let (x, y) = (root(&mut parent, pair[0]), root(&mut parent, pair[1]));
             parent[x.max(y)] = x.min(y);
@@ -135,7 +136,7 @@ fn find(
     }
     let mut groups: Vec<Found> = Vec::new();
     let mut index_of: BTreeMap<usize, usize> = BTreeMap::new();
-    let mut group_of: BTreeMap<ChannelId, usize> = BTreeMap::new();
+    let mut group_of = ChannelMap::default();
     let mut producers = BTreeMap::new();
     for (index, (at, channels)) in made.iter().enumerate() {
         let group = *index_of.entry(root(&mut parent, index)).or_insert_with(|| {
@@ -149,16 +150,18 @@ fn find(
         producers.insert(*at, group);
         groups[group].members.push(*at);
         for &channel in channels {
-            if group_of.insert(channel, group).is_none() {
+            if group_of.get(channel).is_none() {
+                group_of.get_or_insert(channel, group);
                 groups[group].channels.push(channel);
             }
         }
     }
     for (at, channels) in read {
-        let readers: BTreeSet<usize> = channels
-            .iter()
-            .filter_map(|channel| group_of.get(channel).copied())
-            .collect();
+        let groups_of = channels.iter().filter_map(|&channel| group_of.get(channel));
+        // Neighbours are mostly of one group.
+        let mut readers: Vec<usize> = groups_of.collect();
+        readers.dedup();
+        let readers: BTreeSet<usize> = readers.into_iter().collect();
         for group in readers {
             groups[group].consumers.push(at);
         }

@@ -161,6 +161,7 @@
 mod analysis;
 pub mod builtin;
 mod capture;
+mod channel_set;
 mod compared;
 mod custom;
 mod cut;
@@ -198,6 +199,7 @@ mod value;
 mod tests;
 
 pub use capture::{Captured, capture, capture_operations};
+pub use channel_set::Positions;
 pub use custom::{Dim, OperationRule, all_zero, any_zero};
 pub use dummy::{DummyInput, ForwardInputs, ForwardOutputs};
 pub use error::GraphError;

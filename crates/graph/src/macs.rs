@@ -7,9 +7,8 @@
 //! matmul  rows * inner * columns
 //! ```
 
-use std::collections::BTreeSet;
-
 use super::analysis::Analysis;
+use super::channel_set::ChannelSet;
 use super::facts::Macs;
 use super::labels::ChannelId;
 
@@ -68,12 +67,8 @@ impl CountedOp {
         }
     }
 
-    pub fn macs(&self, removed: &BTreeSet<ChannelId>, batch: u64) -> u64 {
-        let kept = |channels: &Vec<Option<ChannelId>>| {
-            let stays =
-                |channel: &&Option<ChannelId>| channel.is_none_or(|c| !removed.contains(&c));
-            channels.iter().filter(stays).count() as u128
-        };
+    pub fn macs(&self, removed: &ChannelSet, batch: u64) -> u64 {
+        let kept = |channels: &Vec<Option<ChannelId>>| removed.kept(channels) as u128;
         let sizes: u128 = self.channels.iter().map(kept).product();
         let total = self.fixed * sizes / u128::from(self.divisor) / u128::from(batch);
         u64::try_from(total).unwrap_or(u64::MAX)

@@ -17,6 +17,7 @@ use burn_capture::TensorId;
 use burn_ir::{BaseOperationIr as Base, OperationIr, TensorIr};
 
 use super::analysis::Analysis;
+use super::channel_set::ChannelSet;
 use super::facts::Size;
 use super::labels::ChannelId;
 
@@ -64,18 +65,14 @@ impl LiveTensor {
             .collect()
     }
 
-    fn bytes(&self, removed: &BTreeSet<ChannelId>) -> u64 {
-        let kept = |channels: &Vec<Option<ChannelId>>| {
-            let stays =
-                |channel: &&Option<ChannelId>| channel.is_none_or(|c| !removed.contains(&c));
-            channels.iter().filter(stays).count() as u64
-        };
+    fn bytes(&self, removed: &ChannelSet) -> u64 {
+        let kept = |channels: &Vec<Option<ChannelId>>| removed.kept(channels) as u64;
         self.channels.iter().map(kept).product::<u64>() * self.bytes
     }
 }
 
 /// The bytes of all tensors that are in memory at once, at the operation where they are most.
-pub(super) fn peak(tensors: &[LiveTensor], removed: &BTreeSet<ChannelId>) -> u64 {
+pub(super) fn peak(tensors: &[LiveTensor], removed: &ChannelSet) -> u64 {
     let mut changes: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
     for tensor in tensors {
         let bytes = tensor.bytes(removed);

@@ -1,5 +1,7 @@
 //! Operations in messages and rules: a name, shapes and numbers.
 
+use std::fmt::{self, Write};
+
 use burn_ir::{OperationIr, ScalarIr, TensorIr};
 
 use super::builtin;
@@ -41,8 +43,10 @@ pub fn name(op: &OperationIr) -> String {
         return builtin::short(&custom.id).to_string();
     }
     // `NumericFloat(F32, AddScalar(ScalarOpIr { ..`: the variant is the last but one word.
-    let debug = format!("{op:?}");
-    let head = debug.split('{').next().unwrap_or_default();
+    let mut head = Head::default();
+    // Writing ends in an error once the head is complete.
+    let _ = write!(head, "{op:?}");
+    let head = &*head.0;
     let words: Vec<&str> = head
         .split(|c: char| !c.is_alphanumeric())
         .filter(|word| !word.is_empty())
@@ -56,6 +60,22 @@ pub fn name(op: &OperationIr) -> String {
         snake.extend(c.to_lowercase());
     }
     snake
+}
+
+/// What is written before the first brace.
+#[derive(Default)]
+struct Head(String);
+
+impl fmt::Write for Head {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        match text.split_once('{') {
+            None => self.0.write_str(text),
+            Some((before, _)) => {
+                self.0.push_str(before);
+                Err(fmt::Error)
+            }
+        }
+    }
 }
 
 /// A scalar operand as a number.

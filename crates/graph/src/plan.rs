@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use super::channel_set::ChannelSet;
 use super::facts::Count;
 use super::group::SizeChannels;
 use super::labels::ChannelId;
@@ -105,6 +106,7 @@ impl ChannelGraph {
     /// when the groups of a convolution or the parts of a split would keep different numbers.
     pub fn slice_plan(&self, removed: &BTreeSet<ChannelId>) -> Result<SlicePlan, GraphError> {
         self.check_removable(removed)?;
+        let removed = &ChannelSet::from(removed);
         let mut plan = SlicePlan::default();
         for node in self.params() {
             let mut slice = ParamSlice {
@@ -157,7 +159,7 @@ impl ChannelGraph {
 
     fn check_removable(&self, removed: &BTreeSet<ChannelId>) -> Result<(), GraphError> {
         for &channel in removed {
-            if !self.channels.contains(&channel) {
+            if !self.channels.contains(channel) {
                 return Err(GraphError::UnknownChannel {
                     channel: channel.to_string(),
                 });
@@ -180,12 +182,9 @@ impl ChannelGraph {
         node.map_or_else(|| channel.to_string(), |node| node.path.clone())
     }
 
-    fn check_blocks(&self, removed: &BTreeSet<ChannelId>) -> Result<(), GraphError> {
+    fn check_blocks(&self, removed: &ChannelSet) -> Result<(), GraphError> {
         for rule in &self.blocks {
-            let kept: Vec<usize> = rule
-                .parts()
-                .map(|part| kept(part.iter().copied(), removed).len())
-                .collect();
+            let kept: Vec<usize> = rule.parts().map(|part| removed.kept(part)).collect();
             let shares = kept.iter().zip(&rule.sizes);
             if shares
                 .into_iter()
@@ -204,7 +203,7 @@ impl ChannelGraph {
     fn slice_grouped(
         &self,
         conv: &GroupedConv,
-        removed: &BTreeSet<ChannelId>,
+        removed: &ChannelSet,
         plan: &mut SlicePlan,
     ) -> Result<(), GraphError> {
         if conv.input.is_empty() {
@@ -268,7 +267,7 @@ impl ChannelGraph {
         });
     }
 
-    fn slice_ports(&self, removed: &BTreeSet<ChannelId>, plan: &mut SlicePlan) {
+    fn slice_ports(&self, removed: &ChannelSet, plan: &mut SlicePlan) {
         for (target, calls) in &self.ports {
             let slices: Vec<PortSlice> = calls
                 .iter()
@@ -293,8 +292,8 @@ impl ChannelGraph {
 
 impl SizeChannels {
     /// The number with all channels and without those `removed`.
-    fn before_and_after(&self, removed: &BTreeSet<ChannelId>) -> (usize, usize) {
-        let left = |channels: &[Option<ChannelId>]| kept(channels.iter().copied(), removed).len();
+    fn before_and_after(&self, removed: &ChannelSet) -> (usize, usize) {
+        let left = |channels: &[Option<ChannelId>]| removed.kept(channels);
         let size = self.channels.len();
         match self.count {
             Count::Channels => (size, left(&self.channels)),
@@ -307,13 +306,10 @@ impl SizeChannels {
 }
 
 /// The indices whose channel stays.
-fn kept(
-    channels: impl Iterator<Item = Option<ChannelId>>,
-    removed: &BTreeSet<ChannelId>,
-) -> Vec<usize> {
+fn kept(channels: impl Iterator<Item = Option<ChannelId>>, removed: &ChannelSet) -> Vec<usize> {
     channels
         .enumerate()
-        .filter(|(_, channel)| channel.is_none_or(|channel| !removed.contains(&channel)))
+        .filter(|(_, channel)| channel.is_none_or(|channel| !removed.contains(channel)))
         .map(|(index, _)| index)
         .collect()
 }

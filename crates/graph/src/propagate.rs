@@ -20,10 +20,12 @@
 //! found numerically, by running random inputs and testing for constant outputs; here they follow
 //! from the graph, so that a channel is never removed by chance.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::ops::Range;
 
 use indexmap::IndexMap;
 
+use super::channel_set::ChannelSet;
 use super::error::GraphError;
 use super::group::{ChannelGraph, ChannelGroup, GroupMember, ParamNode};
 use super::labels::ChannelId;
@@ -55,6 +57,12 @@ pub trait ParamMask {
     /// The shape, that of the parameter.
     fn shape(&self) -> &[usize];
 
+    /// The shape of what [`kept`](Self::kept) lists: that of the mask, or 1 along dimensions that it
+    /// does not distinguish, as a mask of whole rows has columns.
+    fn extent(&self) -> &[usize] {
+        self.shape()
+    }
+
     /// Whether each element is kept, in row-major order.
     fn kept(&self) -> impl Iterator<Item = bool>;
 }
@@ -65,20 +73,21 @@ pub trait ParamMask {
 /// made   every entry that makes the channel: when all are masked it is zero wherever it is read
 /// read   every entry that reads the channel
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ChannelEntries {
-    shapes: BTreeMap<String, Vec<usize>>,
+    /// The shape of each parameter.
+    shapes: IndexMap<String, Vec<usize>>,
     groups: Vec<Group>,
-    made: BTreeMap<ChannelId, Vec<Position>>,
-    read: BTreeMap<ChannelId, Vec<Position>>,
+    made: Places,
+    read: Places,
     /// The channels that must stay whatever is masked.
-    fixed: BTreeSet<ChannelId>,
+    fixed: ChannelSet,
     /// The parts, of each reshape that takes channels apart.
     parts: Vec<Vec<Vec<ChannelId>>>,
 }
 
 /// Channels of the same tensors, in order.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Group {
     /// Name of the group in errors: the layer that makes the channels.
     name: String,
@@ -87,8 +96,61 @@ struct Group {
     blocks: usize,
 }
 
+/// Entries of one channel: everything at `index` along `dim` of the parameter at this place.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    param: usize,
+    dim: usize,
+    index: usize,
+}
+
+/// The entries of each channel.
+#[derive(Debug, Clone, Default)]
+struct Places {
+    /// By the number of a channel, where its entries are in the list of all.
+    ranges: Vec<Range<usize>>,
+    all: Vec<Place>,
+}
+
+impl Places {
+    fn of(&self, channel: ChannelId) -> &[Place] {
+        let range = self.ranges.get(channel.0).cloned();
+        &self.all[range.unwrap_or(0..0)]
+    }
+
+    fn insert(&mut self, channel: ChannelId, places: impl Iterator<Item = Place>) {
+        if self.ranges.len() <= channel.0 {
+            self.ranges.resize(channel.0 + 1, 0..0);
+        }
+        let start = self.all.len();
+        self.all.extend(places);
+        self.ranges[channel.0] = start..self.all.len();
+    }
+
+    /// Adds what lies on the channels of a group, each of which is in one group alone.
+    fn extend(
+        &mut self,
+        shapes: &IndexMap<String, Vec<usize>>,
+        channels: &[ChannelId],
+        members: &[GroupMember],
+    ) {
+        let known = members.iter().filter_map(|member| {
+            let param = shapes.get_index_of(&member.param)?;
+            Some((param, member.dim, &member.positions))
+        });
+        let known: Vec<_> = known.collect();
+        for (at, &channel) in channels.iter().enumerate() {
+            let places = known.iter().flat_map(|&(param, dim, positions)| {
+                let indices = positions[at].iter();
+                indices.map(move |&index| Place { param, dim, index })
+            });
+            self.insert(channel, places);
+        }
+    }
+}
+
 impl ChannelEntries {
-    /// Sorts the entries of `graph` by channel.
+    /// Sorts the entries of `graph` by channel; [`ChannelGraph::entries`] does it once.
     pub fn new(graph: &ChannelGraph) -> Self {
         let shape = |node: &ParamNode| (node.path.clone(), node.shape.clone());
         let mut entries = Self {
@@ -96,14 +158,18 @@ impl ChannelEntries {
             ..Self::default()
         };
         for group in graph.groups() {
-            for member in &group.members {
-                add(&mut entries.made, &group.channels, member);
+            let (shapes, channels) = (&entries.shapes, &group.channels);
+            entries.made.extend(shapes, channels, &group.members);
+            entries.read.extend(shapes, channels, &group.consumers);
+            for &channel in channels {
+                if graph.protected(channel).is_some() {
+                    entries.fixed.insert(channel);
+                }
+                // Statistics that run over channels read them, but not along one index.
+                if graph.is_counted(channel) {
+                    entries.read.insert(channel, std::iter::empty());
+                }
             }
-            for member in &group.consumers {
-                add(&mut entries.read, &group.channels, member);
-            }
-            let fixed = group.channels.iter().copied();
-            (entries.fixed).extend(fixed.filter(|&channel| graph.protected(channel).is_some()));
             entries.groups.push(Group {
                 name: layer_name(group),
                 channels: group.channels.clone(),
@@ -117,13 +183,9 @@ impl ChannelEntries {
         // Convolutions in groups read channels as well, but not along one index of a dimension:
         // what they read counts as read.
         let convs = graph.grouped().iter();
-        for channel in convs.flat_map(|conv| conv.input.iter().flatten()) {
-            entries.read.remove(channel);
+        for &channel in convs.flat_map(|conv| conv.input.iter().flatten()) {
+            entries.read.insert(channel, std::iter::empty());
         }
-        // So do statistics that run over channels.
-        entries
-            .read
-            .retain(|&channel, _| !graph.is_counted(channel));
         entries
     }
 
@@ -145,8 +207,8 @@ impl ChannelEntries {
             for part in parts {
                 let mut all = true;
                 for &channel in part {
-                    let made = self.made(channel);
-                    all &= !made.is_empty() && kept.all_masked(made)?;
+                    let made = self.made.of(channel);
+                    all &= !made.is_empty() && kept.all_masked(made);
                 }
                 masked += usize::from(all);
             }
@@ -154,23 +216,34 @@ impl ChannelEntries {
                 let made = parts
                     .iter()
                     .flatten()
-                    .flat_map(|&channel| self.made(channel));
-                let matrices = made.filter(|at| self.shapes[&at.param].len() > 1);
-                heads.extend(matrices.map(|at| (at.param.clone(), at.dim)));
+                    .flat_map(|&channel| self.made.of(channel));
+                let dims: BTreeSet<(usize, usize)> = made.map(|at| (at.param, at.dim)).collect();
+                let dims = dims.into_iter().filter_map(|(param, dim)| {
+                    let (path, shape) = self.shapes.get_index(param)?;
+                    (shape.len() > 1).then(|| (path.clone(), dim))
+                });
+                heads.extend(dims);
             }
         }
         Ok(heads)
     }
 
     /// The entries that make a channel.
-    pub fn made(&self, channel: ChannelId) -> &[Position] {
-        self.made.get(&channel).map_or(&[], Vec::as_slice)
+    pub fn made(&self, channel: ChannelId) -> impl Iterator<Item = Position> {
+        self.positions(self.made.of(channel))
     }
 
     /// The entries that read a channel; none where a convolution in groups or a norm over channels
     /// reads it as well.
-    pub fn read(&self, channel: ChannelId) -> &[Position] {
-        self.read.get(&channel).map_or(&[], Vec::as_slice)
+    pub fn read(&self, channel: ChannelId) -> impl Iterator<Item = Position> {
+        self.positions(self.read.of(channel))
+    }
+
+    fn positions(&self, places: &[Place]) -> impl Iterator<Item = Position> {
+        places.iter().filter_map(|place| {
+            let (path, _) = self.shapes.get_index(place.param)?;
+            Some(Position::new(path, place.dim, place.index))
+        })
     }
 
     /// The layer that makes a channel, for messages.
@@ -208,26 +281,26 @@ impl ChannelEntries {
         masks: &IndexMap<String, impl ParamMask>,
     ) -> Result<Vec<ChannelId>, GraphError> {
         let mut kept = Kept::new(&self.shapes, masks)?;
-        let mut removed = BTreeSet::new();
+        let mut removed = ChannelSet::default();
         let mut order = Vec::new();
         loop {
-            let before = removed.len();
+            let before = order.len();
             for group in &self.groups {
                 for &channel in &group.channels {
-                    if removed.contains(&channel) || self.fixed.contains(&channel) {
+                    if removed.contains(channel) || self.fixed.contains(channel) {
                         continue;
                     }
-                    let (makes, reads) = (self.made(channel), self.read(channel));
-                    let is_zero = !makes.is_empty() && kept.all_masked(makes)?;
-                    let is_unread = !reads.is_empty() && kept.all_masked(reads)?;
+                    let (makes, reads) = (self.made.of(channel), self.read.of(channel));
+                    let is_zero = !makes.is_empty() && kept.all_masked(makes);
+                    let is_unread = !reads.is_empty() && kept.all_masked(reads);
                     if is_zero || is_unread {
-                        kept.mask(makes.iter().chain(reads))?;
+                        kept.mask(makes.iter().chain(reads));
                         removed.insert(channel);
                         order.push(channel);
                     }
                 }
             }
-            if removed.len() == before {
+            if order.len() == before {
                 break;
             }
         }
@@ -235,7 +308,7 @@ impl ChannelEntries {
             if group
                 .channels
                 .iter()
-                .all(|channel| removed.contains(channel))
+                .all(|&channel| removed.contains(channel))
             {
                 if group.channels.is_empty() {
                     continue;
@@ -246,21 +319,8 @@ impl ChannelEntries {
             }
             balance(group, &mut removed);
         }
-        order.retain(|channel| removed.contains(channel));
+        order.retain(|&channel| removed.contains(channel));
         Ok(order)
-    }
-}
-
-fn add(
-    entries: &mut BTreeMap<ChannelId, Vec<Position>>,
-    channels: &[ChannelId],
-    member: &GroupMember,
-) {
-    for (&channel, indices) in channels.iter().zip(&member.positions) {
-        let at = indices
-            .iter()
-            .map(|&index| Position::new(&member.param, member.dim, index));
-        entries.entry(channel).or_default().extend(at);
     }
 }
 
@@ -274,7 +334,7 @@ fn layer_name(group: &ChannelGroup) -> String {
 /// Puts the surplus back, so that every block keeps as many channels as the fullest one.
 ///
 /// A channel that is put back is still zero or still unread, so the function does not change.
-fn balance(group: &Group, removed: &mut BTreeSet<ChannelId>) {
+fn balance(group: &Group, removed: &mut ChannelSet) {
     if group.blocks <= 1 || !group.channels.len().is_multiple_of(group.blocks) {
         return;
     }
@@ -282,11 +342,9 @@ fn balance(group: &Group, removed: &mut BTreeSet<ChannelId>) {
         .channels
         .chunks(group.channels.len() / group.blocks)
         .collect();
-    let count = |block: &[ChannelId], removed: &BTreeSet<ChannelId>| {
-        block
-            .iter()
-            .filter(|channel| !removed.contains(channel))
-            .count()
+    let count = |block: &[ChannelId], removed: &ChannelSet| {
+        let kept = block.iter().filter(|&&channel| !removed.contains(channel));
+        kept.count()
     };
     let most = blocks
         .iter()
@@ -298,32 +356,34 @@ fn balance(group: &Group, removed: &mut BTreeSet<ChannelId>) {
         let back: Vec<ChannelId> = block
             .iter()
             .copied()
-            .filter(|channel| removed.contains(channel))
+            .filter(|&channel| removed.contains(channel))
             .take(missing)
             .collect();
         for channel in back {
-            removed.remove(&channel);
+            removed.remove(channel);
         }
     }
 }
 
-/// Kept entries of each parameter; parameters without any masked entry are absent.
+/// Kept entries of each parameter; none for parameters without any masked entry.
 struct Kept<'a> {
-    shapes: &'a BTreeMap<String, Vec<usize>>,
-    params: BTreeMap<String, KeptEntries>,
+    shapes: &'a IndexMap<String, Vec<usize>>,
+    params: Vec<Option<KeptEntries>>,
 }
 
 impl<'a> Kept<'a> {
     fn new(
-        shapes: &'a BTreeMap<String, Vec<usize>>,
+        shapes: &'a IndexMap<String, Vec<usize>>,
         masks: &IndexMap<String, impl ParamMask>,
     ) -> Result<Self, GraphError> {
-        let mut kept = Self {
-            shapes,
-            params: BTreeMap::new(),
-        };
+        let mut params: Vec<Option<KeptEntries>> = Vec::new();
+        params.resize_with(shapes.len(), || None);
         for (path, mask) in masks {
-            let shape = kept.shape(path)?;
+            let Some((index, _, shape)) = shapes.get_full(path) else {
+                return Err(GraphError::UnknownParameter {
+                    param: path.clone(),
+                });
+            };
             if mask.shape() != shape {
                 return Err(GraphError::MaskShape {
                     param: path.clone(),
@@ -331,138 +391,161 @@ impl<'a> Kept<'a> {
                     found: mask.shape().to_vec(),
                 });
             }
-            let entries = KeptEntries::of(shape, mask.kept());
-            kept.params.insert(path.clone(), entries);
+            params[index] = Some(KeptEntries::of(shape, mask.extent(), mask.kept()));
         }
-        Ok(kept)
+        Ok(Self { shapes, params })
     }
 
-    fn shape(&self, path: &str) -> Result<&'a [usize], GraphError> {
-        let shape = self.shapes.get(path).map(Vec::as_slice);
-        shape.ok_or_else(|| GraphError::UnknownParameter {
-            param: path.to_string(),
-        })
+    fn all_masked(&self, places: &[Place]) -> bool {
+        let is_masked = |place: &Place| {
+            let entries = self.params[place.param].as_ref();
+            entries.is_some_and(|entries| entries.is_masked(place.dim, place.index))
+        };
+        places.iter().all(is_masked)
     }
 
-    fn all_masked(&self, positions: &[Position]) -> Result<bool, GraphError> {
-        for position in positions {
-            check_position(self.shape(&position.param)?, position)?;
-            let entries = self.params.get(&position.param);
-            if entries.is_none_or(|entries| entries.kept[position.dim][position.index] != 0) {
-                return Ok(false);
-            }
+    fn mask<'b>(&mut self, places: impl Iterator<Item = &'b Place>) {
+        for place in places {
+            let shape = &self.shapes[place.param];
+            let entries = self.params[place.param].get_or_insert_with(|| KeptEntries::all(shape));
+            entries.mask(shape, place.dim, place.index);
         }
-        Ok(true)
-    }
-
-    fn mask<'b>(
-        &mut self,
-        positions: impl Iterator<Item = &'b Position>,
-    ) -> Result<(), GraphError> {
-        for position in positions {
-            let shape = self.shape(&position.param)?;
-            check_position(shape, position)?;
-            let entries = self.params.entry(position.param.clone());
-            let entries = entries.or_insert_with(|| KeptEntries::all(shape));
-            entries.mask(shape, position.dim, position.index);
-        }
-        Ok(())
     }
 }
 
-/// The kept entries of one parameter, counted for every index of every dimension.
+/// The kept entries of one parameter.
 ///
 /// A mask of a pruner is nearly always one of whole indices. Then an entry is kept if all of its
-/// indices are, and counting takes no look at the entries:
+/// indices are, and no look is taken at the entries:
 ///
 /// ```text
 /// kept at index i of dimension d  =  product over the other dimensions of their kept indices
 /// ```
-struct KeptEntries {
-    /// The kept entries at each index of each dimension.
-    kept: Vec<Vec<usize>>,
-    /// Every entry, unless all entries are kept but those at masked indices.
-    single: Option<Vec<bool>>,
+enum KeptEntries {
+    /// All entries but those at masked indices.
+    Whole {
+        /// Whether each index of each dimension is kept.
+        kept: Vec<Vec<bool>>,
+        /// The number of kept indices of each dimension.
+        counts: Vec<usize>,
+    },
+    /// Entry by entry.
+    Single {
+        entries: Vec<bool>,
+        /// The number of kept entries at each index of each dimension.
+        counts: Vec<Vec<usize>>,
+    },
 }
 
 impl KeptEntries {
     fn all(shape: &[usize]) -> Self {
-        let elements: usize = shape.iter().product();
-        let at = |&size: &usize| vec![elements / size.max(1); size];
-        Self {
-            kept: shape.iter().map(at).collect(),
-            single: None,
+        Self::Whole {
+            kept: shape.iter().map(|&size| vec![true; size]).collect(),
+            counts: shape.to_vec(),
         }
     }
 
-    fn of(shape: &[usize], entries: impl Iterator<Item = bool>) -> Self {
-        let single: Vec<bool> = entries.collect();
-        let mut kept: Vec<Vec<usize>> = shape.iter().map(|&size| vec![0; size]).collect();
-        // Sums over the last dimension first: those are runs of entries.
-        let last = shape.last().copied().unwrap_or(1).max(1);
-        let mut counts = Vec::with_capacity(single.len() / last);
-        for run in single.chunks(last) {
-            if let Some(kept) = kept.last_mut() {
-                let entries = run.iter().zip(kept);
-                entries.for_each(|(&entry, at)| *at += usize::from(entry));
-            }
-            counts.push(run.iter().filter(|&&entry| entry).count());
-        }
-        for dim in (0..shape.len().saturating_sub(1)).rev() {
-            let size = shape[dim];
-            for run in counts.chunks(size.max(1)) {
-                run.iter().zip(&mut kept[dim]).for_each(|(n, at)| *at += n);
-            }
-            let runs = counts.chunks(size.max(1));
-            counts = runs.map(|run| run.iter().sum()).collect();
-        }
+    /// Of a mask of this shape, whose entries fill the `extent`.
+    fn of(shape: &[usize], extent: &[usize], entries: impl Iterator<Item = bool>) -> Self {
+        let entries: Vec<bool> = entries.collect();
+        let (mut counts, total) = counted(extent, &entries);
+        let used = |along: &Vec<usize>| along.iter().filter(|&&n| n > 0).count();
         // Of whole indices, as many are kept as the product of the kept indices.
-        let whole: usize = kept
-            .iter()
-            .map(|along| along.iter().filter(|&&n| n > 0).count())
-            .product();
-        let total = counts.first().copied().unwrap_or(0);
-        let single = (whole != total).then_some(single);
-        Self { kept, single }
+        let whole: usize = counts.iter().map(used).product();
+        if whole == total {
+            for (along, &size) in counts.iter_mut().zip(shape) {
+                if along.len() < size {
+                    *along = vec![along[0]; size];
+                }
+            }
+            let kept = |along: &Vec<usize>| along.iter().map(|&n| n > 0).collect();
+            return Self::Whole {
+                kept: counts.iter().map(kept).collect(),
+                counts: counts.iter().map(used).collect(),
+            };
+        }
+        if extent == shape {
+            return Self::Single { entries, counts };
+        }
+        let entries = every_element(entries, extent, shape);
+        let (counts, _) = counted(shape, &entries);
+        Self::Single { entries, counts }
+    }
+
+    /// Whether no entry at an index is kept.
+    fn is_masked(&self, dim: usize, index: usize) -> bool {
+        match self {
+            Self::Whole { kept, counts } => {
+                let mut others = counts.iter().enumerate().filter(|(other, _)| *other != dim);
+                !kept[dim][index] || others.any(|(_, &count)| count == 0)
+            }
+            Self::Single { counts, .. } => counts[dim][index] == 0,
+        }
     }
 
     /// Masks everything at an index.
     fn mask(&mut self, shape: &[usize], dim: usize, index: usize) {
-        if self.kept[dim][index] == 0 {
-            return;
-        }
-        if let Some(single) = &mut self.single {
-            let inner: usize = shape[dim + 1..].iter().product();
-            for (block, run) in single.chunks_mut(shape[dim] * inner).enumerate() {
-                for (offset, kept) in run[index * inner..][..inner].iter_mut().enumerate() {
-                    if std::mem::take(kept) {
-                        let mut at = (block * shape[dim] + index) * inner + offset;
-                        for (along, &size) in self.kept.iter_mut().zip(shape).rev() {
-                            along[at % size] -= 1;
-                            at /= size;
+        match self {
+            Self::Whole { kept, counts } => {
+                let was_kept = std::mem::take(&mut kept[dim][index]);
+                counts[dim] -= usize::from(was_kept);
+            }
+            Self::Single { entries, counts } => {
+                if counts[dim][index] == 0 {
+                    return;
+                }
+                let inner: usize = shape[dim + 1..].iter().product();
+                for (block, run) in entries.chunks_mut(shape[dim] * inner).enumerate() {
+                    for (offset, kept) in run[index * inner..][..inner].iter_mut().enumerate() {
+                        if std::mem::take(kept) {
+                            let mut at = (block * shape[dim] + index) * inner + offset;
+                            for (along, &size) in counts.iter_mut().zip(shape).rev() {
+                                along[at % size] -= 1;
+                                at /= size;
+                            }
                         }
                     }
                 }
             }
-            return;
-        }
-        let count = |along: &Vec<usize>| along.iter().filter(|&&n| n > 0).count();
-        let counts: Vec<usize> = self.kept.iter().map(count).collect();
-        self.kept[dim][index] = 0;
-        for (other, along) in self.kept.iter_mut().enumerate() {
-            if other == dim {
-                continue;
-            }
-            let lost: usize = (0..counts.len())
-                .filter(|&d| d != dim && d != other)
-                .map(|d| counts[d])
-                .product();
-            along
-                .iter_mut()
-                .filter(|n| **n > 0)
-                .for_each(|n| *n -= lost);
         }
     }
+}
+
+/// The number of kept entries at each index of each dimension, and of all.
+fn counted(shape: &[usize], entries: &[bool]) -> (Vec<Vec<usize>>, usize) {
+    let mut counts: Vec<Vec<usize>> = shape.iter().map(|&size| vec![0; size]).collect();
+    // Sums over the last dimension first: those are runs of entries.
+    let last = shape.last().copied().unwrap_or(1).max(1);
+    let mut sums = Vec::with_capacity(entries.len() / last);
+    for run in entries.chunks(last) {
+        if let Some(counts) = counts.last_mut() {
+            let entries = run.iter().zip(counts);
+            entries.for_each(|(&entry, at)| *at += usize::from(entry));
+        }
+        sums.push(run.iter().filter(|&&entry| entry).count());
+    }
+    for dim in (0..shape.len().saturating_sub(1)).rev() {
+        let size = shape[dim].max(1);
+        for run in sums.chunks(size) {
+            let sums = run.iter().zip(&mut counts[dim]);
+            sums.for_each(|(n, at)| *at += n);
+        }
+        sums = sums.chunks(size).map(|run| run.iter().sum()).collect();
+    }
+    (counts, sums.first().copied().unwrap_or(0))
+}
+
+/// The entries of a mask of this shape, which `entries` are those of along the `extent`.
+fn every_element(mut entries: Vec<bool>, extent: &[usize], shape: &[usize]) -> Vec<bool> {
+    let mut inner = 1;
+    for (&own, &size) in extent.iter().zip(shape).rev() {
+        if own != size {
+            let runs = entries.chunks(inner);
+            entries = runs.flat_map(|run| run.repeat(size)).collect();
+        }
+        inner *= size;
+    }
+    entries
 }
 
 fn check_position(shape: &[usize], position: &Position) -> Result<(), GraphError> {

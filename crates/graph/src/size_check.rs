@@ -11,6 +11,7 @@ use burn_capture::TensorId;
 use burn_ir::{BaseOperationIr, OperationIr};
 
 use super::analysis::Analysis;
+use super::channel_set::ChannelSet;
 use super::labels::{ChannelId, Label};
 
 /// A size or range of one operation that follows a cut.
@@ -49,17 +50,12 @@ impl Extent {
         }
     }
 
-    fn after(&self, removed: &BTreeSet<ChannelId>) -> usize {
+    fn after(&self, removed: &ChannelSet) -> usize {
         match self {
             Self::Fixed(size) => *size,
-            Self::Channels(channels) => kept(channels, removed),
+            Self::Channels(channels) => removed.kept(channels),
         }
     }
-}
-
-fn kept(channels: &[Option<ChannelId>], removed: &BTreeSet<ChannelId>) -> usize {
-    let stays = |channel: &&Option<ChannelId>| channel.is_none_or(|c| !removed.contains(&c));
-    channels.iter().filter(stays).count()
 }
 
 /// What a pass with fewer channels has in place of what it has to.
@@ -114,7 +110,7 @@ impl SizeCheck {
     ///
     /// An input of another rank is no reshape of the same numbers: a linear layer merges the leading
     /// dimensions of its input or keeps them.
-    pub fn failure(&self, op: &OperationIr, removed: &BTreeSet<ChannelId>) -> Option<Wrong> {
+    pub fn failure(&self, op: &OperationIr, removed: &ChannelSet) -> Option<Wrong> {
         match &self.found {
             Found::Input { input, sizes } => {
                 let found = op.inputs().nth(*input)?.shape.to_vec();
@@ -134,9 +130,9 @@ impl SizeCheck {
                 line,
             } => {
                 let (slice, _) = as_slice(op)?;
-                let found = slice.get(*dim)?.to_range_and_step(kept(line, removed)).0;
-                let first = kept(&line[..*start], removed);
-                let expected = first..first + kept(&line[*start..*end], removed);
+                let found = slice.get(*dim)?.to_range_and_step(removed.kept(line)).0;
+                let first = removed.kept(&line[..*start]);
+                let expected = first..first + removed.kept(&line[*start..*end]);
                 (found != expected).then(|| Wrong {
                     written: format!(
                         "the slice {:?} of {} along dimension {dim}",

@@ -28,6 +28,7 @@ use burn::tensor::Device;
 use burn_ir::OperationIr;
 
 use super::capture::{Shrink, record};
+use super::channel_set::ChannelSet;
 use super::compared::{compared, fingerprint};
 use super::operation::name;
 use super::ports::Detail;
@@ -392,9 +393,10 @@ impl<'a, M: Module> Trial<'a, M> {
         forward: &[&OperationIr],
         removed: &BTreeSet<ChannelId>,
     ) -> Option<CutFailure> {
+        let removed = ChannelSet::from(removed);
         self.graph.size_checks.iter().find_map(|check| {
             let step = self.steps.binary_search_by_key(&check.at, |(at, _)| *at);
-            let wrong = check.failure(forward.get(step.ok()?)?, removed)?;
+            let wrong = check.failure(forward.get(step.ok()?)?, &removed)?;
             Some(CutFailure::Number {
                 written: wrong.written,
                 after: self.layer_before(check.at),

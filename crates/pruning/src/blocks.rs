@@ -199,9 +199,29 @@ impl Blocks {
     ///
     /// When `data` has not as many values as the tensor has elements.
     pub fn sums(&self, data: &[f32], term: impl Fn(f64) -> f64) -> Vec<f64> {
-        let sum = |block: &[f32]| block.iter().map(|&value| term(f64::from(value))).sum();
-        let values = self.gathered(data);
-        values.chunks(self.block_len()).map(sum).collect()
+        let Some(runs) = self.runs() else {
+            let sum = |block: &[f32]| block.iter().map(|&value| term(f64::from(value))).sum();
+            let values = self.gathered(data);
+            return values.chunks(self.block_len()).map(sum).collect();
+        };
+        assert_eq!(
+            data.len(),
+            self.elements_count(),
+            "values and elements of the tensor must be equally many"
+        );
+        // Each sum takes its terms in the order of the elements, whatever is summed beside it. The sum
+        // of nothing is -0, as that of an iterator.
+        let mut sums = vec![-0.0; runs.blocks];
+        for turn in data.chunks(runs.blocks * runs.length) {
+            match runs.length {
+                1 => {
+                    let values = sums.iter_mut().zip(turn);
+                    values.for_each(|(sum, &value)| *sum += term(f64::from(value)));
+                }
+                length => add_runs(&mut sums, turn, length, &term),
+            }
+        }
+        sums
     }
 
     /// The mask of the whole tensor, 1 where the block is kept and 0 where it is pruned.
@@ -269,6 +289,31 @@ impl Blocks {
     fn of_each_element(&self) -> impl Iterator<Item = usize> {
         let blocks = self.grid.block_of_each_element(&self.shape);
         blocks.into_iter().map(|block| block as usize)
+    }
+}
+
+/// Adds the terms of each run to the sum of its block.
+///
+/// A sum waits for the one before it, so several are added up side by side.
+fn add_runs(sums: &mut [f64], data: &[f32], length: usize, term: &impl Fn(f64) -> f64) {
+    const TOGETHER: usize = 8;
+    let mut sums = sums.chunks_exact_mut(TOGETHER);
+    let mut runs = data.chunks_exact(TOGETHER * length);
+    for (sums, runs) in (&mut sums).zip(&mut runs) {
+        let runs: [&[f32]; TOGETHER] = std::array::from_fn(|run| &runs[run * length..][..length]);
+        let mut own: [f64; TOGETHER] = std::array::from_fn(|run| sums[run]);
+        for at in 0..length {
+            for (sum, run) in own.iter_mut().zip(runs) {
+                *sum += term(f64::from(run[at]));
+            }
+        }
+        sums.copy_from_slice(&own);
+    }
+    let rest = sums.into_remainder().iter_mut();
+    for (sum, run) in rest.zip(runs.remainder().chunks(length)) {
+        for &value in run {
+            *sum += term(f64::from(value));
+        }
     }
 }
 
@@ -347,6 +392,8 @@ mod tests {
     #[case(&[4, 6, 2], &[-1, 3, -1])]
     #[case(&[3, 4], &[-1, 1])]
     #[case(&[3, 4], &[-1, -1])]
+    #[case(&[19, 5], &[1, -1])]
+    #[case(&[3, 17, 2], &[-1, 1, -1])]
     fn runs_and_single_elements_agree(#[case] shape: &[usize], #[case] block: &[i64]) {
         let blocks = Blocks::new(shape, block).unwrap();
         assert!(blocks.runs().is_some());
@@ -356,6 +403,9 @@ mod tests {
             expected[block].push(value);
         }
         assert_eq!(blocks.gather(&data), expected.concat());
+        let sum = |values: &Vec<f32>| values.iter().map(|&value| f64::from(value) / 3.0).sum();
+        let sums: Vec<f64> = expected.iter().map(sum).collect();
+        assert_eq!(blocks.sums(&data, |value| value / 3.0), sums);
         let keep: Vec<bool> = (0..blocks.count()).map(|block| block % 2 == 0).collect();
         let mask: Vec<f32> = blocks
             .of_each_element()

@@ -18,8 +18,8 @@ use burn_compress_core::{
 use indexmap::IndexMap;
 
 use crate::groups::PruningGroups;
-use crate::importance::Scorer;
-use crate::sources::Collector;
+use crate::importance::{Scorer, Scores};
+use crate::sources::{Collector, ScoredTarget};
 use crate::timing::Decisions;
 use crate::{PruningError, Schedule};
 
@@ -64,11 +64,31 @@ impl FusedPruner<AnyModel, AnyBatch> {
 }
 
 impl<M: Module + 'static, I: 'static> FusedPruner<M, I> {
+    /// The scores of all parameters that have some at present.
+    fn scores(&self, model: &M) -> Result<Scores, BoxError> {
+        let targets = self.groups.scored()?;
+        let by_path = targets
+            .iter()
+            .map(|target| (target.id().to_string(), target));
+        let by_path: IndexMap<String, &ScoredTarget> = by_path.collect();
+        let mut scores = Scores {
+            scale: self.scorer.scale(),
+            by_path: IndexMap::new(),
+        };
+        self.collector.for_each(model, &mut |path, values| {
+            if let Some(target) = by_path.get(path) {
+                let found = self.scorer.score(values, target.blocks(), target.id())?;
+                scores.by_path.insert(path.to_string(), found);
+            }
+            Ok(())
+        })?;
+        Ok(scores)
+    }
+
     /// Generates the masks that are due after `step` optimizer steps.
     fn update_masks(&self, model: &M, step: usize) -> Result<(), BoxError> {
         if let Some(factor) = self.decisions.due(step) {
-            let values = self.collector.values(model)?;
-            self.groups.update_masks(&values, &self.scorer, factor)?;
+            self.groups.update_masks(&self.scores(model)?, factor)?;
         }
         Ok(())
     }
@@ -136,7 +156,7 @@ impl<M: Module + 'static, I: 'static> Algorithm<M, I> for FusedPruner<M, I> {
     }
 
     fn planned_masks(&self) -> Result<Vec<PlannedMask>, BoxError> {
-        Ok(self.groups.planned_masks(self.name)?)
+        Ok(self.groups.planned_masks()?)
     }
 
     fn state(&self) -> Result<AlgorithmState, BoxError> {

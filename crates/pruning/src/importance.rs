@@ -1,6 +1,7 @@
 //! The contract of an importance: a score for each block.
 
 use burn_compress_core::{Configuration, TargetId};
+use indexmap::IndexMap;
 
 use crate::{Axes, Blocks, Granularity, PruningError};
 
@@ -34,8 +35,8 @@ pub enum Scale {
 /// Another number of scores, or one that is not finite, is an error that names the pruner and the
 /// target.
 ///
-/// The values are those of the [source](crate::sources): host memory, read for all parameters at
-/// once. An importance reads no device.
+/// The values are those of the [source](crate::sources), in host memory. An importance reads no
+/// device.
 ///
 /// # Example
 ///
@@ -113,6 +114,12 @@ pub trait Importance {
     fn configuration(&self) -> Configuration {
         Configuration::default()
     }
+}
+
+/// The scores of the blocks of parameters, by path.
+pub(crate) struct Scores {
+    pub(crate) scale: Scale,
+    pub(crate) by_path: IndexMap<String, Vec<f32>>,
 }
 
 /// The importance of one pruner, whose laws are checked.

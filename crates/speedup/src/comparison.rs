@@ -2,8 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use burn::module::Module;
+use burn::tensor::{DType, Device, TensorData};
 use burn_compress_core::DummyInput;
 
 use crate::SpeedupError;
@@ -91,28 +91,6 @@ pub(crate) fn boundary<M: Module>(
     verify::rounding_boundary(&simulated, &small, TOLERANCE)
 }
 
-/// The relative error in `f64`, if the device and the dummy input can tell.
-pub(crate) fn error_f64<M: Module>(
-    simulated: M,
-    small: M,
-    dummy_input: &DummyInput<M>,
-    input: Input,
-) -> Option<f64> {
-    let run = |model: M| {
-        let device = model.devices().first()?.clone();
-        let widened = || {
-            // Clones share their running statistics, which are widened too.
-            let model = model.valid().map(&mut Widen);
-            match input {
-                Input::Given => dummy_input.run_f64(&model, &device),
-                Input::Random(seed) => dummy_input.run_random_f64(&model, &device, seed),
-            }
-        };
-        catch_unwind(AssertUnwindSafe(widened)).ok()?
-    };
-    verify::relative_error(&run(simulated)?, &run(small)?).ok()
-}
-
 fn caught<T>(pass: impl FnOnce() -> T) -> Result<T, SpeedupError> {
     catch_unwind(AssertUnwindSafe(pass)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -139,13 +117,4 @@ pub(crate) fn rounding(outputs: &[TensorData]) -> f64 {
     };
     let largest = outputs.iter().map(step).fold(0.0, f64::max);
     8.0 * largest
-}
-
-/// Casts parameters and running statistics to `f64`.
-struct Widen;
-
-impl ModuleMapper for Widen {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|tensor| tensor.cast(FloatDType::F64))
-    }
 }

@@ -87,12 +87,7 @@ impl<M: Module> Cut<M> {
 
 /// Multiplies parameters by those of the masks that are products.
 pub(crate) fn multiply<M: Module>(model: M, masks: &Masks) -> M {
-    let of_params = masks
-        .iter()
-        .filter(|(target, mask)| target.target.is_param() && is_product(mask));
-    let masks: IndexMap<String, Mask> = of_params
-        .map(|(target, mask)| (target.to_string(), mask.clone()))
-        .collect();
+    let masks = products(masks);
     match masks.is_empty() {
         true => model,
         false => model.map(&mut Multiply {
@@ -100,6 +95,25 @@ pub(crate) fn multiply<M: Module>(model: M, masks: &Masks) -> M {
             masks,
         }),
     }
+}
+
+/// The masks of parameters that are products, by path.
+pub(crate) fn products(masks: &Masks) -> IndexMap<String, Mask> {
+    let of_params = masks
+        .iter()
+        .filter(|(target, mask)| target.target.is_param() && is_product(mask));
+    let of_params = of_params.map(|(target, mask)| (target.to_string(), mask.clone()));
+    of_params.collect()
+}
+
+/// A parameter without what its mask, a product, removes.
+pub(crate) fn multiplied<const D: usize>(tensor: Tensor<D>, mask: &Mask) -> Tensor<D> {
+    let (values, extent) = mask.compact();
+    let data = TensorData::new(values.to_vec(), extent.to_vec());
+    let mask = Tensor::<D>::from_data(data, &tensor.device());
+    // A mask holds singles whatever the parameter holds.
+    let dtype = FloatDType::from(tensor.dtype());
+    tensor * mask.cast(dtype)
 }
 
 fn is_product(mask: &Mask) -> bool {
@@ -122,13 +136,7 @@ impl ModuleMapper for Multiply {
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         match self.masks.get(&self.path.join(".")) {
-            Some(mask) => param.map(|tensor| {
-                let data = TensorData::new(mask.values().to_vec(), mask.shape().to_vec());
-                let mask = Tensor::<D>::from_data(data, &tensor.device());
-                // A mask holds singles whatever the parameter holds.
-                let dtype = FloatDType::from(tensor.dtype());
-                tensor * mask.cast(dtype)
-            }),
+            Some(mask) => param.map(|tensor| multiplied(tensor, mask)),
             None => param,
         }
     }

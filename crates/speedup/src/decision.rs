@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use burn_compress_core::graph::{ChannelEntries, ChannelGraph, ChannelId};
+use burn_compress_core::graph::{ChannelGraph, ChannelId};
 use burn_compress_core::layer::LayerInfo;
 use burn_compress_core::{Mask, Masks};
 use indexmap::IndexMap;
@@ -12,11 +12,11 @@ use crate::outputs::parameter_masks;
 use crate::partial::{self, PartialChannels};
 
 /// The channels to remove and the masks that stay.
+#[derive(Debug)]
 pub(crate) struct Decision {
     pub masks: Masks,
     /// The masks as masks of parameters, which the channels were found with.
     pub by_parameter: IndexMap<String, Mask>,
-    pub entries: ChannelEntries,
     /// In the order in which they were found.
     pub order: Vec<ChannelId>,
     pub removed: BTreeSet<ChannelId>,
@@ -24,14 +24,15 @@ pub(crate) struct Decision {
     pub lifted: usize,
 }
 
-/// The parameter dimensions of which masks take whole heads, see [`ChannelEntries::whole_heads`].
+/// The parameter dimensions of which masks take whole heads, see
+/// [`ChannelEntries::whole_heads`](burn_compress_core::graph::ChannelEntries::whole_heads).
 pub(crate) fn heads(
     graph: &ChannelGraph,
     layers: &[LayerInfo],
     masks: &Masks,
 ) -> Result<BTreeSet<(String, usize)>, SpeedupError> {
     let masks = parameter_masks(graph, layers, masks)?;
-    Ok(ChannelEntries::new(graph).whole_heads(&masks)?)
+    Ok(graph.entries().whole_heads(&masks)?)
 }
 
 impl Decision {
@@ -46,11 +47,10 @@ impl Decision {
         mut masks: Masks,
         partial_channels: PartialChannels,
     ) -> Result<Self, SpeedupError> {
-        let entries = ChannelEntries::new(graph);
         let mut lifted = BTreeSet::new();
         loop {
             let by_parameter = parameter_masks(graph, layers, &masks)?;
-            let order = entries.removal_order(&by_parameter)?;
+            let order = graph.entries().removal_order(&by_parameter)?;
             let removed = order.iter().copied().collect();
             let found = match partial_channels {
                 PartialChannels::Keep => None,
@@ -63,7 +63,6 @@ impl Decision {
                 return Ok(Self {
                     masks,
                     by_parameter,
-                    entries,
                     order,
                     removed,
                     lifted: lifted.len(),

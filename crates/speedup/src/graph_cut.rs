@@ -22,7 +22,7 @@ use burn_compress_core::{DummyInput, Error};
 
 use crate::change::Change;
 use crate::cut::{CutState, multiply};
-use crate::decision::{Decision, heads};
+use crate::decision::heads;
 use crate::slice::{float_shapes, slice_parameters};
 use crate::speedup::ModelSpeedup;
 use crate::state::SmallState;
@@ -138,7 +138,8 @@ impl<M: Module + 'static> ModelSpeedup<M> {
     /// numbers only its layer knows ([`GraphError::NotCut`]): a wrapped norm over channels, a recurrent
     /// layer.
     pub fn cut_graph(&self) -> Result<GraphCut, Error> {
-        self.erased_with(self.graph_of_masks()?)?.cut_any()
+        let decided = self.decided_of(self.graph_of_masks()?)?;
+        self.erased_with(decided)?.cut_any()
     }
 
     /// The graph with whole heads as channels where the masks remove some.
@@ -156,14 +157,8 @@ impl<M: Module + 'static> ModelSpeedup<M> {
 
 impl ModelSpeedup<AnyModel> {
     fn cut_any(&self) -> Result<GraphCut, Error> {
-        let graph = self.graph()?;
+        let (graph, decision) = self.decided()?;
         let layers = layers(self.compressed.model());
-        let decision = Decision::new(
-            &graph,
-            &layers,
-            self.compressed.masks(),
-            self.partial_channels,
-        )?;
         let plan = graph.slice_plan(&decision.removed)?;
         let calibration = self.compressed.calibration()?;
         let whole = self.compressed.unwrap_model();
@@ -175,8 +170,8 @@ impl ModelSpeedup<AnyModel> {
             parameters,
             state: state.state,
             dummy_input: self.dummy_input.clone(),
-            graph,
-            removed: decision.removed,
+            graph: graph.clone(),
+            removed: decision.removed.clone(),
             plan,
         };
         let left = ChannelGraph::analyze(&cut.capture(&cut.dummy_input)?)?;

@@ -45,6 +45,7 @@ mod state;
 mod tensors;
 mod uncut;
 pub mod verify;
+mod widen;
 
 pub use burn_tensors::{burn_scheme, quantize_parameters, quantize_tensor};
 pub use change::Change;

@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use burn_compress_core::graph::{ChannelEntries, ChannelGraph, ChannelId, Position, entries_at};
+use burn_compress_core::graph::{ChannelGraph, ChannelId, Position, entries_at};
 use burn_compress_core::layer::LayerInfo;
 use burn_compress_core::{Mask, Masks, Target, TargetId};
 use indexmap::IndexMap;
@@ -96,7 +96,6 @@ fn partial(
     by_parameter: &IndexMap<String, Mask>,
     removed: &BTreeSet<ChannelId>,
 ) -> IndexMap<(String, ChannelId), Vec<Position>> {
-    let entries = ChannelEntries::new(graph);
     let mut along: BTreeMap<(String, usize), Vec<bool>> = BTreeMap::new();
     let mut found = IndexMap::new();
     for group in graph.groups() {
@@ -105,7 +104,7 @@ fn partial(
                 continue;
             }
             let mut by_layer: IndexMap<String, (bool, Vec<Position>)> = IndexMap::new();
-            for position in entries.made(channel) {
+            for position in graph.entries().made(channel) {
                 let masked = by_parameter.get(&position.param).is_some_and(|mask| {
                     along
                         .entry((position.param.clone(), position.dim))
@@ -119,7 +118,7 @@ fn partial(
                     .entry(layer.to_string())
                     .or_insert((true, Vec::new()));
                 *all_masked &= masked;
-                positions.push(position.clone());
+                positions.push(position);
             }
             // A channel that all layers mask stays for another reason.
             if by_layer.values().all(|(all_masked, _)| *all_masked) {

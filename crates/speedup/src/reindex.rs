@@ -268,24 +268,32 @@ pub fn reindex_mask(
             mask.shape()
         )));
     }
-    let (values, new_shape) = match mask.shape() == shape && slice.columns.is_none() {
+    let (values, extent) = mask.compact();
+    let (values, new_extent) = match extent == shape && slice.columns.is_none() {
         true => {
             check(shape, shape, &slice.keep).map_err(error)?;
-            take(mask.values(), shape, &slice.keep)
+            take(values, shape, &slice.keep)
         }
         false => {
-            let (new_shape, order) = reindex(mask.shape(), shape, slice).map_err(error)?;
-            let values = order.iter().map(|&at| mask.values()[at]).collect();
-            (values, new_shape)
+            let (new_extent, order) = reindex(extent, shape, slice).map_err(error)?;
+            (order.iter().map(|&at| values[at]).collect(), new_extent)
         }
     };
     if values.iter().all(|&value| value == 1.0) {
         return Ok(None);
     }
-    let mask = Mask::new(values, new_shape)
-        .map_err(|source| error(source.to_string()))?
-        .with_method(mask.method());
-    Ok(Some(mask))
+    let mut new_shape = mask.shape().to_vec();
+    let columns = slice.columns.iter().map(|columns| (1, &columns.keep[0]));
+    let kept = slice.keep.iter().map(|(&dim, keep)| (dim, keep));
+    for (dim, keep) in kept
+        .chain(columns)
+        .filter(|&(dim, _)| mask.shape()[dim] > 1)
+    {
+        new_shape[dim] = keep.len();
+    }
+    let small = Mask::new(values, new_extent).and_then(|small| small.expand(new_shape));
+    let small = small.map_err(|source| error(source.to_string()))?;
+    Ok(Some(small.with_method(mask.method())))
 }
 
 #[cfg(test)]
@@ -415,6 +423,27 @@ mod tests {
             (small.values(), small.shape()),
             (&[1.0, 0.0][..], &[1, 2][..])
         );
+    }
+
+    #[test]
+    fn a_mask_of_channels_is_sliced_as_one_of_elements() {
+        // Rows of a [4, 3, 2], of which row 1 and column 2 go, and of which row 3 is masked.
+        let rows = Mask::new(vec![1.0, 0.0, 1.0, 0.0], [4, 1, 1]).unwrap();
+        let rows = rows.expand([4, 3, 2]).unwrap();
+        let whole = Mask::new(rows.values().to_vec(), [4, 3, 2]).unwrap();
+        let both = kept([(0, &[0, 2, 3][..]), (1, &[0, 1])]);
+        // Two groups of rows that keep other columns.
+        let columns = vec![vec![0, 1], vec![1, 2]];
+        let grouped = slice(kept([(0, &[0, 3])]), Some(columns));
+        for slice in [slice(both, None), grouped] {
+            let [small, expected] = [&rows, &whole].map(|mask| {
+                reindex_mask("a", mask, &[4, 3, 2], &slice)
+                    .unwrap()
+                    .unwrap()
+            });
+            assert_eq!(small, expected);
+            assert_eq!(small.compact().0.len(), small.shape()[0]);
+        }
     }
 
     proptest! {

@@ -5,6 +5,7 @@
 //! result
 //! ```
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -20,7 +21,7 @@ use crate::SpeedupError;
 use crate::change::Change;
 use crate::comparison::{self, Input, Outputs, RandomInputs, half, rounding};
 use crate::content;
-use crate::cut::{Cut, CutState, divide, multiply};
+use crate::cut::{Cut, CutState, divide, products};
 use crate::decision::{Decision, heads};
 use crate::partial::PartialChannels;
 use crate::plan::{CutPlan, Planned};
@@ -33,6 +34,7 @@ use crate::sparsity::Removal;
 use crate::state::SmallState;
 use crate::uncut::uncut;
 use crate::verify::{self, TOLERANCE};
+use crate::widen::Wide;
 
 /// A small model.
 #[derive(Clone, Debug)]
@@ -191,8 +193,11 @@ pub struct ModelSpeedup<M> {
     pub(crate) dummy_input: DummyInput<M>,
     pub(crate) partial_channels: PartialChannels,
     random_inputs: RandomInputs,
-    graph: OnceLock<Arc<ChannelGraph>>,
+    decided: OnceLock<Decided>,
 }
+
+/// The graph that is cut, and what of it goes.
+pub(crate) type Decided = (Arc<ChannelGraph>, Arc<Decision>);
 
 impl<M: Module + 'static> ModelSpeedup<M> {
     /// Speeds `compressed` up, which `dummy_input` can be passed through.
@@ -202,7 +207,7 @@ impl<M: Module + 'static> ModelSpeedup<M> {
             dummy_input,
             partial_channels: PartialChannels::default(),
             random_inputs: RandomInputs::default(),
-            graph: OnceLock::new(),
+            decided: OnceLock::new(),
         }
     }
 
@@ -267,15 +272,23 @@ impl<M: Module + 'static> ModelSpeedup<M> {
         self
     }
 
-    pub(crate) fn with_graph(self, graph: Arc<ChannelGraph>) -> Self {
-        let graph = OnceLock::from(graph);
-        Self { graph, ..self }
+    /// Cuts channels of this graph.
+    pub(crate) fn with_graph(self, graph: Arc<ChannelGraph>) -> Result<Self, SpeedupError> {
+        let decided = OnceLock::from(self.decided_of(graph)?);
+        Ok(Self { decided, ..self })
     }
 
-    /// The graph, captured once; of whole heads, where the masks remove some of them.
-    pub(crate) fn graph(&self) -> Result<Arc<ChannelGraph>, SpeedupError> {
-        if let Some(graph) = self.graph.get() {
-            return Ok(graph.clone());
+    /// This graph, and what the masks remove of it.
+    pub(crate) fn decided_of(&self, graph: Arc<ChannelGraph>) -> Result<Decided, SpeedupError> {
+        let decision = self.decide(&graph, &layers(self.compressed.model()))?;
+        Ok((graph, Arc::new(decision)))
+    }
+
+    /// The graph, captured once; of whole heads, where the masks remove some of them. With it what the
+    /// masks remove.
+    pub(crate) fn decided(&self) -> Result<&Decided, SpeedupError> {
+        if let Some(decided) = self.decided.get() {
+            return Ok(decided);
         }
         let whole = self.compressed.graph(&self.dummy_input)?;
         let mut graph = whole.clone();
@@ -284,9 +297,10 @@ impl<M: Module + 'static> ModelSpeedup<M> {
         if !heads.is_empty() {
             graph = (self.compressed).graph_of_heads(&self.dummy_input, &heads)?;
         }
+        let mut decision = self.decide(&graph, &layers)?;
         let apart = whole.taken_apart();
         if !apart.is_empty() {
-            let removed = self.decide(&graph, &layers)?.removed;
+            let removed = &decision.removed;
             let of_heads = |(path, dim): &(String, usize)| {
                 let channels = graph.param_channels(path, *dim).unwrap_or_default();
                 channels.iter().any(|channel| removed.contains(channel))
@@ -295,7 +309,7 @@ impl<M: Module + 'static> ModelSpeedup<M> {
                 true => removed.iter().any(|channel| apart.contains_key(channel)),
                 false => heads.iter().any(of_heads),
             };
-            let failure = || (self.compressed).trial_cut(&self.dummy_input, &graph, &removed);
+            let failure = || (self.compressed).trial_cut(&self.dummy_input, &graph, removed);
             // What no cut follows stays, masked, and so do heads of which nothing goes.
             let stays = match some {
                 true => failure().is_some(),
@@ -303,9 +317,10 @@ impl<M: Module + 'static> ModelSpeedup<M> {
             };
             if stays {
                 graph = Arc::new(whole.keep_taken_apart());
+                decision = self.decide(&graph, &layers)?;
             }
         }
-        Ok(self.graph.get_or_init(|| graph).clone())
+        Ok(self.decided.get_or_init(|| (graph, Arc::new(decision))))
     }
 
     /// The plan of the cut: which channels go, with kept indices, and what is left. Nothing is cut.
@@ -329,43 +344,40 @@ impl<M: Module + 'static> ModelSpeedup<M> {
 
     /// The same for a model whose type is not known, for which the rest is compiled once.
     fn erased(&self) -> Result<ModelSpeedup<AnyModel>, Error> {
-        self.erased_with(self.graph()?)
+        self.erased_with(self.decided()?.clone())
     }
 
-    pub(crate) fn erased_with(
-        &self,
-        graph: Arc<ChannelGraph>,
-    ) -> Result<ModelSpeedup<AnyModel>, Error> {
+    pub(crate) fn erased_with(&self, decided: Decided) -> Result<ModelSpeedup<AnyModel>, Error> {
         let dummy_input = AnyModel::dummy_input(&self.dummy_input);
         let erased = ModelSpeedup::new(self.compressed.erased(), dummy_input);
         Ok(ModelSpeedup {
             partial_channels: self.partial_channels,
             random_inputs: self.random_inputs,
-            ..erased.with_graph(graph)
+            decided: OnceLock::from(decided),
+            ..erased
         })
     }
 }
 
 impl ModelSpeedup<AnyModel> {
     fn speedup(&self) -> Result<Speedup<AnyModel>, Error> {
-        let graph = self.graph()?;
+        let (graph, decision) = self.decided()?;
         let layers = layers(self.compressed.model());
-        let decision = self.decide(&graph, &layers)?;
         log::info!("removing {} channels", decision.removed.len());
         let plan = graph.slice_plan(&decision.removed)?;
         let calibration = self.compressed.calibration()?;
         let raw = self.compressed.unwrap_model();
         let shapes = float_shapes(&raw);
         let cut = CutState::new(&plan, (&layers, &shapes), &decision.masks, &calibration)?;
-        let uncut = uncut(&graph, &layers, &decision, &cut.left, &plan);
+        let uncut = uncut(graph, &layers, decision, &cut.left, &plan);
         for mask in uncut.iter().filter(|mask| mask.channels > 0) {
             log::warn!("masked and not cut: {mask}");
         }
         let left = cut.left.clone();
         let cut = Cut::new(raw, &plan, cut)?;
-        let lifted = self.without_lifted(&decision)?;
+        let lifted = self.without_lifted(decision)?;
         let simulated = lifted.as_ref().unwrap_or(&self.compressed);
-        let (model, verified) = self.verify(&graph, &decision, simulated, &cut)?;
+        let (model, verified) = self.verify(graph, decision, simulated, &cut)?;
         let macs = Change {
             dense: graph.macs(),
             small: graph.macs_after(&decision.removed),
@@ -389,16 +401,15 @@ impl ModelSpeedup<AnyModel> {
     }
 
     fn cut_plan(&self) -> Result<CutPlan, Error> {
-        let graph = self.graph()?;
+        let (graph, decision) = self.decided()?;
         let layers = layers(self.compressed.model());
-        let decision = self.decide(&graph, &layers)?;
         let shapes = float_shapes(self.compressed.model());
         let decided = IndexMap::new();
         let planned = Planned {
-            graph: &graph,
+            graph,
             layers: &layers,
             shapes: &shapes,
-            decision: &decision,
+            decision,
             goals: self.compressed.goals(),
             certainty: &decided,
         };
@@ -463,7 +474,7 @@ impl<M: Module + 'static> ModelSpeedup<M> {
     }
 
     /// The relative error in `f64` where that is small enough, after one in the model's own precision
-    /// that is not.
+    /// that is not: of the small model alone, which is cheaper, or else of both.
     fn exact(
         &self,
         graph: &ChannelGraph,
@@ -473,14 +484,27 @@ impl<M: Module + 'static> ModelSpeedup<M> {
         outputs: &Outputs,
         error: f64,
     ) -> Result<f64, SpeedupError> {
-        // The whole model with its masks in its parameters, as far as the small one has them there.
+        let none = Calibration::new();
+        let small = Wide {
+            model: with_state(cut.small.clone(), &cut.state.masks, &none)?,
+            masks: IndexMap::new(),
+            simulated: simulated(&cut.state.masks),
+        };
+        let small = small.run(&self.dummy_input, input);
+        let beside = |whole: &[TensorData]| verify::relative_error(whole, small.as_ref()?).ok();
+        if let Some(exact) = beside(&outputs.simulated).filter(|exact| *exact <= TOLERANCE) {
+            return Ok(exact);
+        }
         let raw = self.compressed.unwrap_model();
         let (masks, calibration) = (&decision.masks, self.compressed.calibration()?);
-        let (_, left) = divide(masks, &calibration, &layers(&raw));
-        let none = Calibration::new();
-        let whole = with_state(multiply(raw, masks), &left, &none)?;
-        let small = with_state(cut.small.clone(), &cut.state.masks, &none)?;
-        match comparison::error_f64(whole, small, &self.dummy_input, input) {
+        let (baked, left) = divide(masks, &calibration, &layers(&raw));
+        let whole = Wide {
+            model: with_state(raw, &left, &none)?,
+            masks: products(&baked),
+            simulated: simulated(&left),
+        };
+        let whole = || whole.run(&self.dummy_input, input);
+        match small.as_ref().and_then(|_| beside(&whole()?)) {
             Some(exact) if exact <= TOLERANCE => Ok(exact),
             None if error <= rounding(&outputs.simulated) => {
                 let dtype = half(&outputs.simulated);
@@ -505,7 +529,7 @@ impl<M: Module + 'static> ModelSpeedup<M> {
         input: Input,
         simulated: &[TensorData],
     ) -> Option<String> {
-        let (order, entries) = (&decision.order, &decision.entries);
+        let (order, entries) = (&decision.order, graph.entries());
         let made_by: Vec<_> = order
             .iter()
             .map(|&channel| entries.layer_of(channel))
@@ -545,6 +569,12 @@ fn stored<M: Module>(cut: &Cut<M>) -> Option<Storage> {
             None
         }
     }
+}
+
+/// The parameters whose masks stay simulated.
+fn simulated(masks: &Masks) -> BTreeSet<String> {
+    let params = masks.keys().filter(|target| target.target.is_param());
+    params.map(ToString::to_string).collect()
 }
 
 fn with_state<M: Module + 'static>(

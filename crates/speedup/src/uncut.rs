@@ -64,7 +64,7 @@ pub(crate) fn uncut(
         UncutMask {
             target: target.clone(),
             masked: mask.removed(),
-            values: mask.values().len(),
+            values: mask.elements(),
             channels: stays.len(),
             reason: first.map(|channel| match channel {
                 Some(channel) => reason(graph, decision, channel),
@@ -111,7 +111,7 @@ fn reason(graph: &ChannelGraph, decision: &Decision, channel: ChannelId) -> Stri
         let mask = decision.by_parameter.get(&position.param);
         mask.is_some_and(|mask| mask.removed_along(position.dim)[position.index])
     };
-    let mut makes = decision.entries.made(channel).iter();
+    let mut makes = graph.entries().made(channel);
     match makes.find(|position| !is_masked(position)) {
         Some(other) => format!("`{}` makes the same channels and keeps them", other.param),
         None => "the groups of a convolution or of a norm keep equally many".to_string(),

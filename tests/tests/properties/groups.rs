@@ -120,7 +120,7 @@ pub fn mask_of(masks: &Masks, param: &str) -> Option<Mask> {
 /// does not carry the channel.
 pub fn kept(masks: &Masks, member: &GroupMember) -> Vec<Option<bool>> {
     let removed = mask_of(masks, &member.param).map(|mask| mask.removed_along(member.dim));
-    let keeps = |positions: &Vec<usize>| match (&removed, positions.is_empty()) {
+    let keeps = |positions: &[usize]| match (&removed, positions.is_empty()) {
         (_, true) => None,
         (None, false) => Some(true),
         // A depthwise convolution has several filters a channel: one is enough.

@@ -92,7 +92,7 @@ fn coupled_channels_are_removed_exactly() {
                             .zip(&keeps)
                             .filter(|(_, keep)| **keep);
                         let inside: usize = left.map(|(positions, _)| positions.len()).sum();
-                        let all: usize = member.positions.iter().map(Vec::len).sum();
+                        let all: usize = member.positions.iter().map(<[usize]>::len).sum();
                         let size = mask_of(&masks, &member.param).unwrap().shape()[member.dim];
                         size - all + inside
                     })

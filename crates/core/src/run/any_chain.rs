@@ -21,6 +21,7 @@ use crate::layer::{LayerInfo, layers};
 use crate::run::algorithm::{Algorithm, Run};
 use crate::run::evaluator::Evaluator;
 use crate::run::events::Events;
+use crate::run::graphs::Graphs;
 use crate::run::history::History;
 use crate::run::learnable::Learnable;
 use crate::run::obstacle::Obstacle;
@@ -40,7 +41,7 @@ pub(crate) struct AnyChain {
     pub(crate) algorithms: Vec<Box<dyn Algorithm<AnyModel, AnyBatch>>>,
     pub(crate) evaluator: Evaluator<AnyModel, AnyBatch>,
     pub(crate) foldings: Vec<Arc<Folding>>,
-    pub(crate) graph: OnceLock<Arc<ChannelGraph>>,
+    pub(crate) graphs: Graphs,
     /// The layers whose parameters the forward pass uses past their wrapper.
     bypassed: OnceLock<Vec<String>>,
     pub(crate) skipped: Vec<Obstacle>,
@@ -125,7 +126,7 @@ impl AnyChain {
             algorithms: Vec::new(),
             evaluator,
             foldings: Vec::new(),
-            graph: OnceLock::new(),
+            graphs: Graphs::default(),
             bypassed: OnceLock::new(),
             skipped: Vec::new(),
             progress,
@@ -159,12 +160,7 @@ impl AnyChain {
 
     /// The channels of the model and how they are coupled, captured once with the dummy input.
     pub(crate) fn graph(&self, algorithm: &'static str) -> Result<Arc<ChannelGraph>, Error> {
-        if let Some(graph) = self.graph.get() {
-            return Ok(graph.clone());
-        }
-        let dummy = self.evaluator.require_dummy_input(algorithm)?;
-        let graph = Arc::new(attach::analyze(&self.model, dummy, &BTreeSet::new())?);
-        Ok(self.graph.get_or_init(|| graph).clone())
+        self.graph_of_heads(algorithm, &BTreeSet::new())
     }
 
     /// As [`graph`](Self::graph), with whole heads as channels along the parameter dimensions `heads`.
@@ -173,17 +169,18 @@ impl AnyChain {
         algorithm: &'static str,
         heads: &BTreeSet<(String, usize)>,
     ) -> Result<Arc<ChannelGraph>, Error> {
-        if heads.is_empty() {
-            return self.graph(algorithm);
-        }
         let dummy = self.evaluator.require_dummy_input(algorithm)?;
-        Ok(Arc::new(attach::analyze(&self.model, dummy, heads)?))
+        let capture = || attach::capture(&self.model, dummy);
+        self.graphs.graph(heads, capture)
     }
 
     /// The forward pass of the plain model, captured with the dummy input.
     pub(crate) fn captured(&self, algorithm: &'static str) -> Result<Captured, Error> {
         let dummy = self.evaluator.require_dummy_input(algorithm)?;
-        attach::capture(&self.model, dummy)
+        let captured = self
+            .graphs
+            .captured(|| attach::capture(&self.model, dummy))?;
+        Ok(captured.as_ref().clone())
     }
 
     /// Notes what a compressor leaves as it is although its configuration selects it, and warns.

@@ -9,6 +9,7 @@ use indexmap::IndexMap;
 use crate::Error;
 use crate::erased::AnyModel;
 use crate::graph::{ChannelGraph, ChannelId, CutFailure, DummyInput, Trial};
+use crate::run::graphs::Graphs;
 use crate::run::history::History;
 use crate::run::obstacle::Obstacle;
 use crate::simulate::attach::{self, Spaces};
@@ -27,8 +28,8 @@ pub struct Compressed<M> {
     skipped: Vec<Obstacle>,
     warnings: Vec<String>,
     dummy_input: Option<DummyInput<M>>,
-    /// The graph of the run, captured with that dummy input.
-    graph: Option<Arc<ChannelGraph>>,
+    /// The graphs of the run, captured with that dummy input.
+    graphs: Graphs,
     goals: IndexMap<TargetId, f64>,
 }
 
@@ -44,7 +45,7 @@ impl Compressed<AnyModel> {
             skipped: Vec::new(),
             warnings: Vec::new(),
             dummy_input: None,
-            graph: None,
+            graphs: Graphs::default(),
             goals: IndexMap::new(),
         })
     }
@@ -68,14 +69,14 @@ impl Compressed<AnyModel> {
             skipped: self.skipped,
             warnings: self.warnings,
             dummy_input: None,
-            graph: None,
+            graphs: Graphs::default(),
             goals: self.goals,
         }
     }
 
-    /// The graph of the run.
-    pub(crate) fn graph_of_run(&self) -> Option<Arc<ChannelGraph>> {
-        self.graph.clone()
+    /// The graphs of the run.
+    pub(crate) fn graphs_of_run(&self) -> Graphs {
+        self.graphs.clone()
     }
 }
 
@@ -85,16 +86,16 @@ impl<M: Module + 'static> Compressed<M> {
         self
     }
 
-    /// Keeps the graph that was captured with the dummy input.
-    pub(crate) fn with_graph(mut self, graph: Option<Arc<ChannelGraph>>) -> Self {
-        self.graph = graph;
+    /// Keeps the graphs that were captured with the dummy input.
+    pub(crate) fn with_graphs(mut self, graphs: Graphs) -> Self {
+        self.graphs = graphs;
         self
     }
 
     /// Sets the dummy input of the model; the result of a run has that of its evaluator.
     pub fn with_dummy_input(mut self, dummy_input: DummyInput<M>) -> Self {
         self.dummy_input = Some(dummy_input);
-        self.graph = None;
+        self.graphs = Graphs::default();
         self
     }
 
@@ -173,11 +174,6 @@ impl<M: Module + 'static> Compressed<M> {
     ///
     /// The forward pass cannot be captured, or holds an operation without a rule.
     pub fn graph(&self, dummy_input: &DummyInput<M>) -> Result<Arc<ChannelGraph>, Error> {
-        if let (Some(graph), Some(own)) = (&self.graph, &self.dummy_input)
-            && own.is_clone_of(dummy_input)
-        {
-            return Ok(graph.clone());
-        }
         self.analyzed(dummy_input, &BTreeSet::new())
     }
 
@@ -200,9 +196,13 @@ impl<M: Module + 'static> Compressed<M> {
         dummy_input: &DummyInput<M>,
         heads: &BTreeSet<(String, usize)>,
     ) -> Result<Arc<ChannelGraph>, Error> {
+        let own = self.dummy_input.as_ref();
+        let graphs = match own.is_some_and(|own| own.is_clone_of(dummy_input)) {
+            true => self.graphs.clone(),
+            false => Graphs::default(),
+        };
         let dummy_input = AnyModel::dummy_input(dummy_input);
-        let graph = attach::analyze(&self.any_model(), &dummy_input, heads)?;
-        Ok(Arc::new(graph))
+        graphs.graph(heads, || attach::capture(&self.any_model(), &dummy_input))
     }
 
     /// Why the forward pass does not follow where the channels `removed` of `graph` are cut off, found
@@ -231,7 +231,7 @@ impl<M: Module + 'static> Compressed<M> {
             skipped: self.skipped.clone(),
             warnings: self.warnings.clone(),
             dummy_input: self.dummy_input.as_ref().map(AnyModel::dummy_input),
-            graph: self.graph.clone(),
+            graphs: self.graphs.clone(),
             goals: self.goals.clone(),
         }
     }

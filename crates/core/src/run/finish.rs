@@ -70,9 +70,9 @@ pub(crate) fn with_dummy_input<M: Module + 'static, I: 'static>(
     result: Compressed<AnyModel>,
     evaluator: &Evaluator<M, I>,
 ) -> Compressed<M> {
-    let (graph, result) = (result.graph_of_run(), result.into_typed());
+    let (graphs, result) = (result.graphs_of_run(), result.into_typed());
     match evaluator.dummy_input() {
-        Some(dummy_input) => (result.with_dummy_input(dummy_input.clone())).with_graph(graph),
+        Some(dummy_input) => (result.with_dummy_input(dummy_input.clone())).with_graphs(graphs),
         None => result,
     }
 }
@@ -128,6 +128,6 @@ impl AnyChain {
             .with_skipped(self.skipped)
             .with_warnings(warnings)
             .with_goals(goals)
-            .with_graph(self.graph.into_inner()))
+            .with_graphs(self.graphs))
     }
 }

@@ -14,6 +14,7 @@ pub(crate) mod evaluator;
 pub(crate) mod events;
 pub(crate) mod finish;
 pub(crate) mod finite;
+pub(crate) mod graphs;
 pub(crate) mod history;
 pub(crate) mod learnable;
 pub(crate) mod method;

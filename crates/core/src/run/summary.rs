@@ -145,7 +145,8 @@ fn write_chain(f: &mut fmt::Formatter<'_>, chain: &AnyChain) -> fmt::Result {
         0 => writeln!(f, "{algorithms}")?,
         _ => writeln!(f, "{algorithms}, step {step} of {total}")?,
     }
-    let graph = chain.graph.get().map(AsRef::as_ref);
+    let graph = chain.graphs.known();
+    let graph = graph.as_deref();
     write_targets(f, &chain.layers, &chain.spaces, graph)?;
     write_list(f, "skipped:", &written(&chain.skipped))
 }

@@ -1,14 +1,13 @@
 //! Attaching simulations to a model, finding them again and taking them off.
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use burn::module::Module;
 use indexmap::IndexMap;
 
 use crate::Error;
-use crate::graph::{self, Captured, ChannelGraph, DummyInput};
+use crate::graph::{self, Captured, DummyInput};
 use crate::layer::LayerInfo;
 use crate::simulate::folding::Folding;
 use crate::simulate::masks::Masks;
@@ -232,12 +231,16 @@ pub fn capture<M: Module>(model: &M, dummy: &DummyInput<M>) -> Result<Captured, 
 }
 
 /// Captures and analyses the plain model.
+#[cfg(test)]
 pub(crate) fn analyze<M: Module>(
     model: &M,
     dummy: &DummyInput<M>,
-    heads: &BTreeSet<(String, usize)>,
-) -> Result<ChannelGraph, Error> {
-    Ok(ChannelGraph::analyze_heads(&capture(model, dummy)?, heads)?)
+    heads: &std::collections::BTreeSet<(String, usize)>,
+) -> Result<graph::ChannelGraph, Error> {
+    Ok(graph::ChannelGraph::analyze_heads(
+        &capture(model, dummy)?,
+        heads,
+    )?)
 }
 
 pub(crate) fn masks(spaces: &Spaces) -> Masks {

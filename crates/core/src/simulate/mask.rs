@@ -1,6 +1,6 @@
 //! Masks: which elements of a target are kept.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize, Serializer};
@@ -34,8 +34,9 @@ impl MaskMethod {
 /// A binary mask: 1 keeps an element, 0 removes it.
 ///
 /// Masks of parameters have the parameter's full shape. Masks of inputs and outputs keep size 1 in
-/// the dimensions that they do not distinguish, for example `[1, C, 1, 1]`. Clones share the
-/// values, so that a mask of a large parameter is cheap to pass on.
+/// the dimensions that they do not distinguish, for example `[1, C, 1, 1]`. A mask of whole channels
+/// takes a value for each channel and not for each element, see [`expand`](Self::expand); clones
+/// share the values, so that a mask of a large parameter is cheap to pass on.
 ///
 /// ```
 /// use burn_compress_core::Mask;
@@ -45,25 +46,63 @@ impl MaskMethod {
 /// assert!(Mask::new(vec![0.5, 1.0], [2]).is_err());
 /// # Ok::<(), burn_compress_core::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "Written")]
 pub struct Mask {
-    #[serde(serialize_with = "as_slice")]
-    values: Arc<Vec<f32>>,
-    shape: Vec<usize>,
+    entries: Arc<Entries>,
     method: MaskMethod,
 }
 
-fn as_slice<S: Serializer>(values: &Arc<Vec<f32>>, serializer: S) -> Result<S::Ok, S::Error> {
-    values[..].serialize(serializer)
+/// The zeros and ones of a mask, written once along dimensions that they do not distinguish.
+#[derive(Debug)]
+struct Entries {
+    values: Vec<f32>,
+    /// The shape of `values`: the size of the mask or 1 along each dimension.
+    extent: Vec<usize>,
+    shape: Vec<usize>,
+    /// All values, once they are asked for.
+    all: OnceLock<Vec<f32>>,
 }
 
-/// A mask as it is read, which may be none.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    values: Vec<f32>,
-    shape: Vec<usize>,
+impl Entries {
+    fn new(values: Vec<f32>, extent: Vec<usize>, shape: Vec<usize>) -> Arc<Self> {
+        let all = OnceLock::new();
+        Arc::new(Self {
+            values,
+            extent,
+            shape,
+            all,
+        })
+    }
+
+    fn all(&self) -> &[f32] {
+        match self.extent == self.shape {
+            true => &self.values,
+            false => self.all.get_or_init(|| self.written_out()),
+        }
+    }
+
+    fn written_out(&self) -> Vec<f32> {
+        let mut values = self.values.clone();
+        // The last dimension first: an entry stands for all that is behind it.
+        let mut inner = 1;
+        for (&size, &own) in self.shape.iter().zip(&self.extent).rev() {
+            if own != size {
+                let runs = values.chunks(inner);
+                values = runs.flat_map(|run| run.repeat(size)).collect();
+            }
+            inner *= size;
+        }
+        values
+    }
+}
+
+/// A mask as it is written and read; one that is read may be none.
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "Mask", deny_unknown_fields)]
+struct Written<V = Vec<f32>, S = Vec<usize>> {
+    values: V,
+    shape: S,
     #[serde(default)]
     method: MaskMethod,
 }
@@ -73,6 +112,29 @@ impl TryFrom<Written> for Mask {
 
     fn try_from(written: Written) -> Result<Self, Error> {
         Ok(Self::new(written.values, written.shape)?.with_method(written.method))
+    }
+}
+
+impl Serialize for Mask {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let written = Written {
+            values: self.values(),
+            shape: self.shape(),
+            method: self.method,
+        };
+        written.serialize(serializer)
+    }
+}
+
+impl PartialEq for Mask {
+    fn eq(&self, other: &Self) -> bool {
+        let (own, others) = (&self.entries, &other.entries);
+        self.method == other.method
+            && own.shape == others.shape
+            && match own.extent == others.extent {
+                true => own.values == others.values,
+                false => own.all() == others.all(),
+            }
     }
 }
 
@@ -103,10 +165,52 @@ impl Mask {
             });
         }
         Ok(Self {
-            values: Arc::new(values),
-            shape,
+            entries: Entries::new(values, shape.clone(), shape),
             method: MaskMethod::Mul,
         })
+    }
+
+    /// The mask of a target of this shape whose elements along dimensions of size 1 all have the
+    /// value there. They are not written out.
+    ///
+    /// ```
+    /// use burn_compress_core::Mask;
+    ///
+    /// let rows = Mask::new(vec![1.0, 0.0], [2, 1])?.expand([2, 3])?;
+    /// assert_eq!(rows.values(), [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]);
+    /// # Ok::<(), burn_compress_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A shape of another rank, or of another size along a dimension that is not of size 1.
+    pub fn expand(self, shape: impl Into<Vec<usize>>) -> Result<Self, Error> {
+        let shape = shape.into();
+        let mut sizes = self.shape().iter().zip(&shape);
+        let fits = self.shape().len() == shape.len()
+            && sizes.all(|(&own, &size)| own == 1 || own == size)
+            && num_elements(&shape).is_some();
+        match fits {
+            true => Ok(self.expanded(&shape)),
+            false => Err(Error::InvalidMask {
+                reason: format!("the shape {:?} does not expand to {shape:?}", self.shape()),
+            }),
+        }
+    }
+
+    /// As [`expand`](Self::expand), to a shape that it fits.
+    pub(crate) fn expanded(self, shape: &[usize]) -> Self {
+        if self.shape() == shape {
+            return self;
+        }
+        let (values, extent) = match Arc::try_unwrap(self.entries) {
+            Ok(entries) => (entries.values, entries.extent),
+            Err(shared) => (shared.values.clone(), shared.extent.clone()),
+        };
+        Self {
+            entries: Entries::new(values, extent, shape.to_vec()),
+            method: self.method,
+        }
     }
 
     /// Sets how the mask enters the value.
@@ -120,22 +224,34 @@ impl Mask {
         self.method
     }
 
-    /// The zeros and ones in row-major order.
+    /// The zeros and ones of all elements in row-major order.
+    ///
+    /// Those of a mask that was [expanded](Self::expand) are written out the first time.
     pub fn values(&self) -> &[f32] {
-        &self.values
+        self.entries.all()
+    }
+
+    /// The values before they are [expanded](Self::expand), and their shape.
+    pub fn compact(&self) -> (&[f32], &[usize]) {
+        (&self.entries.values, &self.entries.extent)
     }
 
     /// The shape, of the target's rank; dimensions of size 1 broadcast.
     pub fn shape(&self) -> &[usize] {
-        &self.shape
+        &self.entries.shape
+    }
+
+    /// The number of elements.
+    pub fn elements(&self) -> usize {
+        self.shape().iter().product()
     }
 
     /// Refuses a mask that is not one of a target of shape `expected`. The batch dimension of an
     /// input or output is not compared.
     pub(crate) fn check_shape(&self, id: &TargetId, expected: &[usize]) -> Result<(), Error> {
         let free = usize::from(!id.target.is_param());
-        let mut sizes = self.shape.iter().zip(expected).enumerate();
-        let fits = self.shape.len() == expected.len()
+        let mut sizes = self.shape().iter().zip(expected).enumerate();
+        let fits = self.shape().len() == expected.len()
             && sizes.all(|(dim, (size, wanted))| *size == 1 || (dim >= free && size == wanted));
         match fits {
             true => Ok(()),
@@ -143,32 +259,8 @@ impl Mask {
                 target: id.clone(),
                 what: "the mask",
                 expected: expected.to_vec(),
-                found: self.shape.clone(),
+                found: self.shape().to_vec(),
             }),
-        }
-    }
-
-    /// The mask with every element of a target of this shape written out, which it has to fit.
-    pub(crate) fn spread(self, shape: &[usize]) -> Self {
-        if self.shape == shape {
-            return self;
-        }
-        let mut values = Vec::with_capacity(shape.iter().product());
-        for at in 0..shape.iter().product() {
-            let (mut rest, mut stride, mut from) = (at, 1, 0);
-            for (&size, &own) in shape.iter().zip(&self.shape).rev() {
-                if own > 1 {
-                    from += rest % size * stride;
-                }
-                rest /= size;
-                stride *= own;
-            }
-            values.push(self.values[from]);
-        }
-        Self {
-            values: Arc::new(values),
-            shape: shape.to_vec(),
-            ..self
         }
     }
 
@@ -179,53 +271,63 @@ impl Mask {
         let rank = layer
             .filter(|_| !id.target.is_param())
             .and_then(LayerInfo::port_rank);
-        match rank.filter(|rank| *rank != self.shape.len()) {
+        match rank.filter(|rank| *rank != self.shape().len()) {
             None => Ok(()),
             Some(expected) => Err(Error::MaskRank {
                 target: id.clone(),
                 expected,
-                found: self.shape.clone(),
+                found: self.shape().to_vec(),
             }),
         }
     }
 
     /// The fraction of elements that the mask removes, 0 for an empty mask.
     pub fn sparsity(&self) -> f64 {
-        if self.values.is_empty() {
-            return 0.0;
+        match self.elements() {
+            0 => 0.0,
+            elements => self.removed() as f64 / elements as f64,
         }
-        self.removed() as f64 / self.values.len() as f64
     }
 
     /// The number of elements that the mask removes.
     pub fn removed(&self) -> usize {
-        self.values.iter().filter(|&&value| value == 0.0).count()
+        let (values, _) = self.compact();
+        let removed = values.iter().filter(|&&value| value == 0.0).count();
+        removed * (self.elements() / values.len().max(1))
     }
 
     /// For each index along `dim`, whether the mask removes everything there.
     ///
     /// A dimension of size 1 answers with one entry, one that the mask does not have with none.
     pub fn removed_along(&self, dim: usize) -> Vec<bool> {
-        let Some(&size) = self.shape.get(dim) else {
+        let (values, extent) = self.compact();
+        let (Some(&own), Some(&size)) = (extent.get(dim), self.shape().get(dim)) else {
             return Vec::new();
         };
-        let inner: usize = self.shape[dim + 1..].iter().product();
-        let mut removed = vec![true; size];
-        for (at, run) in self.values.chunks(inner.max(1)).enumerate() {
-            let removed = &mut removed[at % size];
+        let inner: usize = extent[dim + 1..].iter().product();
+        let mut removed = vec![true; own];
+        for (at, run) in values.chunks(inner.max(1)).enumerate() {
+            let removed = &mut removed[at % own];
             *removed = *removed && run.iter().all(|&value| value == 0.0);
         }
-        removed
+        match own == size {
+            true => removed,
+            false => vec![removed[0]; size],
+        }
     }
 }
 
 impl ParamMask for Mask {
     fn shape(&self) -> &[usize] {
-        &self.shape
+        &self.entries.shape
+    }
+
+    fn extent(&self) -> &[usize] {
+        &self.entries.extent
     }
 
     fn kept(&self) -> impl Iterator<Item = bool> {
-        self.values.iter().map(|&value| value != 0.0)
+        self.entries.values.iter().map(|&value| value != 0.0)
     }
 }
 
@@ -250,11 +352,11 @@ mod tests {
     fn dimensions_of_size_1_are_written_out() {
         let rows = Mask::new(vec![1.0, 0.0], [2, 1]).unwrap();
         assert_eq!(
-            rows.spread(&[2, 3]).values(),
+            rows.expanded(&[2, 3]).values(),
             [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
         );
         let columns = Mask::new(vec![1.0, 0.0, 1.0], [1, 3]).unwrap();
-        let columns = columns.with_method(MaskMethod::Add).spread(&[2, 3]);
+        let columns = columns.with_method(MaskMethod::Add).expanded(&[2, 3]);
         assert_eq!(columns.values(), [1.0, 0.0, 1.0, 1.0, 0.0, 1.0]);
         assert_eq!(
             (columns.shape(), columns.method()),
@@ -262,7 +364,36 @@ mod tests {
         );
         let both = Mask::new(vec![0.0, 1.0], [1, 2, 1]).unwrap();
         let expected = [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0];
-        assert_eq!(both.spread(&[2, 2, 2]).values(), expected);
+        assert_eq!(both.expanded(&[2, 2, 2]).values(), expected);
+    }
+
+    #[test]
+    fn a_mask_of_channels_answers_as_one_of_elements() {
+        let own = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0];
+        for (extent, shape) in [
+            ([1, 6, 1], [2, 6, 3]),
+            ([3, 1, 2], [3, 4, 2]),
+            ([6, 1, 1], [6, 1, 2]),
+            ([1, 1, 6], [3, 2, 6]),
+        ] {
+            let compact = Mask::new(own.to_vec(), extent).unwrap();
+            let compact = compact.expand(shape).unwrap();
+            assert_eq!(compact.compact(), (&own[..], &extent[..]));
+            let whole = Mask::new(compact.values().to_vec(), shape).unwrap();
+            assert_eq!(compact, whole);
+            assert_eq!(compact.removed(), whole.removed());
+            assert_eq!(compact.sparsity(), whole.sparsity());
+            for dim in 0..4 {
+                assert_eq!(compact.removed_along(dim), whole.removed_along(dim));
+            }
+            let written = serde_json::to_string(&compact).unwrap();
+            assert_eq!(written, serde_json::to_string(&whole).unwrap());
+            assert_eq!(serde_json::from_str::<Mask>(&written).unwrap(), compact);
+        }
+        let rows = Mask::new(vec![1.0, 0.0], [2, 1]).unwrap();
+        assert!(rows.clone().expand([3, 3]).is_err());
+        assert!(rows.clone().expand([2, 1, 1]).is_err());
+        assert_ne!(rows.clone().expand([2, 2]).unwrap(), rows);
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl fmt::Display for Masks {
 
 /// Pattern of a mask: whole indices along one dimension, or elements.
 pub(crate) fn removed(mask: &Mask) -> String {
-    let (count, removed) = (mask.values().len(), mask.removed());
+    let (count, removed) = (mask.elements(), mask.removed());
     let along = |dim: usize| {
         let gone = mask.removed_along(dim);
         let whole = gone.iter().filter(|&&gone| gone).count();

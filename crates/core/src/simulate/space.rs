@@ -200,7 +200,7 @@ impl TargetSpace {
     }
 
     /// Sets or removes the mask; it acts from the next forward pass on. That of a parameter is
-    /// written out to the shape of the parameter.
+    /// [expanded](Mask::expand) to the shape of the parameter.
     ///
     /// # Errors
     ///
@@ -212,15 +212,13 @@ impl TargetSpace {
             (Some(mask), Some(expected)) => {
                 mask.check_shape(&self.id, expected)?;
                 Some(match self.id.target.is_param() {
-                    true => mask.spread(expected),
+                    true => mask.expanded(expected),
                     false => mask,
                 })
             }
             (mask, _) => mask,
         };
-        inner.removed = mask
-            .as_ref()
-            .map(|mask| (mask.removed(), mask.values().len()));
+        inner.removed = mask.as_ref().map(|mask| (mask.removed(), mask.elements()));
         inner.mask = mask;
         inner.mask_values = None;
         Ok(())

@@ -11,15 +11,17 @@ impl ChannelEntries {
     /// `size` channels, numbered on, that run along the given dimensions of the given
     /// parameters.
     fn group(mut self, size: usize, made: &[(&str, usize)], read: &[(&str, usize)]) -> Self {
-        let first = self.made.len();
+        let first = self.made.ranges.len();
         for index in 0..size {
-            let at = |list: &[(&str, usize)]| {
-                list.iter()
-                    .map(|(path, dim)| Position::new(*path, *dim, index))
-                    .collect()
-            };
-            self.made.insert(ChannelId(first + index), at(made));
-            self.read.insert(ChannelId(first + index), at(read));
+            let channel = ChannelId(first + index);
+            for (places, list) in [(&mut self.made, made), (&mut self.read, read)] {
+                let at = list.iter().map(|&(path, dim)| Place {
+                    param: self.shapes.get_index_of(path).unwrap(),
+                    dim,
+                    index,
+                });
+                places.insert(channel, at);
+            }
         }
         self.groups.push(Group {
             name: made[0].0.to_string(),
@@ -136,8 +138,8 @@ fn counts_of_whole_indices_and_of_single_entries_agree() {
     let whole = |i: usize| at(i)[0] != 1 && at(i)[1] != 3;
     for single in [false, true] {
         let mut entries: Vec<bool> = (0..24).map(|i| whole(i) && !(single && i == 0)).collect();
-        let mut kept = KeptEntries::of(&shape, entries.iter().copied());
-        assert_eq!(kept.single.is_some(), single);
+        let mut kept = KeptEntries::of(&shape, &shape, entries.iter().copied());
+        assert_eq!(matches!(kept, KeptEntries::Single { .. }), single);
         for (dim, index) in [(0, 2), (1, 3), (1, 0), (2, 1), (0, 0)] {
             kept.mask(&shape, dim, index);
             (0..24)
@@ -146,9 +148,58 @@ fn counts_of_whole_indices_and_of_single_entries_agree() {
             for (dim, &size) in shape.iter().enumerate() {
                 for index in 0..size {
                     let here = (0..24).filter(|&i| at(i)[dim] == index && entries[i]);
-                    assert_eq!(kept.kept[dim][index], here.count(), "{dim} {index}");
+                    let here = here.count();
+                    assert_eq!(kept.is_masked(dim, index), here == 0, "{dim} {index}");
+                    if let KeptEntries::Single { counts, .. } = &kept {
+                        assert_eq!(counts[dim][index], here);
+                    }
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn counts_of_a_mask_of_channels_are_those_of_its_elements() {
+    let shape = [3, 4, 2];
+    let at = |i: usize| [i / 8, i / 2 % 4, i % 2];
+    // Column 1; rows and columns by pairs that are no product; nothing; everything.
+    for (extent, gone) in [
+        ([1, 4, 1], vec![1]),
+        ([3, 4, 1], vec![0, 5, 9]),
+        ([3, 1, 2], vec![]),
+        ([1, 1, 2], vec![0, 1]),
+    ] {
+        let own = |i: usize| {
+            let place = |dim: usize| at(i)[dim] % extent[dim];
+            (place(0) * extent[1] + place(1)) * extent[2] + place(2)
+        };
+        let size = extent.iter().product::<usize>();
+        let compact: Vec<bool> = (0..size).map(|i| !gone.contains(&i)).collect();
+        let all: Vec<bool> = (0..24).map(|i| compact[own(i)]).collect();
+        let found = KeptEntries::of(&shape, &extent, compact.into_iter());
+        let expected = KeptEntries::of(&shape, &shape, all.into_iter());
+        use KeptEntries::{Single, Whole};
+        match (found, expected) {
+            (
+                Whole { kept, counts },
+                Whole {
+                    kept: all,
+                    counts: sizes,
+                },
+            ) => {
+                assert_eq!((kept, counts), (all, sizes), "{extent:?}");
+            }
+            (
+                Single { entries, counts },
+                Single {
+                    entries: all,
+                    counts: sizes,
+                },
+            ) => {
+                assert_eq!((entries, counts), (all, sizes), "{extent:?}");
+            }
+            _ => panic!("{extent:?}"),
         }
     }
 }

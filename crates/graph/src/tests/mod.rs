@@ -85,7 +85,7 @@ impl Edits for Mask<'_> {
         for group in self.0.groups() {
             for member in group.members.iter().filter(|member| member.param == path) {
                 let mut keep = vec![1.0f32; tensor.dims()[member.dim]];
-                for (channel, positions) in group.channels.iter().zip(&member.positions) {
+                for (channel, positions) in group.channels.iter().zip(member.positions.iter()) {
                     if self.1.contains(channel) {
                         positions.iter().for_each(|&position| keep[position] = 0.0);
                     }

@@ -128,7 +128,7 @@ fn indexed<M: Module>(
     let scored = groups.scored()?;
     let paths = scored.iter().map(|target| target.id().to_string());
     let paths: IndexSet<String> = paths.collect();
-    dry_run(&groups, &paths, scorer.pruner)?;
+    dry_run(&groups, &scored)?;
     check_goals(&groups.decisions()?)?;
     check_values(model, &paths)?;
     Ok(groups)

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use burn_compress_core::{TargetId, TargetSpace};
-use indexmap::IndexMap;
 
 use super::decision::Decision;
 use super::member::GroupMember;
-use crate::importance::{Scale, Scorer};
+use crate::importance::{Scale, Scores};
 use crate::mask::{MaskTarget, TargetMask};
 use crate::{Blocks, Normalizer, PruningError, PruningSettings};
 
@@ -76,26 +75,24 @@ fn rank(scores: &mut [f64], producers: &[Vec<usize>], current: Option<&[bool]>) 
 impl CoupledGroup {
     pub(super) fn target(
         &self,
-        data: &IndexMap<String, Vec<f32>>,
-        scorer: &Scorer,
+        scores: &Scores,
         factor: f64,
         keep_at_least_one: bool,
     ) -> Result<MaskTarget<String>, PruningError> {
         let mut sums = vec![(0.0f64, 0u32); self.channels];
         for member in &self.scored {
             // A member without values leaves the decision to the others.
-            let Some(values) = data.get(&member.id.to_string()) else {
+            let Some(scores) = scores.by_path.get(&member.id.to_string()) else {
                 continue;
             };
-            let scores = member.channel_scores(values, scorer)?;
-            for ((sum, count), score) in sums.iter_mut().zip(scores) {
+            for ((sum, count), score) in sums.iter_mut().zip(member.channel_scores(scores)) {
                 if let Some(score) = score {
                     *sum += f64::from(score);
                     *count += 1;
                 }
             }
         }
-        let scale = scorer.scale();
+        let scale = scores.scale;
         let combine = |(sum, count): (f64, u32)| match scale {
             Scale::Loss => sum,
             Scale::Layer | Scale::Common => sum / f64::from(count.max(1)),

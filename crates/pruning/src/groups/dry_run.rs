@@ -5,29 +5,17 @@ use indexmap::IndexSet;
 
 use super::independent::IndependentTarget;
 use super::pruning_groups::PruningGroups;
-use crate::importance::{Importance, Scorer};
+use crate::PruningError;
+use crate::importance::{Scale, Scores};
 use crate::mask::check_dims;
-use crate::{Blocks, PruningError};
-
-/// A score of 0 for every block, whatever the values are.
-struct Zeros;
-
-impl Importance for Zeros {
-    fn score(&self, _values: &[f32], blocks: &Blocks) -> Vec<f32> {
-        vec![0.0; blocks.count()]
-    }
-}
+use crate::sources::ScoredTarget;
 
 /// Generates masks with scores of zero, to find settings that contradict each other before the
 /// training. Nothing is written.
 ///
 /// Inputs and outputs whose shape is unknown before a pass are left out, with all that follows them;
 /// their alignments are checked against the source alone.
-pub(super) fn dry_run(
-    groups: &PruningGroups,
-    scored: &IndexSet<String>,
-    pruner: &'static str,
-) -> Result<(), PruningError> {
+pub(super) fn dry_run(groups: &PruningGroups, scored: &[ScoredTarget]) -> Result<(), PruningError> {
     let unknown = without_shape(groups);
     let is_unknown = |target: &&IndependentTarget| unknown.contains(&target.id);
     for target in groups.independent.iter().filter(is_unknown) {
@@ -38,10 +26,15 @@ pub(super) fn dry_run(
         .iter()
         .filter(|target| !is_unknown(target));
     let known: Vec<&IndependentTarget> = known.collect();
-    // The scores need no values.
-    let data = scored.iter().map(|path| (path.clone(), Vec::new()));
-    let scorer = Scorer::new(pruner, Zeros, false);
-    let masks = groups.masks(&known, &data.collect(), &scorer, 1.0)?;
+    let zeros = |target: &ScoredTarget| {
+        let zeros = vec![0.0; target.blocks().count()];
+        (target.id().to_string(), zeros)
+    };
+    let scores = Scores {
+        scale: Scale::Layer,
+        by_path: scored.iter().map(zeros).collect(),
+    };
+    let masks = groups.masks(&known, &scores, 1.0)?;
     let mut coupled = groups.coupled.iter();
     coupled.try_for_each(|group| group.check(&masks[&group.key]))
 }

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use burn_compress_core::{Mask, Target, TargetId, TargetSpace};
-use indexmap::IndexMap;
 
 use super::decision::Decision;
 use super::selected::{Item, alignment};
-use crate::importance::Scorer;
+use crate::importance::{Scorer, Scores};
 use crate::mask::{MaskTarget, TargetMask};
 use crate::{Axes, Blocks, Granularity, PruningError, PruningSettings};
 
@@ -79,16 +78,13 @@ impl IndependentTarget {
     /// Input of the mask generation, with goals scaled by `factor`.
     pub(super) fn target(
         &self,
-        data: &IndexMap<String, Vec<f32>>,
-        scorer: &Scorer,
+        scores: &Scores,
         factor: f64,
     ) -> Result<MaskTarget<String>, PruningError> {
         let (key, blocks) = (self.id.to_string(), self.blocks()?);
         let axes = self.axes(blocks.shape().len());
-        let values = data.get(&key).filter(|_| self.settings.is_active());
-        let scores = values
-            .map(|values| scorer.score(values, &blocks, &self.id))
-            .transpose()?;
+        let scores = scores.by_path.get(&key);
+        let scores = scores.filter(|_| self.settings.is_active()).cloned();
         let current = self.current(&blocks);
         let settings = self.settings.scaled(factor);
         let mut target = MaskTarget::new(key, blocks, settings).with_axes(axes);
@@ -133,12 +129,12 @@ impl IndependentTarget {
 
     /// The mask of the target, which keeps the blocks of `mask`.
     pub(super) fn mask(&self, mask: &TargetMask) -> Result<Mask, PruningError> {
-        let (values, shape) = match self.id.target {
-            Target::Param(_) => (mask.expand(), mask.blocks().shape().to_vec()),
-            Target::Input(_) | Target::Output(_) => mask.expand_broadcast(),
-        };
-        let method = self.settings.apply_method.unwrap_or_default();
-        Ok(Mask::new(values, shape)?.with_method(method))
+        let (values, extent) = mask.expand_broadcast();
+        let mut written = Mask::new(values, extent)?;
+        if self.id.target.is_param() {
+            written = written.expand(mask.blocks().shape())?;
+        }
+        Ok(written.with_method(self.settings.apply_method.unwrap_or_default()))
     }
 
     /// The decision about the target.

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use burn_compress_core::graph::ChannelGroup;
+use burn_compress_core::graph::{ChannelGroup, Positions};
 use burn_compress_core::layer::{LayerInfo, LayerKind, LayerRole, ParamInfo};
 use burn_compress_core::{Mask, Target, TargetId, TargetSpace};
 use indexmap::IndexMap;
 
 use super::selected::Item;
-use crate::importance::Scorer;
 use crate::mask::MaskTarget;
 use crate::{Blocks, PruningError, PruningSettings};
 
@@ -21,7 +20,7 @@ pub(super) struct FoundMember {
     pub(super) shape: Vec<usize>,
     pub(super) dim: usize,
     /// The indices along the dimension of each channel of the group.
-    pub(super) positions: Vec<Vec<usize>>,
+    pub(super) positions: Positions,
 }
 
 /// A member whose target is claimed.
@@ -104,17 +103,12 @@ pub(super) fn find_members(
 impl GroupMember {
     /// The score of each index along the dimension, summed over the indices of each channel;
     /// `None` for channels that the parameter does not carry.
-    pub(super) fn channel_scores(
-        &self,
-        data: &[f32],
-        scorer: &Scorer,
-    ) -> Result<Vec<Option<f32>>, PruningError> {
-        let scores = scorer.score(data, &self.blocks()?, &self.id)?;
-        let sum = |indices: &Vec<usize>| match indices.is_empty() {
+    pub(super) fn channel_scores(&self, scores: &[f32]) -> Vec<Option<f32>> {
+        let sum = |indices: &[usize]| match indices.is_empty() {
             true => None,
             false => Some(indices.iter().map(|&index| scores[index]).sum()),
         };
-        Ok(self.positions.iter().map(sum).collect())
+        self.positions.iter().map(sum).collect()
     }
 
     /// Kept indices along the dimension when the group keeps the channels `keep`.
@@ -149,8 +143,8 @@ impl GroupMember {
         keep: &[bool],
         settings: &PruningSettings,
     ) -> Result<Mask, PruningError> {
-        let values = self.blocks()?.expand(&self.kept(keep));
-        let mask = Mask::new(values, self.shape.clone())?;
+        let (values, extent) = self.blocks()?.expand_broadcast(&self.kept(keep));
+        let mask = Mask::new(values, extent)?.expand(self.shape.clone())?;
         Ok(mask.with_method(settings.apply_method.unwrap_or_default()))
     }
 }

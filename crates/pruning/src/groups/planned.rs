@@ -10,18 +10,14 @@ use indexmap::IndexMap;
 use super::dry_run::without_shape;
 use super::independent::IndependentTarget;
 use super::pruning_groups::PruningGroups;
-use crate::importance::{Importance, Scorer};
+use crate::importance::{Scale, Scores};
 use crate::{Blocks, PruningError, PruningSettings};
 
 /// Scores that rise evenly from the first block to the last.
-struct Even;
-
-impl Importance for Even {
-    fn score(&self, _values: &[f32], blocks: &Blocks) -> Vec<f32> {
-        let count = blocks.count();
-        let score = |block| (block as f32 + 0.5) / count as f32;
-        (0..count).map(score).collect()
-    }
+fn even(blocks: &Blocks) -> Vec<f32> {
+    let count = blocks.count();
+    let score = |block| (block as f32 + 0.5) / count as f32;
+    (0..count).map(score).collect()
 }
 
 impl PruningGroups {
@@ -42,20 +38,19 @@ impl PruningGroups {
     /// The masks at the end of a run in which no score is better than another.
     ///
     /// Targets whose shape is unknown before a pass are left out.
-    pub(crate) fn planned_masks(
-        &self,
-        pruner: &'static str,
-    ) -> Result<Vec<PlannedMask>, PruningError> {
+    pub(crate) fn planned_masks(&self) -> Result<Vec<PlannedMask>, PruningError> {
         let unknown = without_shape(self);
         let known = self.independent.iter();
         let known: Vec<&IndependentTarget> = known
             .filter(|target| !unknown.contains(&target.id))
             .collect();
-        // The scores need no values.
         let scored = self.scored()?.into_iter();
-        let data = scored.map(|target| (target.id().to_string(), Vec::new()));
-        let scorer = Scorer::new(pruner, Even, false);
-        let masks = self.masks_with(&known, &data.collect(), &scorer, 1.0, without_threshold)?;
+        let scores = scored.map(|target| (target.id().to_string(), even(target.blocks())));
+        let scores = Scores {
+            scale: Scale::Layer,
+            by_path: scores.collect(),
+        };
+        let masks = self.masks_with(&known, &scores, 1.0, without_threshold)?;
         let mut planned = Vec::new();
         for group in &self.coupled {
             let keep = masks[&group.key].keep();

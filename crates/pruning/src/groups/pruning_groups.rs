@@ -8,7 +8,7 @@ use super::coupled::CoupledGroup;
 use super::decision::Decision;
 use super::goals;
 use super::independent::IndependentTarget;
-use crate::importance::Scorer;
+use crate::importance::Scores;
 use crate::mask::{MaskConfig, TargetMask, generate, lcm};
 use crate::sources::ScoredTarget;
 use crate::{PrunerConfig, PruningError, PruningSettings};
@@ -48,14 +48,9 @@ impl PruningGroups {
     }
 
     /// Generates the masks for goals scaled by `factor` and writes them to their targets.
-    pub(crate) fn update_masks(
-        &self,
-        data: &IndexMap<String, Vec<f32>>,
-        scorer: &Scorer,
-        factor: f64,
-    ) -> Result<(), PruningError> {
+    pub(crate) fn update_masks(&self, scores: &Scores, factor: f64) -> Result<(), PruningError> {
         let targets: Vec<&IndependentTarget> = self.independent.iter().collect();
-        let masks = self.masks(&targets, data, scorer, factor)?;
+        let masks = self.masks(&targets, scores, factor)?;
         for group in &self.coupled {
             group.write(&masks[&group.key])?;
         }
@@ -75,19 +70,17 @@ impl PruningGroups {
     pub(super) fn masks(
         &self,
         targets: &[&IndependentTarget],
-        data: &IndexMap<String, Vec<f32>>,
-        scorer: &Scorer,
+        scores: &Scores,
         factor: f64,
     ) -> Result<IndexMap<String, TargetMask>, PruningError> {
-        self.masks_with(targets, data, scorer, factor, |_| {})
+        self.masks_with(targets, scores, factor, |_| {})
     }
 
     /// As [`masks`](Self::masks), with settings that `adjust` changes before.
     pub(super) fn masks_with(
         &self,
         targets: &[&IndependentTarget],
-        data: &IndexMap<String, Vec<f32>>,
-        scorer: &Scorer,
+        scores: &Scores,
         factor: f64,
         adjust: fn(&mut PruningSettings),
     ) -> Result<IndexMap<String, TargetMask>, PruningError> {
@@ -97,10 +90,10 @@ impl PruningGroups {
             targets.iter().partition(|target| target.follows);
         let mut targets = Vec::new();
         for group in &self.coupled {
-            targets.push(group.target(data, scorer, factor, keep_at_least_one)?);
+            targets.push(group.target(scores, factor, keep_at_least_one)?);
         }
         for target in others {
-            targets.push(target.target(data, scorer, factor)?);
+            targets.push(target.target(scores, factor)?);
         }
         targets
             .iter_mut()
@@ -116,7 +109,7 @@ impl PruningGroups {
             }
         }
         for target in followers {
-            targets.push(target.target(data, scorer, factor)?);
+            targets.push(target.target(scores, factor)?);
         }
         targets
             .iter_mut()

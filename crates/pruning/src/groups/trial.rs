@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 
 use burn::module::Module;
-use burn_compress_core::graph::{
-    ChannelEntries, ChannelGraph, ChannelGroup, ChannelId, GroupMember, SlicedPart,
-};
+use burn_compress_core::graph::{ChannelGraph, ChannelGroup, ChannelId, GroupMember, SlicedPart};
 use burn_compress_core::layer::channel_dims;
 use burn_compress_core::{Chain, Mask, Target, TargetId};
 use indexmap::{IndexMap, IndexSet};
@@ -182,7 +180,7 @@ fn free_blocks(graph: &ChannelGraph, group: &ChannelGroup) -> Vec<Vec<ChannelId>
 /// The channels of a group that each parameter and each part of a slice has.
 fn parts(group: &ChannelGroup) -> Vec<Vec<ChannelId>> {
     let held = |member: &GroupMember| {
-        let held = group.channels.iter().zip(&member.positions);
+        let held = group.channels.iter().zip(member.positions.iter());
         let held = held.filter(|(_, positions)| !positions.is_empty());
         held.map(|(channel, _)| *channel).collect()
     };
@@ -228,6 +226,9 @@ impl<'a> Trial<'a> {
             masks: IndexMap::new(),
             removed: BTreeSet::new(),
         };
+        if whole.is_empty() {
+            return Ok(trial);
+        }
         for whole in whole {
             trial.mask(whole.item, whole.dim)?;
         }
@@ -241,7 +242,7 @@ impl<'a> Trial<'a> {
             }
         }
         if !trial.masks.is_empty() {
-            let removed = ChannelEntries::new(graph).removable(&trial.masks);
+            let removed = graph.entries().removable(&trial.masks);
             trial.removed = removed.map_err(burn_compress_core::Error::from)?;
         }
         Ok(trial)

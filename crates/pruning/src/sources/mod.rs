@@ -31,5 +31,5 @@ pub use gradients::Gradients;
 pub use outputs::Outputs;
 #[cfg(test)]
 pub(crate) use scale_invariance::{advice, normed_layers};
-pub use source::{Collector, ScoreSource, Scored, ScoredTarget};
-pub use weights::{Weights, read_weights};
+pub use source::{Collector, ScoreSource, Scored, ScoredTarget, Visit};
+pub use weights::{Weights, for_each_weight, read_weights};

@@ -89,6 +89,9 @@ pub trait ScoreSource: Serialize + Send + 'static {
     ) -> Result<Box<dyn Collector<M, I>>, PruningError>;
 }
 
+/// Takes the numbers of the parameter at a path, one an element, row-major.
+pub type Visit<'a> = dyn FnMut(&str, &[f32]) -> Result<(), BoxError> + 'a;
+
 /// A source in a run: it collects values during the training steps and gives them to the score.
 ///
 /// What is collected over steps is part of the checkpoint ([`state`](Self::state)), so that a run
@@ -144,6 +147,18 @@ pub trait Collector<M: Module, I>: Send {
     ///
     /// Any error ends the run.
     fn values(&self, model: &M) -> Result<IndexMap<String, Vec<f32>>, BoxError>;
+
+    /// Shows `visit` what [`values`](Self::values) gives, each parameter once. A source that can read
+    /// one after another has not all of them in memory at once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`values`](Self::values) and of `visit`.
+    fn for_each(&self, model: &M, visit: &mut Visit<'_>) -> Result<(), BoxError> {
+        let values = self.values(model)?;
+        let mut values = values.iter();
+        values.try_for_each(|(path, values)| visit(path, values))
+    }
 
     /// Forgets what was collected, at the end of each interval of a schedule.
     fn clear(&mut self) {}

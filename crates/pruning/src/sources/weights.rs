@@ -5,7 +5,7 @@ use burn_compress_core::{BoxError, parameters, reads};
 use indexmap::{IndexMap, IndexSet};
 use serde::Serialize;
 
-use super::source::{Collector, ScoreSource, Scored};
+use super::source::{Collector, ScoreSource, Scored, Visit};
 use crate::PruningError;
 
 /// The parameters themselves: neither data nor training is needed.
@@ -31,6 +31,26 @@ impl<M: Module, I> Collector<M, I> for WeightReader {
     fn values(&self, model: &M) -> Result<IndexMap<String, Vec<f32>>, BoxError> {
         read_weights(model, &self.paths)
     }
+
+    fn for_each(&self, model: &M, visit: &mut Visit<'_>) -> Result<(), BoxError> {
+        for_each_weight(model, &self.paths, visit)
+    }
+}
+
+/// Shows `visit` the values of the parameters at `paths`, in module order, one after another.
+///
+/// # Errors
+///
+/// When the device cannot be read, and those of `visit`.
+pub fn for_each_weight<M: Module>(
+    model: &M,
+    paths: &IndexSet<String>,
+    visit: &mut Visit<'_>,
+) -> Result<(), BoxError> {
+    let weights = parameters(model, paths);
+    let (paths, weights): (Vec<_>, Vec<_>) = weights.into_iter().unzip();
+    let weights = weights.into_iter().map(|weight| weight.values).collect();
+    reads::each(weights, &mut |at, values| visit(&paths[at], values))
 }
 
 /// The values of the parameters at `paths`, all read at once.

@@ -93,7 +93,7 @@ impl CutPlan {
         let (none, history) = (Calibration::new(), History::default());
         let compressed = Compressed::from_parts(model, &masks, &none, history)?;
         let small = ModelSpeedup::new(compressed, dummy_input.clone())
-            .with_graph(graph)
+            .with_graph(graph)?
             .speedup_model()?;
         match difference(slices, &small.plan) {
             None => Ok(small),
@@ -265,7 +265,7 @@ fn masks_of(graph: &ChannelGraph, removed: &BTreeSet<ChannelId>) -> Result<Masks
     let mut gone: IndexMap<&str, Vec<(usize, usize)>> = IndexMap::new();
     for group in graph.groups() {
         for member in &group.members {
-            let positions = group.channels.iter().zip(&member.positions);
+            let positions = group.channels.iter().zip(member.positions.iter());
             let masked = positions.filter(|(channel, _)| removed.contains(channel));
             let at = masked.flat_map(|(_, indices)| indices);
             let at: Vec<(usize, usize)> = at.map(|&index| (member.dim, index)).collect();
@@ -289,12 +289,16 @@ fn masks_of(graph: &ChannelGraph, removed: &BTreeSet<ChannelId>) -> Result<Masks
 
 /// A mask without these indices of these dimensions.
 fn mask(shape: &[usize], gone: &[(usize, usize)]) -> Result<Mask, SpeedupError> {
-    let mut values = vec![1.0; shape.iter().product()];
+    let mut extent = vec![1; shape.len()];
+    for &(dim, _) in gone {
+        extent[dim] = shape[dim];
+    }
+    let mut values = vec![1.0; extent.iter().product()];
     for &(dim, index) in gone {
-        let inner: usize = shape[dim + 1..].iter().product();
-        for block in values.chunks_mut(shape[dim] * inner) {
+        let inner: usize = extent[dim + 1..].iter().product();
+        for block in values.chunks_mut(extent[dim] * inner) {
             block[index * inner..][..inner].fill(0.0);
         }
     }
-    Ok(Mask::new(values, shape)?)
+    Ok(Mask::new(values, extent)?.expand(shape)?)
 }

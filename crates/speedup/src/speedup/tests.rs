@@ -547,9 +547,18 @@ fn a_layer_without_channels_is_an_error() {
 fn double_precision_distinguishes_rounding_from_another_function() {
     let net = Net::new(&Device::flex());
     let given = dummy(&Device::flex());
-    let error_f64 = |a: &Net, b: &Net, dummy: &DummyInput<Net>| {
-        comparison::error_f64(a.clone(), b.clone(), dummy, Input::Given)
+    let wide = |net: &Net, left: &Masks| Wide {
+        model: net.clone(),
+        masks: IndexMap::new(),
+        simulated: simulated(left),
     };
+    let none = Masks::new();
+    let error = |a: Wide<Net>, b: Wide<Net>, dummy: &DummyInput<Net>| {
+        let [a, b] = [a, b].map(|net| net.run(dummy, Input::Given));
+        Some(verify::relative_error(&a?, &b?).unwrap())
+    };
+    let error_f64 =
+        |a: &Net, b: &Net, dummy: &DummyInput<Net>| error(wide(a, &none), wide(b, &none), dummy);
     assert_eq!(error_f64(&net, &net, &given), Some(0.0));
 
     // The output is linear in the last layer, so it moves by the factor of its parameters.
@@ -557,13 +566,20 @@ fn double_precision_distinguishes_rounding_from_another_function() {
     let factor = 1.0 + f32::EPSILON;
     other.fc.weight = other.fc.weight.map(|weight| weight * factor);
     other.fc.bias = other.fc.bias.map(|bias| bias.map(|bias| bias * factor));
-    let error = error_f64(&net, &other, &given).unwrap();
-    assert!((5e-8..3e-7).contains(&error), "{error}");
+    let moved = error_f64(&net, &other, &given).unwrap();
+    assert!((5e-8..3e-7).contains(&moved), "{moved}");
 
     // A mask that stays beside the parameters is widened with them.
     let masks = Masks::from([(id("fc.bias"), rows(&[3], &[0, 1, 2]))]);
     let masked = with_state(net.clone(), &masks, &Calibration::new()).unwrap();
-    assert!(error_f64(&net, &masked, &given).unwrap() > 1e-3);
+    let beside = error(wide(&net, &none), wide(&masked, &masks), &given);
+    assert!(beside.unwrap() > 1e-3);
+    // Inside, it does the same.
+    let inside = Wide {
+        masks: products(&masks),
+        ..wide(&net, &none)
+    };
+    assert_eq!(error(inside, wide(&masked, &masks), &given), Some(0.0));
 
     let closure =
         DummyInput::from_fn(|net: &Net, device| net.forward(Tensor::ones([1, 2, 2, 2], device)));

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context;
-use burn::tensor::{Device, TensorData};
+use burn::module::{ModuleMapper, Param};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use burn_compress::graph::{ChannelGraph, ForwardOutputs};
 use burn_compress::layer::{LayerInfo, channel_dims, layers};
 use burn_compress::prelude::*;
@@ -45,7 +46,9 @@ impl Task for Measure {
         let model = randomize_statistics(model.valid(), self.seed);
         let input = model.random_input(1, self.size, &device);
         let forward = || timed(|| model.run(input.clone()).data()).1;
+        let growth = Growth::start();
         forward();
+        let growth = growth.and_then(|growth| growth.peak());
         let (mut passes, mut seconds) = (0, 0.0);
         while passes < 3 || seconds < 0.1 {
             seconds += forward();
@@ -58,7 +61,10 @@ impl Task for Measure {
             result: Outcome::Refused(String::new()),
         };
         let result = match self.cut(&model, input)? {
-            Ok(cut) => Outcome::Cut(Box::new(cut)),
+            Ok(cut) => Outcome::Cut(Box::new(Cut {
+                forward_growth: growth.map(|bytes| bytes as f64 / (4 * row.parameters) as f64),
+                ..cut
+            })),
             Err(error) => Outcome::Refused(first_reason(&*error)),
         };
         Ok(Row { result, ..row })
@@ -124,7 +130,9 @@ impl Measure {
         let expected = masked.run(unseen.clone());
         let seen = masked.run(input);
         let between = relative_error(&expected, &seen)?;
-        let error = relative_error(&expected, &small.model.run(unseen))?;
+        let error = relative_error(&expected, &small.model.run(unseen.clone()))?;
+        let exact = || exact_error(&masked, &small.model, unseen);
+        let exact_error = (error > 1e-6).then(exact).transpose()?;
         drop(masked);
         let sparsity = selected.iter().map(|layer| {
             let kept = small.plan.params.get(&layer.weight);
@@ -149,8 +157,10 @@ impl Measure {
                 verification,
             },
             growth: growth.map(|bytes| bytes as f64 / (4 * report.params.dense) as f64),
+            forward_growth: None,
             latency: [latency(1)?, latency(8)?],
             error,
+            exact_error,
             between,
         }))
     }
@@ -282,16 +292,35 @@ fn half_of(graph: &ChannelGraph, selected: &[Selected]) -> Option<Half> {
     })
 }
 
+/// The relative error of models that compute in double precision.
+fn exact_error<M: Model>(masked: &M, small: &M, input: M::Input) -> anyhow::Result<f64> {
+    struct Widen;
+
+    impl ModuleMapper for Widen {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| tensor.cast(FloatDType::F64))
+        }
+    }
+
+    let input = DummyInput::new(input, M::run);
+    let run = |model: &M| input.run_f64(&model.valid().map(&mut Widen), &Device::flex());
+    let outputs = run(masked).zip(run(small));
+    let (masked, small) = outputs.context("the input has no double precision")?;
+    error_of(&masked, &small)
+}
+
 /// Largest difference over the largest value; infinite where a value is not finite.
 fn relative_error(
     expected: &impl ForwardOutputs,
     found: &impl ForwardOutputs,
 ) -> anyhow::Result<f64> {
+    error_of(&expected.data(), &found.data())
+}
+
+fn error_of(expected: &[TensorData], found: &[TensorData]) -> anyhow::Result<f64> {
     let (mut largest, mut difference) = (0_f64, 0_f64);
-    for (expected, found) in expected.data().iter().zip(found.data()) {
-        let [expected, found] = [expected, &found].map(TensorData::try_to_vec::<f32>);
-        for (expected, found) in expected?.into_iter().zip(found?) {
-            let (expected, found) = (f64::from(expected), f64::from(found));
+    for (expected, found) in expected.iter().zip(found) {
+        for (expected, found) in expected.iter::<f64>().zip(found.iter::<f64>()) {
             if !(expected.is_finite() && found.is_finite()) {
                 return Ok(f64::INFINITY);
             }

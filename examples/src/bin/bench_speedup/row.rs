@@ -47,8 +47,15 @@ pub struct Cut {
     pub growth: Option<f64>,
     /// Time of the small network over that of the dense one, for one input and for eight.
     pub latency: [f64; 2],
+    /// By how much resident memory grows at most in forward passes of the dense network alone, over the
+    /// same bytes.
+    #[serde(default)]
+    pub forward_growth: Option<f64>,
     /// Largest relative error on an input that the cut has not seen.
     pub error: f64,
+    /// The same in double precision, where single precision gives more than 1e-6.
+    #[serde(default)]
+    pub exact_error: Option<f64>,
     /// Largest relative difference of the outputs for two inputs: where it is small, so is what the
     /// error tells.
     pub between: f64,
@@ -84,7 +91,7 @@ pub struct Seconds {
     pub capture: f64,
     /// Channels that belong together.
     pub grouping: f64,
-    /// All checks when the pruner is made, its capture and grouping among them.
+    /// All checks when the pruner is made, which captures and groups for itself.
     pub building: f64,
     /// Scores and masks.
     pub scoring: f64,
@@ -95,15 +102,22 @@ pub struct Seconds {
 }
 
 impl Seconds {
-    fn parts(&self) -> [f64; 6] {
+    fn parts(&self) -> [f64; 7] {
         [
             self.capture,
             self.grouping,
             self.building,
             self.scoring,
             self.cutting,
+            self.total(),
             self.verification,
         ]
+    }
+
+    /// From the model to the small one, without verification. Capture and grouping are part of
+    /// building.
+    fn total(&self) -> f64 {
+        self.building + self.scoring + self.cutting
     }
 }
 
@@ -142,6 +156,7 @@ pub fn tables(rows: &[Row]) -> Vec<Table> {
             "eta b1",
             "b8",
             "max rel. error",
+            "in f64",
             "two inputs",
         ]);
         for (row, cut) in cut() {
@@ -161,6 +176,7 @@ pub fn tables(rows: &[Row]) -> Vec<Table> {
                 format!("{:.2}", eta[0]),
                 format!("{:.2}", eta[1]),
                 format!("{:.1e}", cut.error),
+                (cut.exact_error).map_or("".into(), |error| format!("{error:.1e}")),
                 format!("{:.1e}", cut.between),
             ]);
         }
@@ -175,8 +191,10 @@ pub fn tables(rows: &[Row]) -> Vec<Table> {
             "building",
             "scoring",
             "cutting",
+            "all three",
             "verification",
             "peak / bytes",
+            "of a forward",
         ]);
         for (row, cut) in cut() {
             let millions = row.parameters as f64 * 1e-6;
@@ -189,9 +207,9 @@ pub fn tables(rows: &[Row]) -> Vec<Table> {
             };
             let mut cells = vec![row.model.clone(), format!("{:.1}", row.forward * 1e3)];
             cells.extend(cut.seconds.parts().map(both));
-            cells.push(
-                cut.growth
-                    .map_or("-".into(), |growth| format!("{growth:.2}")),
+            cells.extend(
+                [cut.growth, cut.forward_growth]
+                    .map(|growth| growth.map_or("-".into(), |growth| format!("{growth:.2}"))),
             );
             costs.add_row(cells);
         }
@@ -248,8 +266,10 @@ mod tests {
                     verification: 0.75,
                 },
                 growth: Some(1.5),
+                forward_growth: None,
                 latency: [0.5, 0.25],
                 error: 2e-7,
+                exact_error: None,
                 between: 0.5,
             })),
         }
@@ -265,6 +285,8 @@ mod tests {
         assert!(sizes.contains("|   0.50 | 1.00 |"), "{sizes}");
         // 2 s are 4 passes of 0.5 s, and 1000 ms for each of two million.
         assert!(costs.contains("4.00 (1000.0)"), "{costs}");
+        // 1 s of building and 2 s of cutting; capture and grouping are in the first.
+        assert!(costs.contains("6.00 (1500.0)"), "{costs}");
     }
 
     #[test]

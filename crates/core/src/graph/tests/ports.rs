@@ -37,8 +37,8 @@ fn ports_of_sequences_with_learned_positions_run_along_the_features() {
         TargetId::new("fc2", Target::Input(0)),
     ];
     chain.chain().claim(Mode::Quantization, &hidden).unwrap();
-    let graph =
-        crate::simulate::attach::analyze(chain.model(), &dummy, &Default::default()).unwrap();
+    let captured = crate::simulate::attach::capture(chain.model(), &dummy).unwrap();
+    let graph = ChannelGraph::analyze(&captured).unwrap();
     let group = graph.group_of("fc1", "weight", 1).unwrap();
     let channels = &graph.groups()[group].channels;
     assert_eq!(graph.groups()[group].protected, None);

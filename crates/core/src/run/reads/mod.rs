@@ -4,7 +4,7 @@
 //! done that was queued on the device before, so a program that reads often leaves it idle. All that
 //! this library reads goes through this module:
 //!
-//! - [`data`], [`floats`] and [`all`] read at once;
+//! - [`data`], [`floats`] and [`all`] read at once, [`each`] little by little;
 //! - [`check`] leaves values on the device until the training run reads next, at most once a step
 //!   and as seldom as [`Evaluator::with_log_every`](crate::Evaluator::with_log_every) asks for.
 //!
@@ -15,9 +15,9 @@ mod check;
 use std::cell::Cell;
 
 use burn::tensor::kind::Basic;
-use burn::tensor::{Tensor, TensorData, Transaction};
+use burn::tensor::{DType, Tensor, TensorData, Transaction};
 
-use crate::Error;
+use crate::{BoxError, Error};
 
 pub use super::finite::finite;
 pub use check::check;
@@ -86,6 +86,83 @@ pub fn all(tensors: impl IntoIterator<Item = Tensor<1>>) -> Result<Vec<Vec<f32>>
     counted();
     let all = transaction.try_execute().map_err(failed)?;
     all.into_iter().map(to_floats).collect()
+}
+
+/// The number of elements that [`each`] reads together.
+const TOGETHER: usize = 1 << 18;
+
+/// Reads tensors as `f32` and shows `visit` the values of each with its position, one after another.
+///
+/// Small tensors are read together, a large one part by part, so that little memory is taken beside
+/// that of the largest.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use burn_compress_core::{BoxError, reads};
+///
+/// let device = Device::flex();
+/// let tensors = vec![Tensor::<1>::ones([3], &device), Tensor::zeros([2], &device)];
+/// let mut sums = Vec::new();
+/// reads::each(tensors, &mut |at, values| {
+///     sums.push((at, values.iter().sum::<f32>()));
+///     Ok(())
+/// })?;
+/// assert_eq!(sums, [(0, 3.0), (1, 0.0)]);
+/// # Ok::<(), BoxError>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Error::Device`] when a device fails to hand them over, and those of `visit`.
+pub fn each(
+    tensors: Vec<Tensor<1>>,
+    visit: &mut dyn FnMut(usize, &[f32]) -> Result<(), BoxError>,
+) -> Result<(), BoxError> {
+    let tensors = tensors
+        .into_iter()
+        .map(|tensor| tensor.detach().without_autodiff());
+    let mut tensors = tensors.enumerate().peekable();
+    let mut large = Vec::new();
+    while let Some((first, tensor)) = tensors.next() {
+        let [mut elements] = tensor.dims();
+        if tensor.dtype() != DType::F32 {
+            visit(first, &floats(tensor)?)?;
+            continue;
+        }
+        if elements > TOGETHER {
+            large.clear();
+            large.reserve_exact(elements);
+            for part in tensor.split(TOGETHER, 0) {
+                large.extend_from_slice(of_singles(&data(part)?)?);
+            }
+            visit(first, &large)?;
+            continue;
+        }
+        let device = tensor.device();
+        let mut sizes = vec![elements];
+        let mut together = vec![tensor];
+        while let Some((_, tensor)) = tensors.next_if(|(_, next)| {
+            let [more] = next.dims();
+            elements += more;
+            elements <= TOGETHER && next.dtype() == DType::F32 && next.device() == device
+        }) {
+            sizes.extend(tensor.dims());
+            together.push(tensor);
+        }
+        let data = data(Tensor::cat(together, 0))?;
+        let mut values = of_singles(&data)?;
+        for (at, size) in sizes.into_iter().enumerate() {
+            let (own, others) = values.split_at(size);
+            visit(first + at, own)?;
+            values = others;
+        }
+    }
+    Ok(())
+}
+
+fn of_singles(data: &TensorData) -> Result<&[f32], Error> {
+    let values = data.as_slice();
+    values.map_err(|error| Error::Device(format!("{error:?}")))
 }
 
 fn to_floats(data: TensorData) -> Result<Vec<f32>, Error> {

@@ -234,13 +234,10 @@ impl Inner {
     /// The mask of a value of this shape, one number for each element.
     fn full_mask<const D: usize>(&mut self, value: &Tensor<D>) -> Option<Tensor<1>> {
         let device = value.device().without_autodiff();
-        let shape: [usize; D] =
-            std::array::from_fn(|dim| self.mask.as_ref().map_or(1, |m| m.shape()[dim]));
-        let values = in_dtype(self.mask_on(&device)?, value.dtype());
+        let values: Tensor<D> = in_dtype(self.mask_on(&device)?, value.dtype());
         let dims = value.dims();
         Some(
             values
-                .reshape(shape)
                 .expand(dims)
                 .reshape([dims.iter().product::<usize>()]),
         )
@@ -252,19 +249,20 @@ impl Inner {
             return value;
         };
         let Some(mask) = &self.mask else { return value };
-        let shape: [usize; D] = std::array::from_fn(|dim| mask.shape()[dim]);
         let values = in_dtype(values, value.dtype());
-        mask.method().apply(value, values.reshape(shape))
+        mask.method().apply(value, values)
     }
 
-    fn mask_on(&mut self, device: &Device) -> Option<Tensor<1>> {
-        let mask = self.mask.as_ref()?;
+    /// The mask, of size 1 along dimensions that it does not distinguish.
+    fn mask_on<const D: usize>(&mut self, device: &Device) -> Option<Tensor<D>> {
+        let (values, extent) = self.mask.as_ref()?.compact();
+        let shape: [usize; D] = std::array::from_fn(|dim| extent[dim]);
         let values = match self.mask_values.take() {
             Some(values) => values.to_device(device),
-            None => Tensor::from_data(TensorData::from(mask.values()), device),
+            None => Tensor::from_data(TensorData::from(values), device),
         };
         self.mask_values = Some(values.clone());
-        Some(values)
+        Some(values.reshape(shape))
     }
 }
 
