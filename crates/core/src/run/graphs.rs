@@ -8,6 +8,9 @@ use parking_lot::Mutex;
 use crate::Error;
 use crate::graph::{Captured, ChannelGraph};
 
+/// Parameter dimensions of which whole heads are channels.
+type Heads = BTreeSet<(String, usize)>;
+
 /// The graphs of a model and a dummy input, which clones share: the forward pass is captured once, and
 /// analysed once for each choice of heads.
 #[derive(Clone, Debug, Default)]
@@ -18,7 +21,7 @@ pub(crate) struct Graphs {
 #[derive(Debug, Default)]
 struct Known {
     captured: Option<Arc<Captured>>,
-    graphs: Vec<(BTreeSet<(String, usize)>, Arc<ChannelGraph>)>,
+    graphs: Vec<(Heads, Arc<ChannelGraph>)>,
 }
 
 impl Graphs {
@@ -36,13 +39,13 @@ impl Graphs {
 
     /// The graph without whole heads, if it was asked for before.
     pub(crate) fn known(&self) -> Option<Arc<ChannelGraph>> {
-        self.known.lock().find(&BTreeSet::new())
+        self.known.lock().find(&Heads::new())
     }
 
     /// The graph with whole heads as channels along the parameter dimensions `heads`.
     pub(crate) fn graph(
         &self,
-        heads: &BTreeSet<(String, usize)>,
+        heads: &Heads,
         capture: impl FnOnce() -> Result<Captured, Error>,
     ) -> Result<Arc<ChannelGraph>, Error> {
         if let Some(graph) = self.known.lock().find(heads) {
@@ -60,7 +63,7 @@ impl Graphs {
 }
 
 impl Known {
-    fn find(&self, heads: &BTreeSet<(String, usize)>) -> Option<Arc<ChannelGraph>> {
+    fn find(&self, heads: &Heads) -> Option<Arc<ChannelGraph>> {
         let mut graphs = self.graphs.iter();
         let found = graphs.find(|(of, _)| of == heads);
         found.map(|(_, graph)| graph.clone())

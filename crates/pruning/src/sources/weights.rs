@@ -50,7 +50,7 @@ pub fn for_each_weight<M: Module>(
     let weights = parameters(model, paths);
     let (paths, weights): (Vec<_>, Vec<_>) = weights.into_iter().unzip();
     let weights = weights.into_iter().map(|weight| weight.values).collect();
-    reads::each(weights, &mut |at, values| visit(&paths[at], values))
+    reads::each(weights, |at, values| visit(&paths[at], values))
 }
 
 /// The values of the parameters at `paths`, all read at once.

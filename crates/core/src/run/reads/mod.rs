@@ -103,7 +103,7 @@ const TOGETHER: usize = 1 << 18;
 /// let device = Device::flex();
 /// let tensors = vec![Tensor::<1>::ones([3], &device), Tensor::zeros([2], &device)];
 /// let mut sums = Vec::new();
-/// reads::each(tensors, &mut |at, values| {
+/// reads::each(tensors, |at, values| {
 ///     sums.push((at, values.iter().sum::<f32>()));
 ///     Ok(())
 /// })?;
@@ -116,7 +116,7 @@ const TOGETHER: usize = 1 << 18;
 /// [`Error::Device`] when a device fails to hand them over, and those of `visit`.
 pub fn each(
     tensors: Vec<Tensor<1>>,
-    visit: &mut dyn FnMut(usize, &[f32]) -> Result<(), BoxError>,
+    mut visit: impl FnMut(usize, &[f32]) -> Result<(), BoxError>,
 ) -> Result<(), BoxError> {
     let tensors = tensors
         .into_iter()
