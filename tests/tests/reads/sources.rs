@@ -20,10 +20,12 @@ const PLACES: [(&str, usize); 6] = [
     ("core/src/run/finite.rs", 1),
     // The run in a record that is loaded.
     ("core/src/run/trainee/record.rs", 1),
-    // The outputs of a model that was sped up, to be verified.
-    ("graph/src/dummy.rs", 1),
-    // The parameters of a model that is saved.
+    // The outputs of a model that was sped up, to be verified, and inputs that are brought to other
+    // sizes for an export.
+    ("graph/src/dummy.rs", 2),
+    // The parameters of a model that is saved or exported.
     ("speedup/src/tensors.rs", 1),
+    ("export/src/export.rs", 1),
     // Whole models that the test kit compares.
     ("testkit/src/nets.rs", 1),
 ];
