@@ -13,7 +13,7 @@ const READS: [&str; 5] = [
 ];
 
 /// Where that may stand, and how often. Only the first is part of a training run.
-const PLACES: [(&str, usize); 6] = [
+const PLACES: [(&str, usize); 7] = [
     // Counts its reads: one of a tensor, and a transaction with its import.
     ("core/src/run/reads/mod.rs", 3),
     // Whether a model is finite: before a run, at its end and where it is saved.
