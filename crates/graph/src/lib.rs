@@ -171,6 +171,7 @@ mod error;
 mod facts;
 mod flow;
 mod group;
+mod group_display;
 mod grouping;
 mod labels;
 pub mod layer;
