@@ -163,17 +163,21 @@ fn masks(spaces: &Spaces) -> IndexMap<TargetId, Mask> {
     masks.collect()
 }
 
-/// Values that are shared need not be compared.
+/// Values that are shared need not be compared, and none is expanded for it.
 fn is_same(a: &Mask, b: &Mask) -> bool {
-    let are_shared = std::ptr::eq(a.values(), b.values());
-    a.method() == b.method() && a.shape() == b.shape() && (are_shared || a.values() == b.values())
+    let ((own, extent), (other, other_extent)) = (a.compact(), b.compact());
+    let are_equal = match extent == other_extent {
+        true => std::ptr::eq(own, other) || own == other,
+        false => a.values() == b.values(),
+    };
+    a.method() == b.method() && a.shape() == b.shape() && are_equal
 }
 
 fn changed(target: &TargetId, removed: usize, mask: &Mask) -> ChangedMask {
     ChangedMask {
         target: target.clone(),
         removed,
-        elements: mask.values().len(),
+        elements: mask.elements(),
     }
 }
 
