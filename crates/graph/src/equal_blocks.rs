@@ -7,10 +7,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::analysis::Analysis;
-use super::facts::Blocks;
-use super::group::SlicedPart;
-use super::grouping::Found;
+use super::facts::{Blocks, Found};
 use super::labels::{ChannelId, Label};
+
+/// What a slice takes or leaves of the channels of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlicedPart {
+    /// Positions in [`channels`](crate::ChannelGroup::channels).
+    pub channels: Vec<usize>,
+    /// Whether it is what the slice takes, and nothing else, so that one of its channels has to stay.
+    pub whole: bool,
+}
 
 /// How a channel lies in the parts of every rule: by rule, the share of each part that it has.
 type Cell = Vec<(usize, Shares)>;

@@ -1,7 +1,7 @@
 //! What the analysis finds beside labels: uses of dimensions, parts that lose equally many, numbers
-//! that follow, counts.
+//! that follow, counts, groups.
 
-use super::labels::Label;
+use super::labels::{ChannelId, Label};
 use super::split::Split;
 use super::value::Value;
 
@@ -136,4 +136,11 @@ impl Size {
             labels: value.axes[dim].as_ref().map(|axis| axis.labels.clone()),
         }
     }
+}
+
+/// A group under construction: parameters by position.
+pub(super) struct Found {
+    pub channels: Vec<ChannelId>,
+    pub members: Vec<(usize, usize)>,
+    pub consumers: Vec<(usize, usize)>,
 }

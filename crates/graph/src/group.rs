@@ -11,13 +11,13 @@ use indexmap::IndexMap;
 use super::analysis::Analysis;
 use super::capture::CapturedParam;
 use super::channel_set::{ChannelSet, Positions};
-use super::equal_blocks;
-use super::facts::Count;
-use super::grouping::{self, Found, Groups, visible};
+use super::entries::ChannelEntries;
+use super::equal_blocks::{self, SlicedPart};
+use super::facts::{Count, Found};
+use super::grouping::{self, Groups, visible};
 use super::labels::{ChannelId, Label};
 use super::macs::{CountedOp, MacsProduct, OperationMacs};
 use super::memory::{self, LiveTensor};
-use super::propagate::ChannelEntries;
 use super::size_check::SizeCheck;
 use super::value::Value;
 use super::{Captured, GraphError};
@@ -52,7 +52,7 @@ pub struct ChannelGraph {
     pub(super) outputs: Vec<Vec<usize>>,
     pub(super) param_tensors: BTreeMap<TensorId, String>,
     used: BTreeSet<String>,
-    entries: OnceLock<ChannelEntries>,
+    pub(super) entries: OnceLock<ChannelEntries>,
 }
 
 /// A parameter or running statistic of the model.
@@ -99,15 +99,6 @@ pub struct ChannelGroup {
     /// Reason that keeps a channel of the group, if there is one. Others may still be removable:
     /// see [`ChannelGraph::protected`].
     pub protected: Option<String>,
-}
-
-/// What a slice takes or leaves of the channels of a group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SlicedPart {
-    /// Positions in [`channels`](ChannelGroup::channels).
-    pub channels: Vec<usize>,
-    /// Whether it is what the slice takes, and nothing else, so that one of its channels has to stay.
-    pub whole: bool,
 }
 
 /// A dimension of a parameter as part of a group.
@@ -288,11 +279,6 @@ impl ChannelGraph {
             groups,
             producers,
         }
-    }
-
-    /// The parameter entries that make and that read every channel.
-    pub fn entries(&self) -> &ChannelEntries {
-        self.entries.get_or_init(|| ChannelEntries::new(self))
     }
 
     /// The groups, in the module order of their first members.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::analysis::Analysis;
 use super::channel_set::ChannelMap;
 use super::equal_blocks::{AllShares, Rules, shares};
-use super::facts::Role;
+use super::facts::{Found, Role};
 use super::labels::ChannelId;
 use super::value::Value;
 
@@ -25,13 +25,6 @@ pub(super) fn visible(analysis: &Analysis, value: &Value, dim: usize) -> Option<
         .iter()
         .map(|label| label.map(|atom| labels.channel(atom)))
         .collect()
-}
-
-/// A group under construction: parameters by position.
-pub(super) struct Found {
-    pub channels: Vec<ChannelId>,
-    pub members: Vec<(usize, usize)>,
-    pub consumers: Vec<(usize, usize)>,
 }
 
 /// By the number of each channel its group and its place among the channels of the group.

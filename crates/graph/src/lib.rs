@@ -146,9 +146,10 @@
 //! | `equal_blocks.rs` | blocks of a group that lose equally many                      |
 //! | `macs.rs`     | multiply-accumulates, before and after                            |
 //! | `memory.rs`   | memory of the activations, before and after                       |
+//! | `entries.rs`  | [`ChannelEntries`]: the parameter entries of every channel         |
 //! | `group.rs`    | [`ChannelGraph`] and [`ChannelGroup`]: the result                 |
 //! | `plan.rs`     | [`SlicePlan`]: what is left when channels are removed             |
-//! | `propagate.rs`| [`ChannelEntries`]: which channels masks remove                   |
+//! | `propagate.rs`| which channels masks remove                   |
 //! | `compared.rs` | operations that two passes are compared by                        |
 //! | `size_check.rs` | sizes and ranges that follow a cut                                |
 //! | `cut.rs`      | a cut of the captured forward pass itself                         |
@@ -166,6 +167,7 @@ mod compared;
 mod custom;
 mod cut;
 mod dummy;
+mod entries;
 mod equal_blocks;
 mod error;
 mod facts;
@@ -203,15 +205,17 @@ pub use capture::{Captured, capture, capture_operations};
 pub use channel_set::Positions;
 pub use custom::{Dim, OperationRule, all_zero, any_zero};
 pub use dummy::{DummyInput, ForwardInputs, ForwardOutputs};
+pub use entries::ChannelEntries;
+pub use equal_blocks::SlicedPart;
 pub use error::GraphError;
 pub use flow::{Flow, Follow, Stop};
-pub use group::{ChannelGraph, ChannelGroup, GroupMember, GroupedConv, ParamNode, SlicedPart};
+pub use group::{ChannelGraph, ChannelGroup, GroupMember, GroupedConv, ParamNode};
 pub use labels::ChannelId;
 pub use macs::{MacsProduct, OperationMacs};
 pub use observed::{Function, Observed};
 pub use operation::{Operation, name as operation_name};
 pub use plan::{GroupedRows, LayerSizes, ParamSlice, PortSlice, SizeSlice, SlicePlan};
-pub use propagate::{ChannelEntries, ParamMask, Position, entries_at};
+pub use propagate::{ParamMask, Position, entries_at};
 pub use readers::FloatReader;
 pub use record::CustomOp;
 pub use sampler::Sampler;

@@ -21,11 +21,11 @@
 //! from the graph, so that a channel is never removed by chance.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 
 use indexmap::IndexMap;
 
 use super::channel_set::ChannelSet;
+use super::entries::{ChannelEntries, Group, Place, Places};
 use super::error::GraphError;
 use super::group::{ChannelGraph, ChannelGroup, GroupMember, ParamNode};
 use super::labels::ChannelId;
@@ -67,85 +67,31 @@ pub trait ParamMask {
     fn kept(&self) -> impl Iterator<Item = bool>;
 }
 
-/// The parameter entries that make and that read every channel of a [`ChannelGraph`].
-///
-/// ```text
-/// made   every entry that makes the channel: when all are masked it is zero wherever it is read
-/// read   every entry that reads the channel
-/// ```
-#[derive(Debug, Clone, Default)]
-pub struct ChannelEntries {
-    /// The shape of each parameter.
-    shapes: IndexMap<String, Vec<usize>>,
-    groups: Vec<Group>,
-    made: Places,
-    read: Places,
-    /// The channels that must stay whatever is masked.
-    fixed: ChannelSet,
-    /// The parts, of each reshape that takes channels apart.
-    parts: Vec<Vec<Vec<ChannelId>>>,
-}
-
-/// Channels of the same tensors, in order.
-#[derive(Debug, Clone)]
-struct Group {
-    /// Name of the group in errors: the layer that makes the channels.
-    name: String,
-    channels: Vec<ChannelId>,
-    /// Into how many contiguous blocks the channels are split. Each keeps the same number.
-    blocks: usize,
-}
-
-/// Entries of one channel: everything at `index` along `dim` of the parameter at this place.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    param: usize,
-    dim: usize,
-    index: usize,
-}
-
-/// The entries of each channel.
-#[derive(Debug, Clone, Default)]
-struct Places {
-    /// By the number of a channel, where its entries are in the list of all.
-    ranges: Vec<Range<usize>>,
-    all: Vec<Place>,
-}
-
-impl Places {
-    fn of(&self, channel: ChannelId) -> &[Place] {
-        let range = self.ranges.get(channel.0).cloned();
-        &self.all[range.unwrap_or(0..0)]
-    }
-
-    fn insert(&mut self, channel: ChannelId, places: impl Iterator<Item = Place>) {
-        if self.ranges.len() <= channel.0 {
-            self.ranges.resize(channel.0 + 1, 0..0);
-        }
-        let start = self.all.len();
-        self.all.extend(places);
-        self.ranges[channel.0] = start..self.all.len();
-    }
-
-    /// Adds what lies on the channels of a group, each of which is in one group alone.
-    fn extend(
-        &mut self,
-        shapes: &IndexMap<String, Vec<usize>>,
-        channels: &[ChannelId],
-        members: &[GroupMember],
-    ) {
-        let known = members.iter().filter_map(|member| {
-            let param = shapes.get_index_of(&member.param)?;
-            Some((param, member.dim, &member.positions))
+/// Adds what lies on the channels of a group, each of which is in one group alone.
+fn extend(
+    places: &mut Places,
+    shapes: &IndexMap<String, Vec<usize>>,
+    channels: &[ChannelId],
+    members: &[GroupMember],
+) {
+    let known = members.iter().filter_map(|member| {
+        let param = shapes.get_index_of(&member.param)?;
+        Some((param, member.dim, &member.positions))
+    });
+    let known: Vec<_> = known.collect();
+    for (at, &channel) in channels.iter().enumerate() {
+        let entries = known.iter().flat_map(|&(param, dim, positions)| {
+            let indices = positions[at].iter();
+            indices.map(move |&index| Place { param, dim, index })
         });
-        let known: Vec<_> = known.collect();
-        for (at, &channel) in channels.iter().enumerate() {
-            let places = known.iter().flat_map(|&(param, dim, positions)| {
-                let indices = positions[at].iter();
-                indices.map(move |&index| Place { param, dim, index })
-            });
-            self.insert(channel, places);
-        }
+        places.insert(channel, entries);
+    }
+}
+
+impl ChannelGraph {
+    /// The parameter entries that make and that read every channel.
+    pub fn entries(&self) -> &ChannelEntries {
+        self.entries.get_or_init(|| ChannelEntries::new(self))
     }
 }
 
@@ -159,8 +105,8 @@ impl ChannelEntries {
         };
         for group in graph.groups() {
             let (shapes, channels) = (&entries.shapes, &group.channels);
-            entries.made.extend(shapes, channels, &group.members);
-            entries.read.extend(shapes, channels, &group.consumers);
+            extend(&mut entries.made, shapes, channels, &group.members);
+            extend(&mut entries.read, shapes, channels, &group.consumers);
             for &channel in channels {
                 if graph.protected(channel).is_some() {
                     entries.fixed.insert(channel);

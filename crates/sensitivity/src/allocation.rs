@@ -1,5 +1,6 @@
 //! Sparsities that meet a size at the least estimated loss.
 
+use burn_compress_core::Error;
 use burn_compress_core::config::{ConfigList, Rule};
 use burn_compress_pruning::{PruningRule, PruningSettings};
 use serde::{Deserialize, Serialize};
@@ -178,10 +179,31 @@ impl Goal<'_> {
     }
 }
 
-pub(crate) fn allocate(
-    result: &Sensitivity,
-    budget: SizeBudget,
-) -> Result<Allocation, SensitivityError> {
+impl Sensitivity {
+    /// The rules with which a pruner meets `budget` at the least estimated loss, see
+    /// [`allocate`](Self::allocate).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`allocate`](Self::allocate).
+    pub fn rules_for(&self, budget: SizeBudget) -> Result<ConfigList<PruningSettings>, Error> {
+        Ok(self.allocate(budget)?.rules())
+    }
+
+    /// The sparsity of each unit that meets `budget` at the least estimated loss; see
+    /// [`Allocation`] for how it is found.
+    ///
+    /// # Errors
+    ///
+    /// - a result that is not complete, of layers that were pruned alone, or without pruning;
+    /// - a budget of nothing, or of more than the model has;
+    /// - one that the largest measured sparsities do not reach.
+    pub fn allocate(&self, budget: SizeBudget) -> Result<Allocation, Error> {
+        Ok(allocate(self, budget)?)
+    }
+}
+
+fn allocate(result: &Sensitivity, budget: SizeBudget) -> Result<Allocation, SensitivityError> {
     let none = |reason| Err(SensitivityError::NoRules { reason });
     if result.units.is_empty() {
         return none("no layer was pruned, set some with `with_pruning`");

@@ -1,15 +1,12 @@
 //! What an analysis measures.
 
-use burn::module::Module;
+use burn_compress_core::Granularity;
 use burn_compress_core::config::Rule;
-use burn_compress_core::{Error, Evaluator, Granularity};
 use burn_compress_pruning::scores::L1Norm;
 use burn_compress_pruning::{Importance, PruningSettings};
 use burn_compress_quantization::QuantizationSettings;
 
-use crate::analysis::Analysis;
 use crate::error::{Refusal, SensitivityError};
-use crate::result::Sensitivity;
 
 /// What an analysis measures, and on how much data.
 ///
@@ -129,60 +126,6 @@ impl<P: Importance + Clone + Send + 'static> SensitivityConfig<P> {
             metric,
             coupled,
         }
-    }
-
-    /// Measures everything.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`begin`](Self::begin), and what a compressor or the loss meets on the way.
-    pub fn analyze<M, I>(&self, model: M, evaluator: Evaluator<M, I>) -> Result<Sensitivity, Error>
-    where
-        M: Module + 'static,
-        I: 'static,
-    {
-        let mut analysis = self.begin(model, evaluator)?;
-        analysis.run()?;
-        Ok(analysis.finish())
-    }
-
-    /// Checks everything and measures the model as it is.
-    ///
-    /// # Errors
-    ///
-    /// [`SensitivityError::Refused`] with all that is wrong at once: settings, rules, missing parts of
-    /// the evaluator, layers that cannot be pruned or quantized; and a loss that is not finite.
-    pub fn begin<M, I>(
-        &self,
-        model: M,
-        evaluator: Evaluator<M, I>,
-    ) -> Result<Analysis<M, I, P>, Error>
-    where
-        M: Module + 'static,
-        I: 'static,
-    {
-        Ok(Analysis::new(self.clone(), model, evaluator)?)
-    }
-
-    /// As [`begin`](Self::begin), and goes on where `saved` ends.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`begin`](Self::begin), and a result of another configuration, of other layers, or with
-    /// another loss of the model as it is.
-    pub fn resume<M, I>(
-        &self,
-        model: M,
-        evaluator: Evaluator<M, I>,
-        saved: Sensitivity,
-    ) -> Result<Analysis<M, I, P>, Error>
-    where
-        M: Module + 'static,
-        I: 'static,
-    {
-        let mut analysis = Analysis::new(self.clone(), model, evaluator)?;
-        analysis.take_over(saved)?;
-        Ok(analysis)
     }
 
     /// Whether channels are grouped by the graph.

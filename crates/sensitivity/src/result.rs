@@ -7,12 +7,9 @@ mod tests;
 
 use std::fmt;
 
-use burn_compress_core::Error;
-use burn_compress_core::config::ConfigList;
 use burn_compress_pruning::PruningSettings;
 use serde::{Deserialize, Serialize};
 
-use crate::allocation::{Allocation, SizeBudget, allocate};
 use crate::cost::Costs;
 use crate::error::SensitivityError;
 pub(crate) use table::{Grid, shown};
@@ -165,28 +162,6 @@ impl Sensitivity {
     pub fn macs(&self) -> Option<u64> {
         let costs = self.costs.as_ref()?;
         Some(costs.macs(&vec![1.0; self.units.len()]).round() as u64)
-    }
-
-    /// The rules with which a pruner meets `budget` at the least estimated loss, see
-    /// [`allocate`](Self::allocate).
-    ///
-    /// # Errors
-    ///
-    /// Those of [`allocate`](Self::allocate).
-    pub fn rules_for(&self, budget: SizeBudget) -> Result<ConfigList<PruningSettings>, Error> {
-        Ok(self.allocate(budget)?.rules())
-    }
-
-    /// The sparsity of each unit that meets `budget` at the least estimated loss; see
-    /// [`Allocation`] for how it is found.
-    ///
-    /// # Errors
-    ///
-    /// - a result that is not complete, of layers that were pruned alone, or without pruning;
-    /// - a budget of nothing, or of more than the model has;
-    /// - one that the largest measured sparsities do not reach.
-    pub fn allocate(&self, budget: SizeBudget) -> Result<Allocation, Error> {
-        Ok(allocate(self, budget)?)
     }
 
     /// The first unit and sparsity that were not measured.
