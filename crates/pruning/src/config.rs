@@ -17,7 +17,8 @@ pub struct PrunerConfig {
     /// Keep the best block of every target whatever its goal.
     #[config(default = true)]
     pub keep_at_least_one: bool,
-    /// What the masked channels are going to be cut out of, and what their masks have to allow therefore.
+    /// What the masked channels are going to be cut out of, and what their masks have to allow therefore;
+    /// [`CutOf::Graph`] only with `coupled`.
     #[config(default = "CutOf::Model")]
     pub cut_of: CutOf,
 }

@@ -6,7 +6,7 @@ use burn_compress_core::erased::{AnyBatch, AnyModel};
 use burn_compress_core::{Chain, Configuration, Error, Method};
 use serde::Serialize;
 
-use crate::config::PrunerConfig;
+use crate::config::{CutOf, PrunerConfig};
 use crate::fused::FusedPruner;
 use crate::groups::build;
 use crate::importance::{Importance, Scale, Scorer};
@@ -179,6 +179,14 @@ impl Unfused<'_> {
     ) -> Result<(), Error> {
         let (name, timing, scorer) = (self.name, self.timing, self.scorer);
         timing.check()?;
+        if self.config.cut_of == CutOf::Graph && !self.config.coupled {
+            return Err(PruningError::Setting {
+                key: "cut_of",
+                value: "graph".to_string(),
+                expected: "`coupled` as well: masks that are not coupled promise no cut",
+            }
+            .into());
+        }
         if timing.trains() {
             chain.evaluator().require_training(name)?;
         }

@@ -8,8 +8,8 @@ use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Tensor};
 use burn_compress_core::{Budget, DummyInput, Error, Evaluator};
 use burn_compress_pruning::{
-    AgpConfig, AgpPruner, L1NormPruner, LevelPruner, MovementConfig, MovementPruner, PrunerConfig,
-    PruningError,
+    AgpConfig, AgpPruner, CutOf, L1NormPruner, LevelPruner, MovementConfig, MovementPruner,
+    PrunerConfig, PruningError,
 };
 use rstest::rstest;
 
@@ -329,4 +329,15 @@ fn a_ratio_is_no_more_than_a_number_of_blocks_needs() {
         "{text}"
     );
     assert!(warnings(0.021).is_empty());
+}
+
+#[test]
+fn a_cut_of_the_graph_needs_coupled_masks() {
+    let options = alone().with_cut_of(CutOf::Graph);
+    let error = prune(r#"[{"op_names": ["stem"], "sparse_ratio": 0.5}]"#, options).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("`cut_of` is graph; expected `coupled`"),
+        "{text}"
+    );
 }
