@@ -1,5 +1,5 @@
 //! Tasks of the workspace, run as `cargo xtask <task>`: `check`, `test`, `fuzz`, `bench`,
-//! `algorithms` and `onnx`.
+//! `algorithms`, `onnx` and `book`.
 //!
 //! Plain `cargo` commands behind one name, so that a contributor and the continuous integration run
 //! the same ones. Not built on `tracel-xtask`, because that one installs and pins the outside tools
@@ -11,7 +11,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use commands::{
-    algorithms::AlgorithmsArgs, bench::BenchArgs, check, fuzz::FuzzArgs, onnx::OnnxArgs,
+    algorithms::AlgorithmsArgs, bench::BenchArgs, book, check, fuzz::FuzzArgs, onnx::OnnxArgs,
     test::TestArgs,
 };
 
@@ -36,6 +36,8 @@ enum Task {
     Algorithms(AlgorithmsArgs),
     /// Sets up a Python with onnx and onnxruntime, for the tests of exported files.
     Onnx(OnnxArgs),
+    /// Checks the links of the book and builds it with mdBook, which is installed unless it is there.
+    Book,
 }
 
 fn main() -> Result<()> {
@@ -46,6 +48,7 @@ fn main() -> Result<()> {
         Task::Bench(args) => args.run(),
         Task::Algorithms(args) => args.run(),
         Task::Onnx(args) => args.run(),
+        Task::Book => book::run(),
     }
 }
 

@@ -2,10 +2,11 @@
 
 use anyhow::Result;
 
-use super::Cargo;
+use super::{Cargo, book};
 
 /// Runs every check and stops at the first that fails.
 pub fn run() -> Result<()> {
+    book::check()?;
     commands().iter().try_for_each(Cargo::run)
 }
 

@@ -2,11 +2,13 @@
 
 pub mod algorithms;
 pub mod bench;
+pub mod book;
 pub mod check;
 pub mod fuzz;
 pub mod onnx;
 pub mod test;
 
+use std::path::{Path, PathBuf};
 use std::{env, fmt, process::Command};
 
 use anyhow::{Context, Result, bail};
@@ -74,6 +76,19 @@ impl fmt::Display for Cargo {
         }
         write!(f, "cargo {}", self.args.join(" "))
     }
+}
+
+/// The target directory, in which this program lies.
+///
+/// # Errors
+///
+/// If the path of the program is not known.
+pub fn target() -> Result<PathBuf> {
+    let program = env::current_exe().context("the path of xtask is not known")?;
+    let target = program.parent().and_then(Path::parent);
+    Ok(target
+        .context("xtask lies in no target directory")?
+        .to_path_buf())
 }
 
 #[cfg(test)]

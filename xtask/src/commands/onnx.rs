@@ -1,12 +1,13 @@
 //! `cargo xtask onnx`: a Python with onnx and onnxruntime for the tests of exported files, and the library
 //! of the runtime.
 
-use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+
+use super::target;
 
 /// The packages, each of one version, so that a test compares with the same runtime everywhere.
 const PACKAGES: [&str; 3] = ["onnx==1.23.2", "onnxruntime==1.32.0", "numpy==2.4.6"];
@@ -107,15 +108,6 @@ pub fn library(python: &Path) -> Result<PathBuf> {
         bail!("`{}` has no onnxruntime", python.display());
     }
     Ok(PathBuf::from(found))
-}
-
-/// The target directory, in which this program lies.
-fn target() -> Result<PathBuf> {
-    let program = env::current_exe().context("the path of xtask is not known")?;
-    let target = program.parent().and_then(Path::parent);
-    Ok(target
-        .context("xtask lies in no target directory")?
-        .to_path_buf())
 }
 
 fn python_of(folder: &Path) -> PathBuf {
