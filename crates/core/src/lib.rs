@@ -51,6 +51,7 @@ pub use simulate::block::{BlockError, Grid};
 pub use simulate::fake_quantize::{self, RoundGradient, fake_quantize};
 pub use simulate::flat::{FlatTensor, HostTensor, in_dtype};
 pub use simulate::folding::{Folding, Host};
+pub use simulate::gradient;
 pub use simulate::granularity::{Axes, Granularity, PadSide};
 pub use simulate::mask::{Mask, MaskMethod};
 pub use simulate::masks::Masks;

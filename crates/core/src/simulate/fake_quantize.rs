@@ -30,6 +30,8 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
+use crate::simulate::operation::{Operation, Rounding};
+
 /// Gradient of rounding to the grid in the backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -54,8 +56,9 @@ pub enum RoundGradient {
 ///   whole tensor, `[1, C, 1, 1]` for one per channel
 /// - result: the shape of `x`
 ///
-/// A NaN stays NaN. An infinite value lands on the nearest end of the grid, except with
-/// [`RoundGradient::StraightThrough`] under automatic differentiation, where it becomes NaN.
+/// A NaN stays NaN. An infinite value lands on the nearest end of the grid, except under automatic
+/// differentiation on a backend without [a step of its own](crate::gradient::is_supported), where it
+/// becomes NaN.
 ///
 /// # Example
 ///
@@ -78,31 +81,18 @@ pub fn fake_quantize<const D: usize>(
     qmax: f32,
     gradient: RoundGradient,
 ) -> Tensor<D> {
-    let scale = scale.detach().without_autodiff();
-    let zero_point = zero_point.detach().without_autodiff();
-    let whole = zero_point.clone().floor();
-    let fraction = zero_point.clone() - whole.clone();
-    let to_value = |steps: Tensor<D>| {
-        let q = (steps.round() + whole.clone()).clamp(qmin, qmax);
-        (q - zero_point) * scale.clone()
+    let rounding = Rounding::Affine {
+        scale: scale.detach().without_autodiff(),
+        zero_point: zero_point.detach().without_autodiff(),
+        qmin,
+        qmax,
     };
-    if !x.is_autodiff() {
-        return to_value(x / scale.clone() + fraction);
+    let rounding = Some((rounding, gradient));
+    Operation {
+        rounding,
+        mask: None,
     }
-    let steps = x.clone().detach().without_autodiff() / scale.clone() + fraction;
-    let path = match gradient {
-        RoundGradient::StraightThrough => x,
-        RoundGradient::Clipped => {
-            let position = steps.clone() + whole.clone();
-            // What the clamp moves is outside; so is NaN, which equals nothing.
-            let outside = position.clone().clamp(qmin, qmax).not_equal(position);
-            x.mask_fill(outside, 0.0)
-        }
-    };
-    let value = to_value(steps);
-    // The difference is exactly zero: it carries the gradient and leaves the value alone.
-    let carrier = path.clone() - path.detach();
-    carrier + value
+    .apply(x)
 }
 
 /// Replaces `x` by its sign times `scale`, with `sign(0) = 1`.
@@ -116,7 +106,7 @@ pub fn fake_quantize<const D: usize>(
 /// - scale: any shape that broadcasts against `x`; positive
 /// - result: the shape of `x`
 ///
-/// A NaN counts as negative; under automatic differentiation it stays NaN.
+/// A NaN stays NaN.
 ///
 /// # References
 ///
@@ -139,19 +129,12 @@ pub fn binarize<const D: usize>(
     gradient: RoundGradient,
 ) -> Tensor<D> {
     let scale = scale.detach().without_autodiff();
-    let plain = x.clone().detach().without_autodiff();
-    let scale = scale.expand(plain.dims());
-    let negative = plain.clone().greater_equal_elem(0.0).bool_not();
-    let value = scale.clone().mask_where(negative, scale.clone().neg());
-    if !x.is_autodiff() {
-        return value;
+    let rounding = Some((Rounding::Sign { scale }, gradient));
+    Operation {
+        rounding,
+        mask: None,
     }
-    let path = match gradient {
-        RoundGradient::StraightThrough => x,
-        RoundGradient::Clipped => x.mask_fill(plain.abs().greater(scale), 0.0),
-    };
-    let carrier = path.clone() - path.detach();
-    carrier + value
+    .apply(x)
 }
 
 #[cfg(test)]

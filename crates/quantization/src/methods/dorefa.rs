@@ -46,7 +46,6 @@
 //! to NNI, 1 bit and outputs of layers that are no activations. The scale of a weight is that of -1..=1, twice that of 0..=1 which NNI reports.
 
 mod activation;
-mod backward;
 mod gradient;
 mod weight;
 
@@ -244,7 +243,9 @@ impl DoReFa {
         }
         let quantized: IndexSet<&TargetId> = self.targets.iter().map(QuantTarget::id).collect();
         roundings.retain(|id, _| !quantized.contains(id));
-        if !roundings.is_empty() && !backward::is_supported(self.targets.device()) {
+        if !roundings.is_empty()
+            && !burn_compress_core::gradient::is_supported(self.targets.device())
+        {
             let device = format!("{:?}", self.targets.device());
             return Err(QuantizationError::Backend { device }.into());
         }

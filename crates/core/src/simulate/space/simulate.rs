@@ -13,8 +13,10 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use super::{Failure, Inner, TargetSpace};
 use crate::simulate::block::Grid;
-use crate::simulate::fake_quantize::{binarize, fake_quantize};
+use crate::simulate::fake_quantize::RoundGradient;
 use crate::simulate::flat::{FlatTensor, in_dtype};
+use crate::simulate::mask::{Mask, MaskMethod};
+use crate::simulate::operation::{Operation, Rounding};
 use crate::simulate::quant_dtype::IntegerType;
 use crate::simulate::quantization::Quantization;
 use crate::simulate::transform::Transform;
@@ -113,21 +115,31 @@ impl TargetSpace {
     }
 
     fn simulate<const D: usize>(&self, value: Tensor<D>) -> Tensor<D> {
-        let (quantize, last) = {
+        let (quantize, apply_mask, last) = {
             let inner = self.lock();
             if inner.bypassed {
                 return value;
             }
-            (inner.quantize.clone(), inner.last.clone())
+            let Inner {
+                quantize,
+                apply_mask,
+                last,
+                ..
+            } = &*inner;
+            (quantize.clone(), apply_mask.clone(), last.clone())
         };
-        // Transforms run unlocked: they may read their target.
-        let value = match quantize {
-            Some(transform) => transformed(transform.as_ref(), value, None),
-            // The wrapper of the norm rounds it, with the factor of the norm.
-            None if self.is_norm_bias() => value,
-            None => self.lock().quantize(value),
+        // The wrapper of the norm rounds its bias, with the factor of the norm.
+        let is_standard = quantize.is_none() && !self.is_norm_bias();
+        let value = match (quantize, apply_mask.is_none()) {
+            (None, true) if is_standard => self.lock().quantize_and_mask(value),
+            // Transforms run unlocked: they may read their target.
+            (Some(transform), _) => self.apply_mask(transformed(transform.as_ref(), value, None)),
+            (None, _) if is_standard => {
+                let rounded = self.lock().quantize(value);
+                self.apply_mask(rounded)
+            }
+            (None, _) => self.apply_mask(value),
         };
-        let value = self.apply_mask(value);
         match last {
             Some(transform) => transformed(transform.as_ref(), value, None),
             None => value,
@@ -166,33 +178,71 @@ fn wider(a: DType, b: DType) -> DType {
     }
 }
 
+fn rounded<const D: usize>(
+    value: Tensor<D>,
+    rounding: (Rounding<D>, RoundGradient),
+    wide: DType,
+) -> Tensor<D> {
+    let given = value.dtype();
+    let operation = Operation {
+        rounding: Some(rounding),
+        mask: None,
+    };
+    in_dtype(operation.apply(in_dtype(value, wide)), given)
+}
+
 impl Inner {
+    /// Quantizes and masks in one pass.
+    fn quantize_and_mask<const D: usize>(&mut self, value: Tensor<D>) -> Tensor<D> {
+        let Some((rounding, wide)) = self.rounding(&value) else {
+            return self.mask(value);
+        };
+        let is_product = |mask: &Mask| mask.method() == MaskMethod::Mul;
+        if wide != value.dtype() || !self.mask.as_ref().is_some_and(is_product) {
+            let rounded = rounded(value, rounding, wide);
+            return self.mask(rounded);
+        }
+        let mask = self.factors(&value);
+        let rounding = Some(rounding);
+        Operation { rounding, mask }.apply(value)
+    }
+
     fn quantize<const D: usize>(&mut self, value: Tensor<D>) -> Tensor<D> {
-        let Some(quantization) = &self.quantization else {
-            return value;
-        };
-        let Some((scale, zero_point)) = quantization.active_parameters() else {
-            return value;
-        };
+        match self.rounding(&value) {
+            Some((rounding, wide)) => rounded(value, rounding, wide),
+            None => value,
+        }
+    }
+
+    /// The rounding of `value` where it acts, and the type that it is computed in: halves have too
+    /// few digits to tell neighbouring integers of 8 bits apart.
+    fn rounding<const D: usize>(
+        &mut self,
+        value: &Tensor<D>,
+    ) -> Option<((Rounding<D>, RoundGradient), DType)> {
+        let quantization = self.quantization.as_ref()?;
+        let (scale, zero_point) = quantization.active_parameters()?;
         let (qmin, qmax) = (quantization.qmin, quantization.qmax);
         let (grid, gradient) = (quantization.grid.clone(), quantization.gradient);
-        let binary = quantization.is_binary();
+        let is_binary = quantization.is_binary();
         let device = value.device().without_autodiff();
         let dims = value.dims();
-        // Halves have too few digits to tell neighbouring integers of 8 bits apart.
-        let (given, wide) = (value.dtype(), wider(value.dtype(), scale.dtype()));
-        let value = in_dtype(value, wide);
-        let scale = in_dtype(scale.to_device(&device), wide);
-        let scale = self.expand(scale, &grid, dims, &device);
-        let rounded = match binary {
-            true => binarize(value, scale, gradient),
-            false => {
-                let zero_point = in_dtype(zero_point.to_device(&device), wide);
-                let zero_point = self.expand(zero_point, &grid, dims, &device);
-                fake_quantize(value, scale, zero_point, qmin, qmax, gradient)
-            }
+        let wide = wider(value.dtype(), scale.dtype());
+        let mut on_device = |parameter: Tensor<1>| {
+            let parameter = in_dtype(parameter.to_device(&device), wide);
+            self.expand(parameter, &grid, dims, &device)
         };
-        in_dtype(rounded, given)
+        let scale = on_device(scale);
+        let rounding = match is_binary {
+            true => Rounding::Sign { scale },
+            false => Rounding::Affine {
+                scale,
+                zero_point: on_device(zero_point),
+                qmin,
+                qmax,
+            },
+        };
+        Some(((rounding, gradient), wide))
     }
 
     /// Brings one value per block to a shape that broadcasts against the target.
@@ -244,13 +294,23 @@ impl Inner {
     }
 
     fn mask<const D: usize>(&mut self, value: Tensor<D>) -> Tensor<D> {
-        let device = value.device().without_autodiff();
-        let Some(values) = self.mask_on(&device) else {
+        let Some(values) = self.factors(&value) else {
             return value;
         };
-        let Some(mask) = &self.mask else { return value };
-        let values = in_dtype(values, value.dtype());
-        mask.method().apply(value, values)
+        match self.mask.as_ref().map(Mask::method) {
+            Some(MaskMethod::Add) => MaskMethod::Add.apply(value, values),
+            _ => Operation {
+                rounding: None,
+                mask: Some(values),
+            }
+            .apply(value),
+        }
+    }
+
+    /// The mask in the type of `value`.
+    fn factors<const D: usize>(&mut self, value: &Tensor<D>) -> Option<Tensor<D>> {
+        let values = self.mask_on(&value.device().without_autodiff())?;
+        Some(in_dtype(values, value.dtype()))
     }
 
     /// The mask, of size 1 along dimensions that it does not distinguish.

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use burn::tensor::{Tensor, TensorData};
 use burn_compress_core::{
     FlatTensor, QuantDtype, QuantScheme, RoundGradient, Transform, fake_quantize,
+    gradient::{self, GradientRule},
 };
 use fastrand::Rng;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::backward::{GradientHook, hooked};
 use crate::{QuantizationError, precision, qparams};
 
 /// The type that gradients are rounded to while a [`DoReFaQuantizer`](crate::DoReFaQuantizer)
@@ -282,12 +282,16 @@ impl Transform for RoundedGradient {
         if samples == 0 || !value.values.is_autodiff() {
             return value;
         }
-        let hook = Rounding {
+        let rounding = Rounding {
             rounding: self.rounding,
             samples,
             rng: self.rng(),
         };
-        value.map(|values| hooked(values, Arc::new(hook)))
+        value.map(|values| {
+            let rule = GradientRule::new(move |gradient| rounding.apply(gradient));
+            // On a backend without such steps the algorithm has refused to begin.
+            gradient::replace(values, |values| (values, rule)).unwrap_or_else(|values| values)
+        })
     }
 
     fn snapshot(&self) -> Arc<dyn Transform> {
@@ -308,7 +312,8 @@ struct Rounding {
     rng: Rng,
 }
 
-impl GradientHook for Rounding {
+impl Rounding {
+    /// The rounded gradient, `[samples * values]`.
     fn apply(&self, gradient: Tensor<1>) -> Tensor<1> {
         let dims = gradient.dims();
         let device = gradient.device();

@@ -1,0 +1,106 @@
+//! The simulated logic of a target in one pass over its values, and one back.
+//!
+//! Rounding and masking as a formula of tensors is a chain of a dozen operations, each of which
+//! reads and writes the whole tensor, and as many in the backward pass. As one [`Operation`] it
+//! reads and writes each value once:
+//!
+//! ```text
+//! forward    x' = mask * (clamp(round(x / s) + z, qmin, qmax) - z) * s
+//! backward   dx = mask * dx'        zero where the range cuts x off, if the gradient is clipped
+//! ```
+//!
+//! Where nothing else holds the memory of `x` it is changed in place, and so is the gradient.
+//! For the backward pass are kept: the mask, of size 1 along what it does not distinguish; with
+//! [`RoundGradient::Clipped`] a byte for each value, whether the range cuts it off; otherwise nothing.
+//!
+//! [`composed`] is the formula, for every backend, and the reference of the loops that stand in its
+//! place: `flex` computes the same values bit for bit.
+
+pub(crate) mod composed;
+#[cfg(feature = "flex")]
+mod flex;
+mod runs;
+#[cfg(test)]
+mod tests;
+
+use burn::tensor::{Bool, Tensor};
+
+use crate::simulate::fake_quantize::RoundGradient;
+use crate::simulate::gradient::{self, GradientRule};
+
+/// Rounding to a grid. The tensors broadcast against the values.
+#[derive(Clone, Debug)]
+pub(crate) enum Rounding<const D: usize> {
+    /// To the integers of a range.
+    Affine {
+        scale: Tensor<D>,
+        zero_point: Tensor<D>,
+        qmin: f32,
+        qmax: f32,
+    },
+    /// To the sign, with `sign(0) = 1`, times the scale.
+    Sign { scale: Tensor<D> },
+}
+
+/// Rounding, then a product with a mask; each may be absent. The tensors are on a device without
+/// automatic differentiation and have the type of the values.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Operation<const D: usize> {
+    pub(crate) rounding: Option<(Rounding<D>, RoundGradient)>,
+    /// Factors, broadcast against the values.
+    pub(crate) mask: Option<Tensor<D>>,
+}
+
+/// Result of an operation.
+pub(crate) struct Outcome<const D: usize> {
+    pub(crate) value: Tensor<D>,
+    /// The values that the range cuts off, where they are asked for.
+    pub(crate) outside: Option<Tensor<D, Bool>>,
+}
+
+impl<const D: usize> Operation<D> {
+    /// The values that the operation makes of `x`; gradients flow to `x` alone.
+    pub(crate) fn apply(self, x: Tensor<D>) -> Tensor<D> {
+        if self.rounding.is_none() && self.mask.is_none() {
+            return x;
+        }
+        let is_clipped =
+            matches!(&self.rounding, Some((_, gradient)) if *gradient == RoundGradient::Clipped);
+        let tracked = gradient::replace(x, |x| {
+            let Outcome { value, outside } = self.forward(x, is_clipped);
+            let mask = self.mask.clone();
+            let rule = match (&mask, &outside) {
+                (None, None) => GradientRule::identity(),
+                _ => GradientRule::new(move |gradient| {
+                    backward(gradient, mask.clone(), outside.clone())
+                }),
+            };
+            (value, rule)
+        });
+        tracked.unwrap_or_else(|x| composed::tracked(x, &self))
+    }
+
+    /// The values on a device without automatic differentiation.
+    fn forward(&self, x: Tensor<D>, with_outside: bool) -> Outcome<D> {
+        #[cfg(feature = "flex")]
+        let x = match flex::forward(x, self, with_outside) {
+            Ok(outcome) => return outcome,
+            Err(x) => x,
+        };
+        composed::forward(x, self, with_outside)
+    }
+}
+
+/// The gradient of the argument.
+fn backward<const D: usize>(
+    gradient: Tensor<D>,
+    mask: Option<Tensor<D>>,
+    outside: Option<Tensor<D, Bool>>,
+) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    let gradient = match flex::backward(gradient, mask.as_ref(), outside.as_ref()) {
+        Ok(gradient) => return gradient,
+        Err(gradient) => gradient,
+    };
+    composed::backward(gradient, mask, outside)
+}
