@@ -164,24 +164,35 @@ impl Grid {
     /// `[num_elements]`. Gradients flow back summed over each block.
     pub fn expand(&self, values: Tensor<1>, dims: &[usize]) -> Tensor<1> {
         let elements: usize = dims.iter().product();
-        let split: Vec<usize> = (0..self.0.len()).filter(|&dim| self.0[dim] != 1).collect();
-        match split[..] {
-            [] => values.expand([elements]),
+        match self.split(dims) {
+            Some([_, 1, _]) => values.expand([elements]),
             // Blocks along one dimension are a repetition, far cheaper than a gather.
-            [dim] => {
-                let outer: usize = dims[..dim].iter().product();
-                let inner = elements / (outer * self.0[dim]).max(1);
-                values
-                    .reshape([1, self.0[dim], 1])
-                    .expand([outer, self.0[dim], inner])
-                    .reshape([elements])
-            }
-            _ => {
+            Some([outer, blocks, inner]) => values
+                .reshape([1, blocks, 1])
+                .expand([outer, blocks, inner])
+                .reshape([elements]),
+            None => {
                 let blocks = self.block_of_each_element(dims);
                 let device = values.device().without_autodiff();
                 let index = Tensor::<1, Int>::from_data(TensorData::from(&blocks[..]), &device);
                 values.select(0, index)
             }
+        }
+    }
+
+    /// A target of shape `dims` as `[outer, blocks, inner]`, where the blocks lie along one dimension
+    /// at most.
+    pub(crate) fn split(&self, dims: &[usize]) -> Option<[usize; 3]> {
+        let elements: usize = dims.iter().product();
+        let mut split = (0..self.0.len()).filter(|&dim| self.0[dim] != 1);
+        match (split.next(), split.next()) {
+            (None, _) => Some([1, 1, elements]),
+            (Some(dim), None) => {
+                let outer: usize = dims[..dim].iter().product();
+                let inner = elements / (outer * self.0[dim]).max(1);
+                Some([outer, self.0[dim], inner])
+            }
+            _ => None,
         }
     }
 

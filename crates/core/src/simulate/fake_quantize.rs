@@ -32,6 +32,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::simulate::operation::{Operation, Rounding};
 
+pub use crate::simulate::operation::learned::{
+    LearnedRange, fake_quantize_learned, positive_scale,
+};
+
 /// Gradient of rounding to the grid in the backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

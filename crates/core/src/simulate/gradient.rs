@@ -6,9 +6,12 @@
 //! names. It also spares what a formula of tensors would keep for the backward pass and compute in
 //! it: [`replace`] keeps what its rule holds, and nothing else.
 
+mod learned;
+
 use std::fmt;
 use std::sync::Arc;
 
+use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::{
     BalancedCheckpointing, CheckpointStrategy, NoCheckpointing,
@@ -20,6 +23,8 @@ use burn::backend::{
     DispatchTensorKind, GradientCheckpointingStrategy,
 };
 use burn::tensor::{Device, Tensor};
+
+pub(crate) use learned::{LearnedRule, replace_learned};
 
 /// From the gradient of an output to that of its input; both have the shape of the output, on a
 /// device without automatic differentiation.
@@ -89,20 +94,65 @@ pub fn replace<const D: usize>(
     if !value.is_autodiff() {
         return Ok(forward(value).0);
     }
-    let dispatch = value.clone().into_dispatch();
-    let DispatchTensorKind::Autodiff(kind) = &dispatch.kind else {
-        return Err(value);
-    };
-    if !has_step(kind) {
-        return Err(value);
+    match context(&value) {
+        Some((backend, strategy)) => Ok(tracked(backend, strategy, value, Box::new(forward))),
+        None => Err(value),
     }
-    let DispatchAutodiffContext::Enabled(strategy) = dispatch.autodiff else {
-        return Err(value);
+}
+
+/// Backend and strategy of a tensor on a device with automatic differentiation, where it has a step.
+fn context<const D: usize>(
+    tensor: &Tensor<D>,
+) -> Option<(Stepping, GradientCheckpointingStrategy)> {
+    if !tensor.is_autodiff() {
+        return None;
+    }
+    let dispatch = tensor.clone().into_dispatch();
+    let DispatchTensorKind::Autodiff(kind) = &dispatch.kind else {
+        return None;
     };
-    let backend = of(kind);
-    // From here on `value` alone holds its memory, unless the user does.
-    drop(dispatch);
-    Ok(tracked(backend, strategy, value, Box::new(forward)))
+    match dispatch.autodiff {
+        DispatchAutodiffContext::Enabled(strategy) if has_step(kind) => Some((of(kind), strategy)),
+        _ => None,
+    }
+}
+
+/// The node of a tensor in the graph of its device with automatic differentiation, on a backend that
+/// [is supported](is_supported).
+pub(crate) fn node<const D: usize>(tensor: &Tensor<D>) -> Option<NodeId> {
+    let (backend, strategy) = context(tensor)?;
+    let tensor = tensor.clone();
+    #[cfg_attr(feature = "tch", allow(deprecated))]
+    match backend {
+        #[cfg(feature = "flex")]
+        Stepping::Flex => node_of::<burn::backend::Flex, D>(strategy, tensor),
+        #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "cuda"))]
+        Stepping::Cube => node_of::<burn::backend::Cube, D>(strategy, tensor),
+        #[cfg(feature = "tch")]
+        Stepping::LibTorch => node_of::<burn::backend::LibTorch, D>(strategy, tensor),
+        _ => None,
+    }
+}
+
+#[allow(dead_code)] // Without any backend nothing calls it.
+fn node_of<B: Backend, const D: usize>(
+    strategy: GradientCheckpointingStrategy,
+    tensor: Tensor<D>,
+) -> Option<NodeId>
+where
+    DispatchTensor: DispatchKindConversion<Autodiff<B, NoCheckpointing>>
+        + DispatchKindConversion<Autodiff<B, BalancedCheckpointing>>,
+{
+    match strategy {
+        GradientCheckpointingStrategy::Disabled => {
+            let primitive = tensor.try_into_primitive::<Autodiff<B, NoCheckpointing>>();
+            primitive.ok().map(|tensor| tensor.id())
+        }
+        GradientCheckpointingStrategy::Balanced => {
+            let primitive = tensor.try_into_primitive::<Autodiff<B, BalancedCheckpointing>>();
+            primitive.ok().map(|tensor| tensor.id())
+        }
+    }
 }
 
 /// A backend with a step of its own.

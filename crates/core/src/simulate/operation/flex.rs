@@ -6,9 +6,10 @@
 
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::{DispatchTensorKind, Flex};
-use burn::tensor::{Bool, BoolStore, Bytes, DType, Tensor};
+use burn::tensor::{Bool, BoolStore, Bytes, DType, Tensor, TensorData};
 use macerator::AutoArch;
 
+use super::learned::LearnedRange;
 use super::runs::Runs;
 use super::{Operation, Outcome, Rounding};
 
@@ -75,6 +76,44 @@ pub(super) fn backward<const D: usize>(
     Ok(changed(gradient, |values| {
         AutoArch::new().dispatch(|| pass_back(values, &mask, outside));
     }))
+}
+
+/// The gradients of value, scale and zero point of a learned grid.
+///
+/// # Errors
+///
+/// As of [`forward`].
+pub(super) fn learned(
+    gradient: Tensor<1>,
+    [x, scale, zero_point]: [&Tensor<1>; 3],
+    runs: Runs,
+    range: LearnedRange,
+) -> Result<(Tensor<1>, [Tensor<1>; 2]), Tensor<1>> {
+    let kept = [floats(scale), floats(zero_point)];
+    let ([Some(scales), Some(zero_points)], Ok(x)) = (kept, memory(x.clone())) else {
+        return Err(gradient);
+    };
+    let x = x.to_contiguous();
+    let x = x.as_slice::<f32>().unwrap_or_default();
+    let LearnedRange { qmin, qmax, factor } = range;
+    let rules = scales.iter().zip(zero_points);
+    let rules = rules.map(|(&scale, zero_point)| Affine::new(scale, zero_point, qmin, qmax));
+    let rules = Repeated {
+        values: rules.collect::<Vec<_>>(),
+        runs,
+    };
+    let mut sums = vec![[0.0; 2]; runs.blocks];
+    let gradient = changed(memory(gradient)?, |gradients| {
+        AutoArch::new().dispatch(|| pass_back_learned(gradients, x, &rules, &mut sums));
+    });
+    let device = gradient.device();
+    let per_block = |values: Vec<f32>| Tensor::from_data(TensorData::from(&values[..]), &device);
+    let of_scale = sums.iter().map(|[slopes, _]| (slopes * factor) as f32);
+    let of_zero_point = sums.iter().zip(&scales);
+    let of_zero_point =
+        of_zero_point.map(|([_, outside], &scale)| (-f64::from(scale) * outside) as f32);
+    let of_parameters = [of_scale.collect(), of_zero_point.collect()].map(per_block);
+    Ok((gradient, of_parameters))
 }
 
 /// One value for each run of elements.
@@ -180,14 +219,50 @@ struct Affine {
 impl Rule for Affine {
     #[inline(always)]
     fn round(self, x: f32) -> (f32, bool) {
+        let (position, q) = self.position(x);
+        let value = (q - self.zero_point) * self.scale;
+        (value, !self.holds(position))
+    }
+}
+
+impl Affine {
+    fn new(scale: f32, zero_point: f32, qmin: f32, qmax: f32) -> Self {
+        let whole = zero_point.floor();
+        Self {
+            scale,
+            zero_point,
+            whole,
+            fraction: zero_point - whole,
+            qmin,
+            qmax,
+        }
+    }
+
+    /// The slopes of the rounded value of `x`: of the scale, and minus that of the zero point in
+    /// scales, 1 outside the range and 0 inside.
+    #[inline(always)]
+    fn slopes(self, x: f32) -> (f32, f32) {
+        let (position, q) = self.position(x);
+        match self.holds(position) {
+            true => (q - position, 0.0),
+            false => (q - self.zero_point, 1.0),
+        }
+    }
+
+    /// Where `x` lies among the integers, and its own integer.
+    #[inline(always)]
+    fn position(self, x: f32) -> (f32, f32) {
         let steps = x / self.scale + self.fraction;
-        let position = steps + self.whole;
-        let is_inside = position >= self.qmin && position <= self.qmax;
         let q = steps.round_ties_even() + self.whole;
         // `f32::max` would lose a NaN.
         let q = if q < self.qmin { self.qmin } else { q };
         let q = if q > self.qmax { self.qmax } else { q };
-        ((q - self.zero_point) * self.scale, !is_inside)
+        (steps + self.whole, q)
+    }
+
+    #[inline(always)]
+    fn holds(self, position: f32) -> bool {
+        position >= self.qmin && position <= self.qmax
     }
 }
 
@@ -207,15 +282,7 @@ fn affine<const D: usize>(rounding: &Rounding<D>, dims: &[usize; D]) -> Option<R
     let mut zero_points = floats(zero_point)?.into_iter();
     Repeated::of(scale, dims, |scale| {
         let zero_point = zero_points.next().unwrap_or(0.0);
-        let whole = zero_point.floor();
-        Affine {
-            scale,
-            zero_point,
-            whole,
-            fraction: zero_point - whole,
-            qmin: *qmin,
-            qmax: *qmax,
-        }
+        Affine::new(scale, zero_point, *qmin, *qmax)
     })
 }
 
@@ -331,6 +398,51 @@ fn pass_back(mut gradients: Values<'_>, mask: &Repeated<f32>, outside: Option<&[
                 for ((g, &outside), mask) in gradients.iter_mut().zip(outside).zip(mask) {
                     *g = if outside == 0 { *g * mask } else { 0.0 };
                 }
+            }
+        }
+    });
+}
+
+/// Sums that are added up side by side.
+const LANES: usize = 8;
+
+/// Makes the gradients outside of the range zero, and adds up what scale and zero point of each block
+/// get of them, see [`Affine::slopes`].
+#[inline(always)]
+fn pass_back_learned(
+    mut gradients: Values<'_>,
+    x: &[f32],
+    rules: &Repeated<Affine>,
+    sums: &mut [[f64; 2]],
+) {
+    gradients.each_chunk(rules.runs.stride(), |start, gradients| {
+        let x = &x[start..start + gradients.len()];
+        let first = rules.runs.at(start);
+        match rules.from(start, x.len()) {
+            Part::Each(rules) => {
+                let sums = &mut sums[first..first + rules.len()];
+                for (((gradient, &x), rule), sums) in
+                    gradients.iter_mut().zip(x).zip(rules).zip(sums)
+                {
+                    let (slope, outside) = rule.slopes(x);
+                    sums[0] += f64::from(*gradient * slope);
+                    sums[1] += f64::from(*gradient * outside);
+                    *gradient = if outside == 0.0 { *gradient } else { 0.0 };
+                }
+            }
+            Part::All(rule) => {
+                let mut slopes = [0.0; LANES];
+                let mut outsides = [0.0; LANES];
+                for (gradients, x) in gradients.chunks_mut(LANES).zip(x.chunks(LANES)) {
+                    for (lane, (gradient, &x)) in gradients.iter_mut().zip(x).enumerate() {
+                        let (slope, outside) = rule.slopes(x);
+                        slopes[lane] += f64::from(*gradient * slope);
+                        outsides[lane] += f64::from(*gradient * outside);
+                        *gradient = if outside == 0.0 { *gradient } else { 0.0 };
+                    }
+                }
+                sums[first][0] += slopes.iter().sum::<f64>();
+                sums[first][1] += outsides.iter().sum::<f64>();
             }
         }
     });

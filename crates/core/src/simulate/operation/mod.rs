@@ -19,6 +19,7 @@
 pub(crate) mod composed;
 #[cfg(feature = "flex")]
 mod flex;
+pub(crate) mod learned;
 mod runs;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,9 @@
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 
 use super::*;
+use crate::simulate::block::Grid;
+use crate::simulate::flat::FlatTensor;
+use crate::simulate::operation::learned::{LearnedGrid, LearnedRange, fake_quantize_learned};
 use crate::simulate::quant_dtype::{QuantDtype, int32};
 
 /// Devices that the operation is tested on.
@@ -339,5 +342,75 @@ fn infinities_stay_on_the_grid_under_differentiation() {
         let y: Vec<f32> = operation.apply(x).into_data().try_to_vec().unwrap();
         assert_eq!(y[..2], [3.5, -3.5]);
         assert!(y[2].is_nan());
+    }
+}
+
+/// Values, then scale and zero point by block.
+type Found = (Vec<u32>, [Vec<f32>; 3]);
+
+fn learned(
+    x: &[f32],
+    shape: &[usize],
+    grid: &Grid,
+    device: &Device,
+    run: impl Fn(FlatTensor, [Tensor<1>; 2]) -> Tensor<1>,
+) -> Found {
+    let device = device.clone().autodiff();
+    let count = grid.len();
+    let leaf = |values: Vec<f32>| {
+        let count = values.len();
+        tensor(&values, [count], &device).require_grad()
+    };
+    let scale = (0..count).map(|i| 0.3 - 0.17 * (i % 4) as f32).collect();
+    let zero_point = (0..count).map(|i| 0.4 * i as f32 - 1.0).collect();
+    let [x, scale, zero_point] = [x.to_vec(), scale, zero_point].map(leaf);
+    let value = FlatTensor {
+        values: x.clone(),
+        shape: shape.to_vec(),
+    };
+    let y = run(value, [scale.clone(), zero_point.clone()]);
+    let gradients = (y.clone() * (x.clone().detach() + 0.5)).sum().backward();
+    let gradient = |leaf: &Tensor<1>| leaf.grad(&gradients).unwrap().into_data();
+    let gradients = [x, scale, zero_point].map(|leaf| gradient(&leaf).try_to_vec().unwrap());
+    (bits(y), gradients)
+}
+
+#[test]
+fn learned_grids_agree_with_burns_own_operations() {
+    let range = LearnedRange {
+        qmin: -7.0,
+        qmax: 7.0,
+        factor: 0.1,
+    };
+    let cases: [(&[usize], &[usize]); 6] = [
+        (&[37], &[1]),
+        (&[5, 7], &[1, 7]),
+        (&[6, 35], &[6, 1]),
+        (&[8, 3], &[4, 1]),
+        (&[2, 3, 4, 5], &[1, 3, 1, 1]),
+        (&[4, 6], &[2, 3]),
+    ];
+    for device in devices() {
+        for (shape, blocks) in cases {
+            let grid = Grid::new(blocks);
+            let count = shape.iter().product();
+            let x: Vec<f32> = (0..count)
+                .map(|i: usize| ((i * 37) % 101) as f32 * 0.09 - 4.4)
+                .collect();
+            let own = learned(&x, shape, &grid, &device, |x, [scale, zero_point]| {
+                fake_quantize_learned(x, &grid, scale, zero_point, range).values
+            });
+            let burns = learned(&x, shape, &grid, &device, |x, parameters| {
+                LearnedGrid::new(grid.clone(), x.shape, range).tracked(x.values, parameters)
+            });
+            assert_eq!(own.0, burns.0, "{shape:?} {blocks:?}");
+            for (own, burns) in own.1.iter().flatten().zip(burns.1.iter().flatten()) {
+                let largest = burns.abs().max(1.0);
+                assert!(
+                    (own - burns).abs() <= 1e-5 * largest,
+                    "{own} {burns} {shape:?}"
+                );
+            }
+        }
     }
 }

@@ -22,9 +22,9 @@ use crate::simulate::quantization::Quantization;
 use crate::simulate::transform::Transform;
 
 impl TargetSpace {
-    /// Executes the simulated logic on a parameter: quantize, then mask.
+    /// Executes the simulated logic on a parameter: quantize, then mask; once in a training step.
     pub(crate) fn simulate_parameter<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
-        self.simulate(base)
+        self.phase.once(&self.id, base, |base| self.simulate(base))
     }
 
     /// Executes the simulated logic on a parameter that a norm was folded into: observe, quantize,

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
+use burn_compress_core::fake_quantize::positive_scale;
 use burn_compress_core::{
     BoxError, Error, FlatTensor, Grid, Learnable, Observer, QuantDtype, QuantScheme, Quantization,
     Stage, TargetId, TargetSpace, TrainedBy, Transform,
 };
 use parking_lot::Mutex;
 
-use super::quantize::{fit, positive, quantize};
+use super::quantize::{fit, quantize};
 use super::rule::{LearnedRule, LearnedStart, check_start};
 use crate::qparams::{self, host};
 use crate::targets::QuantTarget;
@@ -43,7 +44,7 @@ enum ZeroPoint {
 
 impl Tensors {
     fn scale(&self) -> Tensor<1> {
-        positive(self.scale.tensor().detach().without_autodiff())
+        positive_scale(self.scale.tensor().detach().without_autodiff())
     }
 
     fn zero_point(&self) -> Tensor<1> {

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use rstest::rstest;
@@ -108,4 +109,70 @@ fn an_added_mask_moves_what_it_removes_far_down(#[case] dtype: FloatDType) {
         .assert_eq(&moved.into_data(), true);
     let removed = burn::tensor::activation::softmax(found, 1).slice([0..2, 1..2]);
     assert_eq!(removed.sum().into_scalar::<f32>(), 0.0);
+}
+
+/// Counts its calls.
+#[derive(Debug, Default)]
+struct Count(Arc<AtomicUsize>);
+
+impl Transform for Count {
+    fn apply(&self, value: FlatTensor, _mask: Option<Tensor<1>>) -> FlatTensor {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        value.map(|values| values * 2.0)
+    }
+
+    fn snapshot(&self) -> Arc<dyn Transform> {
+        Arc::new(Self(self.0.clone()))
+    }
+}
+
+#[test]
+fn a_parameter_is_simulated_once_in_a_step() {
+    let phase = Arc::new(Phase::default());
+    let id = TargetId::new("fc", Target::param("weight"));
+    let space = TargetSpace::new(id, Some(vec![2]), phase.clone());
+    let calls = Arc::new(AtomicUsize::new(0));
+    space.set_transform(Stage::Last, Some(Arc::new(Count(calls.clone()))));
+    let count = || calls.swap(0, Ordering::Relaxed);
+    let device = Device::flex().autodiff();
+    let weight = Tensor::<1>::from_floats([1.0, -1.0], &device).require_grad();
+    let read = || space.simulate_parameter(weight.clone());
+
+    // Outside of a step each read is one of its own.
+    let _both = (read(), read());
+    assert_eq!(count(), 2);
+
+    phase.set_training(true);
+    let sum = read() + read() * 3.0;
+    assert_eq!(count(), 1);
+    let gradient = weight.grad(&sum.sum().backward()).unwrap();
+    let gradient: Vec<f32> = gradient.into_data().try_to_vec().unwrap();
+    assert_eq!(gradient, [8.0, 8.0]);
+
+    // What acts on it, the parameter or the step is another one.
+    space
+        .set_mask(Some(Mask::new(vec![1.0, 0.0], [2]).unwrap()))
+        .unwrap();
+    let masked: Vec<f32> = read().into_data().try_to_vec().unwrap();
+    assert_eq!((masked, count()), (vec![2.0, 0.0], 1));
+    let other = Tensor::<1>::from_floats([3.0, 5.0], &device).require_grad();
+    let other: Vec<f32> = space
+        .simulate_parameter(other)
+        .into_data()
+        .try_to_vec()
+        .unwrap();
+    assert_eq!((other, count()), (vec![6.0, 0.0], 1));
+    let _own = read();
+    assert_eq!(count(), 1);
+    phase.set_training(false);
+    phase.set_training(true);
+    let _next = read();
+    assert_eq!(count(), 1);
+    // Without gradients nothing is kept.
+    let plain = Tensor::<1>::from_floats([1.0, -1.0], &Device::flex());
+    let _two = (
+        space.simulate_parameter(plain.clone()),
+        space.simulate_parameter(plain),
+    );
+    assert_eq!(count(), 2);
 }
