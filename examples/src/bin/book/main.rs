@@ -5,19 +5,35 @@
 //! cargo run -p burn-compress-examples --bin book -- fusion     # one
 //! ```
 
+mod backends;
+mod deployment;
+mod distillers;
 mod fusion;
+mod limits;
 mod one_layer;
 mod output;
 mod own_network;
+mod pruners;
+mod quantizers;
+mod real_networks;
+mod see_it;
 
 use burn_compress::prelude::Error;
 
 type Program = fn() -> Result<(), Error>;
 
-const PROGRAMS: [(&str, Program); 3] = [
+const PROGRAMS: [(&str, Program); 11] = [
     ("one_layer", one_layer::run),
     ("own_network", own_network::run),
     ("fusion", fusion::run),
+    ("pruners", pruners::run),
+    ("quantizers", quantizers::run),
+    ("distillers", distillers::run),
+    ("real_networks", real_networks::run),
+    ("see_it", see_it::run),
+    ("deployment", deployment::run),
+    ("backends", backends::run),
+    ("limits", limits::run),
 ];
 
 fn main() -> Result<(), Error> {
