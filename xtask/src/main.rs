@@ -1,5 +1,5 @@
 //! Tasks of the workspace, run as `cargo xtask <task>`: `check`, `test`, `fuzz`, `bench`,
-//! `algorithms`, `onnx` and `book`.
+//! `algorithms`, `onnx`, `libtorch` and `book`.
 //!
 //! Plain `cargo` commands behind one name, so that a contributor and the continuous integration run
 //! the same ones. Not built on `tracel-xtask`, because that one installs and pins the outside tools
@@ -11,8 +11,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use commands::{
-    algorithms::AlgorithmsArgs, bench::BenchArgs, book, check, fuzz::FuzzArgs, onnx::OnnxArgs,
-    test::TestArgs,
+    algorithms::AlgorithmsArgs, bench::BenchArgs, book, check, fuzz::FuzzArgs,
+    libtorch::LibtorchArgs, onnx::OnnxArgs, test::TestArgs,
 };
 
 #[derive(Parser, Debug)]
@@ -36,6 +36,8 @@ enum Task {
     Algorithms(AlgorithmsArgs),
     /// Sets up a Python with onnx and onnxruntime, for the tests of exported files.
     Onnx(OnnxArgs),
+    /// Sets up the library that Burn's feature `tch` is built with.
+    Libtorch(LibtorchArgs),
     /// Checks the links of the book and builds it with mdBook, which is installed unless it is there.
     Book,
 }
@@ -48,6 +50,7 @@ fn main() -> Result<()> {
         Task::Bench(args) => args.run(),
         Task::Algorithms(args) => args.run(),
         Task::Onnx(args) => args.run(),
+        Task::Libtorch(args) => args.run(),
         Task::Book => book::run(),
     }
 }

@@ -5,7 +5,9 @@ pub mod bench;
 pub mod book;
 pub mod check;
 pub mod fuzz;
+pub mod libtorch;
 pub mod onnx;
+pub mod python;
 pub mod test;
 
 use std::path::{Path, PathBuf};

@@ -2,20 +2,17 @@
 //! of the runtime.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 
-use super::target;
+use super::python::{Packages, PythonArgs, ask};
 
 /// The packages, each of one version, so that a test compares with the same runtime everywhere.
 const PACKAGES: [&str; 3] = ["onnx==1.23.2", "onnxruntime==1.32.0", "numpy==2.4.6"];
 
-/// Prints the versions that are installed, one a line, as in [`PACKAGES`].
-const VERSIONS: &str = "import importlib.metadata as m, onnx, onnxruntime, numpy
-for name in ('onnx', 'onnxruntime', 'numpy'):
-    print(f'{name}=={m.version(name)}')";
+/// Fails where one of them cannot be loaded.
+const CHECK: &str = "import onnx, onnxruntime, numpy";
 
 /// Prints the path of the library of the runtime, which has a version in its name on some systems.
 const FIND_LIBRARY: &str = "import glob, os, onnxruntime
@@ -30,15 +27,10 @@ const PYTHON: &str = "BURN_COMPRESS_PYTHON";
 pub const LIBRARY: &str = "ORT_DYLIB_PATH";
 
 /// Arguments of `cargo xtask onnx`.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub struct OnnxArgs {
-    /// Python that the virtual environment is made with.
-    #[arg(long, default_value = "python3")]
-    python: String,
-
-    /// Folder of the virtual environment; `onnx-venv` in the target directory when absent.
-    #[arg(long)]
-    folder: Option<PathBuf>,
+    #[command(flatten)]
+    python: PythonArgs,
 }
 
 impl OnnxArgs {
@@ -60,36 +52,11 @@ impl OnnxArgs {
     ///
     /// If there is no Python, or a package cannot be installed.
     pub fn python(&self) -> Result<PathBuf> {
-        let folder = match &self.folder {
-            Some(folder) => folder.clone(),
-            None => target()?.join("onnx-venv"),
+        let packages = Packages {
+            names: &PACKAGES,
+            with_dependencies: true,
         };
-        let python = python_of(&folder);
-        if !is_complete(&python) {
-            let folder = folder.to_string_lossy();
-            start(Command::new(&self.python).args(["-m", "venv", &folder]))?;
-            let install = [
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-            ];
-            start(Command::new(&python).args(install).args(PACKAGES))?;
-        }
-        if !is_complete(&python) {
-            bail!("`{}` has not {}", python.display(), PACKAGES.join(", "));
-        }
-        Ok(python)
-    }
-}
-
-impl Default for OnnxArgs {
-    fn default() -> Self {
-        Self {
-            python: "python3".to_string(),
-            folder: None,
-        }
+        self.python.environment("onnx-venv", packages, CHECK)
     }
 }
 
@@ -99,48 +66,8 @@ impl Default for OnnxArgs {
 ///
 /// If it has none.
 pub fn library(python: &Path) -> Result<PathBuf> {
-    let output = Command::new(python)
-        .args(["-c", FIND_LIBRARY])
-        .output()
-        .with_context(|| format!("`{}` could not be started", python.display()))?;
-    let found = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    if !output.status.success() || found.is_empty() {
-        bail!("`{}` has no onnxruntime", python.display());
-    }
+    let found = ask(python, FIND_LIBRARY).context("there is no onnxruntime")?;
     Ok(PathBuf::from(found))
-}
-
-fn python_of(folder: &Path) -> PathBuf {
-    match cfg!(windows) {
-        true => folder.join("Scripts").join("python.exe"),
-        false => folder.join("bin").join("python"),
-    }
-}
-
-/// Whether a Python has all packages in these versions.
-fn is_complete(python: &Path) -> bool {
-    let output = Command::new(python)
-        .args(["-c", VERSIONS])
-        .stderr(Stdio::null())
-        .output();
-    output.is_ok_and(|output| {
-        let found = String::from_utf8_lossy(&output.stdout).into_owned();
-        output.status.success() && found.lines().eq(PACKAGES)
-    })
-}
-
-fn start(command: &mut Command) -> Result<()> {
-    let shown = format!("{command:?}");
-    eprintln!("==> {shown}");
-    // What a user wants of stdout is the one line at the end.
-    command.stdout(Stdio::null());
-    let status = command
-        .status()
-        .with_context(|| format!("`{shown}` could not be started"))?;
-    if !status.success() {
-        bail!("`{shown}` failed ({status})");
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -148,26 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_environment_lies_beside_the_build() {
-        // Tests lie one folder deeper than programs, in `deps`.
-        assert!(target().unwrap().join("deps").is_dir());
-        let python = python_of(Path::new("venv"));
-        assert!(python.starts_with("venv") && python != Path::new("venv"));
-    }
-
-    #[test]
-    fn a_python_without_the_packages_is_not_complete() {
-        assert!(!is_complete(Path::new("no-such-python")));
-    }
-
-    #[test]
     fn a_python_without_the_runtime_has_no_library() {
         assert!(library(Path::new("no-such-python")).is_err());
-    }
-
-    #[test]
-    fn what_cannot_be_started_is_named() {
-        let error = start(&mut Command::new("no-such-python")).unwrap_err();
-        assert!(format!("{error:#}").contains("no-such-python"), "{error:#}");
     }
 }
