@@ -18,6 +18,7 @@ use burn_compress::quantization::{QParams, RangeRule, Ranges, qparams};
 use burn_compress_testkit::{self as kit, Subject};
 use gain::gain;
 
+// ANCHOR: importance
 /// Channels whose weights spread least around their mean go first.
 struct Spread;
 
@@ -29,7 +30,9 @@ impl Importance for Spread {
         })
     }
 }
+// ANCHOR_END: importance
 
+// ANCHOR: loss
 /// One minus the cosine between the features of student and teacher.
 struct Cosine;
 
@@ -42,7 +45,9 @@ impl FeatureLoss for Cosine {
         Ok(cosine.neg().add_scalar(1.0).mean())
     }
 }
+// ANCHOR_END: loss
 
+// ANCHOR: grid
 /// Scales that are powers of two, for hardware that shifts in place of a multiplication.
 #[derive(Debug)]
 struct PowerOfTwo;
@@ -62,7 +67,9 @@ impl RangeRule for PowerOfTwo {
         }
     }
 }
+// ANCHOR_END: grid
 
+// ANCHOR: operation
 /// The channels of the feature map are the entries of the gain; zero where one of them is.
 fn gain_rule() -> OperationRule {
     OperationRule::new()
@@ -71,6 +78,7 @@ fn gain_rule() -> OperationRule {
         .carry([(0, 2)], (0, 2), any_zero)
         .carry([(0, 3)], (0, 3), any_zero)
 }
+// ANCHOR_END: operation
 
 /// Two convolutions with the kernel between them.
 #[derive(Module, Debug)]
@@ -116,6 +124,7 @@ fn evaluator(device: &Device) -> Evaluator<Net, Tensor<4>> {
         .with_loss(|net: &Net, x: &Tensor<4>| net.forward(x.clone()).square().mean())
 }
 
+// ANCHOR: chain
 /// All of them over one model.
 fn chain(device: &Device) -> Result<Compressor<Net, Tensor<4>>, Error> {
     let teacher = Net::new(device);
@@ -128,6 +137,7 @@ fn chain(device: &Device) -> Result<Compressor<Net, Tensor<4>>, Error> {
     let distiller = FeatureDistiller::with(Cosine);
     distiller.from_compressor(quantizer, hidden, &teacher, forward)
 }
+// ANCHOR_END: chain
 
 fn main() -> Result<(), Error> {
     let (device, budget) = (Device::flex(), Budget::steps(8));
@@ -159,6 +169,7 @@ fn main() -> Result<(), Error> {
     Ok(())
 }
 
+// ANCHOR: subjects
 /// The algorithms over the network of the test kit.
 fn subjects() -> [Subject<'static>; 3] {
     [
@@ -174,4 +185,13 @@ fn subjects() -> [Subject<'static>; 3] {
             Ok(distiller.from_compressor(chain, kit::hidden_states(), &teacher, teach)?)
         }),
     ]
+}
+// ANCHOR_END: subjects
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_program_runs() {
+        super::main().unwrap();
+    }
 }

@@ -5,23 +5,58 @@
 //! cargo run -p burn-compress-examples --bin book -- fusion     # one
 //! ```
 
+mod backends;
+mod deployment;
+mod distillers;
 mod fusion;
+mod limits;
 mod one_layer;
 mod output;
 mod own_network;
+mod pruners;
+mod quantizers;
+mod real_networks;
+mod see_it;
+
+use std::process::ExitCode;
 
 use burn_compress::prelude::Error;
 
 type Program = fn() -> Result<(), Error>;
 
-const PROGRAMS: [(&str, Program); 3] = [
+const PROGRAMS: [(&str, Program); 11] = [
     ("one_layer", one_layer::run),
     ("own_network", own_network::run),
     ("fusion", fusion::run),
+    ("pruners", pruners::run),
+    ("quantizers", quantizers::run),
+    ("distillers", distillers::run),
+    ("real_networks", real_networks::run),
+    ("see_it", see_it::run),
+    ("deployment", deployment::run),
+    ("backends", backends::run),
+    ("limits", limits::run),
 ];
 
-fn main() -> Result<(), Error> {
+fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
+    // ANCHOR: main
+    match run(&wanted) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+    // ANCHOR_END: main
+}
+
+/// Runs the programs of these names, all if there is none.
+///
+/// # Errors
+///
+/// A name of no program, and the error of a program.
+fn run(wanted: &[String]) -> Result<(), Error> {
     let known = |name: &String| PROGRAMS.iter().any(|(program, _)| program == name);
     if let Some(name) = wanted.iter().find(|name| !known(name)) {
         let programs = PROGRAMS.map(|(program, _)| program).join(", ");
@@ -29,11 +64,6 @@ fn main() -> Result<(), Error> {
             "no program `{name}`; there are {programs}"
         )));
     }
-    run(&wanted)
-}
-
-/// Runs the programs of these names, all if there is none.
-fn run(wanted: &[String]) -> Result<(), Error> {
     for (name, program) in PROGRAMS {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
             program()?;
