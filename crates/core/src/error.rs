@@ -309,6 +309,18 @@ pub enum Error {
         reason: &'static str,
     },
 
+    /// A trainee is to hand out another type of output than the evaluator gives.
+    #[error(
+        "the output of a batch is a `{found}`, but the trainee is to hand out a `{asked}`: give \
+         `with_output` and `into_trainee_with_output` the same type"
+    )]
+    OutputType {
+        /// Type of the evaluator's output.
+        found: &'static str,
+        /// Type that the trainee is to hand out.
+        asked: &'static str,
+    },
+
     /// A checkpoint could not be written or does not belong to this chain.
     #[error("checkpoint `{path}`: {reason}", path = path.display())]
     Checkpoint {

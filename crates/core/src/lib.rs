@@ -44,7 +44,10 @@ pub use run::method::{Constructors, Method};
 pub use run::observer::{ChangedMask, EvaluationEvent, MasksEvent, RunObserver, StepEvent};
 pub use run::obstacle::Obstacle;
 pub use run::planned_mask::{Certainty, PlannedMask};
-pub use run::trainee::{Trainee, TraineeOutput};
+pub use run::trainee::{
+    BitsInput, BitsMetric, CompressionOutput, EpochLoader, SparsityInput, SparsityMetric,
+    StepOutput, StepState, Trainee, TraineeOutput,
+};
 pub use run::{algorithm, reads};
 pub use simulate::attach::{capture, tap};
 pub use simulate::block::{BlockError, Grid};

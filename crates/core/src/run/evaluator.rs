@@ -1,6 +1,7 @@
 //! Evaluator: what compressors need to train.
 
 mod data;
+mod output;
 mod passes;
 
 use std::fmt;
@@ -16,9 +17,12 @@ use crate::Error;
 use crate::erased::{AnyBatch, AnyModel, same};
 use crate::graph::DummyInput;
 use data::{Batches, Erased, FromClosure, FromLoader, Visit};
+use output::AnyOutput;
+pub(crate) use output::Output;
 
 pub(crate) type Loss<M, I> = Arc<dyn Fn(&M, &I) -> Tensor<1> + Send + Sync>;
 type Evaluation<M> = Arc<dyn Fn(&M) -> f64 + Send + Sync>;
+
 /// Data, optimizer, learning-rate schedule, loss and evaluation of a training run.
 ///
 /// Every part is optional, and each compressor checks at its construction that the parts it needs
@@ -45,6 +49,7 @@ pub struct Evaluator<M, I> {
     optimizer: Option<ModuleOptimizer>,
     learning_rate: Option<ModuleLrScheduler>,
     loss: Option<Loss<M, I>>,
+    output: Option<AnyOutput>,
     evaluation: Option<(usize, Evaluation<M>)>,
     seed: Option<u64>,
     log_every: usize,
@@ -58,6 +63,7 @@ impl<M, I> Clone for Evaluator<M, I> {
             optimizer: self.optimizer.clone(),
             learning_rate: self.learning_rate.clone(),
             loss: self.loss.clone(),
+            output: self.output.clone(),
             evaluation: self.evaluation.clone(),
             seed: self.seed,
             log_every: self.log_every,
@@ -73,6 +79,7 @@ impl<M, I> fmt::Debug for Evaluator<M, I> {
             .field("optimizer", &self.optimizer.is_some())
             .field("learning_rate", &self.learning_rate.is_some())
             .field("loss", &self.loss.is_some())
+            .field("output", &self.output)
             .field("evaluation", &self.evaluation.is_some())
             .field("seed", &self.seed)
             .field("log_every", &self.log_every)
@@ -88,6 +95,7 @@ impl<M, I> Default for Evaluator<M, I> {
             optimizer: None,
             learning_rate: None,
             loss: None,
+            output: None,
             evaluation: None,
             seed: None,
             log_every: 1,
@@ -146,6 +154,7 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
     /// Sets the loss of a batch, a tensor with one element.
     pub fn with_loss(mut self, loss: impl Fn(&M, &I) -> Tensor<1> + Send + Sync + 'static) -> Self {
         self.loss = Some(Arc::new(loss));
+        self.output = None;
         self
     }
 
@@ -310,6 +319,8 @@ impl<M: Module + 'static, I: 'static> Evaluator<M, I> {
             batches: own.batches.map(|batches| Arc::new(Erased(batches)) as _),
             optimizer: own.optimizer,
             learning_rate: own.learning_rate,
+            // Only a shell, which knows the type of the model, hands outputs out.
+            output: None,
             loss: own.loss.map(|loss| {
                 Arc::new(move |model: &AnyModel, batch: &AnyBatch| loss(model.get(), batch.get()))
                     as _

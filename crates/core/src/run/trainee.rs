@@ -5,10 +5,14 @@
 //! the chain into a [`Trainee`] instead: a model whose training step is that of the chain.
 
 mod engine;
+mod loader;
+mod metrics;
 mod module;
 mod output;
 mod record;
+mod state;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
@@ -20,8 +24,12 @@ use burn::train::{InferenceStep, Interrupter, TrainOutput, TrainStep};
 use parking_lot::Mutex;
 
 use engine::{Engine, FINISHED};
-pub use output::TraineeOutput;
+pub use loader::EpochLoader;
+pub use metrics::{BitsInput, BitsMetric, SparsityInput, SparsityMetric};
+pub use output::{CompressionOutput, StepOutput, TraineeOutput};
 use record::Recorded;
+pub use state::StepState;
+use state::{Compression, Sizes};
 
 use crate::Error;
 use crate::erased::{AnyBatch, AnyModel};
@@ -29,7 +37,7 @@ use crate::file::checkpoint;
 use crate::run::any_chain::AnyChain;
 use crate::run::compressed::Compressed;
 use crate::run::compressor::Compressor;
-use crate::run::evaluator::{Evaluator, Loss};
+use crate::run::evaluator::{Evaluator, Output};
 use crate::run::finish::with_dummy_input;
 use crate::run::finite;
 use crate::run::learnable::Learnable;
@@ -54,9 +62,35 @@ impl<M: Module + 'static, I: Send + 'static> Compressor<M, I> {
             missing: "the loss of a batch",
             builder: "with_loss",
         })?;
+        let output = move |model: &M, batch: &I| TraineeOutput::new(loss(model, batch));
+        self.trainee(total_steps, Arc::new(output))
+    }
+
+    /// As [`into_trainee`](Self::into_trainee), for a `Learner` with metrics of more than the loss: the
+    /// trainee hands out what [`Evaluator::with_output`] gives of a batch.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`into_trainee`](Self::into_trainee), an evaluator without an output, or with one of
+    /// another type.
+    pub fn into_trainee_with_output<O: StepOutput>(
+        self,
+        total_steps: usize,
+    ) -> Result<Trainee<M, I, O>, Error> {
+        let output = self.evaluator.output()?;
+        self.trainee(total_steps, output)
+    }
+
+    fn trainee<O>(
+        self,
+        total_steps: usize,
+        output: Output<M, I, O>,
+    ) -> Result<Trainee<M, I, O>, Error> {
         let mut chain = self.inner;
         chain.progress.total_steps = total_steps;
         training::prepare(&mut chain)?;
+        let sizes = Sizes::of(&chain.model, &chain.layers);
+        let compression = sizes.compression(&chain.spaces);
         let model = chain.model.clone().into_typed();
         let engine = Engine {
             chain: Some(chain),
@@ -66,9 +100,11 @@ impl<M: Module + 'static, I: Send + 'static> Compressor<M, I> {
         };
         Ok(Trainee {
             model,
-            loss,
+            output,
             evaluator: self.evaluator,
+            sizes: Arc::new(sizes),
             training: true,
+            compression,
             learned: Vec::new(),
             engine: Arc::new(Mutex::new(engine)),
         })
@@ -92,10 +128,24 @@ impl<M: Module + 'static, I: Send + 'static> Compressor<M, I> {
 /// The record of a trainee holds the run beside the raw parameters: its step, masks, scales, what
 /// the compressors know, and the history. So a training that is resumed from the `Learner`'s own
 /// checkpoint (`SupervisedTraining::checkpoint`) goes on bit for bit, if the trainee is built with the
-/// same configuration and the data loader gives an epoch the same batches; one that shuffles begins
-/// its order anew, as in every resumed training of Burn. A record of another configuration, and one
+/// same configuration and the data loader gives an epoch the same batches. [`EpochLoader`] does; a loader
+/// of Burn that shuffles begins its order anew, as in every resumed training of Burn. A record of another configuration, and one
 /// without a run, end the run at once; see [`accept_changes`](Self::accept_changes). A plain model
 /// loads such a record with `ModuleRecord::allow_unused`.
+///
+/// # Metrics
+///
+/// A trainee of [`into_trainee`](Compressor::into_trainee) hands out a [`TraineeOutput`]: the loss, for
+/// Burn's `LossMetric`, and what [`SparsityMetric`] and [`BitsMetric`] show. Where the evaluator has an
+/// output ([`Evaluator::with_output`]), [`into_trainee_with_output`](Compressor::into_trainee_with_output)
+/// hands that out, for `AccuracyMetric` and any other metric, for early stopping and for Burn's
+/// dashboard; [`CompressionOutput`] adds sparsity and bits to it. Burn's `LearningRateMetric` works with
+/// every output.
+///
+/// In training the loss is the one that is minimised, every compressor's part included; in validation
+/// it is the user's own. Everything else is of the forward pass, as the user's function returned it.
+///
+/// # Several devices
 ///
 /// On several devices, the steps run one after another; distributed training, where each device
 /// optimizes a model of its own, is not supported.
@@ -125,11 +175,14 @@ impl<M: Module + 'static, I: Send + 'static> Compressor<M, I> {
 /// assert_eq!(compressed.history().steps.len(), 3);
 /// # Ok::<(), burn_compress_core::Error>(())
 /// ```
-pub struct Trainee<M, I> {
+pub struct Trainee<M, I, O = TraineeOutput> {
     model: M,
-    loss: Loss<M, I>,
+    output: Output<M, I, O>,
     evaluator: Evaluator<M, I>,
+    sizes: Arc<Sizes>,
     training: bool,
+    /// Of a snapshot: sparsity and bits at its time.
+    compression: Compression,
     /// Of a snapshot: what the learnables held.
     learned: Vec<(Arc<Learnable>, Tensor<1>)>,
     engine: Arc<Mutex<Engine>>,
@@ -139,7 +192,7 @@ const SNAPSHOT: Error = Error::Trainee {
     reason: "a validation snapshot does not train; call `train` on it before",
 };
 
-impl<M: Module + 'static, I: Send + 'static> Trainee<M, I> {
+impl<M: Module + 'static, I: Send + 'static, O: StepOutput> Trainee<M, I, O> {
     /// Stops the `Learner` at the first error, with the error as the reason.
     ///
     /// Pass what `SupervisedTraining::interrupter` gives.
@@ -339,26 +392,38 @@ fn learn(
     });
 }
 
-impl<M: Module + 'static, I: Send + 'static> TrainStep for Trainee<M, I> {
+impl<M: Module + 'static, I: Send + 'static, O: StepOutput> TrainStep for Trainee<M, I, O> {
     type Input = I;
-    type Output = TraineeOutput;
+    type Output = O;
 
-    fn step(&self, item: I) -> TrainOutput<TraineeOutput> {
+    fn step(&self, item: I) -> TrainOutput<O> {
         if !self.training {
             self.fail(SNAPSHOT);
         }
         let (model, batch) = (self.any_model(), AnyBatch::new(item));
-        let outcome = self
-            .engine
-            .lock()
-            .drive(&model, |chain| training::backward(chain, &batch));
-        let (loss, grads) = outcome.unwrap_or_else(|| {
-            let device = self.model.devices().first().cloned().unwrap_or_default();
-            (Tensor::full([1], f32::NAN, &device), GradientsParams::new())
+        let output = RefCell::new(None);
+        let task_loss = |model: &AnyModel, batch: &AnyBatch| {
+            let found = (self.output)(model.get(), batch.get());
+            let loss = found.loss();
+            output.replace(Some(found));
+            loss
+        };
+        let outcome = self.engine.lock().drive(&model, |chain| {
+            let compression = self.sizes.compression(&chain.spaces);
+            let (loss, grads) = training::backward_with(chain, &batch, &task_loss)?;
+            Ok((loss, grads, compression))
         });
+        let (loss, grads, compression) = outcome.unwrap_or_else(|| {
+            let device = self.model.devices().first().cloned().unwrap_or_default();
+            let loss = Tensor::full([1], f32::NAN, &device);
+            (loss, GradientsParams::new(), self.compression)
+        });
+        // A run that has ended is not to move the running statistics either.
+        let output = output.into_inner();
+        let output = output.unwrap_or_else(|| (self.output)(&self.model.valid(), batch.get()));
         TrainOutput {
             grads,
-            item: TraineeOutput { loss },
+            item: output.with_step(compression.with_loss(loss)),
         }
     }
 
@@ -387,14 +452,18 @@ impl<M: Module + 'static, I: Send + 'static> TrainStep for Trainee<M, I> {
     }
 }
 
-impl<M: Module + 'static, I: Send + 'static> InferenceStep for Trainee<M, I> {
+impl<M: Module + 'static, I: Send + 'static, O: StepOutput> InferenceStep for Trainee<M, I, O> {
     type Input = I;
-    type Output = TraineeOutput;
+    type Output = O;
 
-    fn step(&self, item: I) -> TraineeOutput {
-        TraineeOutput {
-            loss: (self.loss)(&self.model, &item),
-        }
+    fn step(&self, item: I) -> O {
+        let output = (self.output)(&self.model, &item);
+        let compression = match self.training {
+            true => self.sizes.compression(&attach::spaces(&self.any_model())),
+            false => self.compression,
+        };
+        let loss = output.loss();
+        output.with_step(compression.with_loss(loss))
     }
 }
 

@@ -207,16 +207,30 @@ pub(crate) fn learn(
     }
 }
 
+/// The user's own loss of a batch.
+type TaskLoss<'a> = &'a dyn Fn(&AnyModel, &AnyBatch) -> Tensor<1>;
+
 /// Forward and backward of one batch with every compressor's part; the loss that is minimised and
 /// the gradients of the model.
 pub(crate) fn backward(
     chain: &mut AnyChain,
     batch: &AnyBatch,
 ) -> Result<(Tensor<1>, GradientsParams), Error> {
+    let epoch = chain.progress.epoch;
+    let task_loss = chain.evaluator.loss().ok_or(Error::NoBatches { epoch })?;
+    backward_with(chain, batch, &*task_loss)
+}
+
+/// As [`backward`], with a loss that stands in for the evaluator's.
+pub(crate) fn backward_with(
+    chain: &mut AnyChain,
+    batch: &AnyBatch,
+    task_loss: TaskLoss<'_>,
+) -> Result<(Tensor<1>, GradientsParams), Error> {
     let step = chain.progress.step;
     seed(chain);
     let collector = Collector::open();
-    let losses = losses(chain, batch);
+    let losses = losses(chain, batch, task_loss);
     chain.progress.unread.watch(step, collector.take());
     drop(collector);
     let [loss, task_loss] = match losses {
@@ -248,14 +262,18 @@ pub(crate) fn backward(
 }
 
 /// The loss that is minimised and that of the task, with what the compressors observe on the way.
-fn losses(chain: &mut AnyChain, batch: &AnyBatch) -> Result<[Tensor<1>; 2], Error> {
+fn losses(
+    chain: &mut AnyChain,
+    batch: &AnyBatch,
+    task_loss: TaskLoss<'_>,
+) -> Result<[Tensor<1>; 2], Error> {
     let run = chain.progress.run(&chain.model);
     for algorithm in &mut chain.algorithms {
         let name = algorithm.name();
         reads::concerning(Concern::Algorithm(name), || algorithm.observe(run))
             .map_err(Error::met_by(name))?;
     }
-    let task_loss = forward(chain, batch)?;
+    let task_loss = forward(chain, batch, task_loss)?;
     require_number(&task_loss)?;
     let loss = with_every_part(chain, task_loss.clone(), batch)?;
     require_number(&loss)?;
@@ -273,9 +291,11 @@ fn seed(chain: &mut AnyChain) {
 }
 
 /// The user's own loss, with everything that hangs on the model at work.
-fn forward(chain: &AnyChain, batch: &AnyBatch) -> Result<Tensor<1>, Error> {
-    let epoch = chain.progress.epoch;
-    let task_loss = chain.evaluator.loss().ok_or(Error::NoBatches { epoch })?;
+fn forward(
+    chain: &AnyChain,
+    batch: &AnyBatch,
+    task_loss: TaskLoss<'_>,
+) -> Result<Tensor<1>, Error> {
     chain.phase.set_training(true);
     let loss = task_loss(&chain.model, batch);
     chain.phase.set_training(false);

@@ -237,6 +237,18 @@ impl IntegerType {
     pub fn is_binary(&self) -> bool {
         matches!(self, Self::Quant(dtype) if dtype.is_binary())
     }
+
+    /// The number of bits; of a type with another name the number at its end, if there is one.
+    pub fn bits(&self) -> Option<u32> {
+        match self {
+            Self::Quant(dtype) => Some(dtype.bits().into()),
+            Self::Int32 => Some(32),
+            Self::Other(name) => {
+                let letters = name.trim_end_matches(|c: char| c.is_ascii_digit());
+                name[letters.len()..].parse().ok()
+            }
+        }
+    }
 }
 
 impl From<QuantDtype> for IntegerType {
@@ -345,6 +357,14 @@ mod tests {
             found: name.to_string(),
         };
         assert_eq!(name.parse::<QuantDtype>(), Err(expected));
+    }
+
+    #[test]
+    fn integer_types_have_bits() {
+        let bits = |name: &str| IntegerType::from(name).bits();
+        let names = ["int8", "uint4", "int1", "int32", "int16", "boolean"];
+        let expected = [Some(8), Some(4), Some(1), Some(32), Some(16), None];
+        assert_eq!(names.map(bits), expected);
     }
 
     #[test]

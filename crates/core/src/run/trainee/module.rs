@@ -5,26 +5,28 @@ use std::fmt;
 use burn::module::{Module, ModuleMapper, ModuleVisitor};
 use burn::store::{ModuleRecord, RecordError};
 
-use super::Trainee;
+use super::{StepOutput, Trainee};
 use crate::erased::AnyModel;
 use crate::module::moves_with;
 use crate::run::any_chain::learnables;
 use crate::simulate::attach;
 
-impl<M: Clone, I> Clone for Trainee<M, I> {
+impl<M: Clone, I, O> Clone for Trainee<M, I, O> {
     fn clone(&self) -> Self {
         Self {
             model: self.model.clone(),
-            loss: self.loss.clone(),
+            output: self.output.clone(),
             evaluator: self.evaluator.clone(),
+            sizes: self.sizes.clone(),
             training: self.training,
+            compression: self.compression,
             learned: self.learned.clone(),
             engine: self.engine.clone(),
         }
     }
 }
 
-impl<M: fmt::Debug, I> fmt::Debug for Trainee<M, I> {
+impl<M: fmt::Debug, I, O> fmt::Debug for Trainee<M, I, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Trainee")
             .field("model", &self.model)
@@ -33,7 +35,7 @@ impl<M: fmt::Debug, I> fmt::Debug for Trainee<M, I> {
     }
 }
 
-impl<M: fmt::Display, I> fmt::Display for Trainee<M, I> {
+impl<M: fmt::Display, I, O> fmt::Display for Trainee<M, I, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.model.fmt(f)
     }
@@ -41,7 +43,7 @@ impl<M: fmt::Display, I> fmt::Display for Trainee<M, I> {
 
 /// The paths are those of the model. While it trains, its record holds the state of the run beside the
 /// parameters; that of a snapshot holds the parameters alone.
-impl<M: Module + 'static, I: Send + 'static> Module for Trainee<M, I> {
+impl<M: Module + 'static, I: Send + 'static, O: StepOutput> Module for Trainee<M, I, O> {
     moves_with!(model);
 
     /// A snapshot joins the run again: its masks, scales and learnables are the latest of
@@ -70,9 +72,12 @@ impl<M: Module + 'static, I: Send + 'static> Module for Trainee<M, I> {
             }
             _ => self.learned.clone(),
         };
+        let model = self.model.valid();
+        let spaces = attach::spaces(&AnyModel::new(model.clone()));
         Self {
-            model: self.model.valid(),
+            model,
             training: false,
+            compression: self.sizes.compression(&spaces),
             learned,
             ..self.clone()
         }

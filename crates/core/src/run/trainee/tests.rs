@@ -1,3 +1,4 @@
+mod outputs;
 mod resumed;
 
 use std::sync::Arc;
