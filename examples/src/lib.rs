@@ -8,6 +8,7 @@
 //! - `deployed` (feature `onnx`): a quantized network against its file in onnxruntime
 //! - [`fused`]: the chain of the main job
 //! - [`pipeline`]: everything around the compressors
+//! - [`learner`]: a training with Burn's `Learner`, its metrics and its checkpoints
 //! - [`cli`]: the options that all programs have
 //! - [`report`]: the table on the terminal and the JSON document
 //! - [`figure`]: curves over the steps of a run, as SVG
@@ -29,6 +30,7 @@ pub mod figure;
 pub mod file;
 pub mod fused;
 pub mod latency;
+pub mod learner;
 #[cfg(feature = "onnx")]
 pub mod onnx;
 #[cfg(feature = "ort")]

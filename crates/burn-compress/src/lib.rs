@@ -90,9 +90,10 @@ pub use burn_compress_speedup as speedup;
 pub mod prelude {
     pub use burn_compress_core::config::{ConfigList, Rule, named, on};
     pub use burn_compress_core::{
-        Add, AttentionInput, Budget, Calibration, Compressed, Compressor, Concat, DummyInput,
-        Error, EvaluationEvent, Evaluator, Granularity, History, Layer, Mask, Masks, MasksEvent,
-        Method, Obstacle, RunObserver, StepEvent, Target, TargetId, Wrapper,
+        Add, AttentionInput, BitsMetric, Budget, Calibration, Compressed, CompressionOutput,
+        Compressor, Concat, DummyInput, EpochLoader, Error, EvaluationEvent, Evaluator,
+        Granularity, History, Layer, Mask, Masks, MasksEvent, Method, Obstacle, RunObserver,
+        SparsityMetric, StepEvent, Target, TargetId, Wrapper,
     };
     pub use burn_compress_distillation::registry::built_in::*;
     pub use burn_compress_distillation::{

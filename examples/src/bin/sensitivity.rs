@@ -1,5 +1,6 @@
 //! Which layers bear pruning: the sensitivity of each, as a table and a figure, and rules made of it
-//! beside one sparsity for all layers, at the same number of parameters.
+//! beside one sparsity for all layers, once at the same number of parameters and once at the same number
+//! of multiply-accumulates.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -13,11 +14,21 @@ fn main() -> ExitCode {
     pipeline::run("sensitivity", |setup| {
         let sensitivity = measure(setup)?;
         let uniform = prune(setup, configs::pruning(setup.sparsity)?)?;
-        let parameters = uniform.small.report.params.small;
-        let rules = sensitivity.rules_for(SizeBudget::Parameters(parameters))?;
-        println!("rules of the sensitivity: {}", rules.to_json()?);
-        let found = prune(setup, rules)?;
-        for (name, outcome) in [("one sparsity", &uniform), ("by sensitivity", &found)] {
+        let (params, macs) = (&uniform.small.report.params, &uniform.small.report.macs);
+        let budgets = [
+            (
+                "by sensitivity, as many parameters",
+                SizeBudget::Parameters(params.small),
+            ),
+            ("by sensitivity, as many MACs", SizeBudget::Macs(macs.small)),
+        ];
+        let mut outcomes = vec![("one sparsity", uniform)];
+        for (name, budget) in budgets {
+            let rules = sensitivity.rules_for(budget)?;
+            println!("{name}: {}", rules.to_json()?);
+            outcomes.push((name, prune(setup, rules)?));
+        }
+        for (name, outcome) in &outcomes {
             println!(
                 "{name}: {} parameters, {} MACs, {:.2} % correct",
                 outcome.small.report.params.small,
@@ -25,6 +36,7 @@ fn main() -> ExitCode {
                 accuracy(&outcome.small.model, &setup.digits.test)
             );
         }
+        let (_, found) = outcomes.swap_remove(1);
         Ok(found)
     })
 }

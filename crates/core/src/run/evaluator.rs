@@ -53,6 +53,8 @@ pub struct Evaluator<M, I> {
     evaluation: Option<(usize, Evaluation<M>)>,
     seed: Option<u64>,
     log_every: usize,
+    /// Whether data, optimizer and learning rate are those of a `Learner`.
+    has_learner: bool,
 }
 
 impl<M, I> Clone for Evaluator<M, I> {
@@ -67,6 +69,7 @@ impl<M, I> Clone for Evaluator<M, I> {
             evaluation: self.evaluation.clone(),
             seed: self.seed,
             log_every: self.log_every,
+            has_learner: self.has_learner,
         }
     }
 }
@@ -83,6 +86,7 @@ impl<M, I> fmt::Debug for Evaluator<M, I> {
             .field("evaluation", &self.evaluation.is_some())
             .field("seed", &self.seed)
             .field("log_every", &self.log_every)
+            .field("has_learner", &self.has_learner)
             .finish()
     }
 }
@@ -99,6 +103,7 @@ impl<M, I> Default for Evaluator<M, I> {
             evaluation: None,
             seed: None,
             log_every: 1,
+            has_learner: false,
         }
     }
 }
@@ -158,6 +163,16 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
         self
     }
 
+    /// Leaves data, optimizer and learning rate to Burn's `Learner`: compressors that train do not ask
+    /// for them.
+    ///
+    /// The chain runs by [`into_trainee`](crate::Compressor::into_trainee) then. A calibration before the
+    /// training needs data all the same.
+    pub fn with_learner(mut self) -> Self {
+        self.has_learner = true;
+        self
+    }
+
     /// Evaluates the model every `steps` steps and after the last one; larger is better. A run with
     /// `steps` of 0 is refused.
     ///
@@ -203,17 +218,25 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
         self.dummy_input.is_none() && self.batches.is_none() && self.loss.is_none()
     }
 
-    /// Checks that a training run is possible.
+    /// Checks that a training run is possible, be it one of a [`Learner`](Self::with_learner).
     ///
     /// # Errors
     ///
     /// [`Error::MissingEvaluator`] with the first missing part.
     pub fn require_training(&self, algorithm: &'static str) -> Result<(), Error> {
+        match self.has_learner {
+            true => require(algorithm, &[self.loss_part()]),
+            false => self.require_own_training(algorithm),
+        }
+    }
+
+    /// Checks that a training run is possible without a `Learner`.
+    pub(crate) fn require_own_training(&self, algorithm: &'static str) -> Result<(), Error> {
         require(
             algorithm,
             &[
                 (self.batches.is_some(), "data to train on", "with_data"),
-                (self.loss.is_some(), "the loss of a batch", "with_loss"),
+                self.loss_part(),
                 (self.optimizer.is_some(), "an optimizer", "with_optimizer"),
                 (
                     self.learning_rate.is_some(),
@@ -222,6 +245,10 @@ impl<M: Module, I: 'static> Evaluator<M, I> {
                 ),
             ],
         )
+    }
+
+    fn loss_part(&self) -> (bool, &'static str, &'static str) {
+        (self.loss.is_some(), "the loss of a batch", "with_loss")
     }
 
     /// The dummy input.
@@ -331,6 +358,7 @@ impl<M: Module + 'static, I: 'static> Evaluator<M, I> {
             }),
             seed: own.seed,
             log_every: own.log_every,
+            has_learner: own.has_learner,
         })
     }
 }

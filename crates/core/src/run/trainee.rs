@@ -49,7 +49,8 @@ impl<M: Module + 'static, I: Send + 'static> Compressor<M, I> {
     /// Turns the chain into a model that Burn's `Learner` trains.
     ///
     /// Of the evaluator, only the loss, the seed, the evaluation and how often losses are read are
-    /// used here: data, optimizer and learning rate are the `Learner`'s. `total_steps` is the number of optimizer steps that
+    /// used here: data, optimizer and learning rate are the `Learner`'s, and need not be given
+    /// [`with_learner`](Evaluator::with_learner). `total_steps` is the number of optimizer steps that
     /// it will make, epochs times batches; the schedules of the compressors are laid out on it.
     ///
     /// # Errors

@@ -41,7 +41,7 @@ pub(crate) fn run(chain: &mut AnyChain, budget: &Budget, stop: Option<usize>) ->
     if last <= chain.progress.step {
         return Ok(());
     }
-    chain.evaluator.require_training("the training run")?;
+    chain.evaluator.require_own_training("the training run")?;
     require_writable(budget)?;
     if chain.events.has_line {
         let metric = chain.progress.history.last_evaluation();
@@ -115,7 +115,7 @@ fn total_steps(chain: &AnyChain, budget: &Budget) -> Result<usize, Error> {
     match budget.length {
         Length::Steps(steps) => Ok(steps),
         Length::Epochs(epochs) => {
-            chain.evaluator.require_training("the training run")?;
+            chain.evaluator.require_own_training("the training run")?;
             match chain.evaluator.batches_in_epoch()? {
                 0 => Err(Error::NoBatches { epoch: 0 }),
                 batches => Ok(epochs.saturating_mul(batches)),
@@ -166,7 +166,7 @@ fn step(chain: &mut AnyChain, batch: &AnyBatch) -> Result<(), Error> {
     let optimizer = chain.progress.optimizer.as_mut();
     let schedule = chain.progress.schedule.as_mut();
     let (Some(optimizer), Some(schedule)) = (optimizer, schedule) else {
-        // `require_training` has seen both.
+        // `require_own_training` has seen both.
         return Ok(());
     };
     let learning_rate = schedule.step();

@@ -262,3 +262,19 @@ fn parts_of_a_loader_share_its_batches() {
     let none = whole.slice(7, 9);
     assert_eq!((none.num_items(), epoch(&*none)), (0, vec![]));
 }
+
+#[test]
+fn a_learner_brings_data_optimizer_and_learning_rate() {
+    let own = || Evaluator::<Net, Tensor<2>>::new().with_loss(task_loss);
+    assert!(own().require_training("a pruner").is_err());
+    assert!(own().with_learner().require_training("a pruner").is_ok());
+    let without_loss = Evaluator::<Net, Tensor<2>>::new().with_learner();
+    assert!(without_loss.require_training("a pruner").is_err());
+
+    let chain = Compressor::from_model(net(), own().with_learner());
+    let error = chain.compress(Budget::steps(1)).unwrap_err();
+    assert!(error.to_string().contains("`.with_data(..)`"), "{error}");
+    let chain = Compressor::from_model(net(), own().with_learner());
+    let trainee = train(chain.into_trainee(2).unwrap(), &mut adam(), &batches());
+    assert_eq!(trainee.finish().unwrap().history().steps.len(), 2);
+}
