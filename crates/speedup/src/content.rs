@@ -48,6 +48,16 @@ struct Part {
     values: Values,
 }
 
+impl Part {
+    /// Bytes of its values in the file, of a plain number type or integers.
+    fn bytes(&self) -> usize {
+        match &self.values {
+            Values::Integers { bytes, .. } => *bytes,
+            Values::Raw(_) => self.layout.saved.num_elements() * self.layout.dtype.size(),
+        }
+    }
+}
+
 /// The values of a [`Part`], none where only their size matters.
 enum Values {
     Raw(Option<Bytes>),
@@ -82,17 +92,27 @@ pub(crate) fn content<M: Module>(
     writer(parts, state, path)
 }
 
+/// Size of a file, and the bytes that each tensor has in it; none of a model with values of Burn's own
+/// quantization.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub storage: Storage,
+    pub tensors: Option<IndexMap<String, u64>>,
+}
+
 /// Storage of a model that can be saved, without its floats: as [`content`] has it.
 pub(crate) fn storage<M: Module>(
     model: &M,
     state: &SmallState,
     config: &SaveConfig,
-) -> Result<Storage, SpeedupError> {
+) -> Result<Stored, SpeedupError> {
     let layouts = layouts(model);
     // Values of Burn's own quantization take as many bytes as their scheme wants.
     let is_packed = |layout: &Layout| matches!(layout.dtype, DType::QFloat(_));
     if layouts.iter().any(is_packed) {
-        return Ok(content(model, state, Path::new(""), config)?.1);
+        let (_, storage) = content(model, state, Path::new(""), config)?;
+        let tensors = None;
+        return Ok(Stored { storage, tensors });
     }
     let quantized = quantized(model, &state.calibration, config)?;
     let part = |layout: Layout| {
@@ -105,8 +125,11 @@ pub(crate) fn storage<M: Module>(
         };
         Part { layout, values }
     };
-    let parts = layouts.into_iter().map(part).collect();
-    Ok(writer(parts, state, Path::new(""))?.1)
+    let parts: Vec<Part> = layouts.into_iter().map(part).collect();
+    let bytes = |part: &Part| (part.layout.name.clone(), part.bytes() as u64);
+    let tensors = Some(parts.iter().map(bytes).collect());
+    let (_, storage) = writer(parts, state, Path::new(""))?;
+    Ok(Stored { storage, tensors })
 }
 
 /// The parameters that are stored as integers.

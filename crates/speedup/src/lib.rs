@@ -22,6 +22,7 @@ mod change;
 mod comparison;
 mod container;
 mod content;
+mod counts;
 mod cut;
 mod decision;
 mod error;

@@ -9,8 +9,9 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::change::Change;
+use crate::counts::{LayerCounts, MacCounts, owner};
 use crate::slice::float_shapes;
-use crate::sparsity::{Removal, elements, largest};
+use crate::sparsity::{Removal, channels, elements, largest};
 use crate::uncut::UncutMask;
 use crate::verify::RoundingBoundary;
 
@@ -40,6 +41,20 @@ pub struct LayerChange {
     /// where a mask holds those. It is of the parameter that was asked for, or of the largest.
     #[serde(default)]
     pub reached: f64,
+    /// Output channels of that parameter; absent where it has no dimension of them.
+    #[serde(default)]
+    pub channels: Option<Change>,
+    /// Bytes of all values of the layer in memory as `f32`, running statistics included.
+    #[serde(default)]
+    pub bytes: Change,
+    /// Bytes of these values in the [file](SpeedupReport::storage) of the small model, quantized ones
+    /// as integers. Absent where that is not known.
+    #[serde(default)]
+    pub stored: Option<u64>,
+    /// Multiply-accumulates of the layer for one element of the batch; absent where they were not
+    /// counted one by one. Products of two activations, as in attention, belong to no layer.
+    #[serde(default)]
+    pub macs: Option<Change>,
 }
 
 /// The size of the file of a small model, and its content.
@@ -122,22 +137,28 @@ impl SpeedupReport {
         rounding_boundary: RoundingBoundary,
     ) -> Self {
         let (before, after) = (layers(dense), layers(small));
+        let (shapes, left) = (float_shapes(dense), float_shapes(small));
+        let bytes_of = LayerCounts::new(&before, &shapes, |path, _| {
+            left.get(path).map_or(0, |shape| 4 * elements(shape))
+        });
         let change = |(before, after): (&LayerInfo, &LayerInfo)| {
             let param = largest(&before.params)?;
+            let after = after.param(&param.name)?;
             Some(LayerChange {
                 layer: before.path.clone(),
                 kind: before.kind.clone(),
                 before: param.shape.clone(),
-                after: after.param(&param.name)?.shape.clone(),
+                after: after.shape.clone(),
                 asked: None,
                 reached: 0.0,
+                channels: channels(before, param, &after.shape),
+                bytes: bytes_of.of(&before.path),
+                stored: None,
+                macs: None,
             })
         };
-        let bytes = |model: &M| {
-            float_shapes(model)
-                .values()
-                .map(|shape| 4 * elements(shape))
-                .sum()
+        let bytes = |shapes: &IndexMap<String, Vec<usize>>| {
+            shapes.values().map(|shape| 4 * elements(shape)).sum()
         };
         let params = |layers: &[LayerInfo]| -> u64 {
             let params = layers.iter().flat_map(|layer| &layer.params);
@@ -150,8 +171,8 @@ impl SpeedupReport {
             },
             macs,
             bytes: Change {
-                dense: bytes(dense),
-                small: bytes(small),
+                dense: bytes(&shapes),
+                small: bytes(&left),
             },
             storage: None,
             layers: before.iter().zip(&after).filter_map(change).collect(),
@@ -167,9 +188,12 @@ impl SpeedupReport {
         layers: &[LayerInfo],
         shapes: &IndexMap<String, Vec<usize>>,
         removal: &Removal<'_>,
-        macs: Change,
+        macs: &MacCounts,
         verified: Verified,
     ) -> Self {
+        let bytes = LayerCounts::new(layers, shapes, |path, shape| {
+            4 * elements(removal.after(path, shape))
+        });
         let change = |layer: &LayerInfo| {
             let loss = removal.of(layer)?;
             Some(LayerChange {
@@ -179,11 +203,15 @@ impl SpeedupReport {
                 after: loss.after,
                 asked: loss.asked,
                 reached: loss.reached,
+                channels: loss.channels,
+                bytes: bytes.of(&layer.path),
+                stored: None,
+                macs: Some(macs.of(&layer.path)),
             })
         };
         Self {
             params: removal.params(layers),
-            macs,
+            macs: macs.total,
             bytes: removal.bytes(shapes),
             storage: None,
             layers: layers.iter().filter_map(change).collect(),
@@ -197,6 +225,21 @@ impl SpeedupReport {
     /// Sets what is written when the small model is saved.
     pub fn with_storage(mut self, storage: Option<Storage>) -> Self {
         self.storage = storage;
+        self
+    }
+
+    /// Sets the bytes of each layer in the file, from those of each tensor.
+    pub(crate) fn with_stored(mut self, tensors: &IndexMap<String, u64>) -> Self {
+        let of_layer: Vec<&str> = self.layers.iter().map(|row| row.layer.as_str()).collect();
+        let mut stored = vec![0; of_layer.len()];
+        for (path, bytes) in tensors {
+            if let Some(at) = owner(path, |layer| of_layer.iter().position(|row| *row == layer)) {
+                stored[at] += bytes;
+            }
+        }
+        for (row, stored) in self.layers.iter_mut().zip(stored) {
+            row.stored = Some(stored);
+        }
         self
     }
 
@@ -337,6 +380,18 @@ mod tests {
         );
         assert_eq!(report.macs.saved(), 0.75);
         assert_eq!(report.layers[0].after, [1, 2, 3, 3]);
+        let change = |dense, small| Change { dense, small };
+        let channels: Vec<_> = report.layers.iter().map(|row| row.channels).collect();
+        assert_eq!(channels, [Some(change(4, 1)); 2]);
+        // 2 * 9 weights and a bias; gamma, beta and both statistics.
+        let bytes: Vec<Change> = report.layers.iter().map(|row| row.bytes).collect();
+        assert_eq!(bytes, [change(4 * 4 * 19, 4 * 19), change(4 * 16, 4 * 4)]);
+        assert!(
+            report
+                .layers
+                .iter()
+                .all(|row| row.macs.is_none() && row.stored.is_none())
+        );
         assert_eq!(report.compression_ratio(), Some(8.0));
         assert_eq!(report.storage.unwrap().ratio(), 2.0);
         assert_eq!(report.with_storage(None).compression_ratio(), None);

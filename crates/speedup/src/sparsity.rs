@@ -23,11 +23,12 @@ pub(crate) struct LayerLoss {
     pub after: Vec<usize>,
     pub asked: Option<f64>,
     pub reached: f64,
+    pub channels: Option<Change>,
 }
 
 impl Removal<'_> {
     /// The shape that is left of the parameter at `path`.
-    fn after<'b>(&'b self, path: &str, before: &'b [usize]) -> &'b [usize] {
+    pub fn after<'b>(&'b self, path: &str, before: &'b [usize]) -> &'b [usize] {
         let slice = self.slices.params.get(path);
         slice.map_or(before, |slice| &slice.shape)
     }
@@ -66,9 +67,9 @@ impl Removal<'_> {
         let target = id(param);
         let path = target.to_string();
         let after = self.after(&path, &param.shape).to_vec();
-        let output = channel_dims(&layer.kind, &param.name, param.shape.len()).output;
-        let rows = output.map_or(1.0, |dim| {
-            after[dim] as f64 / param.shape[dim].max(1) as f64
+        let channels = channels(layer, param, &after);
+        let rows = channels.map_or(1.0, |channels| {
+            channels.small as f64 / channels.dense.max(1) as f64
         });
         let masked = self.left.get(&target).map_or(0.0, |mask| mask.sparsity());
         Some(LayerLoss {
@@ -76,9 +77,19 @@ impl Removal<'_> {
             after,
             asked: self.goals.get(&target).copied(),
             reached: 1.0 - rows * (1.0 - masked),
+            channels,
             target,
         })
     }
+}
+
+/// The output channels of a parameter that has the shape `after` behind the cut.
+pub(crate) fn channels(layer: &LayerInfo, param: &ParamInfo, after: &[usize]) -> Option<Change> {
+    let dim = channel_dims(&layer.kind, &param.name, param.shape.len()).output?;
+    Some(Change {
+        dense: *param.shape.get(dim)? as u64,
+        small: *after.get(dim)? as u64,
+    })
 }
 
 /// The first of the parameters with the most elements.

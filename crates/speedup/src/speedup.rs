@@ -18,9 +18,9 @@ use burn_compress_core::{Calibration, Compressed, DummyInput, Error, History, Ma
 use indexmap::IndexMap;
 
 use crate::SpeedupError;
-use crate::change::Change;
 use crate::comparison::{self, Input, Outputs, RandomInputs, half, rounding};
-use crate::content;
+use crate::content::{self, Stored};
+use crate::counts::MacCounts;
 use crate::cut::{Cut, CutState, divide, products};
 use crate::decision::{Decision, heads};
 use crate::partial::PartialChannels;
@@ -378,19 +378,24 @@ impl ModelSpeedup<AnyModel> {
         let lifted = self.without_lifted(decision)?;
         let simulated = lifted.as_ref().unwrap_or(&self.compressed);
         let (model, verified) = self.verify(graph, decision, simulated, &cut)?;
-        let macs = Change {
-            dense: graph.macs(),
-            small: graph.macs_after(&decision.removed),
-        };
+        let macs = MacCounts::new(
+            graph.macs_by_operation(&BTreeSet::new()),
+            graph.macs_by_operation(&decision.removed),
+        );
         let removal = Removal {
             slices: &plan,
             left: &left,
             goals: self.compressed.goals(),
         };
-        let report = SpeedupReport::of_cut(&layers, &shapes, &removal, macs, verified)
+        let mut report = SpeedupReport::of_cut(&layers, &shapes, &removal, &macs, verified)
             .with_lifted_channels(decision.lifted)
-            .with_uncut(uncut)
-            .with_storage(stored(&cut));
+            .with_uncut(uncut);
+        if let Some(stored) = stored(&cut) {
+            report = report.with_storage(Some(stored.storage));
+            if let Some(tensors) = &stored.tensors {
+                report = report.with_stored(tensors);
+            }
+        }
         Ok(Speedup {
             model,
             state: cut.state,
@@ -561,9 +566,9 @@ impl<M: Module + 'static> ModelSpeedup<M> {
 }
 
 /// Storage of a small model, if it can be saved.
-fn stored<M: Module>(cut: &Cut<M>) -> Option<Storage> {
+fn stored<M: Module>(cut: &Cut<M>) -> Option<Stored> {
     match content::storage(&cut.small, &cut.state, &SaveConfig::new()) {
-        Ok(storage) => Some(storage),
+        Ok(stored) => Some(stored),
         Err(error) => {
             log::warn!("the small model cannot be saved: {error}");
             None

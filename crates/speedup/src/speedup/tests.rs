@@ -1,6 +1,7 @@
 //! Whole models, masked and cut.
 
 use super::*;
+use crate::change::Change;
 use crate::verify::RoundingBoundary;
 use crate::{load_small, save_small};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -145,6 +146,24 @@ fn residual_depthwise_grouped_and_flatten_shrink_together() {
     // 2 x 2 places; depthwise and grouped read one and three inputs a row.
     let macs = 4 * (6 * 2 * 9 + 6 * 9 + 6 * 6 + 4 * 3 * 9) + 16 * 3;
     assert_eq!(small.report.macs.small, macs);
+
+    let layer = |path: &str| small.report.layers.iter().find(|row| row.layer == path);
+    let change = |dense, small| Change { dense, small };
+    let grouped = layer("grouped").unwrap();
+    assert_eq!(grouped.channels, Some(change(6, 4)));
+    assert_eq!(grouped.macs, Some(change(4 * 6 * 4 * 9, 4 * 4 * 3 * 9)));
+    assert_eq!(
+        grouped.bytes,
+        change(4 * (6 * 4 * 9 + 6), 4 * (4 * 3 * 9 + 4))
+    );
+    // Nothing is quantized.
+    assert_eq!(grouped.stored, Some(grouped.bytes.small));
+    // Gamma, beta, mean and variance; a norm has no products.
+    let norm = layer("norm").unwrap();
+    assert_eq!(
+        (norm.bytes, norm.macs),
+        (change(4 * 32, 4 * 24), Some(change(0, 0)))
+    );
 }
 
 #[test]

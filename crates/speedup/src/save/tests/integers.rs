@@ -34,6 +34,9 @@ fn quantized_parameters_are_stored_as_integers(
         planned(&model, &state, &SaveConfig::new()).unwrap(),
         storage
     );
+    let tensors = stored(&model, &state, &SaveConfig::new()).unwrap().tensors;
+    let expected = [("weight".to_string(), bytes), ("bias".to_string(), 4 * 10)];
+    assert_eq!(tensors, Some(IndexMap::from(expected)));
 
     device.seed(8);
     let full = LinearConfig::new(12, 10).with_layout(layout).init(&device);
