@@ -8,13 +8,13 @@ use anyhow::anyhow;
 use burn::tensor::Device;
 #[cfg(any(feature = "wgpu", feature = "vulkan"))]
 use burn::tensor::DeviceKind;
+use burn_compress::report::Platform;
 use clap::builder::{PathBufValueParser, TypedValueParser, ValueParser};
 use clap::{Parser, ValueEnum};
 
 use crate::configs::QuantRules;
 use crate::digits::Augmentation;
 use crate::file::writable;
-use crate::platform::Platform;
 
 /// Options of an example program.
 #[derive(Parser, Clone, Debug, PartialEq)]
@@ -52,6 +52,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", value_parser = output())]
     pub figure: Option<PathBuf>,
 
+    /// Where to write the report of the first run [default: target/reports/NAME.html]
+    #[arg(long, value_name = "FILE", value_parser = output())]
+    pub report: Option<PathBuf>,
+
     /// Where to write the small network of the first run [default: target/onnx/NAME.onnx]
     #[cfg(feature = "onnx")]
     #[arg(long, value_name = "FILE", value_parser = output())]
@@ -84,6 +88,14 @@ impl Args {
         }
     }
 
+    /// Where the program called `name` writes its report.
+    pub fn report(&self, name: &str) -> PathBuf {
+        match &self.report {
+            Some(path) => path.clone(),
+            None => PathBuf::from("target/reports").join(format!("{name}.html")),
+        }
+    }
+
     /// Where the program called `name` writes its small network.
     #[cfg(feature = "onnx")]
     pub fn onnx(&self, name: &str) -> PathBuf {
@@ -103,6 +115,7 @@ impl Args {
         let mut files: Vec<(&str, PathBuf)> = Vec::new();
         files.extend(self.json.clone().map(|path| ("the results", path)));
         files.push(("the figure", self.figure(name)));
+        files.push(("the report", self.report(name)));
         #[cfg(feature = "onnx")]
         files.push(("the network", self.onnx(name)));
         for (index, (what, path)) in files.iter().enumerate() {
@@ -274,6 +287,7 @@ mod tests {
         assert_eq!(args.steps, 460);
         assert_eq!(args.json, None);
         assert_eq!(args.figure("x"), PathBuf::from("target/figures/x.svg"));
+        assert_eq!(args.report("x"), PathBuf::from("target/reports/x.html"));
         assert_eq!(args.device, DeviceName::Flex);
     }
 
@@ -309,7 +323,7 @@ mod tests {
         let folder = std::env::temp_dir();
         let folder = folder.to_str().unwrap();
         let onnx = cfg!(feature = "onnx").then_some("--onnx");
-        for option in ["--json", "--figure"].into_iter().chain(onnx) {
+        for option in ["--json", "--figure", "--report"].into_iter().chain(onnx) {
             let text = parse(&[option, folder]).unwrap_err().to_string();
             assert!(
                 text.contains(option) && text.contains("cannot be written"),

@@ -1,19 +1,16 @@
-//! What the example programs share: data, network, plain training, command line and reports.
+//! What the example programs share: data, network, plain training, command line and results.
 //!
 //! - [`digits`]: handwritten digits, embedded in the program
 //! - [`resnet`]: the residual network that every example compresses
 //! - [`train`]: plain training of the dense network, and its accuracy
-//! - [`latency`]: forward time of a small network as a fraction of the dense one's
 //! - [`configs`]: what is pruned, quantized and distilled
 //! - `deployed` (feature `onnx`): a quantized network against its file in onnxruntime
 //! - [`fused`]: the chain of the main job
 //! - [`pipeline`]: everything around the compressors
 //! - [`learner`]: a training with Burn's `Learner`, its metrics and its checkpoints
 //! - [`cli`]: the options that all programs have
-//! - [`report`]: the table on the terminal and the JSON document
-//! - [`figure`]: curves over the steps of a run, as SVG
+//! - [`results`]: the table on the terminal and the JSON document
 //! - [`mod@file`]: files that are written, checked before anything runs
-//! - [`platform`]: what a run was made on
 //! - `onnx` (feature `onnx`): the small network as an ONNX file
 //! - `onnxruntime` (feature `ort`): networks in ONNX files, run by the onnxruntime library
 //!
@@ -26,17 +23,14 @@ pub mod configs;
 #[cfg(feature = "onnx")]
 pub mod deployed;
 pub mod digits;
-pub mod figure;
 pub mod file;
 pub mod fused;
-pub mod latency;
 pub mod learner;
 #[cfg(feature = "onnx")]
 pub mod onnx;
 #[cfg(feature = "ort")]
 pub mod onnxruntime;
 pub mod pipeline;
-pub mod platform;
-pub mod report;
 pub mod resnet;
+pub mod results;
 pub mod train;

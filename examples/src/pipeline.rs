@@ -9,19 +9,18 @@ use burn::module::Module;
 use burn::optim::AdamConfig;
 use burn::optim::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
 use burn::tensor::Device;
-use burn_compress::History;
 use burn_compress::prelude::*;
+use burn_compress::speedup::Change;
 use clap::Parser;
 
 use crate::cli::{Args, exit_code};
 use crate::configs::{self, QuantRules};
 use crate::digits::{Augmentation, Digits, DigitsBatch, batches};
-use crate::figure::Figure;
-use crate::latency;
+use crate::file::write_whole;
 #[cfg(feature = "onnx")]
 use crate::onnx;
-use crate::report::{Accuracy, LatencyRatio, Report, Run, Size};
 use crate::resnet::{DigitsResNet, DigitsResNetConfig};
+use crate::results::{Accuracy, LatencyRatio, Results, Run};
 use crate::train::{TrainingConfig, accuracy, cross_entropy, train};
 
 const BATCH: usize = 64;
@@ -53,8 +52,8 @@ pub struct Outcome {
     pub simulated: DigitsResNet,
     /// The small network.
     pub small: Speedup<DigitsResNet>,
-    /// What happened at each step.
-    pub history: History,
+    /// The report of the run and of its cut.
+    pub report: Report,
 }
 
 impl Setup {
@@ -94,6 +93,13 @@ impl Setup {
         DummyInput::new(images, |model: &DigitsResNet, images| model.forward(images))
     }
 
+    /// Times of the dense network and of a small one on the first `batch` test digits.
+    fn latency(&self, small: &DigitsResNet, batch: usize) -> anyhow::Result<Latency> {
+        let images = self.digits.test.head(batch, &self.device).images;
+        let input = DummyInput::new(images, |model: &DigitsResNet, images| model.forward(images));
+        Ok(latency(&self.dense, small, &input)?)
+    }
+
     /// The rules of a quantizer.
     ///
     /// # Errors
@@ -114,12 +120,18 @@ impl Setup {
         budget: Budget,
     ) -> anyhow::Result<Outcome> {
         let compressed = chain.compress(budget)?;
-        let (simulated, history) = (compressed.model().clone(), compressed.history().clone());
-        let small = compressed.speedup()?;
+        let simulated = compressed.model().clone();
+        let report = Report::new("Compression of the digits network")
+            .with_metric_name("test accuracy (%)")
+            .with_run(&compressed)?
+            .with_seed(self.seed);
+        let speedup = ModelSpeedup::new(compressed, self.dummy_input());
+        let small = speedup.speedup_model()?;
+        let report = report.with_plan(&speedup.plan()?).with_speedup(&small);
         Ok(Outcome {
             simulated,
             small,
-            history,
+            report,
         })
     }
 
@@ -134,7 +146,7 @@ impl Setup {
     }
 }
 
-/// Runs a program: `compress` once a seed, then table, figure and JSON.
+/// Runs a program: `compress` once a seed, then table, figure, report and JSON.
 ///
 /// It fails for a device that is not there, a file that cannot be written, both before anything
 /// runs, and for the error of a compressor.
@@ -150,7 +162,7 @@ fn run_all(
     args.check_outputs(name)?;
     let device = args.device()?;
     let digits = Arc::new(Digits::load()?);
-    let mut report = Report {
+    let mut results = Results {
         platform: args.platform(),
         runs: Vec::new(),
     };
@@ -159,10 +171,16 @@ fn run_all(
         let setup = prepare(args, &device, digits.clone(), seed)?;
         eprintln!("seed {seed}: compressing it");
         let outcome = compress(&setup)?;
+        let (run, report) = measure(&setup, &outcome)?;
         if seed == args.seed {
-            let path = args.figure(name);
-            draw(name, &outcome.history, &path)?;
-            println!("figure: {}", path.display());
+            let (figure, page) = (args.figure(name), args.report(name));
+            write_whole(&figure, report.curves()?.as_bytes())?;
+            println!("figure: {}", figure.display());
+            let report = report
+                .with_fact("program", name)
+                .with_platform(args.platform());
+            write_whole(&page, report.html()?.as_bytes())?;
+            println!("report: {}", page.display());
             #[cfg(feature = "onnx")]
             onnx::write(
                 &outcome.small.model,
@@ -172,11 +190,11 @@ fn run_all(
             )?;
         }
         println!("seed {seed}\n{}", outcome.small.report);
-        report.runs.push(measure(&setup, outcome)?);
+        results.runs.push(run);
     }
-    println!("{report}");
+    println!("{results}");
     if let Some(path) = &args.json {
-        report.write(path)?;
+        results.write(path)?;
     }
     Ok(())
 }
@@ -200,7 +218,8 @@ fn prepare(args: &Args, device: &Device, digits: Arc<Digits>, seed: u64) -> anyh
     })
 }
 
-fn measure(setup: &Setup, outcome: Outcome) -> anyhow::Result<Run> {
+/// The results of a run, and its report with them.
+fn measure(setup: &Setup, outcome: &Outcome) -> anyhow::Result<(Run, Report)> {
     let (dense, small) = (&setup.dense, &outcome.small);
     let test = &setup.digits.test;
     let folder = std::env::temp_dir().join(format!("burn-compress-{}", std::process::id()));
@@ -209,12 +228,14 @@ fn measure(setup: &Setup, outcome: Outcome) -> anyhow::Result<Run> {
     save_small(&small.model, &small.state, &file)?;
     let full_size = DigitsResNetConfig::new().init(&setup.device);
     let (reloaded, _) = load_small(full_size, &file)?;
-    let bytes = Size {
+    let bytes = Change {
         dense: dense.clone().into_record().into_bytes()?.len() as u64,
         small: std::fs::metadata(&file)?.len(),
     };
     std::fs::remove_dir_all(&folder).context("the temporary folder")?;
-    Ok(Run {
+    let [b1, b64] = [1, 64].map(|batch| setup.latency(&small.model, batch));
+    let (b1, b64) = (b1?, b64?);
+    let run = Run {
         seed: setup.seed,
         accuracy: Accuracy {
             dense: accuracy(dense, test),
@@ -222,33 +243,28 @@ fn measure(setup: &Setup, outcome: Outcome) -> anyhow::Result<Run> {
             small: accuracy(&small.model, test),
             reloaded: accuracy(&reloaded, test),
         },
-        params: Size {
+        params: Change {
             dense: dense.parameters() as u64,
             small: small.model.parameters() as u64,
         },
-        macs: Size {
+        macs: Change {
             dense: dense.macs() as u64,
             small: small.model.macs() as u64,
         },
         bytes,
         latency_ratio: LatencyRatio {
-            b1: latency::ratio(dense, &small.model, test, 1)?,
-            b64: latency::ratio(dense, &small.model, test, 64)?,
+            b1: b1.ratio(),
+            b64: b64.ratio(),
         },
         max_relative_error: small.report.max_relative_error,
-    })
-}
-
-fn draw(name: &str, history: &History, path: &std::path::Path) -> anyhow::Result<()> {
-    let loss = history
-        .steps
-        .iter()
-        .map(|record| (record.step, record.loss))
-        .collect();
-    let sparsity = history
-        .steps
-        .iter()
-        .map(|r| (r.step, 100.0 * r.sparsity))
-        .collect();
-    Figure::of_run(name, loss, sparsity, history.evaluations.clone()).save(path)
+    };
+    let percent = |accuracy: f64| format!("{accuracy:.2} %");
+    let report = outcome.report.clone();
+    let report = report
+        .with_fact("test accuracy, dense", percent(run.accuracy.dense))
+        .with_fact("test accuracy, simulated", percent(run.accuracy.simulated))
+        .with_fact("test accuracy, small", percent(run.accuracy.small))
+        .with_latency("batch of 1", b1)
+        .with_latency("batch of 64", b64);
+    Ok((run, report))
 }

@@ -68,6 +68,7 @@
 //! - [`distillation`]: losses between hidden states or logits, teachers and their cache.
 //! - [`sensitivity`]: which layers bear pruning and few bits, and rules made of it.
 //! - [`speedup`]: removal of what was masked, verification, saving and loading.
+//! - [`report`]: all of it as one HTML file with figures and tables.
 //! - `export`, with the feature `onnx`: ONNX files.
 //!
 //! # Features
@@ -83,6 +84,7 @@ pub use burn_compress_distillation as distillation;
 pub use burn_compress_export as export;
 pub use burn_compress_pruning as pruning;
 pub use burn_compress_quantization as quantization;
+pub use burn_compress_report as report;
 pub use burn_compress_sensitivity as sensitivity;
 pub use burn_compress_speedup as speedup;
 
@@ -111,6 +113,7 @@ pub mod prelude {
     pub use burn_compress_quantization::{
         Deployment, QuantDtype, QuantScheme, QuantizationRule, QuantizationSettings, Quantizer,
     };
+    pub use burn_compress_report::{Platform, Report};
     pub use burn_compress_sensitivity::{Sensitivity, SensitivityConfig, SizeBudget};
     pub use burn_compress_speedup::{
         CutPlan, Latency, LatencyConfig, ModelSpeedup, PlanExt, SaveConfig, Small, Speedup,

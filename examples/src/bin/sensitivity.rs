@@ -36,7 +36,8 @@ fn main() -> ExitCode {
                 accuracy(&outcome.small.model, &setup.digits.test)
             );
         }
-        let (_, found) = outcomes.swap_remove(1);
+        let (_, mut found) = outcomes.swap_remove(1);
+        found.report = found.report.with_sensitivity(&sensitivity);
         Ok(found)
     })
 }

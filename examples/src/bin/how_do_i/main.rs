@@ -14,6 +14,7 @@
 //! | see which layers bear pruning | `sensitivity.rs` |
 //! | see what a cut will remove, before the run | `plan.rs` |
 //! | follow a run, and keep its history | `watch.rs` |
+//! | get a report with figures | `report.rs` |
 //! | stop and resume | `resume.rs` |
 //! | save here and load there | `save.rs` |
 //! | go on training a small model | `fine_tune.rs` |
@@ -30,6 +31,7 @@ mod learner;
 mod plan;
 mod prune;
 mod prune_and_quantize;
+mod report;
 mod resume;
 mod save;
 mod sensitivity;
@@ -42,7 +44,7 @@ use burn_compress::prelude::Error;
 type Program = fn() -> Result<(), Error>;
 
 fn main() -> Result<(), Error> {
-    let programs: [(&str, Program); 15] = [
+    let programs: [(&str, Program); 16] = [
         ("prune", prune::run),
         ("int8_with_training", int8_with_training::run),
         ("int8_without_training", int8_without_training::run),
@@ -55,6 +57,7 @@ fn main() -> Result<(), Error> {
         ("sensitivity", sensitivity::run),
         ("plan", plan::run),
         ("watch", watch::run),
+        ("report", report::run),
         ("resume", resume::run),
         ("save", save::run),
         ("fine_tune", fine_tune::run),

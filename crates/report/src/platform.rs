@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn the_version_is_that_of_the_workspace() {
-        let manifest = include_str!("../../Cargo.toml");
+        let manifest = include_str!("../../../Cargo.toml");
         assert!(manifest.contains(&format!("burn = {{ version = \"={BURN}\"")));
     }
 

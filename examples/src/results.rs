@@ -3,19 +3,20 @@
 use std::fmt;
 use std::path::Path;
 
+use burn_compress::report::Platform;
+use burn_compress::speedup::Change;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use serde::{Deserialize, Serialize};
 
 use crate::file::write_whole;
-use crate::platform::Platform;
 
 /// The runs of one program, one for each seed.
 ///
 /// Displayed as one table; several runs show their mean.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Report {
+pub struct Results {
     /// What the runs were made on.
     pub platform: Platform,
     /// In the order of their seeds.
@@ -31,11 +32,11 @@ pub struct Run {
     /// Test accuracy in percent.
     pub accuracy: Accuracy,
     /// Parameters, without running statistics.
-    pub params: Size,
+    pub params: Change,
     /// Multiply-accumulates for one image.
-    pub macs: Size,
+    pub macs: Change,
     /// Bytes of the saved record.
-    pub bytes: Size,
+    pub bytes: Change,
     /// Forward time of the small network divided by the dense one's.
     pub latency_ratio: LatencyRatio,
     /// Largest difference between the logits of the simulated and of the small network, divided by
@@ -57,16 +58,6 @@ pub struct Accuracy {
     pub reloaded: f64,
 }
 
-/// A count for the network before and after compression.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Size {
-    /// Before.
-    pub dense: u64,
-    /// After.
-    pub small: u64,
-}
-
 /// Forward time of the small network divided by the dense one's, by batch size.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -77,7 +68,7 @@ pub struct LatencyRatio {
     pub b64: f64,
 }
 
-impl Report {
+impl Results {
     /// Writes the JSON document, whole or not at all.
     ///
     /// # Errors
@@ -96,7 +87,7 @@ impl Report {
     fn table(&self) -> Table {
         let percent =
             |of: fn(&Accuracy) -> f64| format!("{:.2} %", self.mean(|run| of(&run.accuracy)));
-        let sizes: [fn(&Run) -> Size; 3] = [|run| run.params, |run| run.macs, |run| run.bytes];
+        let sizes: [fn(&Run) -> Change; 3] = [|run| run.params, |run| run.macs, |run| run.bytes];
         let before = sizes.map(|of| self.mean(|run| of(run).dense as f64));
         let after = sizes.map(|of| self.mean(|run| of(run).small as f64));
         let dense = before.map(grouped);
@@ -150,7 +141,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for Results {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.runs.as_slice() {
             [] => return write!(f, "no run"),
@@ -202,15 +193,15 @@ mod tests {
                 small: 95.0,
                 reloaded: 95.0,
             },
-            params: Size {
+            params: Change {
                 dense: 696_042,
                 small: 139_208,
             },
-            macs: Size {
+            macs: Change {
                 dense: 6_573_312,
                 small: 1_000_000,
             },
-            bytes: Size {
+            bytes: Change {
                 dense: 2_800_000,
                 small: 560_000,
             },
@@ -219,7 +210,7 @@ mod tests {
         }
     }
 
-    fn report(runs: Vec<Run>) -> Report {
+    fn results(runs: Vec<Run>) -> Results {
         let platform = Platform {
             burn: "0.22.1".into(),
             device: "flex".into(),
@@ -227,12 +218,12 @@ mod tests {
             instructions: vec!["avx2".into()],
             threads: 8,
         };
-        Report { platform, runs }
+        Results { platform, runs }
     }
 
     #[test]
     fn json_has_the_documented_shape() {
-        let report = report(vec![run(3, 96.25)]);
+        let results = results(vec![run(3, 96.25)]);
         let platform = serde_json::json!({
             "burn": "0.22.1", "device": "flex", "architecture": "x86_64",
             "instructions": ["avx2"], "threads": 8,
@@ -246,32 +237,35 @@ mod tests {
             "latency_ratio": {"b1": 0.5, "b64": 0.25},
             "max_relative_error": 2.5e-7,
         }]});
-        assert_eq!(serde_json::to_value(&report).unwrap(), expected);
-        assert_eq!(serde_json::from_value::<Report>(expected).unwrap(), report);
+        assert_eq!(serde_json::to_value(&results).unwrap(), expected);
+        assert_eq!(
+            serde_json::from_value::<Results>(expected).unwrap(),
+            results
+        );
     }
 
     #[test]
     fn unknown_fields_are_refused() {
-        let mut written = serde_json::to_value(report(Vec::new())).unwrap();
-        assert!(serde_json::from_value::<Report>(written.clone()).is_ok());
+        let mut written = serde_json::to_value(results(Vec::new())).unwrap();
+        assert!(serde_json::from_value::<Results>(written.clone()).is_ok());
         written["extra"] = 1.into();
-        assert!(serde_json::from_value::<Report>(written).is_err());
+        assert!(serde_json::from_value::<Results>(written).is_err());
     }
 
     #[test]
     fn written_file_reads_back() {
-        let name = format!("report-{}.json", std::process::id());
+        let name = format!("results-{}.json", std::process::id());
         let path = std::env::temp_dir().join(name);
-        let report = report(vec![run(0, 96.0), run(1, 97.0)]);
-        report.write(&path).unwrap();
+        let results = results(vec![run(0, 96.0), run(1, 97.0)]);
+        results.write(&path).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+        assert_eq!(serde_json::from_str::<Results>(&text).unwrap(), results);
     }
 
     #[test]
     fn table_shows_one_row_a_stage() {
-        let text = report(vec![run(3, 96.25)]).to_string();
+        let text = results(vec![run(3, 96.25)]).to_string();
         assert!(text.contains("made with Burn 0.22.1 on flex"), "{text}");
         assert!(text.starts_with("seed 3\n"), "{text}");
         for name in ["dense", "simulated", "sped-up", "reloaded"] {
@@ -283,7 +277,7 @@ mod tests {
 
     #[test]
     fn several_runs_show_their_mean() {
-        let text = report(vec![run(0, 96.0), run(1, 97.0)]).to_string();
+        let text = results(vec![run(0, 96.0), run(1, 97.0)]).to_string();
         assert!(text.starts_with("mean of 2 runs, seeds 0, 1\n"), "{text}");
         assert!(text.contains("96.50 %"), "{text}");
     }
@@ -292,7 +286,7 @@ mod tests {
     fn a_failed_comparison_is_shown() {
         let mut runs = vec![run(0, 96.0), run(1, 96.0)];
         runs[0].max_relative_error = f64::NAN;
-        assert!(report(runs).to_string().ends_with("NaN"));
+        assert!(results(runs).to_string().ends_with("NaN"));
     }
 
     #[test]
