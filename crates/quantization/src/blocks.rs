@@ -6,7 +6,7 @@
 //! a single reduction, per channel at most two.
 
 use burn::tensor::Tensor;
-use burn_compress_core::{FlatTensor, Grid};
+use burn_compress_core::{FlatTensor, Grid, extremes};
 
 use crate::QuantizationError;
 
@@ -40,6 +40,9 @@ pub fn range(
     grid: &Grid,
 ) -> Result<(Tensor<1>, Tensor<1>), QuantizationError> {
     let dims = merge(&values.shape, grid)?;
+    if let Some([minimum, maximum]) = extremes(values, grid) {
+        return Ok((minimum, maximum));
+    }
     let flat = values.values.clone().detach().without_autodiff();
     let minimum = reduce(flat.clone(), &dims, Tensor::min_dim, Tensor::min_dim);
     let maximum = reduce(flat, &dims, Tensor::max_dim, Tensor::max_dim);

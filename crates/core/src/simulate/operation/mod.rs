@@ -26,7 +26,9 @@ mod tests;
 
 use burn::tensor::{Bool, Tensor};
 
+use crate::simulate::block::Grid;
 use crate::simulate::fake_quantize::RoundGradient;
+use crate::simulate::flat::FlatTensor;
 use crate::simulate::gradient::{self, GradientRule};
 
 /// Rounding to a grid. The tensors broadcast against the values.
@@ -104,4 +106,25 @@ fn backward<const D: usize>(
         Err(gradient) => gradient,
     };
     composed::backward(gradient, mask, outside)
+}
+
+/// Smallest and largest value of each block of `values`, read once, where the blocks lie along one
+/// dimension at most and the backend has a loop for it; none flows back.
+///
+/// A NaN in a block makes both NaN.
+///
+/// # Shapes
+///
+/// - values: any, a multiple of the grid and not empty
+/// - result: `[grid.len()]` each
+pub fn extremes(values: &FlatTensor, grid: &Grid) -> Option<[Tensor<1>; 2]> {
+    let split = grid.split(&values.shape)?;
+    let values = values.values.clone().detach().without_autodiff();
+    #[cfg(feature = "flex")]
+    return flex::extremes(values, split).ok();
+    #[cfg(not(feature = "flex"))]
+    {
+        let _ = (values, split);
+        None
+    }
 }

@@ -1,0 +1,15 @@
+//! The operations as loops over the memory of `flex`.
+//!
+//! Values are changed in place where nothing else holds them, and otherwise in the copy, chunk by
+//! chunk while it is in the cache. The loops are compiled for the vector instructions of the
+//! processor at hand; none of them changes a result.
+
+mod extremes;
+mod learned;
+mod memory;
+mod round;
+mod rules;
+
+pub(super) use extremes::extremes;
+pub(super) use learned::learned;
+pub(super) use round::{backward, forward};
