@@ -13,6 +13,7 @@
 //! student and teacher have equal shapes here.
 
 use burn::tensor::Tensor;
+use burn_compress_core::gradient::{self, GradientRule};
 
 /// Mean squared error of the student's features.
 ///
@@ -35,8 +36,21 @@ use burn::tensor::Tensor;
 /// assert_eq!(mse(student, teacher).into_scalar::<f32>(), 2.0);
 /// ```
 pub fn mse(student: Tensor<1>, teacher: Tensor<1>) -> Tensor<1> {
-    let error = student - teacher.detach();
-    (error.clone() * error).mean()
+    let teacher = teacher.detach().without_autodiff();
+    let count = student.dims()[0] as f64;
+    let forward = |student: Tensor<1>| {
+        let error = student - teacher.clone();
+        let loss = (error.clone() * error.clone()).mean();
+        let rule = GradientRule::new(move |gradient: Tensor<1>| {
+            error.clone() * (gradient * (1.0 / count) * 2.0)
+        });
+        (loss, rule)
+    };
+    // The gradient by hand is one pass over the values where the derived one is eight.
+    gradient::replace(student, forward).unwrap_or_else(|student| {
+        let error = student - teacher;
+        (error.clone() * error).mean()
+    })
 }
 
 #[cfg(test)]
