@@ -32,6 +32,7 @@ pub fn run() -> Result<(), Error> {
     second(&model, &device)?;
     third(&model, &device)?;
     any_order(&model, &device)?;
+    several(&model, &device)?;
     one_after_the_other(&model, &device)
 }
 
@@ -100,6 +101,32 @@ fn any_order(model: &Net, device: &Device) -> Result<(), Error> {
     let small = chain.compress(Budget::steps(30))?.speedup()?;
     assert_eq!(small.model.conv2.weight.dims(), [16, 8, 3, 3]);
     // ANCHOR_END: any_order
+    Ok(())
+}
+
+fn several(model: &Net, device: &Device) -> Result<(), Error> {
+    let (model, teacher) = (model.clone(), model.clone());
+    // ANCHOR: several
+    let (first, second) = (
+        named(["conv1"]).sparse_ratio(0.25),
+        named(["conv2"]).sparse_ratio(0.75),
+    );
+    let (hidden, logits) = (named(["norm1"]).lambda(0.1), named(["head"]).lambda(1.0));
+
+    let chain = TaylorPruner::new(model, first, evaluator(device), TaylorConfig::new(5))?;
+    let chain = AgpPruner::new(chain, AgpConfig::new(5, 4))?;
+    let config = DistillConfig::new(0.5);
+    let chain =
+        DynamicLayerwiseDistiller::from_compressor(chain, hidden, &teacher, teach, config)?;
+    let chain = L2NormPruner::from_compressor(chain, second, PrunerConfig::new())?;
+    let chain = LinearPruner::new(chain, LinearScheduleConfig::new(4, 5))?;
+    let config = LogitsConfig::new().with_origin_loss_lambda(0.5);
+    let chain = LogitsDistiller::from_compressor(chain, logits, &teacher, teach, config)?;
+
+    let small = chain.compress(Budget::steps(30))?.speedup()?.model;
+    assert_eq!(small.conv1.weight.dims(), [12, 1, 3, 3]);
+    assert_eq!(small.conv2.weight.dims(), [8, 12, 3, 3]);
+    // ANCHOR_END: several
     Ok(())
 }
 
