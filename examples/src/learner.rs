@@ -74,6 +74,7 @@ impl LearnerTraining {
             EpochLoader::new(move |_| ordered_batches(&valid.test, EVALUATION_BATCH, &on_valid));
         let steps = self.epochs * digits.train.len().div_ceil(size);
 
+        // ANCHOR: metrics
         let mut training = SupervisedTraining::new(
             &self.directory,
             train.after(self.resume.unwrap_or(0)).into_shared(),
@@ -90,13 +91,16 @@ impl LearnerTraining {
             BitsMetric::new(),
         ))
         .early_stopping(self.early_stopping());
+        // ANCHOR_END: metrics
         if let Some(epoch) = self.resume {
             training = training.checkpoint(epoch);
         }
 
+        // ANCHOR: launch
         let chain = self.chain(network, digits, device, steps)?;
         let trainee = chain.into_trainee_with_output::<Output>(steps)?;
         let trainee = trainee.with_interrupter(training.interrupter());
+        // ANCHOR_END: launch
         let optimizer = AdamConfig::new().with_epsilon(1e-8).init();
         let schedule = CosineAnnealingLrSchedulerConfig::new(LEARNING_RATE, steps);
         let schedule = schedule
@@ -126,6 +130,7 @@ impl LearnerTraining {
         steps: usize,
     ) -> anyhow::Result<Compressor<DigitsResNet, DigitsBatch>> {
         let images = digits.test.head(8, device).images;
+        // ANCHOR: output
         let evaluator = Evaluator::new()
             .with_learner()
             .with_dummy_input(DummyInput::new(images, |net: &DigitsResNet, images| {
@@ -140,6 +145,7 @@ impl LearnerTraining {
                     batch.labels.clone(),
                 ))
             });
+        // ANCHOR_END: output
         let half = steps / self.epochs * self.pruned_epochs();
         let interval = half.div_ceil(20).max(1);
         let pruned = on(["Conv2d"]).sparse_ratio(self.sparsity);

@@ -120,13 +120,25 @@ fn afterwards(model: &Net, device: &Device) -> Result<(), Error> {
 
     // ANCHOR: latency
     let compressed = chain(model, device)?.compress(Budget::steps(20))?;
-    let dummy_input = compressed
-        .dummy_input()
-        .cloned()
-        .expect("that of the evaluator");
+    let report = Report::new("Stripes").with_run(&compressed)?;
+    let dummy_input = compressed.dummy_input().cloned();
+    let dummy_input = dummy_input.expect("that of the evaluator");
     let small = compressed.speedup()?;
     println!("{}", small.report);
-    println!("{}", latency(model, &small.model, &dummy_input)?);
+    let times = latency(model, &small.model, &dummy_input)?;
+    println!("{times}");
     // ANCHOR_END: latency
+
+    let file = std::env::temp_dir().join(format!("stripes-{}.html", std::process::id()));
+    // ANCHOR: report
+    report
+        .with_metric_name("accuracy")
+        .with_speedup(&small)
+        .with_latency("batch of 4", times)
+        .with_seed(0)
+        .with_platform(Platform::new("flex"))
+        .save(&file)?;
+    // ANCHOR_END: report
+    std::fs::remove_file(&file)?;
     Ok(())
 }
