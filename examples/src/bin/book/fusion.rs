@@ -116,8 +116,7 @@ fn several(model: &Net, device: &Device) -> Result<(), Error> {
     let chain = TaylorPruner::new(model, first, evaluator(device), TaylorConfig::new(5))?;
     let chain = AgpPruner::new(chain, AgpConfig::new(5, 4))?;
     let config = DistillConfig::new(0.5);
-    let chain =
-        DynamicLayerwiseDistiller::from_compressor(chain, hidden, &teacher, teach, config)?;
+    let chain = DynamicLayerwiseDistiller::from_compressor(chain, hidden, &teacher, teach, config)?;
     let chain = L2NormPruner::from_compressor(chain, second, PrunerConfig::new())?;
     let chain = LinearPruner::new(chain, LinearScheduleConfig::new(4, 5))?;
     let config = LogitsConfig::new().with_origin_loss_lambda(0.5);
