@@ -208,6 +208,11 @@ impl DeviceName {
         }
     }
 
+    /// Whether the processor computes.
+    pub fn is_cpu(self) -> bool {
+        matches!(self, Self::Flex | Self::Tch)
+    }
+
     /// The name on the command line.
     pub fn name(self) -> String {
         self.to_possible_value()

@@ -47,7 +47,11 @@ pub fn quantization(
 
 /// Int8: the inputs of convolutions per channel, their weights per output channel, the outputs of
 /// batch norms per channel.
-fn per_channel() -> anyhow::Result<ConfigList<QuantizationSettings>> {
+///
+/// # Errors
+///
+/// Never.
+pub fn per_channel() -> anyhow::Result<ConfigList<QuantizationSettings>> {
     Ok(ConfigList::from_json(
         r#"[
             {

@@ -11,6 +11,8 @@
 //! - [`cli`]: the options that all programs have
 //! - [`results`]: the table on the terminal and the JSON document
 //! - [`mod@file`]: files that are written, checked before anything runs
+//! - [`process`]: CPU time and memory of a program
+//! - [`quartiles`]: of what was measured several times
 //! - `onnx` (feature `onnx`): the small network as an ONNX file
 //! - `onnxruntime` (feature `ort`): networks in ONNX files, run by the onnxruntime library
 //!
@@ -31,6 +33,8 @@ pub mod onnx;
 #[cfg(feature = "ort")]
 pub mod onnxruntime;
 pub mod pipeline;
+pub mod process;
+pub mod quartiles;
 pub mod resnet;
 pub mod results;
 pub mod train;

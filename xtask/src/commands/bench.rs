@@ -1,11 +1,14 @@
 //! `cargo xtask bench`: the main job on several backends, compared in one table; `cargo xtask bench
 //! scaling`: how the time of what is done once grows with the model; `cargo xtask bench speedup`: what
 //! removing half of each network of the zoo costs and gives; `cargo xtask bench onnx`: compressed
-//! networks in onnxruntime and in Burn.
+//! networks in onnxruntime and in Burn; `cargo xtask bench overhead`: what compressing costs in a
+//! training step.
 //!
 //! The job is built once with the features of all chosen backends and run on one after the other,
 //! round by round, so that a drift of the machine meets them all. Round `r` uses seed `r` on every
 //! device. The table shows medians.
+
+mod overhead;
 
 use std::{
     env, fs, io,
@@ -60,6 +63,8 @@ enum Bench {
     Speedup(ModelsArgs),
     /// Three networks, pruned and quantized, in onnxruntime and in Burn.
     Onnx(ModelsArgs),
+    /// A training step under compression beside the plain step.
+    Overhead(overhead::OverheadArgs),
 }
 
 /// Arguments of `cargo xtask bench scaling`.
@@ -245,6 +250,7 @@ impl BenchArgs {
             Some(Bench::Scaling(scaling)) => return scaling.run(),
             Some(Bench::Speedup(models)) => return models.speedup(),
             Some(Bench::Onnx(models)) => return models.onnx(),
+            Some(Bench::Overhead(overhead)) => return overhead.run(),
             None => {}
         }
         if let Some(file) = &self.json {

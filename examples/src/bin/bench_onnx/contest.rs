@@ -10,9 +10,10 @@ use burn::tensor::Tensor;
 use burn_compress::export::{OnnxConfig, OnnxTarget};
 use burn_compress::prelude::*;
 use burn_compress_examples::onnxruntime::{Network, Runtime};
+use burn_compress_examples::quartiles::Quartiles;
 
 use super::Args;
-use super::row::{Latency, Quartiles, Row, Size};
+use super::row::{Latency, Row, Size};
 
 /// Batches whose forward pass is timed.
 pub const BATCHES: [usize; 2] = [1, 64];

@@ -1,5 +1,6 @@
 //! The results of a network, and their tables.
 
+use burn_compress_examples::quartiles::Quartiles;
 use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
 use serde::Serialize;
@@ -30,27 +31,6 @@ pub struct Latency {
     pub candidate: String,
     pub batch: usize,
     pub microseconds: Quartiles,
-}
-
-/// Three quartiles of a time.
-#[derive(Serialize, Debug, Clone, Copy, PartialEq)]
-pub struct Quartiles {
-    pub first: f64,
-    pub median: f64,
-    pub third: f64,
-}
-
-impl Quartiles {
-    /// Of at least one value.
-    pub fn of(mut values: Vec<f64>) -> Self {
-        values.sort_unstable_by(f64::total_cmp);
-        let at = |quarter: usize| values[(values.len() - 1) * quarter / 4];
-        Self {
-            first: at(1),
-            median: at(2),
-            third: at(3),
-        }
-    }
 }
 
 /// A table of files and one of times; times also as parts of the dense network's in onnxruntime.
@@ -101,18 +81,6 @@ pub fn tables(rows: &[Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quartiles_are_values() {
-        let quartiles = Quartiles::of(vec![5.0, 1.0, 4.0, 2.0, 3.0]);
-        let expected = Quartiles {
-            first: 2.0,
-            median: 3.0,
-            third: 4.0,
-        };
-        assert_eq!(quartiles, expected);
-        assert_eq!(Quartiles::of(vec![7.0]).third, 7.0);
-    }
 
     #[test]
     fn every_candidate_has_a_line() {

@@ -9,7 +9,6 @@
 //! Prints what was cut, what it cost, and the first reason for each network that was refused.
 
 mod measure;
-mod process;
 mod row;
 
 use std::path::PathBuf;

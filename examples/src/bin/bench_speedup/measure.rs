@@ -10,11 +10,11 @@ use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use burn_compress::graph::{ChannelGraph, ForwardOutputs};
 use burn_compress::layer::{LayerInfo, channel_dims, layers};
 use burn_compress::prelude::*;
+use burn_compress_examples::process::{Growth, timed};
 use burn_compress_zoo::{
     Model, OWN_LAYERS, Task, Zoo, parameters, randomize_statistics, register_layers,
 };
 
-use super::process::{Growth, timed};
 use super::row::{Cut, Outcome, Row, Seconds, Spread};
 
 /// Types of the layers that are pruned.

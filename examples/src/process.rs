@@ -4,10 +4,12 @@
 
 use std::fs;
 use std::sync::OnceLock;
+use std::thread;
 use std::time::Instant;
 
-/// Seconds of CPU that the threads of this process have used, to some milliseconds.
-fn cpu_seconds() -> f64 {
+/// Seconds of CPU that the threads of this process have used; of threads that sleep or run elsewhere to
+/// some milliseconds.
+pub fn cpu_seconds() -> f64 {
     of_tasks().unwrap_or_else(|| {
         static START: OnceLock<Instant> = OnceLock::new();
         START.get_or_init(Instant::now).elapsed().as_secs_f64()
@@ -16,6 +18,8 @@ fn cpu_seconds() -> f64 {
 
 /// The sum over all threads; the first number of a `schedstat` is in nanoseconds.
 fn of_tasks() -> Option<f64> {
+    // The kernel brings the number of a running thread up to date where it schedules.
+    thread::yield_now();
     let mut nanoseconds = 0;
     for task in fs::read_dir("/proc/self/task").ok()? {
         let line = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
@@ -44,6 +48,12 @@ impl Growth {
         Some(Self {
             start: status("VmRSS:")?,
         })
+    }
+
+    /// Forgets the peak so far; the start stays.
+    pub fn forget_peak(&self) {
+        // `start` could write there, or there were no growth.
+        let _ = fs::write("/proc/self/clear_refs", "5");
     }
 
     /// Bytes by which the peak was above the start.

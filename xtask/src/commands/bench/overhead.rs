@@ -1,0 +1,129 @@
+//! `cargo xtask bench overhead`: the training step under compression beside the plain step.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use super::{Device, build, check_writable, start};
+
+const PROGRAM: &str = "bench_overhead";
+
+/// Arguments of `cargo xtask bench overhead`.
+#[derive(Args, Debug)]
+pub struct OverheadArgs {
+    /// Backends to measure on.
+    #[arg(long, value_delimiter = ',', default_value = "flex")]
+    devices: Vec<Device>,
+
+    /// Networks to measure, `digits` and `resnet18`; both when absent.
+    #[arg(long, value_delimiter = ',')]
+    models: Vec<String>,
+
+    /// Batches of the digits.
+    #[arg(long, value_delimiter = ',', default_value = "16,64,256")]
+    batch: Vec<usize>,
+
+    /// Writes the rows to this file as well.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Draws the ratios into this file.
+    #[arg(
+        long,
+        value_name = "SVG",
+        default_value = "target/figures/bench_overhead.svg"
+    )]
+    figure: PathBuf,
+
+    /// How the program is built.
+    #[arg(long, default_value = "release")]
+    profile: String,
+
+    /// Options of the program, behind `--`.
+    #[arg(last = true)]
+    options: Vec<String>,
+}
+
+impl OverheadArgs {
+    /// Builds the program with the features of all devices and runs it.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be written, and what building and running meet.
+    pub fn run(&self) -> Result<()> {
+        if let Some(file) = &self.json {
+            check_writable(file)
+                .with_context(|| format!("{} cannot be written", file.display()))?;
+        }
+        let path = build(PROGRAM, &self.devices, &self.profile)?;
+        start(PROGRAM, Command::new(path).args(self.program_options()))
+    }
+
+    fn program_options(&self) -> Vec<String> {
+        let devices: Vec<_> = self.devices.iter().map(|device| device.name()).collect();
+        let batches: Vec<_> = self.batch.iter().map(usize::to_string).collect();
+        let mut options = vec![
+            "--devices".to_owned(),
+            devices.join(","),
+            "--batch".to_owned(),
+            batches.join(","),
+            "--figure".to_owned(),
+            self.figure.display().to_string(),
+        ];
+        if !self.models.is_empty() {
+            options.extend(["--models".to_owned(), self.models.join(",")]);
+        }
+        if let Some(file) = &self.json {
+            options.extend(["--json".to_owned(), file.display().to_string()]);
+        }
+        options.extend(self.options.clone());
+        options
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: OverheadArgs,
+    }
+
+    #[test]
+    fn the_program_gets_devices_batches_and_files() {
+        let line = [
+            "overhead",
+            "--devices",
+            "flex,tch-cuda",
+            "--batch",
+            "256,1024",
+            "--models",
+            "digits",
+            "--json",
+            "rows.json",
+            "--",
+            "--rounds",
+            "5",
+        ];
+        let args = Line::parse_from(line).args;
+        assert_eq!(
+            args.program_options().join(" "),
+            "--devices flex,tch-cuda --batch 256,1024 --figure target/figures/bench_overhead.svg \
+             --models digits --json rows.json --rounds 5"
+        );
+    }
+
+    #[test]
+    fn flex_is_measured_with_the_batches_of_the_bounds() {
+        let args = Line::parse_from(["overhead"]).args;
+        assert_eq!(args.devices, [Device::Flex]);
+        assert_eq!(args.batch, [16, 64, 256]);
+        assert!(Line::try_parse_from(["overhead", "--devices", "abacus"]).is_err());
+    }
+}
