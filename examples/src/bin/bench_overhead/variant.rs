@@ -75,9 +75,9 @@ impl Variant {
 pub fn bound(variant: &str, model: &str, batch: usize, teacher: Option<f64>) -> Option<f64> {
     let bound = match variant {
         "P" => 1.05,
-        "Q" | "Q-onnxruntime" => 1.20,
+        "Q" | "Q-onnxruntime" | "Q-per-channel" => 1.20,
         "P+Q" => 1.25,
-        "P+Q+D" | "P+Q+D-onnxruntime" => 1.25 * (1.0 + teacher?),
+        _ if variant.starts_with("P+Q+D") => 1.25 * (1.0 + teacher?),
         _ => return None,
     };
     let is_small = model == "digits" && batch < 64;
