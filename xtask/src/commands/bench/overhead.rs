@@ -7,8 +7,16 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::{Device, build, check_writable, start};
+use crate::commands::python::{Packages, PythonArgs};
 
 const PROGRAM: &str = "bench_overhead";
+
+/// The libraries that are measured beside this one.
+const PEERS: [&str; 3] = ["torch==2.9.0", "nni==3.0", "numpy==2.4.6"];
+
+/// Fails where a part of them that is measured is missing.
+const CHECK: &str = "import torch.ao.quantization.quantize_fx
+import nni.compression.distillation, nni.compression.pruning, nni.compression.quantization";
 
 /// Arguments of `cargo xtask bench overhead`.
 #[derive(Args, Debug)]
@@ -37,6 +45,11 @@ pub struct OverheadArgs {
     )]
     figure: PathBuf,
 
+    /// Measures NNI and torch.ao too, in a virtual environment that is made unless it is there; it takes
+    /// some 7 GB.
+    #[arg(long)]
+    peers: bool,
+
     /// How the program is built.
     #[arg(long, default_value = "release")]
     profile: String,
@@ -51,14 +64,23 @@ impl OverheadArgs {
     ///
     /// # Errors
     ///
-    /// A file that cannot be written, and what building and running meet.
+    /// A file that cannot be written, and what installing, building and running meet.
     pub fn run(&self) -> Result<()> {
         if let Some(file) = &self.json {
             check_writable(file)
                 .with_context(|| format!("{} cannot be written", file.display()))?;
         }
-        let path = build(PROGRAM, &self.devices, &self.profile)?;
-        start(PROGRAM, Command::new(path).args(self.program_options()))
+        let mut command = Command::new(build(PROGRAM, &self.devices, &self.profile)?);
+        command.args(self.program_options());
+        if self.peers {
+            let packages = Packages {
+                names: &PEERS,
+                with_dependencies: true,
+            };
+            let python = PythonArgs::default().environment("peers-venv", packages, CHECK)?;
+            command.arg("--peers").arg(python);
+        }
+        start(PROGRAM, &mut command)
     }
 
     fn program_options(&self) -> Vec<String> {
@@ -107,11 +129,13 @@ mod tests {
             "digits",
             "--json",
             "rows.json",
+            "--peers",
             "--",
             "--rounds",
             "5",
         ];
         let args = Line::parse_from(line).args;
+        assert!(args.peers);
         assert_eq!(
             args.program_options().join(" "),
             "--devices flex,tch-cuda --batch 256,1024 --figure target/figures/bench_overhead.svg \
