@@ -83,7 +83,7 @@ pub(crate) fn duration(seconds: f64) -> String {
 /// A shape.
 pub(crate) fn shape(shape: &[usize]) -> String {
     let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
-    sizes.join(" × ")
+    sizes.join("×")
 }
 
 #[cfg(test)]

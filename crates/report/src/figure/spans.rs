@@ -97,6 +97,10 @@ impl Spans {
             text(HPos::Right, VPos::Center),
         );
         root.draw_text(&self.label, &at_left, (MARGIN, HEAD / 2 - 2))?;
+        if self.is_tall() {
+            let rows = format!("{} rows", self.rows.len());
+            root.draw_text(&rows, &at_right, (right, HEAD / 2 - 2))?;
+        }
         for (index, row) in (0..).zip(&self.rows) {
             let top = HEAD + index * ROW;
             let middle = top + ROW / 2;

@@ -276,8 +276,8 @@ fn the_page_has_the_numbers_of_the_layers() {
     // 2 x 2 places; nine weights and a bias a channel.
     let expected = [
         "Conv2d",
-        "4 × 1 × 3 × 3",
-        "3 × 1 × 3 × 3",
+        "4×1×3×3",
+        "3×1×3×3",
         "",
         "25.0 %",
         "4",

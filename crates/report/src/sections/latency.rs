@@ -24,7 +24,7 @@ pub(crate) fn section(report: &Report) -> Result<Section, ReportError> {
     });
     Ok(section.with(Block::Figure(Figure {
         caption:
-            "Time of a forward pass, inputs and outputs included: the dark bar is the median, \
+            "Time of a forward pass, inputs and outputs included: the narrow bar is the median, \
                   the wide one goes on to the upper quartile."
                 .to_string(),
         is_wide: false,

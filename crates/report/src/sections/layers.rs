@@ -25,10 +25,9 @@ pub(crate) fn section(report: &Report) -> Result<Section, ReportError> {
     ];
     let drawings = drawings.iter().filter(|spans| !spans.rows.is_empty());
     Ok(section.with(Block::Figure(Figure {
-        caption:
-            "The wide bar is a layer before the cut, the narrow dark one inside of it what is \
+        caption: "The wide bar is a layer before the cut, the narrow bar inside of it what is \
                   left. Norms have the channels of the layer before them and are in the table."
-                .to_string(),
+            .to_string(),
         is_wide: false,
         drawings: drawings.map(drawn).collect::<Result<_, _>>()?,
         table: table(layers, cut.report.macs),
@@ -68,11 +67,16 @@ fn rows(layers: &[LayerChange], of: impl Fn(&LayerChange) -> Option<Change>) -> 
 fn table(layers: &[LayerChange], macs: Change) -> Table {
     let stored = layers.iter().any(|layer| layer.stored.is_some());
     let mut table = Table::new("All layers with parameters")
-        .with_texts(["layer", "type", "weight before", "after"])
-        .with_numbers(["asked", "reached", "channels before", "after"])
-        .with_numbers(["MACs before", "after", "bytes as f32 before", "after"]);
+        .with_texts(["layer", "type", "weight before", "weight after"])
+        .with_numbers(["asked", "reached", "channels before", "channels after"])
+        .with_numbers([
+            "MACs before",
+            "MACs after",
+            "f32 bytes before",
+            "f32 bytes after",
+        ]);
     if stored {
-        table = table.with_numbers(["in the file"]);
+        table = table.with_numbers(["bytes in the file"]);
     }
     let counted = |change: Option<Change>| match change {
         Some(Change { dense, small }) => [count(dense), count(small)],

@@ -57,7 +57,7 @@ fn sizes(plan: &CutPlan) -> Table {
         vec![name, count(dense), count(small), percent(change.saved())]
     });
     Table::new("Planned sizes")
-        .with_texts([""])
+        .with_texts(["size"])
         .with_numbers(["before", "after", "removed"])
         .with_rows(rows)
 }
@@ -92,7 +92,7 @@ fn groups(plan: &CutPlan) -> Result<Figure, ReportError> {
     let spans = Spans::new("channels of coupled groups", numbered().map(row).collect());
     Ok(Figure {
         caption: "Channels of a group are removed together, everywhere. The wide bar is what a \
-                  group has, the narrow dark one what stays."
+                  group has, the narrow bar inside of it what stays."
             .to_string(),
         is_wide: false,
         drawings: vec![drawn(&spans)?],

@@ -33,7 +33,7 @@ pub(crate) fn section(report: &Report) -> Result<Section, ReportError> {
         false => Block::Figure(Figure {
             caption:
                 "The wide bar is the range that the integers of a target stand for, the narrow \
-                      dark one inside of it the range of the values that were observed; of several \
+                      bar inside of it the range of the values that were observed; of several \
                       scales, the union. Biases of 32 bits are in the table."
                     .to_string(),
             is_wide: false,

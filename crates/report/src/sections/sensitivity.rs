@@ -8,7 +8,7 @@ use crate::number::{percent, signed, value};
 use crate::page::{Block, Drawing, Figure, Section, Table};
 use crate::report::Report;
 
-const LABEL: &str = "Change of the loss, one unit or layer at a time";
+const LABEL: &str = "Change of the loss";
 
 pub(crate) fn section(report: &Report) -> Result<Section, ReportError> {
     let section = Section::new("sensitivity", "Sensitivity");

@@ -17,7 +17,7 @@ pub(crate) fn section(report: &Report) -> Section {
 
 fn sizes(report: &Report) -> Table {
     let table = Table::new("Size of the model")
-        .with_texts([""])
+        .with_texts(["size"])
         .with_numbers(["before", "after", "removed"]);
     let row = |name: &str, change: Change| {
         let Change { dense, small } = change;
@@ -34,7 +34,7 @@ fn sizes(report: &Report) -> Table {
             ("parameters", Some(report.params)),
             ("multiply-accumulates", Some(report.macs)),
             ("bytes as f32", Some(report.bytes)),
-            ("bytes as f32, in the file after", file),
+            ("bytes: f32 before, file after", file),
         ];
         let rows = rows.into_iter();
         return table.with_rows(rows.filter_map(|(name, change)| Some(row(name, change?))));
@@ -82,6 +82,6 @@ fn facts(report: &Report) -> Table {
     }
     add("burn-compress", report.version.clone());
     Table::new("The run")
-        .with_texts(["", "value"])
+        .with_texts(["fact", "value"])
         .with_rows(rows.into_iter().map(|(name, value)| vec![name, value]))
 }
