@@ -44,7 +44,8 @@ pub(crate) fn significant(value: f64, digits: usize) -> String {
         -4..6 => {
             let decimals = i32::try_from(digits).unwrap_or(i32::MAX) - 1 - exponent;
             let decimals = usize::try_from(decimals).unwrap_or(0);
-            trimmed(&format!("{value:.decimals$}")).to_string()
+            let rounded: f64 = scientific.parse().unwrap_or(value);
+            trimmed(&format!("{rounded:.decimals$}")).to_string()
         }
         _ => format!("{}e{exponent}", trimmed(mantissa)),
     }
@@ -130,6 +131,12 @@ mod tests {
         assert_eq!(numbers.map(value), expected);
         assert_eq!(value(f64::NAN), "not finite");
         assert_eq!([0.25, -0.25, 0.0].map(signed), ["+0.25", "-0.25", "0"]);
+    }
+
+    #[test]
+    fn digits_are_rounded_before_the_point_as_well() {
+        let numbers = [127.5, 12.75, 0.1275, 99_999.0].map(|value| significant(value, 2));
+        assert_eq!(numbers, ["130", "13", "0.13", "100000"]);
     }
 
     #[test]

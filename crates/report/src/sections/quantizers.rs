@@ -5,7 +5,7 @@ use burn_compress_core::{CalibrationEntry, IntegerType, TargetId};
 use super::drawn;
 use crate::error::ReportError;
 use crate::figure::{Span, Spans};
-use crate::number::value;
+use crate::number::{significant, value};
 use crate::page::{Block, Figure, Section, Table};
 use crate::report::Report;
 
@@ -15,15 +15,16 @@ pub(crate) fn section(report: &Report) -> Result<Section, ReportError> {
     if calibration.is_empty() {
         return Ok(section);
     }
-    let rows = |is_param: bool| {
+    let ranges = |label: &str, is_param: bool| {
         let of_kind = calibration.iter();
-        let of_kind = of_kind.filter(|(target, _)| target.target.is_param() == is_param);
-        let rows = of_kind.filter_map(|(target, entry)| row(target, entry));
-        rows.collect::<Vec<_>>()
+        spans(
+            label,
+            of_kind.filter(|(target, _)| target.target.is_param() == is_param),
+        )
     };
     let drawings = [
-        Spans::new("ranges of parameters", rows(true)),
-        Spans::new("ranges of inputs and outputs", rows(false)),
+        ranges("ranges of parameters", true),
+        ranges("ranges of inputs and outputs", false),
     ];
     let drawings = drawings.iter().filter(|spans| !spans.rows.is_empty());
     let table = table(calibration.iter());
@@ -69,21 +70,38 @@ fn bounds(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     })
 }
 
-/// None for biases of 32 bits, whose integers stand for far more than they take on.
-fn row(target: &TargetId, entry: &CalibrationEntry) -> Option<Span> {
-    if entry.dtype == IntegerType::Int32 {
-        return None;
-    }
-    let observed = observed(entry);
-    Some(Span {
-        name: target.to_string(),
-        whole: represented(entry).or(observed)?,
-        part: observed,
-        label: entry.dtype.to_string(),
-    })
+type Entry<'a> = (&'a TargetId, &'a CalibrationEntry);
+
+/// Rows with the ranges that are known. The integers of a bias of 32 bits stand for far more than they
+/// take on, so that it would leave no room for the others.
+fn spans<'a>(label: &str, entries: impl Iterator<Item = Entry<'a>>) -> Spans {
+    let drawn = entries.filter(|(_, entry)| entry.dtype != IntegerType::Int32);
+    let drawn: Vec<Entry<'_>> = drawn.collect();
+    let mut types = drawn.iter().map(|(_, entry)| &entry.dtype);
+    let first = types.next();
+    let of_all = first.filter(|first| types.all(|dtype| dtype == *first));
+    let row = |(target, entry): &Entry<'_>| {
+        let observed = observed(entry);
+        let whole = represented(entry).or(observed)?;
+        let [low, high] = [whole.0, whole.1].map(|end| significant(end, 2));
+        Some(Span {
+            name: target.to_string(),
+            whole,
+            part: observed,
+            label: match of_all {
+                Some(_) => format!("{low} to {high}"),
+                None => format!("{}: {low} to {high}", entry.dtype),
+            },
+        })
+    };
+    let label = match of_all {
+        Some(dtype) => format!("{label}, {dtype}"),
+        None => label.to_string(),
+    };
+    Spans::new(label, drawn.iter().filter_map(row).collect())
 }
 
-fn table<'a>(entries: impl Iterator<Item = (&'a TargetId, &'a CalibrationEntry)>) -> Table {
+fn table<'a>(entries: impl Iterator<Item = Entry<'a>>) -> Table {
     let interval = |bounds: Option<(f64, f64)>| match bounds {
         None => String::new(),
         Some((low, high)) if low == high => value(low),
@@ -154,18 +172,32 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_not_drawn() {
-        let target: TargetId = "conv.bias".parse().unwrap();
-        let bias = CalibrationEntry {
+    fn what_is_known_is_drawn_with_its_type() {
+        let target = |path: &str| -> TargetId { path.parse().unwrap() };
+        let (weight, bias, input) = (target("a.weight"), target("a.bias"), target("b.weight"));
+        let wide = CalibrationEntry {
             dtype: IntegerType::Int32,
             ..entry()
         };
-        assert!(row(&target, &bias).is_none());
         let without = CalibrationEntry {
             scale: None,
             minimum: None,
             ..entry()
         };
-        assert!(row(&target, &without).is_none());
+        let entries = [(&weight, &entry()), (&bias, &wide), (&input, &without)];
+        let spans = |entries: &[Entry<'_>]| super::spans("ranges", entries.iter().copied());
+        let one_type = spans(&entries);
+        assert_eq!(one_type.label, "ranges, uint8");
+        let labels = |spans: &Spans| -> Vec<String> {
+            spans.rows.iter().map(|row| row.label.clone()).collect()
+        };
+        assert_eq!(labels(&one_type), ["-32 to 130"]);
+        let int4 = CalibrationEntry {
+            dtype: "int4".into(),
+            ..entry()
+        };
+        let types = spans(&[entries[0], (&bias, &int4)]);
+        assert_eq!(types.label, "ranges");
+        assert_eq!(labels(&types), ["uint8: -32 to 130", "int4: -32 to 130"]);
     }
 }

@@ -52,7 +52,7 @@ fn sizes(report: &Report) -> Table {
 fn facts(report: &Report) -> Table {
     let mut rows: Vec<(String, String)> = report.facts.clone();
     let mut add = |name: &str, value: String| rows.push((name.to_string(), value));
-    if let Some(latency) = report.latencies.first() {
+    for latency in &report.latencies {
         let ratio = value(latency.latency.ratio());
         add(&format!("latency, small / dense, {}", latency.name), ratio);
     }
