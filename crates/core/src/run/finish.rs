@@ -122,8 +122,7 @@ impl AnyChain {
             self.model = with_parameters(self.model, values)?;
         }
         finite::require(&self.model, &self.spaces, self.progress.step)?;
-        warnings.into_iter().for_each(|warning| self.warn(warning));
-        let warnings = self.take_warnings();
+        warnings.iter().for_each(|warning| log::warn!("{warning}"));
         let result = Compressed::new(self.model, self.progress.history)?;
         Ok(result
             .with_skipped(self.skipped)

@@ -6,10 +6,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::run::observer::{EvaluationEvent, MasksEvent, RunObserver, StepEvent};
 
-/// Step, time left, losses, sparsity and the latest metric in one line, which a bar fills up; nothing where
-/// the output is not a terminal.
-///
-/// With some ten thousand steps the line fits into 80 columns. What is wider wraps.
+/// Step, time left, losses, sparsity and the latest metric in one line; nothing where the output is
+/// not a terminal.
 pub(crate) struct ProgressLine {
     bar: ProgressBar,
     step: Option<StepEvent>,
@@ -17,13 +15,12 @@ pub(crate) struct ProgressLine {
     metric: Option<f64>,
 }
 
-const TEMPLATE: &str = "{pos}/{len}, {eta} left{msg} {wide_bar}";
-
 impl ProgressLine {
     /// The line of a run of which `done` steps are done.
     pub(crate) fn new(done: usize, total: usize, metric: Option<f64>) -> Self {
         let bar = ProgressBar::new(total as u64).with_position(done as u64);
-        let style = ProgressStyle::with_template(TEMPLATE);
+        let template = "{bar:20} {pos}/{len} steps, {eta} left{wide_msg}";
+        let style = ProgressStyle::with_template(template);
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.reset_eta();
         Self {
@@ -51,7 +48,7 @@ impl ProgressLine {
             let (loss, task) = (event.record.loss, event.record.task_loss);
             let _ = write!(message, ", loss {}", number(loss));
             if task != loss {
-                let _ = write!(message, ", task {}", number(task));
+                let _ = write!(message, ", task loss {}", number(task));
             }
         }
         if self.sparsity > 0.0 {
@@ -82,15 +79,13 @@ impl RunObserver for ProgressLine {
     }
 }
 
-/// A number with three or four digits that count.
+/// A number with four digits behind the point, or with a power of ten where these tell little.
 fn number(value: f64) -> String {
     match value.abs() {
-        size if (1e-2..1e-1).contains(&size) => format!("{value:.4}"),
-        size if size < 10.0 && size >= 1e-1 || size == 0.0 || !size.is_finite() => {
-            format!("{value:.3}")
+        size if size == 0.0 || !size.is_finite() || (1e-2..1e5).contains(&size) => {
+            format!("{value:.4}")
         }
-        size if (10.0..1e4).contains(&size) => format!("{value:.2}"),
-        _ => format!("{value:.2e}"),
+        _ => format!("{value:.3e}"),
     }
 }
 
@@ -101,12 +96,9 @@ mod tests {
 
     #[test]
     fn numbers_of_all_sizes() {
-        let numbers = [0.0, 0.25, -3.0, 0.0567, 97.22222, 1234.5, f64::NAN];
-        let expected = [
-            "0.000", "0.250", "-3.000", "0.0567", "97.22", "1234.50", "NaN",
-        ];
+        let numbers = [0.0, 0.25, -3.0, 0.00123456, 1234567.0, f64::NAN];
+        let expected = ["0.0000", "0.2500", "-3.0000", "1.235e-3", "1.235e6", "NaN"];
         assert_eq!(numbers.map(number), expected);
-        assert_eq!([0.00123456, 1234567.0].map(number), ["1.23e-3", "1.23e6"]);
     }
 
     #[test]
@@ -131,7 +123,7 @@ mod tests {
         });
         assert_eq!(
             (line.bar.position(), line.bar.message()),
-            (4, ", loss 0.500".to_string())
+            (4, ", loss 0.5000".to_string())
         );
         let record = StepRecord {
             task_loss: 0.25,
@@ -153,10 +145,8 @@ mod tests {
             changed: Vec::new(),
             sparsity: 0.5,
         });
-        let expected = ", loss 0.500, task 0.250, sparsity 50.0 %, metric 97.50";
+        let expected = ", loss 0.5000, task loss 0.2500, sparsity 50.0 %, metric 97.5000";
         assert_eq!(line.bar.message(), expected);
-        let step = "12345/56789, 12m left";
-        assert!(step.len() + expected.len() < 80);
         line.clear();
     }
 }

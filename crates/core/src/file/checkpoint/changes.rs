@@ -64,8 +64,7 @@ impl Changes {
         match changes.any {
             false => Ok(changes),
             true if accept => {
-                let (origin, changes_made) = (at.origin(), lines(&all));
-                chain.warn(format!("{origin} is resumed with changes:{changes_made}"));
+                log::warn!("{} is resumed with changes:{}", at.origin(), lines(&all));
                 Ok(changes)
             }
             true => Err(Error::Changed {

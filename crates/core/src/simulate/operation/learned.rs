@@ -176,11 +176,11 @@ impl LearnedGrid {
         gradient: Tensor<1>,
         (x, scale, zero_point): (Tensor<1>, Tensor<1>, Tensor<1>),
     ) -> (Tensor<1>, [Tensor<1>; 2]) {
-        #[cfg(feature = "flex")]
+        #[cfg(any(feature = "flex", feature = "tch"))]
         let gradient = match self.split {
             Some([_, blocks, inner]) => {
                 let runs = super::runs::Runs { blocks, inner };
-                match super::flex::learned(gradient, [&x, &scale, &zero_point], runs, self.range) {
+                match super::cpu::learned(gradient, [&x, &scale, &zero_point], runs, self.range) {
                     Ok(gradients) => return gradients,
                     Err(gradient) => gradient,
                 }

@@ -14,11 +14,17 @@
 //! [`RoundGradient::Clipped`] a byte for each value, whether the range cuts it off; otherwise nothing.
 //!
 //! [`composed`] is the formula, for every backend, and the reference of the loops that stand in its
-//! place: `flex` computes the same values bit for bit.
+//! place: `cpu` for `flex` and libtorch, `cube` for `wgpu` and CUDA. They compute the same values bit for
+//! bit.
+
+// What cannot be done here comes back as it is, for the next that may.
+#![allow(clippy::result_large_err)]
 
 pub(crate) mod composed;
-#[cfg(feature = "flex")]
-mod flex;
+#[cfg(any(feature = "flex", feature = "tch"))]
+mod cpu;
+#[cfg(any(feature = "wgpu", feature = "vulkan", feature = "cuda"))]
+mod cube;
 pub(crate) mod learned;
 mod runs;
 #[cfg(test)]
@@ -33,6 +39,7 @@ use crate::simulate::gradient::{self, GradientRule};
 
 /// Rounding to a grid. The tensors broadcast against the values.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // There is one for a target.
 pub(crate) enum Rounding<const D: usize> {
     /// To the integers of a range.
     Affine {
@@ -85,8 +92,13 @@ impl<const D: usize> Operation<D> {
 
     /// The values on a device without automatic differentiation.
     fn forward(&self, x: Tensor<D>, with_outside: bool) -> Outcome<D> {
-        #[cfg(feature = "flex")]
-        let x = match flex::forward(x, self, with_outside) {
+        #[cfg(any(feature = "flex", feature = "tch"))]
+        let x = match cpu::forward(x, self, with_outside) {
+            Ok(outcome) => return outcome,
+            Err(x) => x,
+        };
+        #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "cuda"))]
+        let x = match cube::forward(x, self, with_outside) {
             Ok(outcome) => return outcome,
             Err(x) => x,
         };
@@ -100,8 +112,13 @@ fn backward<const D: usize>(
     mask: Option<Tensor<D>>,
     outside: Option<Tensor<D, Bool>>,
 ) -> Tensor<D> {
-    #[cfg(feature = "flex")]
-    let gradient = match flex::backward(gradient, mask.as_ref(), outside.as_ref()) {
+    #[cfg(any(feature = "flex", feature = "tch"))]
+    let gradient = match cpu::backward(gradient, mask.as_ref(), outside.as_ref()) {
+        Ok(gradient) => return gradient,
+        Err(gradient) => gradient,
+    };
+    #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "cuda"))]
+    let gradient = match cube::backward(gradient, mask.as_ref(), outside.as_ref()) {
         Ok(gradient) => return gradient,
         Err(gradient) => gradient,
     };
@@ -120,9 +137,9 @@ fn backward<const D: usize>(
 pub fn extremes(values: &FlatTensor, grid: &Grid) -> Option<[Tensor<1>; 2]> {
     let split = grid.split(&values.shape)?;
     let values = values.values.clone().detach().without_autodiff();
-    #[cfg(feature = "flex")]
-    return flex::extremes(values, split).ok();
-    #[cfg(not(feature = "flex"))]
+    #[cfg(any(feature = "flex", feature = "tch"))]
+    return cpu::extremes(values, split).ok();
+    #[cfg(not(any(feature = "flex", feature = "tch")))]
     {
         let _ = (values, split);
         None

@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, TensorData};
 use macerator::AutoArch;
 
-use super::memory::{Part, Repeated, Values, changed, floats, memory};
+use super::memory::{Part, Repeated, Values, floats, memory};
 use super::rules::Affine;
 use crate::simulate::operation::learned::LearnedRange;
 use crate::simulate::operation::runs::Runs;
@@ -26,8 +26,7 @@ pub(in crate::simulate::operation) fn learned(
     let ([Some(scales), Some(zero_points)], Ok(x)) = (kept, memory(x.clone())) else {
         return Err(gradient);
     };
-    let x = x.to_contiguous();
-    let x = x.as_slice::<f32>().unwrap_or_default();
+    let x = x.values();
     let LearnedRange { qmin, qmax, factor } = range;
     let rules = scales.iter().zip(zero_points);
     let rules = rules.map(|(&scale, zero_point)| Affine::new(scale, zero_point, qmin, qmax));
@@ -36,7 +35,7 @@ pub(in crate::simulate::operation) fn learned(
         runs,
     };
     let mut sums = vec![[0.0; 2]; runs.blocks];
-    let gradient = changed(memory(gradient)?, |gradients| {
+    let gradient = memory(gradient)?.changed(|gradients| {
         AutoArch::new().dispatch(|| pass_back_learned(gradients, x, &rules, &mut sums));
     });
     let device = gradient.device();

@@ -1,11 +1,9 @@
 //! Rounding and masking, and the way back.
 
-use burn::backend::Flex;
-use burn::backend::flex::{FlexTensor, Layout};
-use burn::tensor::{Bool, BoolStore, Bytes, DType, Tensor};
+use burn::tensor::{Bool, Tensor};
 use macerator::AutoArch;
 
-use super::memory::{Part, Repeated, Values, changed, floats, memory};
+use super::memory::{Memory, Part, Repeated, Values, flag_memory, floats, memory, new_flags};
 use super::rules::{Affine, Keep, Rule, Sign};
 use crate::simulate::operation::runs::Runs;
 use crate::simulate::operation::{Operation, Outcome, Rounding};
@@ -59,15 +57,15 @@ pub(in crate::simulate::operation) fn backward<const D: usize>(
     let Some(mask) = Repeated::of_mask(mask, &dims) else {
         return Err(gradient);
     };
-    let outside = outside.map(|outside| outside.clone().try_into_primitive::<Flex>());
-    let outside = match outside.transpose() {
-        Ok(outside) => outside.map(|outside| outside.to_contiguous()),
-        Err(_) => return Err(gradient),
+    let outside = match outside {
+        None => None,
+        Some(outside) => match flag_memory(outside) {
+            None => return Err(gradient),
+            found => found,
+        },
     };
-    let elements = dims.iter().product();
-    let outside = outside.as_ref().map(|outside| &outside.bytes()[..elements]);
-    let gradient = memory(gradient)?;
-    Ok(changed(gradient, |values| {
+    let outside = outside.as_ref().map(Memory::flags);
+    Ok(memory(gradient)?.changed(|values| {
         AutoArch::new().dispatch(|| pass_back(values, &mask, outside));
     }))
 }
@@ -101,21 +99,16 @@ fn rounded<const D: usize, R: Rule>(
     let Some(stride) = common_stride(rules.runs, mask.runs) else {
         return Err(x);
     };
-    let dims = x.dims();
-    let elements = if with_outside {
-        dims.iter().product()
-    } else {
-        0
+    let (dims, device) = (x.dims(), x.device());
+    let elements = match with_outside {
+        true => dims.iter().product(),
+        false => 0,
     };
     let mut outside = vec![0; elements];
-    let value = changed(memory(x)?, |values| {
+    let value = memory(x)?.changed(|values| {
         AutoArch::new().dispatch(|| pass(values, stride, rules, mask, &mut outside));
     });
-    let outside = with_outside.then(|| {
-        let layout = Layout::contiguous(dims.into());
-        let dtype = DType::Bool(BoolStore::Native);
-        Tensor::from_primitive::<Flex>(FlexTensor::new(Bytes::from_elems(outside), layout, dtype))
-    });
+    let outside = with_outside.then(|| new_flags(outside, dims, &device));
     Ok(Outcome { value, outside })
 }
 
@@ -185,7 +178,7 @@ fn pass_back(mut gradients: Values<'_>, mask: &Repeated<f32>, outside: Option<&[
         let length = gradients.len();
         let mask = mask.from(start, length);
         match (mask, outside) {
-            (Part::All(mask), None) if mask == 1.0 => {}
+            (Part::All(1.0), None) => {}
             (Part::All(mask), None) => gradients.iter_mut().for_each(|g| *g *= mask),
             (Part::Each(mask), None) => {
                 gradients

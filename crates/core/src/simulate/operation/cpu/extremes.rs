@@ -19,8 +19,8 @@ pub(in crate::simulate::operation) fn extremes(
     [_, blocks, inner]: [usize; 3],
 ) -> Result<[Tensor<1>; 2], Tensor<1>> {
     let device = values.device();
-    let memory = memory(values)?.to_contiguous();
-    let values = memory.as_slice::<f32>().unwrap_or_default();
+    let memory = memory(values)?;
+    let values = memory.values();
     let mut found = vec![Extremes::NONE; blocks];
     AutoArch::new().dispatch(|| match inner {
         1 => each_its_own(values, &mut found),

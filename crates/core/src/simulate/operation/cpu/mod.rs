@@ -1,11 +1,15 @@
-//! The operations as loops over the memory of `flex`.
+//! The operations as loops over the memory of the processor, for `flex` and libtorch.
 //!
 //! Values are changed in place where nothing else holds them, and otherwise in the copy, chunk by
 //! chunk while it is in the cache. The loops are compiled for the vector instructions of the
 //! processor at hand; none of them changes a result.
 
 mod extremes;
+#[cfg(feature = "flex")]
+mod flex;
 mod learned;
+#[cfg(feature = "tch")]
+mod libtorch;
 mod memory;
 mod round;
 mod rules;

@@ -1,0 +1,216 @@
+//! Values in memory: what repeats over them, and changes of them in place or in a copy.
+
+#![cfg_attr(feature = "tch", allow(deprecated))] // Burn is about to drop LibTorch.
+
+#[cfg(feature = "tch")]
+use std::mem::MaybeUninit;
+
+#[cfg(feature = "flex")]
+use burn::backend::flex::FlexTensor;
+use burn::tensor::{Bool, BoolStore, DType, Device, Tensor, TensorData};
+
+#[cfg(feature = "flex")]
+use super::flex;
+#[cfg(feature = "tch")]
+use super::libtorch::{self, TchTensor};
+use crate::simulate::operation::runs::Runs;
+
+/// Elements that are copied and then changed at a time.
+pub(super) const CHUNK: usize = 4096;
+
+/// One value for each run of elements.
+pub(super) struct Repeated<T> {
+    pub(super) values: Vec<T>,
+    pub(super) runs: Runs,
+}
+
+impl<T: Copy> Repeated<T> {
+    /// The same value for all elements.
+    pub(super) fn single(value: T, dims: &[usize]) -> Self {
+        let runs = Runs {
+            blocks: 1,
+            inner: dims.iter().product(),
+        };
+        Self {
+            values: vec![value],
+            runs,
+        }
+    }
+
+    pub(super) fn of<const D: usize>(
+        tensor: &Tensor<D>,
+        dims: &[usize; D],
+        value: impl FnMut(f32) -> T,
+    ) -> Option<Self> {
+        let runs = Runs::new(&tensor.dims(), dims)?;
+        let values = floats(tensor)?.into_iter().map(value).collect();
+        Some(Self { values, runs })
+    }
+
+    /// The values of the elements from `start` on.
+    pub(super) fn from(&self, start: usize, length: usize) -> Part<'_, T> {
+        let first = self.runs.at(start);
+        match self.runs.inner {
+            1 if self.runs.blocks > 1 => Part::Each(&self.values[first..first + length]),
+            _ => Part::All(self.values[first]),
+        }
+    }
+}
+
+impl Repeated<f32> {
+    pub(super) fn of_mask<const D: usize>(
+        mask: Option<&Tensor<D>>,
+        dims: &[usize; D],
+    ) -> Option<Self> {
+        match mask {
+            Some(mask) => Self::of(mask, dims, |factor| factor),
+            None => Some(Self::single(1.0, dims)),
+        }
+    }
+}
+
+/// What belongs to neighbouring elements.
+pub(super) enum Part<'a, T> {
+    /// One value for all of them.
+    All(T),
+    /// A value for each.
+    Each(&'a [T]),
+}
+
+/// Values that are changed.
+pub(super) enum Values<'a> {
+    InPlace(&'a mut [f32]),
+    Copied {
+        from: &'a [f32],
+        /// As many of them as were changed.
+        to: &'a mut Vec<f32>,
+    },
+    #[cfg(feature = "tch")]
+    Into {
+        from: &'a [f32],
+        /// As long as `from`; all of it is written.
+        to: &'a mut [MaybeUninit<f32>],
+    },
+}
+
+impl Values<'_> {
+    /// Changes all values, some at a time, within `stride` elements.
+    #[inline(always)]
+    pub(super) fn each_chunk(&mut self, stride: usize, mut change: impl FnMut(usize, &mut [f32])) {
+        let elements = match self {
+            Self::InPlace(values) => values.len(),
+            Self::Copied { from, .. } => from.len(),
+            #[cfg(feature = "tch")]
+            Self::Into { from, .. } => from.len(),
+        };
+        let mut start = 0;
+        while start < elements {
+            let behind = stride - start % stride;
+            let length = behind.min(CHUNK);
+            change(start, self.chunk(start, length));
+            start += length;
+        }
+    }
+
+    #[inline(always)]
+    fn chunk(&mut self, start: usize, length: usize) -> &mut [f32] {
+        let chunk = start..start + length;
+        match self {
+            Self::InPlace(values) => &mut values[chunk],
+            Self::Copied { from, to } => {
+                to.extend_from_slice(&from[chunk]);
+                &mut to[start..]
+            }
+            #[cfg(feature = "tch")]
+            Self::Into { from, to } => to[chunk.clone()].write_copy_of_slice(&from[chunk]),
+        }
+    }
+}
+
+/// The memory of a contiguous tensor of `f32` or of flags.
+#[allow(clippy::large_enum_variant)] // It is opened where it was made.
+pub(super) enum Memory {
+    #[cfg(feature = "flex")]
+    Flex(FlexTensor),
+    #[cfg(feature = "tch")]
+    LibTorch(TchTensor),
+}
+
+/// The memory of a tensor of `f32`, made contiguous if it is not.
+///
+/// # Errors
+///
+/// The tensor itself, of another backend or type, or on a GPU.
+pub(super) fn memory<const D: usize>(tensor: Tensor<D>) -> Result<Memory, Tensor<D>> {
+    #[cfg(feature = "flex")]
+    let tensor = match flex::memory(tensor) {
+        Ok(memory) => return Ok(Memory::Flex(memory)),
+        Err(tensor) => tensor,
+    };
+    #[cfg(feature = "tch")]
+    let tensor = match libtorch::memory(tensor) {
+        Ok(memory) => return Ok(Memory::LibTorch(memory)),
+        Err(tensor) => tensor,
+    };
+    Err(tensor)
+}
+
+/// All values of a small tensor.
+pub(super) fn floats<const D: usize>(tensor: &Tensor<D>) -> Option<Vec<f32>> {
+    Some(memory(tensor.clone()).ok()?.values().to_vec())
+}
+
+impl Memory {
+    /// All values.
+    pub(super) fn values(&self) -> &[f32] {
+        match self {
+            #[cfg(feature = "flex")]
+            Self::Flex(tensor) => tensor.as_slice().unwrap_or_default(),
+            #[cfg(feature = "tch")]
+            Self::LibTorch(tensor) => libtorch::floats(tensor),
+        }
+    }
+
+    /// The tensor after `change`, in its own memory if nothing else holds it.
+    pub(super) fn changed<const D: usize>(self, change: impl FnOnce(Values<'_>)) -> Tensor<D> {
+        match self {
+            #[cfg(feature = "flex")]
+            Self::Flex(tensor) => flex::changed(tensor, change),
+            #[cfg(feature = "tch")]
+            Self::LibTorch(tensor) => libtorch::changed(tensor, change),
+        }
+    }
+
+    /// All flags, each of which is 1 or 0.
+    pub(super) fn flags(&self) -> &[u8] {
+        match self {
+            #[cfg(feature = "flex")]
+            Self::Flex(tensor) => flex::flags(tensor),
+            #[cfg(feature = "tch")]
+            Self::LibTorch(tensor) => libtorch::flags(tensor),
+        }
+    }
+}
+
+/// The memory of a tensor of flags, which has no [values](Memory::values); none on a GPU.
+pub(super) fn flag_memory<const D: usize>(flags: &Tensor<D, Bool>) -> Option<Memory> {
+    #[cfg(feature = "flex")]
+    if let Some(memory) = flex::flag_memory(flags.clone()) {
+        return Some(Memory::Flex(memory));
+    }
+    #[cfg(feature = "tch")]
+    if let Some(memory) = libtorch::flag_memory(flags.clone()) {
+        return Some(Memory::LibTorch(memory));
+    }
+    None
+}
+
+/// A tensor of flags, each of which is 1 or 0.
+pub(super) fn new_flags<const D: usize>(
+    flags: Vec<u8>,
+    dims: [usize; D],
+    device: &Device,
+) -> Tensor<D, Bool> {
+    let dtype = DType::Bool(BoolStore::Native);
+    Tensor::from_data(TensorData::from_bytes_vec(flags, dims, dtype), device)
+}
