@@ -2,16 +2,19 @@
 //! scaling`: how the time of what is done once grows with the model; `cargo xtask bench speedup`: what
 //! removing half of each network of the zoo costs and gives; `cargo xtask bench onnx`: compressed
 //! networks in onnxruntime and in Burn; `cargo xtask bench overhead`: what compressing costs in a
-//! training step.
+//! training step; `cargo xtask bench backends`: what steps cost on each backend.
 //!
 //! The job is built once with the features of all chosen backends and run on one after the other,
 //! round by round, so that a drift of the machine meets them all. Round `r` uses seed `r` on every
 //! device. The table shows medians.
 
+mod backends;
 mod overhead;
 
 use std::{
-    env, fs, io,
+    env,
+    ffi::OsString,
+    fs, io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Instant,
@@ -22,7 +25,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use serde::{Deserialize, Serialize};
 
-use super::{Cargo, onnx};
+use super::{Cargo, libtorch, onnx};
 
 const PACKAGE: &str = "burn-compress-examples";
 const JOB: &str = "prune_quantize_distill";
@@ -65,6 +68,8 @@ enum Bench {
     Onnx(ModelsArgs),
     /// A training step under compression beside the plain step.
     Overhead(overhead::OverheadArgs),
+    /// Steps of training, inference and the main job on several backends.
+    Backends(backends::BackendsArgs),
 }
 
 /// Arguments of `cargo xtask bench scaling`.
@@ -251,6 +256,7 @@ impl BenchArgs {
             Some(Bench::Speedup(models)) => return models.speedup(),
             Some(Bench::Onnx(models)) => return models.onnx(),
             Some(Bench::Overhead(overhead)) => return overhead.run(),
+            Some(Bench::Backends(backends)) => return backends.run(),
             None => {}
         }
         if let Some(file) = &self.json {
@@ -293,6 +299,7 @@ impl BenchArgs {
         let file = job.with_file_name(format!("{JOB}-{}-{seed}.json", device.name()));
         let output = self
             .job_command(job, device, seed, &file)
+            .envs(libraries(&[device])?)
             .stdin(Stdio::null())
             .output()
             .with_context(|| format!("{} could not be started", job.display()))?;
@@ -334,7 +341,19 @@ fn check_writable(file: &Path) -> io::Result<()> {
 
 /// Builds a program and returns the path of its executable, as cargo reports it.
 fn build(program: &str, devices: &[Device], profile: &str) -> Result<PathBuf> {
-    executable_of(&build_command(program, devices, profile), program)
+    let mut build = build_command(program, devices, profile);
+    for (name, value) in libraries(devices)? {
+        build = build.env(name, value.to_string_lossy());
+    }
+    executable_of(&build, program)
+}
+
+/// Variables with which programs for these devices are built and started.
+fn libraries(devices: &[Device]) -> Result<Vec<(&'static str, OsString)>> {
+    match devices.iter().any(|device| device.feature() == "tch") {
+        true => libtorch::variables(),
+        false => Ok(Vec::new()),
+    }
 }
 
 fn executable_of(build: &Cargo, program: &str) -> Result<PathBuf> {

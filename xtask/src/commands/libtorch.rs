@@ -3,6 +3,8 @@
 //! The package brings the library for NVIDIA's GPUs, which makes up most of it and needs some 5 GB of
 //! further packages to be loaded. Without `--cuda` it is left out: what stays computes on the CPU.
 
+use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -94,6 +96,29 @@ impl LibtorchArgs {
     }
 }
 
+/// The variables for a build with the feature `tch` and for the program that it makes.
+///
+/// None where the shell names a library; otherwise one for the CPU is installed unless it is there.
+///
+/// # Errors
+///
+/// If it cannot be installed.
+pub fn variables() -> Result<Vec<(&'static str, OsString)>> {
+    if [LIBTORCH, USE_PYTORCH]
+        .iter()
+        .any(|name| env::var_os(name).is_some())
+    {
+        return Ok(Vec::new());
+    }
+    let folder = LibtorchArgs::default().folder()?;
+    let mut paths = vec![folder.join("lib")];
+    if let Some(known) = env::var_os(LIBRARY_PATH) {
+        paths.extend(env::split_paths(&known));
+    }
+    let paths = env::join_paths(paths).context("a folder of libraries has a separator in it")?;
+    Ok(vec![(LIBTORCH, folder.into()), (LIBRARY_PATH, paths)])
+}
+
 /// Removes the libraries for NVIDIA's GPUs: with them in the folder, the build is one for GPUs and
 /// cannot be started without all of them.
 fn remove_cuda(lib: &Path) -> Result<()> {
@@ -118,7 +143,7 @@ mod tests {
 
     #[test]
     fn libraries_of_gpus_are_removed_and_no_others() {
-        let lib = std::env::temp_dir().join(format!("xtask-libtorch-{}", std::process::id()));
+        let lib = env::temp_dir().join(format!("xtask-libtorch-{}", std::process::id()));
         fs::create_dir_all(&lib).unwrap();
         let kept = [
             "libc10.so",

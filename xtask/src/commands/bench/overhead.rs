@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use super::{Device, build, check_writable, start};
+use super::{Device, build, check_writable, libraries, start};
 use crate::commands::python::{Packages, PythonArgs};
 
 const PROGRAM: &str = "bench_overhead";
@@ -71,6 +71,7 @@ impl OverheadArgs {
                 .with_context(|| format!("{} cannot be written", file.display()))?;
         }
         let mut command = Command::new(build(PROGRAM, &self.devices, &self.profile)?);
+        command.envs(libraries(&self.devices)?);
         command.args(self.program_options());
         if self.peers {
             let packages = Packages {

@@ -8,8 +8,7 @@
 //! device was, through its checkpoint: what a device itself adds. *The whole run* lets every device
 //! go its own way.
 
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -17,42 +16,13 @@ use burn::module::Module;
 use burn::tensor::Device;
 use burn_compress::Masks;
 use burn_compress::prelude::*;
-use burn_compress_examples::cli::{self, DeviceName, exit_code};
-use burn_compress_examples::configs::QuantRules;
-use burn_compress_examples::digits::{Augmentation, Digits, DigitsBatch};
-use burn_compress_examples::fused;
-use burn_compress_examples::pipeline::Setup;
-use burn_compress_examples::resnet::{DigitsResNet, DigitsResNetConfig};
-use burn_compress_examples::train::{TrainingConfig, train};
-use clap::Parser;
+use burn_compress_examples::cli::DeviceName;
+use burn_compress_examples::digits::Digits;
+use burn_compress_examples::resnet::DigitsResNet;
 use comfy_table::Table;
+use comfy_table::presets::ASCII_MARKDOWN;
 
-/// Options of the comparison.
-#[derive(Parser, Debug)]
-#[command(allow_negative_numbers = true)]
-struct Args {
-    /// The devices; the first trains the dense network and is what the others are compared with
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [DeviceName::Flex])]
-    devices: Vec<DeviceName>,
-
-    /// Optimizer steps of the compression, which its schedules are laid out for
-    #[arg(long, default_value_t = 460, value_parser = cli::steps)]
-    steps: usize,
-
-    /// Number of these steps that are run and compared
-    #[arg(long, default_value_t = 20, value_parser = cli::steps)]
-    stop: usize,
-
-    /// Epochs of the dense network
-    #[arg(long, default_value_t = 5, value_parser = cli::steps)]
-    epochs: usize,
-
-    /// Fraction of the channels to remove
-    #[arg(long, default_value_t = 0.8, value_parser = cli::sparsity)]
-    sparsity: f64,
-}
-
-type Chain = Compressor<DigitsResNet, DigitsBatch>;
+use super::{Args, Chain, STEPS, chain};
 
 /// What a device computed in one step.
 struct Step {
@@ -120,43 +90,31 @@ impl Apart {
     }
 }
 
-fn main() -> ExitCode {
-    exit_code(run(&Args::parse()))
-}
-
-fn run(args: &Args) -> anyhow::Result<()> {
-    let digits = Arc::new(Digits::load()?);
-    let mut devices = args.devices.iter();
-    let first = devices.next().context("name at least one device")?;
-    let device = first.open()?;
-    device.seed(0);
-    let model = DigitsResNetConfig::new().init(&device.clone().autodiff());
-    let config = TrainingConfig::new().with_epochs(args.epochs);
-    let dense = train(model, &digits.train, &config)?.model.valid();
-
+/// The table of a comparison of the first `args.agreement` steps with those on the first device.
+///
+/// # Errors
+///
+/// Those of the compressors and of the checkpoints.
+pub fn compare(args: &Args, digits: &Arc<Digits>, dense: &DigitsResNet) -> anyhow::Result<Table> {
     let folder = std::env::temp_dir().join(format!("burn-compress-devices-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
-    let compared = compare(args, &digits, &dense, &folder);
+    let compared = compare_in(&folder, args, digits, dense);
     std::fs::remove_dir_all(&folder).context("the temporary folder")?;
-    println!(
-        "compared with {first:?} over {} steps; differences are relative to its largest value\n{}",
-        args.steps, compared?
-    );
-    Ok(())
+    compared
 }
 
-fn compare(
+fn compare_in(
+    folder: &Path,
     args: &Args,
     digits: &Arc<Digits>,
     dense: &DigitsResNet,
-    folder: &std::path::Path,
 ) -> anyhow::Result<Table> {
     let state = |step: usize| -> PathBuf { folder.join(format!("{step}.ckpt")) };
-    let budget = Budget::steps(args.steps);
+    let budget = Budget::steps(STEPS);
     let mut table = Table::new();
-    table.set_header([
+    table.load_style(ASCII_MARKDOWN).set_header([
         "device",
-        "",
+        "what",
         "masks",
         "largest loss difference",
         "largest output difference",
@@ -166,7 +124,7 @@ fn compare(
         let device = name.open()?;
         let mut chain = chain(args, digits, dense, &device)?;
         let mut whole = Apart::default();
-        for step in 1..=args.stop.min(args.steps) {
+        for step in 1..=args.agreement.min(STEPS) {
             if index == 0 {
                 chain.save_checkpoint(state(step - 1))?;
             }
@@ -181,7 +139,7 @@ fn compare(
             continue;
         }
         let mut alone = Apart::default();
-        for step in 1..=args.stop.min(args.steps) {
+        for step in 1..=args.agreement.min(STEPS) {
             chain = chain.resume(state(step - 1))?;
             chain.advance(&budget, Some(step))?;
             let found = Step::of(&chain, digits, &device)?;
@@ -191,24 +149,6 @@ fn compare(
         table.add_row(whole.row(*name, "the whole run"));
     }
     Ok(table)
-}
-
-fn chain(
-    args: &Args,
-    digits: &Arc<Digits>,
-    dense: &DigitsResNet,
-    device: &Device,
-) -> anyhow::Result<Chain> {
-    fused::prune_quantize_distill(&Setup {
-        digits: digits.clone(),
-        dense: dense.valid().to_device(device),
-        device: device.clone(),
-        sparsity: args.sparsity,
-        steps: args.steps,
-        seed: 0,
-        augmentation: Augmentation::Shift,
-        rules: QuantRules::PerChannel,
-    })
 }
 
 /// The largest difference, relative to the largest value of `expected`.
