@@ -170,6 +170,14 @@ fn a_chain_keeps_its_first_evaluator() {
         .with_optimizer(SgdConfig::new().init())
         .with_learning_rate(0.1)
         .with_loss(|net: &Net, x: &Tensor<2>| net.forward(x.clone()).mean());
+    let ignored = chain()
+        .with_evaluator(full.clone())
+        .with_evaluator(full.clone());
+    let warnings = ignored.compress(crate::Budget::steps(1)).unwrap();
+    assert_eq!(
+        warnings.warnings(),
+        ["the chain already has an evaluator; the one passed now is ignored"]
+    );
     let without = chain().with_evaluator(full.clone());
     assert!(without.evaluator().require_training("a test").is_ok());
     assert!(

@@ -45,6 +45,8 @@ pub(crate) struct AnyChain {
     /// The layers whose parameters the forward pass uses past their wrapper.
     bypassed: OnceLock<Vec<String>>,
     pub(crate) skipped: Vec<Obstacle>,
+    /// Warnings before the end of the run, in their order.
+    warnings: Mutex<Vec<String>>,
     pub(crate) progress: Progress,
     pub(crate) events: Events,
 }
@@ -129,6 +131,7 @@ impl AnyChain {
             graphs: Graphs::default(),
             bypassed: OnceLock::new(),
             skipped: Vec::new(),
+            warnings: Mutex::default(),
             progress,
             events: Events::default(),
         }
@@ -140,7 +143,7 @@ impl AnyChain {
         evaluator: impl FnOnce() -> Evaluator<AnyModel, AnyBatch>,
     ) -> bool {
         if !self.evaluator.is_empty() {
-            log::warn!("the chain already has an evaluator; the one passed now is ignored");
+            self.warn("the chain already has an evaluator; the one passed now is ignored");
             return false;
         }
         self.evaluator = evaluator();
@@ -181,6 +184,20 @@ impl AnyChain {
             .graphs
             .captured(|| attach::capture(&self.model, dummy))?;
         Ok(captured.as_ref().clone())
+    }
+
+    /// Logs a warning, and keeps it for the result of the run; the same one once.
+    pub(crate) fn warn(&self, warning: impl Into<String>) {
+        let (warning, mut warnings) = (warning.into(), self.warnings.lock());
+        if !warnings.contains(&warning) {
+            log::warn!("{warning}");
+            warnings.push(warning);
+        }
+    }
+
+    /// The warnings so far, which are gone from the chain then.
+    pub(crate) fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut *self.warnings.lock())
     }
 
     /// Notes what a compressor leaves as it is although its configuration selects it, and warns.

@@ -143,8 +143,9 @@ impl<M: Module + 'static> Compressed<M> {
         &self.skipped
     }
 
-    /// Warnings of the algorithms, a sentence each with the name of the algorithm: a threshold
-    /// below which nothing was, for example. They are logged as well.
+    /// Warnings of the construction of the chain, of its resumption and of the run, a sentence each; one
+    /// of an algorithm begins with its name. All are logged as well. What was left out has a list of its
+    /// own, [`skipped`](Self::skipped).
     ///
     /// None of a model that was put together [from parts](Self::from_parts).
     pub fn warnings(&self) -> &[String] {

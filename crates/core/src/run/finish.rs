@@ -122,7 +122,8 @@ impl AnyChain {
             self.model = with_parameters(self.model, values)?;
         }
         finite::require(&self.model, &self.spaces, self.progress.step)?;
-        warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        warnings.into_iter().for_each(|warning| self.warn(warning));
+        let warnings = self.take_warnings();
         let result = Compressed::new(self.model, self.progress.history)?;
         Ok(result
             .with_skipped(self.skipped)

@@ -6,8 +6,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::run::observer::{EvaluationEvent, MasksEvent, RunObserver, StepEvent};
 
-/// Step, time left, losses, sparsity and the latest metric in one line; nothing where the output is
-/// not a terminal.
+/// Step, time left, losses, sparsity and the latest metric in one line, which a bar fills up; nothing where
+/// the output is not a terminal.
+///
+/// With some ten thousand steps the line fits into 80 columns. What is wider wraps.
 pub(crate) struct ProgressLine {
     bar: ProgressBar,
     step: Option<StepEvent>,
@@ -15,12 +17,13 @@ pub(crate) struct ProgressLine {
     metric: Option<f64>,
 }
 
+const TEMPLATE: &str = "{pos}/{len}, {eta} left{msg} {wide_bar}";
+
 impl ProgressLine {
     /// The line of a run of which `done` steps are done.
     pub(crate) fn new(done: usize, total: usize, metric: Option<f64>) -> Self {
         let bar = ProgressBar::new(total as u64).with_position(done as u64);
-        let template = "{bar:20} {pos}/{len} steps, {eta} left{wide_msg}";
-        let style = ProgressStyle::with_template(template);
+        let style = ProgressStyle::with_template(TEMPLATE);
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.reset_eta();
         Self {
@@ -48,7 +51,7 @@ impl ProgressLine {
             let (loss, task) = (event.record.loss, event.record.task_loss);
             let _ = write!(message, ", loss {}", number(loss));
             if task != loss {
-                let _ = write!(message, ", task loss {}", number(task));
+                let _ = write!(message, ", task {}", number(task));
             }
         }
         if self.sparsity > 0.0 {
@@ -79,13 +82,15 @@ impl RunObserver for ProgressLine {
     }
 }
 
-/// A number with four digits behind the point, or with a power of ten where these tell little.
+/// A number with three or four digits that count.
 fn number(value: f64) -> String {
     match value.abs() {
-        size if size == 0.0 || !size.is_finite() || (1e-2..1e5).contains(&size) => {
-            format!("{value:.4}")
+        size if (1e-2..1e-1).contains(&size) => format!("{value:.4}"),
+        size if size < 10.0 && size >= 1e-1 || size == 0.0 || !size.is_finite() => {
+            format!("{value:.3}")
         }
-        _ => format!("{value:.3e}"),
+        size if (10.0..1e4).contains(&size) => format!("{value:.2}"),
+        _ => format!("{value:.2e}"),
     }
 }
 
@@ -96,9 +101,12 @@ mod tests {
 
     #[test]
     fn numbers_of_all_sizes() {
-        let numbers = [0.0, 0.25, -3.0, 0.00123456, 1234567.0, f64::NAN];
-        let expected = ["0.0000", "0.2500", "-3.0000", "1.235e-3", "1.235e6", "NaN"];
+        let numbers = [0.0, 0.25, -3.0, 0.0567, 97.22222, 1234.5, f64::NAN];
+        let expected = [
+            "0.000", "0.250", "-3.000", "0.0567", "97.22", "1234.50", "NaN",
+        ];
         assert_eq!(numbers.map(number), expected);
+        assert_eq!([0.00123456, 1234567.0].map(number), ["1.23e-3", "1.23e6"]);
     }
 
     #[test]
@@ -123,7 +131,7 @@ mod tests {
         });
         assert_eq!(
             (line.bar.position(), line.bar.message()),
-            (4, ", loss 0.5000".to_string())
+            (4, ", loss 0.500".to_string())
         );
         let record = StepRecord {
             task_loss: 0.25,
@@ -145,8 +153,10 @@ mod tests {
             changed: Vec::new(),
             sparsity: 0.5,
         });
-        let expected = ", loss 0.5000, task loss 0.2500, sparsity 50.0 %, metric 97.5000";
+        let expected = ", loss 0.500, task 0.250, sparsity 50.0 %, metric 97.50";
         assert_eq!(line.bar.message(), expected);
+        let step = "12345/56789, 12m left";
+        assert!(step.len() + expected.len() < 80);
         line.clear();
     }
 }

@@ -285,7 +285,9 @@ impl<M: Module + 'static, I: Send + 'static, O: StepOutput> Trainee<M, I, O> {
         training::read(&mut chain)?;
         let (step, total_steps) = (chain.progress.step, chain.progress.total_steps);
         if step > total_steps {
-            log::warn!("the run ends after {step} steps, but was laid out for {total_steps}");
+            chain.warn(format!(
+                "the run ends after {step} steps, but was laid out for {total_steps}"
+            ));
         }
         Ok((chain, self.evaluator))
     }

@@ -138,9 +138,9 @@ pub(super) fn sort<M: Module + 'static, I: 'static>(
     };
     let known = chain.evaluator().dummy_input().is_some();
     if !whole.is_empty() && !known {
-        log::warn!(
-            "{pruner} masks whole channels, but no dummy input tells whether a cut can follow"
-        );
+        let warning =
+            "whole channels are masked, but no dummy input tells whether a cut can follow";
+        chain.warn(pruner, warning);
     }
     if known && !(sorted.grouped.is_empty() && whole.is_empty()) {
         let graph = match &sorted.graph {

@@ -28,7 +28,7 @@
 //! two, which is the default, select both with the same goal: the factors are those of `gamma`
 //! alone, and the layer is masked with it. Alone, `gamma` is refused there, as the layer would be
 //! masked without having been selected. A configuration that selects the layer without the `gamma`
-//! logs a warning.
+//! is a warning of the result.
 //!
 //! # References
 //!

@@ -27,7 +27,7 @@ pub(super) fn scale_invariant<M: Module + 'static, I: 'static>(
             }
             _ => {
                 let advice = advice(scored.by_graph, &target, &gamma);
-                log::warn!("{}: {advice}", scored.pruner);
+                scored.chain.warn(scored.pruner, advice);
             }
         }
     }

@@ -13,7 +13,7 @@ use burn_compress_pruning::{
 };
 use rstest::rstest;
 
-use crate::nets::{Chain, cause, chain, count, rules};
+use crate::nets::{Chain, cause, chain, count, net, rules};
 
 fn prune(text: &str, options: PrunerConfig) -> Result<Chain, Error> {
     L1NormPruner::from_compressor(chain(), rules(text), options)
@@ -91,6 +91,22 @@ fn coupled_channels_are_refused(#[case] rule: &str, #[case] expected: &str) {
 )]
 fn single_targets_are_refused(#[case] rule: &str, #[case] expected: &str) {
     assert_eq!(refused(&format!("[{rule}]"), alone()), expected);
+}
+
+/// Channels that are grouped by hand need no graph, and without a dummy input there is none.
+#[test]
+fn channels_whose_cut_nobody_has_checked_are_reported() {
+    let chain = Chain::from_model(net(1), Evaluator::new());
+    let by_hand = r#"[{"op_names": ["stem"], "sparse_ratio": 0.5, "dependency_group_id": 1}]"#;
+    let pruner = L1NormPruner::from_compressor(chain, rules(by_hand), PrunerConfig::new()).unwrap();
+    let compressed = pruner.compress(Budget::none()).unwrap();
+    assert_eq!(count(&compressed.masks(), "stem.weight"), 4);
+    assert_eq!(
+        compressed.warnings(),
+        [
+            "L1NormPruner: whole channels are masked, but no dummy input tells whether a cut can follow"
+        ]
+    );
 }
 
 /// What is logged when the pruner is made stands in the result too.
@@ -295,7 +311,14 @@ fn the_report_of_a_schedule_is_that_of_its_last_masks() {
     let options = MovementConfig::new(0, 2).with_pruner(options);
     let pruner = MovementPruner::from_compressor(chain(), rules(text), options).unwrap();
     let compressed = pruner.compress(Budget::steps(3)).unwrap();
-    assert_eq!(compressed.warnings().len(), 1);
+    let expected = [
+        "MovementPruner: the batch norm `norm` behind `stem` cancels the scale",
+        "MovementPruner: stem.weight: `sparse_threshold` 0.001 removed none",
+    ];
+    assert_eq!(compressed.warnings().len(), expected.len());
+    for (warning, expected) in compressed.warnings().iter().zip(expected) {
+        assert!(warning.starts_with(expected), "{warning}");
+    }
 }
 
 /// What an evaluator needs to train, with a loss that is always finite.

@@ -64,7 +64,8 @@ impl Changes {
         match changes.any {
             false => Ok(changes),
             true if accept => {
-                log::warn!("{} is resumed with changes:{}", at.origin(), lines(&all));
+                let (origin, changes_made) = (at.origin(), lines(&all));
+                chain.warn(format!("{origin} is resumed with changes:{changes_made}"));
                 Ok(changes)
             }
             true => Err(Error::Changed {

@@ -247,4 +247,10 @@ fn accepted_changes_count_from_the_next_step_on() {
     assert_eq!(rates.collect::<Vec<_>>(), [0.05, 0.05, 0.05, 0.01]);
     resumed.save_checkpoint(&path).unwrap();
     assert!(chain().resume(&path).is_err());
+    let compressed = resumed.finish_early().unwrap();
+    let [warning] = compressed.warnings() else {
+        panic!("{:?}", compressed.warnings());
+    };
+    assert!(warning.contains("is resumed with changes"), "{warning}");
+    assert!(warning.contains("optimizer"), "{warning}");
 }

@@ -31,7 +31,7 @@ use crate::simulate::masks::Masks;
 /// - the forward pass: [`captured`](Self::captured), [`successors`](Self::successors),
 ///   [`trial_cut`](Self::trial_cut);
 /// - its targets: [`claim`](Self::claim), [`watch`](Self::watch), [`release`](Self::release),
-///   [`space`](Self::space), [`skip`](Self::skip);
+///   [`space`](Self::space), [`skip`](Self::skip), [`warn`](Self::warn);
 /// - batch norms that are folded: [`fold`](Self::fold), [`foldings`](Self::foldings);
 /// - the algorithms: [`push`](Self::push), [`pop`](Self::pop), [`learnables`](Self::learnables).
 pub struct Chain<'a, M, I> {
@@ -130,6 +130,12 @@ impl<'a, M: Module + 'static, I: 'static> Chain<'a, M, I> {
         sets: &[BTreeSet<ChannelId>],
     ) -> Result<Vec<Option<CutFailure>>, Error> {
         self.inner.trial_cut(algorithm, graph, sets)
+    }
+
+    /// Logs a warning of `algorithm`, and keeps it for
+    /// [`Compressed::warnings`](crate::Compressed::warnings); the same one once.
+    pub fn warn(&self, algorithm: &'static str, warning: impl fmt::Display) {
+        self.inner.warn(format!("{algorithm}: {warning}"));
     }
 
     /// Notes what a compressor leaves as it is although its configuration selects it, and warns.

@@ -437,6 +437,16 @@ fn accumulated_batches_are_one_step() {
 }
 
 #[test]
+fn more_steps_than_laid_out_are_a_warning_of_the_result() {
+    let trainee = chain(&net(), 1, None).into_trainee(1).unwrap();
+    let trainee = train(trainee, &mut adam(), &batches());
+    assert_eq!(
+        trainee.finish().unwrap().warnings(),
+        ["the run ends after 2 steps, but was laid out for 1"]
+    );
+}
+
+#[test]
 fn a_trainee_needs_a_loss_and_enough_steps() {
     let chain_without_loss = Compressor::from_model(net(), Evaluator::<Net, Tensor<2>>::new());
     let missing = chain_without_loss.into_trainee(1).unwrap_err();

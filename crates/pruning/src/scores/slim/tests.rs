@@ -140,6 +140,12 @@ fn a_batch_norm_behind_a_layer_is_found(
     let name = if both { "bn.gamma" } else { "conv.weight" };
     assert_eq!(chain.chain().learnables()[0].name(), name);
     let compressed = chain.compress(Budget::steps(1)).unwrap();
+    // The warning of the construction is in the result.
+    let warned = |warning: &String| {
+        warning.starts_with("SlimPruner: the batch norm `bn` behind `conv` cancels the scale")
+    };
+    assert!(compressed.warnings().iter().all(warned));
+    assert_eq!(compressed.warnings().len(), usize::from(!both));
     assert_eq!(
         removed(&compressed, "bn.gamma"),
         removed(&compressed, "conv.weight")
