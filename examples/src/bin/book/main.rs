@@ -20,13 +20,14 @@ mod see_it;
 
 use std::process::ExitCode;
 
-use burn_compress::prelude::Error;
+use burn::tensor::Device;
+use burn_compress::prelude::*;
 
 type Program = fn() -> Result<(), Error>;
 
 const PROGRAMS: [(&str, Program); 11] = [
     ("one_layer", one_layer::run),
-    ("own_network", own_network::run),
+    ("own_network", own_network),
     ("fusion", fusion::run),
     ("pruners", pruners::run),
     ("quantizers", quantizers::run),
@@ -40,7 +41,6 @@ const PROGRAMS: [(&str, Program); 11] = [
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    // ANCHOR: main
     match run(&wanted) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -48,7 +48,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-    // ANCHOR_END: main
+}
+
+/// The program of a network of one's own, which needs nothing of this one, and a comparison of its
+/// tables with the text.
+fn own_network() -> Result<(), Error> {
+    own_network::run()?;
+    let device = Device::flex();
+    let chain = own_network::chain(own_network::trained(&device), &device)?;
+    output::show("own_network_chain", &chain);
+    output::show("own_network_plan", chain.plan()?);
+    Ok(())
 }
 
 /// Runs the programs of these names, all if there is none.

@@ -10,8 +10,6 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_compress::prelude::*;
 
-use crate::output::show;
-
 // ANCHOR: net
 #[derive(Module, Debug)]
 pub struct Net {
@@ -124,21 +122,28 @@ pub fn evaluator(device: &Device) -> Evaluator<Net, Batch> {
 }
 // ANCHOR_END: evaluator
 
+// ANCHOR: chain
+/// Half of the channels of the convolutions go, and everything is rounded to int8.
+pub fn chain(model: Net, device: &Device) -> Result<Compressor<Net, Batch>, Error> {
+    let half = on(["Conv2d"]).sparse_ratio(0.5);
+    let int8 = on(["Conv2d", "Linear"]).quant_dtype(QuantDtype::INT8);
+
+    let chain = TaylorPruner::new(model, half, evaluator(device), TaylorConfig::new(10))?;
+    let chain = AgpPruner::new(chain, AgpConfig::new(10, 6))?;
+    QatQuantizer::from_compressor(chain, int8, QatConfig::new())
+}
+// ANCHOR_END: chain
+
 pub fn run() -> Result<(), Error> {
-    // ANCHOR: chain
+    // ANCHOR: print
     let device = Device::flex();
     let model = trained(&device);
     let dense = accuracy(&model);
 
-    let half = on(["Conv2d"]).sparse_ratio(0.5);
-    let int8 = on(["Conv2d", "Linear"]).quant_dtype(QuantDtype::INT8);
-
-    let chain = TaylorPruner::new(model, half, evaluator(&device), TaylorConfig::new(10))?;
-    let chain = AgpPruner::new(chain, AgpConfig::new(10, 6))?;
-    let chain = QatQuantizer::from_compressor(chain, int8, QatConfig::new())?;
-    // ANCHOR_END: chain
-    show("own_network_chain", &chain);
-    show("own_network_plan", chain.plan()?);
+    let chain = chain(model, &device)?;
+    println!("{chain}");
+    println!("{}", chain.plan()?);
+    // ANCHOR_END: print
 
     // ANCHOR: compress
     let compressed = chain.compress(Budget::steps(100))?;
