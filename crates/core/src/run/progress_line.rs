@@ -86,7 +86,7 @@ impl RunObserver for ProgressLine {
 fn number(value: f64) -> String {
     match value.abs() {
         size if (1e-2..1e-1).contains(&size) => format!("{value:.4}"),
-        size if size < 10.0 && size >= 1e-1 || size == 0.0 || !size.is_finite() => {
+        size if (1e-1..10.0).contains(&size) || size == 0.0 || !size.is_finite() => {
             format!("{value:.3}")
         }
         size if (10.0..1e4).contains(&size) => format!("{value:.2}"),
