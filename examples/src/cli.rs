@@ -36,6 +36,10 @@ pub struct Args {
     #[arg(long, default_value_t = 460, value_parser = steps)]
     pub steps: usize,
 
+    /// Epochs of the dense network
+    #[arg(long, default_value_t = 15, value_parser = steps)]
+    pub epochs: usize,
+
     /// Train on the digits as they are, without moving a quarter of them by up to one pixel
     #[arg(long)]
     pub no_shift: bool,
@@ -289,7 +293,7 @@ mod tests {
         let args = parse(&[]).unwrap();
         assert_eq!(args.sparsity, 0.8);
         assert_eq!(args.seeds().collect::<Vec<_>>(), [0]);
-        assert_eq!(args.steps, 460);
+        assert_eq!((args.steps, args.epochs), (460, 15));
         assert_eq!(args.json, None);
         assert_eq!(args.figure("x"), PathBuf::from("target/figures/x.svg"));
         assert_eq!(args.report("x"), PathBuf::from("target/reports/x.html"));
@@ -314,6 +318,7 @@ mod tests {
             ["--seeds", "-1"],
             ["--steps", "0"],
             ["--steps", "-1"],
+            ["--epochs", "0"],
             ["--device", "abacus"],
         ] {
             let text = parse(&options).unwrap_err().to_string();

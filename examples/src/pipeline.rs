@@ -203,6 +203,7 @@ fn prepare(args: &Args, device: &Device, digits: Arc<Digits>, seed: u64) -> anyh
     device.seed(seed);
     let model = DigitsResNetConfig::new().init(&device.clone().autodiff());
     let config = TrainingConfig::new()
+        .with_epochs(args.epochs)
         .with_seed(seed)
         .with_augmentation(args.augmentation());
     let trained = train(model, &digits.train, &config)?;

@@ -57,7 +57,9 @@ fn pass_back_learned(
     rules: &Repeated<Affine>,
     sums: &mut [[f64; 2]],
 ) {
-    gradients.each_chunk(rules.runs.stride(), |start, gradients| {
+    let mut start = 0;
+    while let Some(gradients) = gradients.next(start, rules.runs.stride()) {
+        let end = start + gradients.len();
         let x = &x[start..start + gradients.len()];
         let first = rules.runs.at(start);
         match rules.from(start, x.len()) {
@@ -87,5 +89,6 @@ fn pass_back_learned(
                 sums[first][1] += outsides.iter().sum::<f64>();
             }
         }
-    });
+        start = end;
+    }
 }

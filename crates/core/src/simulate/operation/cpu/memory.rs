@@ -94,22 +94,24 @@ pub(super) enum Values<'a> {
 }
 
 impl Values<'_> {
-    /// Changes all values, some at a time, within `stride` elements.
+    /// Changes the next values, from `start` on: so many that they are in the cache, and within `stride`
+    /// elements. None where there are no more.
+    ///
+    /// A loop calls it, and no closure is called in the loop: one that the compiler does not inline
+    /// would lose the vector instructions of the processor.
     #[inline(always)]
-    pub(super) fn each_chunk(&mut self, stride: usize, mut change: impl FnMut(usize, &mut [f32])) {
+    pub(super) fn next(&mut self, start: usize, stride: usize) -> Option<&mut [f32]> {
         let elements = match self {
             Self::InPlace(values) => values.len(),
             Self::Copied { from, .. } => from.len(),
             #[cfg(feature = "tch")]
             Self::Into { from, .. } => from.len(),
         };
-        let mut start = 0;
-        while start < elements {
-            let behind = stride - start % stride;
-            let length = behind.min(CHUNK);
-            change(start, self.chunk(start, length));
-            start += length;
+        if start >= elements {
+            return None;
         }
+        let behind = stride - start % stride;
+        Some(self.chunk(start, behind.min(CHUNK)))
     }
 
     #[inline(always)]

@@ -128,7 +128,9 @@ fn pass<R: Rule>(
     mask: &Repeated<f32>,
     outside: &mut [u8],
 ) {
-    values.each_chunk(stride, |start, values| {
+    let mut start = 0;
+    while let Some(values) = values.next(start, stride) {
+        let end = start + values.len();
         let length = values.len();
         let outside = match outside.is_empty() {
             true => &mut [],
@@ -148,7 +150,8 @@ fn pass<R: Rule>(
                 each(values, outside, |x, i| masked(rules[i].round(x), mask[i]));
             }
         }
-    });
+        start = end;
+    }
 }
 
 #[inline(always)]
@@ -174,7 +177,9 @@ fn each(values: &mut [f32], outside: &mut [u8], rule: impl Fn(f32, usize) -> (f3
 /// Masks all gradients and makes those `outside` zero.
 #[inline(always)]
 fn pass_back(mut gradients: Values<'_>, mask: &Repeated<f32>, outside: Option<&[u8]>) {
-    gradients.each_chunk(mask.runs.stride(), |start, gradients| {
+    let mut start = 0;
+    while let Some(gradients) = gradients.next(start, mask.runs.stride()) {
+        let end = start + gradients.len();
         let length = gradients.len();
         let mask = mask.from(start, length);
         match (mask, outside) {
@@ -199,5 +204,6 @@ fn pass_back(mut gradients: Values<'_>, mask: &Repeated<f32>, outside: Option<&[
                 }
             }
         }
-    });
+        start = end;
+    }
 }
