@@ -63,21 +63,22 @@ pub fn memory(args: &Args, case: Case, device: DeviceName) -> anyhow::Result<Opt
     let growth = Growth::start();
     // The plain step is always the first; it is not made where another is weighed.
     let variant = args.variants().last().copied().unwrap_or(Variant::Plain);
-    for step in &mut steps(case, &device, &[variant])? {
-        for _ in 0..WARM_UP {
-            step()?;
-        }
-        wait(&device)?;
-        if let Some(growth) = &growth {
-            growth.forget_peak();
-        }
-        for _ in 0..WEIGHED {
-            step()?;
-        }
-        wait(&device)?;
-        return Ok(growth.and_then(|growth| growth.peak()));
+    let mut steps = steps(case, &device, &[variant])?;
+    let Some(step) = steps.first_mut() else {
+        return Ok(None);
+    };
+    for _ in 0..WARM_UP {
+        step()?;
     }
-    Ok(None)
+    wait(&device)?;
+    if let Some(growth) = &growth {
+        growth.forget_peak();
+    }
+    for _ in 0..WEIGHED {
+        step()?;
+    }
+    wait(&device)?;
+    Ok(growth.and_then(|growth| growth.peak()))
 }
 
 fn steps(case: Case, device: &Device, variants: &[Variant]) -> anyhow::Result<Vec<Step>> {
