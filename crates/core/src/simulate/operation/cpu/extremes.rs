@@ -1,9 +1,9 @@
 //! Smallest and largest values.
 
 use burn::tensor::{Tensor, TensorData};
-use macerator::AutoArch;
 
 use super::memory::memory;
+use super::vector::{Loop, vectorized};
 
 /// Values that are compared side by side.
 const LANES: usize = 16;
@@ -22,9 +22,10 @@ pub(in crate::simulate::operation) fn extremes(
     let memory = memory(values)?;
     let values = memory.values();
     let mut found = vec![Extremes::NONE; blocks];
-    AutoArch::new().dispatch(|| match inner {
-        1 => each_its_own(values, &mut found),
-        inner => neighbours(values, inner, &mut found),
+    vectorized(Search {
+        values,
+        inner,
+        found: &mut found,
     });
     let per_block = |value: fn(&Extremes) -> f32| {
         let values: Vec<f32> = found.iter().map(value).collect();
@@ -79,6 +80,24 @@ impl Extremes {
 
     fn largest(&self) -> f32 {
         if self.any_nan { f32::NAN } else { self.largest }
+    }
+}
+
+/// The search through all values.
+struct Search<'a> {
+    values: &'a [f32],
+    /// Neighbours in one block.
+    inner: usize,
+    found: &'a mut [Extremes],
+}
+
+impl Loop for Search<'_> {
+    #[inline(always)]
+    fn run(self) {
+        match self.inner {
+            1 => each_its_own(self.values, self.found),
+            inner => neighbours(self.values, inner, self.found),
+        }
     }
 }
 

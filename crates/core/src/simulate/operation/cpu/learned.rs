@@ -1,10 +1,10 @@
 //! Gradients of a learned grid.
 
 use burn::tensor::{Tensor, TensorData};
-use macerator::AutoArch;
 
 use super::memory::{Part, Repeated, Values, floats, memory};
 use super::rules::Affine;
+use super::vector::{Loop, vectorized};
 use crate::simulate::operation::learned::LearnedRange;
 use crate::simulate::operation::runs::Runs;
 
@@ -36,7 +36,12 @@ pub(in crate::simulate::operation) fn learned(
     };
     let mut sums = vec![[0.0; 2]; runs.blocks];
     let gradient = memory(gradient)?.changed(|gradients| {
-        AutoArch::new().dispatch(|| pass_back_learned(gradients, x, &rules, &mut sums));
+        vectorized(PassBack {
+            gradients,
+            x,
+            rules: &rules,
+            sums: &mut sums,
+        });
     });
     let device = gradient.device();
     let per_block = |values: Vec<f32>| Tensor::from_data(TensorData::from(&values[..]), &device);
@@ -50,45 +55,69 @@ pub(in crate::simulate::operation) fn learned(
 
 /// Makes the gradients outside of the range zero, and adds up what scale and zero point of each block
 /// get of them, see [`Affine::slopes`].
-#[inline(always)]
-fn pass_back_learned(
-    mut gradients: Values<'_>,
-    x: &[f32],
-    rules: &Repeated<Affine>,
-    sums: &mut [[f64; 2]],
-) {
-    let mut start = 0;
-    while let Some(gradients) = gradients.next(start, rules.runs.stride()) {
-        let end = start + gradients.len();
-        let x = &x[start..start + gradients.len()];
-        let first = rules.runs.at(start);
-        match rules.from(start, x.len()) {
-            Part::Each(rules) => {
-                let sums = &mut sums[first..first + rules.len()];
-                for (((gradient, &x), rule), sums) in
-                    gradients.iter_mut().zip(x).zip(rules).zip(sums)
-                {
-                    let (slope, outside) = rule.slopes(x);
-                    sums[0] += f64::from(*gradient * slope);
-                    sums[1] += f64::from(*gradient * outside);
-                    *gradient = if outside == 0.0 { *gradient } else { 0.0 };
-                }
-            }
-            Part::All(rule) => {
-                let mut slopes = [0.0; LANES];
-                let mut outsides = [0.0; LANES];
-                for (gradients, x) in gradients.chunks_mut(LANES).zip(x.chunks(LANES)) {
-                    for (lane, (gradient, &x)) in gradients.iter_mut().zip(x).enumerate() {
-                        let (slope, outside) = rule.slopes(x);
-                        slopes[lane] += f64::from(*gradient * slope);
-                        outsides[lane] += f64::from(*gradient * outside);
-                        *gradient = if outside == 0.0 { *gradient } else { 0.0 };
+struct PassBack<'a> {
+    gradients: Values<'a>,
+    x: &'a [f32],
+    rules: &'a Repeated<Affine>,
+    sums: &'a mut [[f64; 2]],
+}
+
+impl Loop for PassBack<'_> {
+    #[inline(always)]
+    fn run(mut self) {
+        let mut start = 0;
+        while let Some(gradients) = self.gradients.next(start, self.rules.runs.stride()) {
+            let length = gradients.len();
+            let x = &self.x[start..start + length];
+            let first = self.rules.runs.at(start);
+            match self.rules.from(start, length) {
+                Part::Each(rules) => {
+                    let sums = &mut self.sums[first..first + length];
+                    for (((gradient, &x), rule), sums) in
+                        gradients.iter_mut().zip(x).zip(rules).zip(sums)
+                    {
+                        let [slope, outside] = pass_one_back(gradient, x, *rule);
+                        sums[0] += slope;
+                        sums[1] += outside;
                     }
                 }
-                sums[first][0] += slopes.iter().sum::<f64>();
-                sums[first][1] += outsides.iter().sum::<f64>();
+                Part::All(rule) => {
+                    let [slopes, outsides] = sums_of(gradients, x, rule);
+                    self.sums[first][0] += slopes;
+                    self.sums[first][1] += outsides;
+                }
             }
+            start += length;
         }
-        start = end;
     }
+}
+
+/// The sums of one rule, added up side by side.
+#[inline(always)]
+fn sums_of(gradients: &mut [f32], x: &[f32], rule: Affine) -> [f64; 2] {
+    let mut slopes = [0.0; LANES];
+    let mut outsides = [0.0; LANES];
+    let (gradients, rest) = gradients.as_chunks_mut::<LANES>();
+    let (x, rest_of_x) = x.as_chunks::<LANES>();
+    for (gradients, x) in gradients.iter_mut().zip(x) {
+        for lane in 0..LANES {
+            let [slope, outside] = pass_one_back(&mut gradients[lane], x[lane], rule);
+            slopes[lane] += slope;
+            outsides[lane] += outside;
+        }
+    }
+    for (lane, (gradient, &x)) in rest.iter_mut().zip(rest_of_x).enumerate() {
+        let [slope, outside] = pass_one_back(gradient, x, rule);
+        slopes[lane] += slope;
+        outsides[lane] += outside;
+    }
+    [slopes.iter().sum(), outsides.iter().sum()]
+}
+
+#[inline(always)]
+fn pass_one_back(gradient: &mut f32, x: f32, rule: Affine) -> [f64; 2] {
+    let (slope, outside) = rule.slopes(x);
+    let sums = [*gradient * slope, *gradient * outside].map(f64::from);
+    *gradient = if outside == 0.0 { *gradient } else { 0.0 };
+    sums
 }

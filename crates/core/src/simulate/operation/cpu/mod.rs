@@ -13,6 +13,7 @@ mod libtorch;
 mod memory;
 mod round;
 mod rules;
+mod vector;
 
 pub(super) use extremes::extremes;
 pub(super) use learned::learned;

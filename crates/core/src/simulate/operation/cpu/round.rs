@@ -1,10 +1,10 @@
 //! Rounding and masking, and the way back.
 
 use burn::tensor::{Bool, Tensor};
-use macerator::AutoArch;
 
 use super::memory::{Memory, Part, Repeated, Values, flag_memory, floats, memory, new_flags};
 use super::rules::{Affine, Keep, Rule, Sign};
+use super::vector::{Loop, Of, Same, vectorized};
 use crate::simulate::operation::runs::Runs;
 use crate::simulate::operation::{Operation, Outcome, Rounding};
 
@@ -66,7 +66,11 @@ pub(in crate::simulate::operation) fn backward<const D: usize>(
     };
     let outside = outside.as_ref().map(Memory::flags);
     Ok(memory(gradient)?.changed(|values| {
-        AutoArch::new().dispatch(|| pass_back(values, &mask, outside));
+        vectorized(PassBack {
+            gradients: values,
+            mask: &mask,
+            outside,
+        });
     }))
 }
 
@@ -106,7 +110,13 @@ fn rounded<const D: usize, R: Rule>(
     };
     let mut outside = vec![0; elements];
     let value = memory(x)?.changed(|values| {
-        AutoArch::new().dispatch(|| pass(values, stride, rules, mask, &mut outside));
+        vectorized(Pass {
+            values,
+            stride,
+            rules,
+            mask,
+            outside: &mut outside,
+        });
     });
     let outside = with_outside.then(|| new_flags(outside, dims, &device));
     Ok(Outcome { value, outside })
@@ -119,91 +129,93 @@ fn common_stride(a: Runs, b: Runs) -> Option<usize> {
     (short == 0 || long % short == 0).then_some(short)
 }
 
-/// Rounds and masks all values; `outside` is empty or has a place for each.
-#[inline(always)]
-fn pass<R: Rule>(
-    mut values: Values<'_>,
+/// Rounds and masks all values.
+struct Pass<'a, R> {
+    values: Values<'a>,
     stride: usize,
-    rules: &Repeated<R>,
-    mask: &Repeated<f32>,
-    outside: &mut [u8],
-) {
-    let mut start = 0;
-    while let Some(values) = values.next(start, stride) {
-        let end = start + values.len();
-        let length = values.len();
-        let outside = match outside.is_empty() {
-            true => &mut [],
-            false => &mut outside[start..start + length],
-        };
-        match (rules.from(start, length), mask.from(start, length)) {
-            (Part::All(rule), Part::All(mask)) => {
-                each(values, outside, |x, _| masked(rule.round(x), mask));
+    rules: &'a Repeated<R>,
+    mask: &'a Repeated<f32>,
+    /// Whether the range cuts a value off; empty, or with a place for each.
+    outside: &'a mut [u8],
+}
+
+impl<R: Rule> Loop for Pass<'_, R> {
+    #[inline(always)]
+    fn run(mut self) {
+        let mut start = 0;
+        while let Some(values) = self.values.next(start, self.stride) {
+            let length = values.len();
+            let outside = match self.outside.is_empty() {
+                true => &mut [],
+                false => &mut self.outside[start..start + length],
+            };
+            let mask = self.mask.from(start, length);
+            match (self.rules.from(start, length), mask) {
+                (Part::All(rule), Part::All(mask)) => {
+                    each(values, outside, Same(rule), Same(mask));
+                }
+                (Part::All(rule), Part::Each(mask)) => each(values, outside, Same(rule), mask),
+                (Part::Each(rules), Part::All(mask)) => each(values, outside, rules, Same(mask)),
+                (Part::Each(rules), Part::Each(mask)) => each(values, outside, rules, mask),
             }
-            (Part::All(rule), Part::Each(mask)) => {
-                each(values, outside, |x, i| masked(rule.round(x), mask[i]));
-            }
-            (Part::Each(rules), Part::All(mask)) => {
-                each(values, outside, |x, i| masked(rules[i].round(x), mask));
-            }
-            (Part::Each(rules), Part::Each(mask)) => {
-                each(values, outside, |x, i| masked(rules[i].round(x), mask[i]));
-            }
+            start += length;
         }
-        start = end;
     }
 }
 
 #[inline(always)]
-fn masked((value, is_outside): (f32, bool), mask: f32) -> (f32, bool) {
-    (value * mask, is_outside)
-}
-
-#[inline(always)]
-fn each(values: &mut [f32], outside: &mut [u8], rule: impl Fn(f32, usize) -> (f32, bool)) {
+fn each<R: Rule>(values: &mut [f32], outside: &mut [u8], rules: impl Of<R>, mask: impl Of<f32>) {
     if outside.is_empty() {
         for (i, value) in values.iter_mut().enumerate() {
-            *value = rule(*value, i).0;
+            let (rounded, _) = rules.of(i).round(*value);
+            *value = rounded * mask.of(i);
         }
         return;
     }
     for (i, (value, outside)) in values.iter_mut().zip(outside).enumerate() {
-        let (rounded, is_outside) = rule(*value, i);
-        *value = rounded;
+        let (rounded, is_outside) = rules.of(i).round(*value);
+        *value = rounded * mask.of(i);
         *outside = u8::from(is_outside);
     }
 }
 
-/// Masks all gradients and makes those `outside` zero.
-#[inline(always)]
-fn pass_back(mut gradients: Values<'_>, mask: &Repeated<f32>, outside: Option<&[u8]>) {
-    let mut start = 0;
-    while let Some(gradients) = gradients.next(start, mask.runs.stride()) {
-        let end = start + gradients.len();
-        let length = gradients.len();
-        let mask = mask.from(start, length);
-        match (mask, outside) {
-            (Part::All(1.0), None) => {}
-            (Part::All(mask), None) => gradients.iter_mut().for_each(|g| *g *= mask),
-            (Part::Each(mask), None) => {
-                gradients
-                    .iter_mut()
-                    .zip(mask)
-                    .for_each(|(g, mask)| *g *= mask);
+/// Masks all gradients and makes those outside of the range zero.
+struct PassBack<'a> {
+    gradients: Values<'a>,
+    mask: &'a Repeated<f32>,
+    outside: Option<&'a [u8]>,
+}
+
+impl Loop for PassBack<'_> {
+    #[inline(always)]
+    fn run(mut self) {
+        let mut start = 0;
+        while let Some(gradients) = self.gradients.next(start, self.mask.runs.stride()) {
+            let length = gradients.len();
+            let outside = self.outside.map(|outside| &outside[start..start + length]);
+            match (self.mask.from(start, length), outside) {
+                (Part::All(1.0), None) => {}
+                (Part::All(mask), None) => mask_all(gradients, Same(mask)),
+                (Part::Each(mask), None) => mask_all(gradients, mask),
+                (Part::All(mask), Some(outside)) => mask_inside(gradients, outside, Same(mask)),
+                (Part::Each(mask), Some(outside)) => mask_inside(gradients, outside, mask),
             }
-            (Part::All(mask), Some(outside)) => {
-                let outside = &outside[start..start + length];
-                for (g, &outside) in gradients.iter_mut().zip(outside) {
-                    *g = if outside == 0 { *g * mask } else { 0.0 };
-                }
-            }
-            (Part::Each(mask), Some(outside)) => {
-                let outside = &outside[start..start + length];
-                for ((g, &outside), mask) in gradients.iter_mut().zip(outside).zip(mask) {
-                    *g = if outside == 0 { *g * mask } else { 0.0 };
-                }
-            }
+            start += length;
         }
-        start = end;
+    }
+}
+
+#[inline(always)]
+fn mask_all(gradients: &mut [f32], mask: impl Of<f32>) {
+    for (i, gradient) in gradients.iter_mut().enumerate() {
+        *gradient *= mask.of(i);
+    }
+}
+
+#[inline(always)]
+fn mask_inside(gradients: &mut [f32], outside: &[u8], mask: impl Of<f32>) {
+    for (i, (gradient, &outside)) in gradients.iter_mut().zip(outside).enumerate() {
+        let masked = *gradient * mask.of(i);
+        *gradient = if outside == 0 { masked } else { 0.0 };
     }
 }
