@@ -18,6 +18,7 @@ pub mod gradient;
 pub(crate) mod granularity;
 pub(crate) mod mask;
 pub(crate) mod masks;
+pub(crate) mod once;
 pub(crate) mod operation;
 pub(crate) mod params;
 pub(crate) mod quant_dtype;

@@ -5,11 +5,11 @@
 //! or a [`Wrapper`](crate::Wrapper) around a layer, the compressor holds it by name. Changing a
 //! mask or a scale therefore never touches the model, its parameter ids or its optimizer.
 
-mod phase;
 mod simulate;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{Int, Tensor};
 use parking_lot::{Mutex, MutexGuard};
@@ -21,7 +21,24 @@ use crate::simulate::quantization::{Observer, Quantization};
 use crate::simulate::transform::{Stage, Transform};
 use crate::target::{Mode, TargetId};
 
-pub(crate) use phase::Phase;
+/// Whether the model is inside a training step.
+///
+/// Observers follow the data only while a step runs. A flag of our own, rather than the device of
+/// a tensor, because a batch may lie on a plain device while the model trains.
+#[derive(Debug, Default)]
+pub(crate) struct Phase {
+    training: AtomicBool,
+}
+
+impl Phase {
+    pub(crate) fn set_training(&self, training: bool) {
+        self.training.store(training, Ordering::Release);
+    }
+
+    pub(crate) fn is_training(&self) -> bool {
+        self.training.load(Ordering::Acquire)
+    }
+}
 
 #[derive(Clone, Default)]
 struct Inner {
@@ -91,12 +108,6 @@ impl TargetSpace {
         self.inner.lock()
     }
 
-    /// The state, for a change of what it does to values.
-    fn change(&self) -> MutexGuard<'_, Inner> {
-        self.phase.forget(&self.id);
-        self.lock()
-    }
-
     /// Layer and target of this space.
     pub fn id(&self) -> &TargetId {
         &self.id
@@ -145,7 +156,7 @@ impl TargetSpace {
 
     /// Releases the target for compressors of another chain.
     pub(crate) fn release(&self) {
-        let mut inner = self.change();
+        let mut inner = self.lock();
         inner.modes.clear();
         inner.observer = None;
         inner.quantize = None;
@@ -196,7 +207,7 @@ impl TargetSpace {
     /// A mask that does not have the target's rank, or whose dimensions are neither 1 nor those of
     /// the target. The batch dimension of an input or output is not compared.
     pub fn set_mask(&self, mask: Option<Mask>) -> Result<(), crate::Error> {
-        let mut inner = self.change();
+        let mut inner = self.lock();
         let mask = match (mask, &inner.shape) {
             (Some(mask), Some(expected)) => {
                 mask.check_shape(&self.id, expected)?;
@@ -233,7 +244,7 @@ impl TargetSpace {
 
     /// Sets or removes the quantization state.
     pub fn set_quantization(&self, quantization: Option<Quantization>) {
-        let mut inner = self.change();
+        let mut inner = self.lock();
         inner.quantization = quantization;
         inner.expansion = None;
     }
@@ -245,7 +256,7 @@ impl TargetSpace {
 
     /// Puts `transform` in the place of a part of the simulation, or the standard back.
     pub fn set_transform(&self, stage: Stage, transform: Option<Arc<dyn Transform>>) {
-        let mut inner = self.change();
+        let mut inner = self.lock();
         match stage {
             Stage::Quantize => inner.quantize = transform,
             Stage::Mask => inner.apply_mask = transform,
@@ -281,7 +292,7 @@ impl TargetSpace {
     }
 
     pub(crate) fn set_bypassed(&self, bypassed: bool) {
-        self.change().bypassed = bypassed;
+        self.lock().bypassed = bypassed;
     }
 
     /// Passes `values` to the observer once, like an activation.
@@ -307,7 +318,7 @@ impl TargetSpace {
         };
         let before = Concern::Target(self.id.clone(), Box::new(quantization.clone()));
         reads::concerning(before, || observer.observe(values, &mut quantization))?;
-        self.change().quantization = Some(quantization);
+        self.lock().quantization = Some(quantization);
         Ok(())
     }
 
@@ -355,7 +366,7 @@ impl TargetSpace {
     /// snapshots, which nothing trains.
     pub(crate) fn restore(&self, copy: &Self) {
         let copied = copy.lock().clone();
-        let mut inner = self.change();
+        let mut inner = self.lock();
         *inner = Inner {
             quantize: inner.quantize.take(),
             apply_mask: inner.apply_mask.take(),

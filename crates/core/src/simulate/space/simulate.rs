@@ -16,15 +16,17 @@ use crate::simulate::block::Grid;
 use crate::simulate::fake_quantize::RoundGradient;
 use crate::simulate::flat::{FlatTensor, in_dtype};
 use crate::simulate::mask::{Mask, MaskMethod};
+use crate::simulate::once;
 use crate::simulate::operation::{Operation, Rounding};
 use crate::simulate::quant_dtype::IntegerType;
 use crate::simulate::quantization::Quantization;
 use crate::simulate::transform::Transform;
 
 impl TargetSpace {
-    /// Executes the simulated logic on a parameter: quantize, then mask; once in a training step.
+    /// Executes the simulated logic on a parameter: quantize, then mask; once in a forward pass of
+    /// its layer, if the layer is wrapped.
     pub(crate) fn simulate_parameter<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
-        self.phase.once(&self.id, base, |base| self.simulate(base))
+        once::shared(&self.id, base, |base| self.simulate(base))
     }
 
     /// Executes the simulated logic on a parameter that a norm was folded into: observe, quantize,

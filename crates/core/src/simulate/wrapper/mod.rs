@@ -28,6 +28,7 @@ use crate::layer::announce_wrapper;
 use crate::module::moves_with;
 use crate::simulate::flat::FlatTensor;
 use crate::simulate::folding::{self, Call, Folding, Host, Part};
+use crate::simulate::once;
 use crate::simulate::reading::{self, Norm};
 use crate::simulate::simulation::Simulation;
 use crate::simulate::walk;
@@ -165,7 +166,7 @@ impl<L> Wrapper<L> {
         }
         let input = input.pass(&self.ports.inputs());
         let output = match self.ports.folding() {
-            None => self.layer.simulate(input),
+            None => once::scope(|| self.layer.simulate(input)),
             Some((Part::Host, folding)) => self.forward_host(folding, input),
             Some((Part::Norm, folding)) => self.forward_norm(folding, input),
         };
