@@ -23,23 +23,14 @@ pub(in crate::simulate::operation) fn forward<const D: usize>(
     let Some(mask) = Repeated::of_mask(operation.mask.as_ref(), &dims) else {
         return Err(x);
     };
-    match &operation.rounding {
-        None => {
-            let rules = Repeated::single(Keep, &dims);
-            rounded(x, &rules, &mask, with_outside)
-        }
-        Some((Rounding::Sign { scale }, _)) => {
-            let Some(rules) = Repeated::of(scale, &dims, Sign) else {
-                return Err(x);
-            };
-            rounded(x, &rules, &mask, with_outside)
-        }
-        Some((rounding, _)) => {
-            let Some(rules) = affine(rounding, &dims) else {
-                return Err(x);
-            };
-            rounded(x, &rules, &mask, with_outside)
-        }
+    let rules = match &operation.rounding {
+        None => Some(Rules::Keep(Repeated::single(Keep, &dims))),
+        Some((Rounding::Sign { scale }, _)) => Repeated::of(scale, &dims, Sign).map(Rules::Sign),
+        Some((rounding, _)) => affine(rounding, &dims).map(Rules::Affine),
+    };
+    match rules {
+        Some(rules) => rounded(x, &rules, &mask, with_outside),
+        None => Err(x),
     }
 }
 
@@ -66,11 +57,7 @@ pub(in crate::simulate::operation) fn backward<const D: usize>(
     };
     let outside = outside.as_ref().map(Memory::flags);
     Ok(memory(gradient)?.changed(|values| {
-        vectorized(PassBack {
-            gradients: values,
-            mask: &mask,
-            outside,
-        });
+        pass_back(values, &mask, outside);
     }))
 }
 
@@ -94,13 +81,13 @@ fn affine<const D: usize>(rounding: &Rounding<D>, dims: &[usize; D]) -> Option<R
     })
 }
 
-fn rounded<const D: usize, R: Rule>(
+fn rounded<const D: usize>(
     x: Tensor<D>,
-    rules: &Repeated<R>,
+    rules: &Rules,
     mask: &Repeated<f32>,
     with_outside: bool,
 ) -> Result<Outcome<D>, Tensor<D>> {
-    let Some(stride) = common_stride(rules.runs, mask.runs) else {
+    let Some(stride) = common_stride(rules.runs(), mask.runs) else {
         return Err(x);
     };
     let (dims, device) = (x.dims(), x.device());
@@ -110,13 +97,7 @@ fn rounded<const D: usize, R: Rule>(
     };
     let mut outside = vec![0; elements];
     let value = memory(x)?.changed(|values| {
-        vectorized(Pass {
-            values,
-            stride,
-            rules,
-            mask,
-            outside: &mut outside,
-        });
+        pass(values, stride, rules, mask, &mut outside);
     });
     let outside = with_outside.then(|| new_flags(outside, dims, &device));
     Ok(Outcome { value, outside })
@@ -129,13 +110,74 @@ fn common_stride(a: Runs, b: Runs) -> Option<usize> {
     (short == 0 || long % short == 0).then_some(short)
 }
 
-/// Rounds and masks all values.
+/// The rounding of all values.
+enum Rules {
+    Keep(Repeated<Keep>),
+    Sign(Repeated<Sign>),
+    Affine(Repeated<Affine>),
+}
+
+impl Rules {
+    fn runs(&self) -> Runs {
+        match self {
+            Self::Keep(rules) => rules.runs,
+            Self::Sign(rules) => rules.runs,
+            Self::Affine(rules) => rules.runs,
+        }
+    }
+}
+
+/// Rounds and masks all values; `outside` is empty or has a place for each.
+///
+/// Not generic, so that the loops are compiled with this crate, at the optimization of a dependency,
+/// and not with the program that calls them.
+fn pass(
+    values: Values<'_>,
+    stride: usize,
+    rules: &Rules,
+    mask: &Repeated<f32>,
+    outside: &mut [u8],
+) {
+    match rules {
+        Rules::Keep(rules) => vectorized(Pass {
+            values,
+            stride,
+            rules,
+            mask,
+            outside,
+        }),
+        Rules::Sign(rules) => vectorized(Pass {
+            values,
+            stride,
+            rules,
+            mask,
+            outside,
+        }),
+        Rules::Affine(rules) => vectorized(Pass {
+            values,
+            stride,
+            rules,
+            mask,
+            outside,
+        }),
+    }
+}
+
+/// Masks all gradients and makes those `outside` zero; not generic, as [`pass`].
+fn pass_back(gradients: Values<'_>, mask: &Repeated<f32>, outside: Option<&[u8]>) {
+    vectorized(PassBack {
+        gradients,
+        mask,
+        outside,
+    });
+}
+
+/// The loop of [`pass`] with one kind of rule.
 struct Pass<'a, R> {
     values: Values<'a>,
     stride: usize,
     rules: &'a Repeated<R>,
     mask: &'a Repeated<f32>,
-    /// Whether the range cuts a value off; empty, or with a place for each.
     outside: &'a mut [u8],
 }
 
@@ -179,7 +221,7 @@ fn each<R: Rule>(values: &mut [f32], outside: &mut [u8], rules: impl Of<R>, mask
     }
 }
 
-/// Masks all gradients and makes those outside of the range zero.
+/// The loop of [`pass_back`].
 struct PassBack<'a> {
     gradients: Values<'a>,
     mask: &'a Repeated<f32>,
