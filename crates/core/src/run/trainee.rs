@@ -8,7 +8,7 @@ mod engine;
 mod loader;
 mod metrics;
 mod module;
-mod output;
+pub(crate) mod output;
 mod record;
 mod state;
 

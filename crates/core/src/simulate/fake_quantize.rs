@@ -28,25 +28,12 @@
 //!   Integer-Arithmetic-Only Inference*, arXiv 1712.05877: simulated quantization.
 
 use burn::tensor::Tensor;
-use serde::{Deserialize, Serialize};
 
 use crate::simulate::operation::{Operation, Rounding};
 
-pub use crate::simulate::operation::learned::{
-    LearnedRange, fake_quantize_learned, positive_scale,
-};
-
-/// Gradient of rounding to the grid in the backward pass.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RoundGradient {
-    /// The gradient passes unchanged everywhere.
-    #[default]
-    StraightThrough,
-    /// The gradient passes where `qmin <= z + x / s <= qmax` and is zero elsewhere, so values that
-    /// the range cuts off receive none.
-    Clipped,
-}
+pub use crate::simulate::operation::learned::{fake_quantize_learned, positive_scale};
+pub use crate::simulate::operation::learned_range::LearnedRange;
+pub use crate::simulate::round_gradient::RoundGradient;
 
 /// Rounds `x` to the grid of `scale` and `zero_point` between `qmin` and `qmax`.
 ///

@@ -25,6 +25,7 @@ pub(crate) mod quant_dtype;
 pub(crate) mod quantization;
 pub(crate) mod reading;
 pub(crate) mod rebuild;
+pub(crate) mod round_gradient;
 pub(crate) mod simulation;
 pub(crate) mod sizes;
 pub(crate) mod space;

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::run::reads::floats;
 use crate::simulate::block::Grid;
-use crate::simulate::fake_quantize::RoundGradient;
 use crate::simulate::flat::FlatTensor;
 use crate::simulate::quant_dtype::{IntegerType, QuantDtype, QuantScheme, int32};
+use crate::simulate::round_gradient::RoundGradient;
 use crate::target::TargetId;
 
 /// Follows the values of a quantized target during training and derives its scale and zero point.

@@ -8,7 +8,7 @@ use burn::module::Module;
 
 use super::Evaluator;
 use crate::Error;
-use crate::run::trainee::StepOutput;
+use crate::run::trainee::output::StepOutput;
 
 pub(crate) type Output<M, I, O> = Arc<dyn Fn(&M, &I) -> O + Send + Sync>;
 

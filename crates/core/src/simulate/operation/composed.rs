@@ -3,8 +3,8 @@
 use burn::tensor::{Bool, Tensor};
 
 use super::{Operation, Outcome, Rounding};
-use crate::simulate::fake_quantize::RoundGradient;
 use crate::simulate::flat::in_dtype;
+use crate::simulate::round_gradient::RoundGradient;
 
 /// The values and, `with_outside`, which of them the range cuts off; without automatic
 /// differentiation.

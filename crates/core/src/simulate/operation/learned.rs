@@ -22,22 +22,12 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
 
+use super::learned_range::LearnedRange;
 use super::{Operation, Rounding};
 use crate::simulate::block::Grid;
-use crate::simulate::fake_quantize::RoundGradient;
 use crate::simulate::flat::{FlatTensor, in_dtype};
 use crate::simulate::gradient::{LearnedRule, replace_learned};
-
-/// The range of a learned grid and the factor of the gradient of its scales.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LearnedRange {
-    /// Smallest integer.
-    pub qmin: f32,
-    /// Largest integer.
-    pub qmax: f32,
-    /// Factor of the gradient of the scales.
-    pub factor: f64,
-}
+use crate::simulate::round_gradient::RoundGradient;
 
 /// The scale that stands for a trained number: its magnitude, and at least [`f32::EPSILON`].
 ///

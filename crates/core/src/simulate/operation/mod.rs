@@ -26,6 +26,7 @@ mod cpu;
 #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "cuda"))]
 mod cube;
 pub(crate) mod learned;
+pub(crate) mod learned_range;
 mod runs;
 #[cfg(test)]
 mod tests;
@@ -33,9 +34,9 @@ mod tests;
 use burn::tensor::{Bool, Tensor};
 
 use crate::simulate::block::Grid;
-use crate::simulate::fake_quantize::RoundGradient;
 use crate::simulate::flat::FlatTensor;
 use crate::simulate::gradient::{self, GradientRule};
+use crate::simulate::round_gradient::RoundGradient;
 
 /// Rounding to a grid. The tensors broadcast against the values.
 #[derive(Clone, Debug)]

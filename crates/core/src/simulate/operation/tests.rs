@@ -5,7 +5,8 @@ use burn::tensor::{Bool, Device, Tensor, TensorData};
 use super::*;
 use crate::simulate::block::Grid;
 use crate::simulate::flat::FlatTensor;
-use crate::simulate::operation::learned::{LearnedGrid, LearnedRange, fake_quantize_learned};
+use crate::simulate::operation::learned::{LearnedGrid, fake_quantize_learned};
+use crate::simulate::operation::learned_range::LearnedRange;
 use crate::simulate::quant_dtype::{QuantDtype, int32};
 
 /// Devices that the operation is tested on: one of each backend that is compiled.

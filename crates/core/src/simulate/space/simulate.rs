@@ -13,13 +13,13 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use super::{Failure, Inner, TargetSpace};
 use crate::simulate::block::Grid;
-use crate::simulate::fake_quantize::RoundGradient;
 use crate::simulate::flat::{FlatTensor, in_dtype};
 use crate::simulate::mask::{Mask, MaskMethod};
 use crate::simulate::once;
 use crate::simulate::operation::{Operation, Rounding};
 use crate::simulate::quant_dtype::IntegerType;
 use crate::simulate::quantization::Quantization;
+use crate::simulate::round_gradient::RoundGradient;
 use crate::simulate::transform::Transform;
 
 impl TargetSpace {

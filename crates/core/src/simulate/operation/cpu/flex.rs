@@ -4,7 +4,7 @@ use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::{DispatchTensorKind, Flex};
 use burn::tensor::{Bool, Bytes, DType, Tensor};
 
-use super::memory::Values;
+use super::values::Values;
 
 /// The memory of a tensor of `f32`, made contiguous if it is not.
 ///

@@ -2,10 +2,11 @@
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::memory::{Part, Repeated, Values, floats, memory};
+use super::memory::{Part, Repeated, floats, memory};
 use super::rules::Affine;
+use super::values::Values;
 use super::vector::{Loop, vectorized};
-use crate::simulate::operation::learned::LearnedRange;
+use crate::simulate::operation::learned_range::LearnedRange;
 use crate::simulate::operation::runs::Runs;
 
 /// Sums that are added up side by side.

@@ -22,7 +22,7 @@ pub(super) use burn::backend::libtorch::TchTensor;
 use burn::backend::{DispatchTensorKind, LibTorch, LibTorchDevice, TensorMetadata};
 use burn::tensor::{Bool, BoolStore, DType, Tensor};
 
-use super::memory::Values;
+use super::values::Values;
 
 const FLAG: DType = DType::Bool(BoolStore::Native);
 

@@ -13,6 +13,7 @@ mod libtorch;
 mod memory;
 mod round;
 mod rules;
+mod values;
 mod vector;
 
 pub(super) use extremes::extremes;

@@ -2,8 +2,9 @@
 
 use burn::tensor::{Bool, Tensor};
 
-use super::memory::{Memory, Part, Repeated, Values, flag_memory, floats, memory, new_flags};
+use super::memory::{Memory, Part, Repeated, flag_memory, floats, memory, new_flags};
 use super::rules::{Affine, Keep, Rule, Sign};
+use super::values::Values;
 use super::vector::{Loop, Of, Same, vectorized};
 use crate::simulate::operation::runs::Runs;
 use crate::simulate::operation::{Operation, Outcome, Rounding};
