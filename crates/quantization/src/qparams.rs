@@ -18,9 +18,10 @@
 //! Integer-Arithmetic-Only Inference*, arXiv 1712.05877, section 2.1 and 3.1.
 
 use burn::tensor::Tensor;
-use burn_compress_core::{QuantDtype, QuantScheme, reads};
+use burn_compress_core::{QuantDtype, QuantScheme, in_memory, reads};
 
 use crate::QuantizationError;
+use crate::numbers::{by_block, larger, smaller};
 
 /// Scale and zero point of each block.
 ///
@@ -43,6 +44,20 @@ pub struct QParams {
 ///
 /// - minimum, maximum: `[blocks]`
 pub fn compute(
+    minimum: Tensor<1>,
+    maximum: Tensor<1>,
+    dtype: QuantDtype,
+    scheme: QuantScheme,
+) -> QParams {
+    let of_block = |[minimum, maximum]: [f32; 2]| of_range(minimum, maximum, dtype, scheme);
+    match by_block([&minimum, &maximum], of_block) {
+        Some([scale, zero_point]) => QParams { scale, zero_point },
+        None => of_tensors(minimum, maximum, dtype, scheme),
+    }
+}
+
+/// [`compute`] as a formula of tensors.
+fn of_tensors(
     minimum: Tensor<1>,
     maximum: Tensor<1>,
     dtype: QuantDtype,
@@ -91,21 +106,27 @@ pub fn compute_one(
     scheme: QuantScheme,
 ) -> Result<(f32, f32), QuantizationError> {
     check_block(0, minimum, maximum)?;
+    Ok(of_range(minimum, maximum, dtype, scheme).into())
+}
+
+/// Scale and zero point; not finite where the range is not.
+fn of_range(minimum: f32, maximum: f32, dtype: QuantDtype, scheme: QuantScheme) -> [f32; 2] {
     let (qmin, qmax) = (dtype.qmin(), dtype.qmax());
-    let (minimum, maximum) = (minimum.min(0.0), maximum.max(0.0));
-    Ok(match scheme {
+    let (minimum, maximum) = (smaller(minimum, 0.0), larger(maximum, 0.0));
+    match scheme {
         QuantScheme::Symmetric => {
-            let largest = minimum.abs().max(maximum);
-            let scale = (largest / half(dtype)).max(f32::EPSILON);
-            (scale, middle(dtype))
+            let largest = larger(minimum.abs(), maximum);
+            let scale = larger(largest / half(dtype), f32::EPSILON);
+            [scale, middle(dtype)]
         }
         QuantScheme::Affine => {
+            // In halves, since the width of a finite range may be infinite.
             let width = maximum * 0.5 - minimum * 0.5;
-            let scale = (width / ((qmax - qmin) / 2.0)).max(f32::EPSILON);
+            let scale = larger(width / ((qmax - qmin) / 2.0), f32::EPSILON);
             let zero_point = qmin - (minimum / scale).round_ties_even();
-            (scale, zero_point.clamp(qmin, qmax))
+            [scale, zero_point.clamp(qmin, qmax)]
         }
-    })
+    }
 }
 
 /// Checks that all ranges are finite; reads them back to the host.
@@ -127,7 +148,8 @@ pub fn check_finite(minimum: Tensor<1>, maximum: Tensor<1>) -> Result<(), Quanti
     }
 }
 
-/// [`check_finite`], inside a step of a training run with the next read of the run.
+/// [`check_finite`], inside a step of a training run with the next read of the run; a range in the
+/// processor's memory is read there only if it is not finite.
 ///
 /// # Shapes
 ///
@@ -141,6 +163,11 @@ pub(crate) fn watch_finite(
     maximum: Tensor<1>,
 ) -> Result<(), QuantizationError> {
     let blocks = minimum.dims()[0];
+    let is_finite =
+        |numbers| in_memory(numbers).is_some_and(|all| all.iter().all(|x| x.is_finite()));
+    if is_finite(&minimum) && is_finite(&maximum) {
+        return Ok(());
+    }
     let values = Tensor::cat(vec![minimum, maximum], 0);
     let checked = reads::check(values, f32::MIN..=f32::MAX, move |values| {
         first_not_finite(values, blocks).unwrap_or(QuantizationError::NonFiniteRange {
@@ -207,8 +234,14 @@ mod tests {
             let values: Vec<f32> = ranges.iter().map(pick).collect();
             Tensor::<1>::from_data(TensorData::from(values.as_slice()), &device)
         };
-        let found = compute(column(|r| r.0), column(|r| r.1), dtype, scheme);
-        [found.scale, found.zero_point].map(|t| t.into_data().try_to_vec().unwrap())
+        let (minimum, maximum) = (column(|r| r.0), column(|r| r.1));
+        let by_blocks = compute(minimum.clone(), maximum.clone(), dtype, scheme);
+        let by_tensors = of_tensors(minimum, maximum, dtype, scheme);
+        let [by_blocks, by_tensors] = [by_blocks, by_tensors].map(|found| {
+            [found.scale, found.zero_point].map(|t| t.into_data().try_to_vec::<f32>().unwrap())
+        });
+        assert_eq!(by_blocks, by_tensors);
+        by_tensors
     }
 
     #[rstest]

@@ -47,6 +47,7 @@
 
 mod error;
 mod figure;
+mod html;
 mod number;
 mod page;
 mod platform;

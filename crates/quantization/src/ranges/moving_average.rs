@@ -20,6 +20,7 @@ use burn_compress_core::{FlatTensor, Grid};
 
 use super::estimator::{RangeEstimator, Ranges};
 use crate::QuantizationError;
+use crate::numbers::by_block;
 
 /// Weight of the old range in each step of a moving average.
 pub const DECAY: f64 = 0.99;
@@ -31,9 +32,14 @@ pub const DECAY: f64 = 0.99;
 ///
 /// - average, value, result: `[blocks]`
 pub fn moving_average(average: Option<Tensor<1>>, value: Tensor<1>, decay: f64) -> Tensor<1> {
-    match average {
-        Some(average) => average * decay + value * (1.0 - decay),
-        None => value,
+    let Some(average) = average else {
+        return value;
+    };
+    let of_block =
+        |[average, value]: [f32; 2]| [average * decay as f32 + value * (1.0 - decay) as f32];
+    match by_block([&average, &value], of_block) {
+        Some([average]) => average,
+        None => average * decay + value * (1.0 - decay),
     }
 }
 
@@ -49,10 +55,12 @@ impl RangeEstimator for MovingAverage {
         batch: Ranges,
         tracked: Option<Ranges>,
     ) -> Result<Ranges, QuantizationError> {
-        let (minimum, maximum) = tracked.map(|old| (old.minimum, old.maximum)).unzip();
+        let Some(old) = tracked else {
+            return Ok(batch);
+        };
         Ok(Ranges {
-            minimum: moving_average(minimum, batch.minimum, DECAY),
-            maximum: moving_average(maximum, batch.maximum, DECAY),
+            minimum: moving_average(Some(old.minimum), batch.minimum, DECAY),
+            maximum: moving_average(Some(old.maximum), batch.maximum, DECAY),
         })
     }
 }

@@ -10,6 +10,7 @@ use burn_compress_speedup::{ModelSpeedup, Quartiles};
 use roxmltree::{Document, Node, ParsingOptions};
 
 use super::*;
+use crate::ReportError;
 
 #[derive(Module, Debug)]
 struct Net {

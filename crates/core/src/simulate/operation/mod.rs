@@ -146,3 +146,17 @@ pub fn extremes(values: &FlatTensor, grid: &Grid) -> Option<[Tensor<1>; 2]> {
         None
     }
 }
+
+/// The values of a tensor of `f32` that lies in the processor's memory; none of a tensor elsewhere or
+/// with automatic differentiation.
+///
+/// Nothing is waited for, so it is not counted as a [read](crate::reads).
+pub fn in_memory(tensor: &Tensor<1>) -> Option<Vec<f32>> {
+    #[cfg(any(feature = "flex", feature = "tch"))]
+    return cpu::floats(tensor);
+    #[cfg(not(any(feature = "flex", feature = "tch")))]
+    {
+        let _ = tensor;
+        None
+    }
+}

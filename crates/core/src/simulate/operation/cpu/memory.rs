@@ -101,7 +101,9 @@ pub(super) fn memory<const D: usize>(tensor: Tensor<D>) -> Result<Memory, Tensor
 }
 
 /// All values of a small tensor.
-pub(super) fn floats<const D: usize>(tensor: &Tensor<D>) -> Option<Vec<f32>> {
+pub(in crate::simulate::operation) fn floats<const D: usize>(
+    tensor: &Tensor<D>,
+) -> Option<Vec<f32>> {
     Some(memory(tensor.clone()).ok()?.values().to_vec())
 }
 

@@ -18,4 +18,5 @@ mod vector;
 
 pub(super) use extremes::extremes;
 pub(super) use learned::learned;
+pub(super) use memory::floats;
 pub(super) use round::{backward, forward};
