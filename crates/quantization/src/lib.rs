@@ -23,7 +23,6 @@ mod granularity;
 #[doc(hidden)]
 pub mod internals;
 pub mod methods;
-mod numbers;
 mod parameters;
 mod precision;
 #[cfg(test)]

@@ -18,10 +18,9 @@
 //! Integer-Arithmetic-Only Inference*, arXiv 1712.05877, section 2.1 and 3.1.
 
 use burn::tensor::Tensor;
-use burn_compress_core::{QuantDtype, QuantScheme, in_memory, reads};
+use burn_compress_core::{QuantDtype, QuantScheme, by_block, in_memory, reads};
 
 use crate::QuantizationError;
-use crate::numbers::{by_block, larger, smaller};
 
 /// Scale and zero point of each block.
 ///
@@ -205,6 +204,16 @@ fn check_block(block: usize, minimum: f32, maximum: f32) -> Result<(), Quantizat
     })
 }
 
+/// The smaller number, or NaN where one of the two is.
+fn smaller(a: f32, b: f32) -> f32 {
+    if a < b || a.is_nan() { a } else { b }
+}
+
+/// The larger number, or NaN where one of the two is.
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b || a.is_nan() { a } else { b }
+}
+
 /// Steps of the symmetric scheme on one side of zero.
 fn half(dtype: QuantDtype) -> f32 {
     match dtype.is_signed() {
@@ -285,6 +294,15 @@ mod tests {
         assert_eq!(found.1, zero_point);
         let [scales, zero_points] = on_device(&[(minimum, maximum)], dtype, scheme);
         assert_eq!((scales[0], zero_points[0]), found);
+    }
+
+    #[test]
+    fn nan_wins() {
+        assert_eq!((smaller(1.0, 2.0), larger(1.0, 2.0)), (1.0, 2.0));
+        assert_eq!((smaller(2.0, 1.0), larger(2.0, 1.0)), (1.0, 2.0));
+        for [a, b] in [[f32::NAN, 0.0], [0.0, f32::NAN]] {
+            assert!(smaller(a, b).is_nan() && larger(a, b).is_nan());
+        }
     }
 
     #[test]

@@ -16,11 +16,10 @@
 //! averaged like activations, as NNI does; the paper takes their current range.
 
 use burn::tensor::Tensor;
-use burn_compress_core::{FlatTensor, Grid};
+use burn_compress_core::{FlatTensor, Grid, by_block};
 
 use super::estimator::{RangeEstimator, Ranges};
 use crate::QuantizationError;
-use crate::numbers::by_block;
 
 /// Weight of the old range in each step of a moving average.
 pub const DECAY: f64 = 0.99;

@@ -147,6 +147,39 @@ pub fn extremes(values: &FlatTensor, grid: &Grid) -> Option<[Tensor<1>; 2]> {
     }
 }
 
+/// The results of `each` for the numbers of each block, computed on the host where they are in the
+/// processor's memory, see [`in_memory`]; none where they are not.
+///
+/// A chain of tensor operations costs the same for one number as for a thousand, and the scales of a
+/// model are made of some twenty such operations for each target in each step.
+///
+/// # Shapes
+///
+/// - numbers, result: `[blocks]`
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use burn_compress_core::by_block;
+///
+/// let device = Device::flex();
+/// let low = Tensor::<1>::from_floats([1.0, 2.0], &device);
+/// let high = Tensor::<1>::from_floats([5.0, 8.0], &device);
+/// let [width] = by_block([&low, &high], |[low, high]| [high - low]).unwrap();
+/// assert_eq!(width.into_data().try_to_vec::<f32>().unwrap(), [4.0, 6.0]);
+/// ```
+pub fn by_block<const N: usize, const M: usize>(
+    numbers: [&Tensor<1>; N],
+    each: impl Fn([f32; N]) -> [f32; M],
+) -> Option<[Tensor<1>; M]> {
+    #[cfg(any(feature = "flex", feature = "tch"))]
+    return cpu::by_block(numbers, each);
+    #[cfg(not(any(feature = "flex", feature = "tch")))]
+    {
+        let _ = (numbers, each);
+        None
+    }
+}
+
 /// The values of a tensor of `f32` that lies in the processor's memory; none of a tensor elsewhere or
 /// with automatic differentiation.
 ///

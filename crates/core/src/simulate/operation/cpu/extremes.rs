@@ -1,6 +1,6 @@
 //! Smallest and largest values.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 
 use super::memory::memory;
 use super::vector::{Loop, vectorized};
@@ -18,7 +18,6 @@ pub(in crate::simulate::operation) fn extremes(
     values: Tensor<1>,
     [_, blocks, inner]: [usize; 3],
 ) -> Result<[Tensor<1>; 2], Tensor<1>> {
-    let device = values.device();
     let memory = memory(values)?;
     let values = memory.values();
     let mut found = vec![Extremes::NONE; blocks];
@@ -27,10 +26,7 @@ pub(in crate::simulate::operation) fn extremes(
         inner,
         found: &mut found,
     });
-    let per_block = |value: fn(&Extremes) -> f32| {
-        let values: Vec<f32> = found.iter().map(value).collect();
-        Tensor::from_data(TensorData::from(&values[..]), &device)
-    };
+    let per_block = |value: fn(&Extremes) -> f32| memory.beside(found.iter().map(value).collect());
     Ok([per_block(Extremes::smallest), per_block(Extremes::largest)])
 }
 

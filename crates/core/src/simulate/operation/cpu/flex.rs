@@ -2,7 +2,7 @@
 
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::{DispatchTensorKind, Flex};
-use burn::tensor::{Bool, Bytes, DType, Tensor};
+use burn::tensor::{Bool, Bytes, DType, Shape, Tensor};
 
 use super::values::Values;
 
@@ -49,6 +49,17 @@ pub(super) fn changed<const D: usize>(
     let mut to = Vec::with_capacity(elements);
     let from: &[f32] = tensor.as_slice().unwrap_or_default();
     change(Values::Copied { from, to: &mut to });
-    let changed = FlexTensor::new(Bytes::from_elems(to), Layout::contiguous(shape), DType::F32);
-    Tensor::from_primitive::<Flex>(changed)
+    shaped(to, shape)
+}
+
+/// A tensor of these values.
+pub(super) fn tensor(values: Vec<f32>) -> Tensor<1> {
+    let shape = Shape::from([values.len()]);
+    shaped(values, shape)
+}
+
+fn shaped<const D: usize>(values: Vec<f32>, shape: Shape) -> Tensor<D> {
+    let layout = Layout::contiguous(shape);
+    let tensor = FlexTensor::new(Bytes::from_elems(values), layout, DType::F32);
+    Tensor::from_primitive::<Flex>(tensor)
 }

@@ -1,6 +1,6 @@
 //! Gradients of a learned grid.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 
 use super::memory::{Part, Repeated, floats, memory};
 use super::rules::Affine;
@@ -24,10 +24,10 @@ pub(in crate::simulate::operation) fn learned(
     range: LearnedRange,
 ) -> Result<(Tensor<1>, [Tensor<1>; 2]), Tensor<1>> {
     let kept = [floats(scale), floats(zero_point)];
-    let ([Some(scales), Some(zero_points)], Ok(x)) = (kept, memory(x.clone())) else {
+    let ([Some(scales), Some(zero_points)], Ok(kept)) = (kept, memory(x.clone())) else {
         return Err(gradient);
     };
-    let x = x.values();
+    let x = kept.values();
     let LearnedRange { qmin, qmax, factor } = range;
     let rules = scales.iter().zip(zero_points);
     let rules = rules.map(|(&scale, zero_point)| Affine::new(scale, zero_point, qmin, qmax));
@@ -44,13 +44,12 @@ pub(in crate::simulate::operation) fn learned(
             sums: &mut sums,
         });
     });
-    let device = gradient.device();
-    let per_block = |values: Vec<f32>| Tensor::from_data(TensorData::from(&values[..]), &device);
     let of_scale = sums.iter().map(|[slopes, _]| (slopes * factor) as f32);
     let of_zero_point = sums.iter().zip(&scales);
     let of_zero_point =
         of_zero_point.map(|([_, outside], &scale)| (-f64::from(scale) * outside) as f32);
-    let of_parameters = [of_scale.collect(), of_zero_point.collect()].map(per_block);
+    let of_parameters = [of_scale.collect(), of_zero_point.collect()];
+    let of_parameters = of_parameters.map(|sums| kept.beside(sums));
     Ok((gradient, of_parameters))
 }
 

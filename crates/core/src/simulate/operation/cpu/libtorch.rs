@@ -20,7 +20,7 @@ use std::slice;
 
 pub(super) use burn::backend::libtorch::TchTensor;
 use burn::backend::{DispatchTensorKind, LibTorch, LibTorchDevice, TensorMetadata};
-use burn::tensor::{Bool, BoolStore, DType, Tensor};
+use burn::tensor::{Bool, BoolStore, DType, Shape, Tensor};
 
 use super::values::Values;
 
@@ -69,6 +69,14 @@ pub(super) fn changed<const D: usize>(
         to: room(&mut changed),
     });
     Tensor::from_primitive::<LibTorch>(changed)
+}
+
+/// A tensor of these values, written to its memory: one call of the library, where Burn makes three.
+pub(super) fn tensor(values: &[f32]) -> Tensor<1> {
+    let shape = Shape::from([values.len()]);
+    let mut tensor = TchTensor::empty(shape, LibTorchDevice::Cpu, DType::F32);
+    room(&mut tensor).write_copy_of_slice(values);
+    Tensor::from_primitive::<LibTorch>(tensor)
 }
 
 /// All values of a contiguous tensor.

@@ -128,6 +128,16 @@ impl Memory {
         }
     }
 
+    /// A tensor of other values on the same device.
+    pub(super) fn beside(&self, values: Vec<f32>) -> Tensor<1> {
+        match self {
+            #[cfg(feature = "flex")]
+            Self::Flex(_) => flex::tensor(values),
+            #[cfg(feature = "tch")]
+            Self::LibTorch(_) => libtorch::tensor(&values),
+        }
+    }
+
     /// All flags, each of which is 1 or 0.
     pub(super) fn flags(&self) -> &[u8] {
         match self {

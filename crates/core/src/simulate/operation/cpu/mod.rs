@@ -11,6 +11,7 @@ mod learned;
 #[cfg(feature = "tch")]
 mod libtorch;
 mod memory;
+mod numbers;
 mod round;
 mod rules;
 mod values;
@@ -19,4 +20,5 @@ mod vector;
 pub(super) use extremes::extremes;
 pub(super) use learned::learned;
 pub(super) use memory::floats;
+pub(super) use numbers::by_block;
 pub(super) use round::{backward, forward};
