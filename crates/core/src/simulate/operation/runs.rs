@@ -29,13 +29,14 @@ impl Runs {
         (shape[first..=last] == dims[first..=last]).then_some(Self { blocks, inner })
     }
 
-    /// Elements after which another value, or the first again, comes; of values that change with
-    /// every element, the elements after which the first comes again.
-    pub(super) fn stride(self) -> usize {
-        match self.inner {
+    /// Elements from `start` on until another value, or of values that change with every element the
+    /// first again, comes.
+    pub(super) fn rest(self, start: usize) -> usize {
+        let stride = match self.inner {
             1 => self.blocks,
             inner => inner,
-        }
+        };
+        stride - start % stride.max(1)
     }
 
     /// Index of the value of element `i`.
@@ -74,11 +75,11 @@ mod tests {
         };
         let values: Vec<usize> = (0..12).map(|i| runs.at(i)).collect();
         assert_eq!(values, [0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 1]);
-        assert_eq!(runs.stride(), 3);
+        assert_eq!([0, 1, 5, 6].map(|start| runs.rest(start)), [3, 2, 1, 3]);
         let each = Runs {
             blocks: 4,
             inner: 1,
         };
-        assert_eq!(each.stride(), 4);
+        assert_eq!([0, 3, 4].map(|start| each.rest(start)), [4, 1, 4]);
     }
 }

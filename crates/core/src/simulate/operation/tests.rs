@@ -170,6 +170,12 @@ fn one_grid_for_each_channel() {
     compare_all([2, 3, 5, 7], [2, 1, 1, 1], [2, 3, 1, 1]);
     compare_all([2, 3, 2, 5, 7], [1, 3, 1, 1, 1], [1, 1, 2, 1, 1]);
     compare_all([2, 5000], [2, 1], [1, 1]);
+    // Short runs, which are written out, with masks that change elsewhere.
+    for mask in [[40, 1, 1], [1, 3, 1], [1, 1, 7], [40, 3, 7]] {
+        compare_all([40, 3, 7], [1, 3, 1], mask);
+        compare_all([40, 3, 7], [1, 1, 7], mask);
+    }
+    compare_all([300, 17], [1, 17], [1, 17]);
 }
 
 #[test]

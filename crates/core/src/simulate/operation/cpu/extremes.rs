@@ -8,6 +8,9 @@ use super::vector::{Loop, vectorized};
 /// Values that are compared side by side.
 const LANES: usize = 16;
 
+/// Steps in which the results of the lanes are put together.
+const HALVES: [usize; 4] = [8, 4, 2, 1];
+
 /// Smallest and largest value of each block of `values`, which are `[outer, blocks, inner]`, read
 /// once; both are NaN where one of the values is.
 ///
@@ -48,11 +51,9 @@ impl Extremes {
     /// With one value more; comparisons pass a NaN by.
     #[inline(always)]
     fn with(self, value: f32) -> Self {
-        let is_smaller = value < self.smallest;
-        let is_larger = value > self.largest;
         Self {
-            smallest: if is_smaller { value } else { self.smallest },
-            largest: if is_larger { value } else { self.largest },
+            smallest: smaller(value, self.smallest),
+            largest: larger(value, self.largest),
             any_nan: self.any_nan | value.is_nan(),
         }
     }
@@ -60,8 +61,8 @@ impl Extremes {
     #[inline(always)]
     fn and(self, other: Self) -> Self {
         Self {
-            smallest: self.with(other.smallest).smallest,
-            largest: self.with(other.largest).largest,
+            smallest: smaller(other.smallest, self.smallest),
+            largest: larger(other.largest, self.largest),
             any_nan: self.any_nan | other.any_nan,
         }
     }
@@ -79,6 +80,16 @@ impl Extremes {
     }
 }
 
+#[inline(always)]
+fn smaller(value: f32, known: f32) -> f32 {
+    if value < known { value } else { known }
+}
+
+#[inline(always)]
+fn larger(value: f32, known: f32) -> f32 {
+    if value > known { value } else { known }
+}
+
 /// The search through all values.
 struct Search<'a> {
     values: &'a [f32],
@@ -91,58 +102,81 @@ impl Loop for Search<'_> {
     #[inline(always)]
     fn run(self) {
         match self.inner {
-            1 => each_its_own(self.values, self.found),
+            ..LANES => columns(self.values, self.inner, self.found),
             inner => neighbours(self.values, inner, self.found),
         }
     }
 }
 
-/// Rows with a value of each block.
+/// Blocks of few neighbours: each place of a row by itself, then those of a block together.
 #[inline(always)]
-fn each_its_own(values: &[f32], found: &mut [Extremes]) {
-    for row in values.chunks_exact(found.len().max(1)) {
-        for (found, &value) in found.iter_mut().zip(row) {
-            *found = found.with(value);
-        }
+fn columns(values: &[f32], inner: usize, found: &mut [Extremes]) {
+    let width = found.len() * inner;
+    if width == 0 {
+        return;
+    }
+    let mut smallest = vec![f32::INFINITY; width];
+    let mut largest = vec![f32::NEG_INFINITY; width];
+    let mut nans = vec![0_u32; width];
+    for row in values.chunks_exact(width) {
+        side_by_side(row, &mut smallest, &mut largest, &mut nans);
+    }
+    for place in 0..width {
+        let block = &mut found[place / inner];
+        *block = block.and(Extremes {
+            smallest: smallest[place],
+            largest: largest[place],
+            any_nan: nans[place] != 0,
+        });
     }
 }
 
-/// Blocks of `inner` neighbours.
+/// Blocks of many neighbours.
 #[inline(always)]
 fn neighbours(values: &[f32], inner: usize, found: &mut [Extremes]) {
     let blocks = found.len();
-    for (at, values) in values.chunks_exact(inner.max(1)).enumerate() {
+    for (at, values) in values.chunks_exact(inner).enumerate() {
         let mut smallest = [f32::INFINITY; LANES];
         let mut largest = [f32::NEG_INFINITY; LANES];
         let mut nans = [0_u32; LANES];
-        let chunks = values.chunks_exact(LANES);
-        let mut rest = Extremes::NONE;
-        for &value in chunks.remainder() {
-            rest = rest.with(value);
-        }
+        let (chunks, rest) = values.as_chunks::<LANES>();
         for chunk in chunks {
-            for lane in 0..LANES {
-                let value = chunk[lane];
-                smallest[lane] = if value < smallest[lane] {
-                    value
-                } else {
-                    smallest[lane]
-                };
-                largest[lane] = if value > largest[lane] {
-                    value
-                } else {
-                    largest[lane]
-                };
-                nans[lane] |= u32::from(value.is_nan());
+            side_by_side(chunk, &mut smallest, &mut largest, &mut nans);
+        }
+        for half in HALVES {
+            let (low, high) = smallest.split_at_mut(half);
+            for lane in 0..half {
+                low[lane] = smaller(high[lane], low[lane]);
+            }
+            let (low, high) = largest.split_at_mut(half);
+            for lane in 0..half {
+                low[lane] = larger(high[lane], low[lane]);
+            }
+            let (low, high) = nans.split_at_mut(half);
+            for lane in 0..half {
+                low[lane] |= high[lane];
             }
         }
-        for lane in 0..LANES {
-            rest = rest.and(Extremes {
-                smallest: smallest[lane],
-                largest: largest[lane],
-                any_nan: nans[lane] != 0,
-            });
-        }
-        found[at % blocks] = found[at % blocks].and(rest);
+        let lanes = Extremes {
+            smallest: smallest[0],
+            largest: largest[0],
+            any_nan: nans[0] != 0,
+        };
+        let together = rest.iter().fold(lanes, |all, &value| all.with(value));
+        found[at % blocks] = found[at % blocks].and(together);
+    }
+}
+
+/// Extremes of as many series of values as there are places, with one value more each.
+#[inline(always)]
+fn side_by_side(values: &[f32], smallest: &mut [f32], largest: &mut [f32], nans: &mut [u32]) {
+    let count = values.len();
+    let (smallest, largest) = (&mut smallest[..count], &mut largest[..count]);
+    let nans = &mut nans[..count];
+    for i in 0..count {
+        let value = values[i];
+        smallest[i] = smaller(value, smallest[i]);
+        largest[i] = larger(value, largest[i]);
+        nans[i] |= u32::from(value.is_nan());
     }
 }

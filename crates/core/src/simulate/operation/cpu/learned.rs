@@ -2,7 +2,8 @@
 
 use burn::tensor::Tensor;
 
-use super::memory::{Part, Repeated, floats, memory};
+use super::memory::{floats, memory};
+use super::repeated::{Pairs, Repeated};
 use super::rules::Affine;
 use super::values::Values;
 use super::vector::{Loop, vectorized};
@@ -29,23 +30,21 @@ pub(in crate::simulate::operation) fn learned(
     };
     let x = kept.values();
     let LearnedRange { qmin, qmax, factor } = range;
-    let rules = scales.iter().zip(zero_points);
-    let rules = rules.map(|(&scale, zero_point)| Affine::new(scale, zero_point, qmin, qmax));
-    let rules = Repeated {
-        values: rules.collect::<Vec<_>>(),
-        runs,
-    };
+    let repeated = |values| Repeated { values, runs };
+    let (scales, zero_points) = (repeated(scales), repeated(zero_points));
     let mut sums = vec![[0.0; 2]; runs.blocks];
     let gradient = memory(gradient)?.changed(|gradients| {
         vectorized(PassBack {
+            rule: Affine { qmin, qmax },
             gradients,
             x,
-            rules: &rules,
+            scales: &scales,
+            zero_points: &zero_points,
             sums: &mut sums,
         });
     });
     let of_scale = sums.iter().map(|[slopes, _]| (slopes * factor) as f32);
-    let of_zero_point = sums.iter().zip(&scales);
+    let of_zero_point = sums.iter().zip(&scales.values);
     let of_zero_point =
         of_zero_point.map(|([_, outside], &scale)| (-f64::from(scale) * outside) as f32);
     let of_parameters = [of_scale.collect(), of_zero_point.collect()];
@@ -56,9 +55,12 @@ pub(in crate::simulate::operation) fn learned(
 /// Makes the gradients outside of the range zero, and adds up what scale and zero point of each block
 /// get of them, see [`Affine::slopes`].
 struct PassBack<'a> {
+    rule: Affine,
     gradients: Values<'a>,
     x: &'a [f32],
-    rules: &'a Repeated<Affine>,
+    scales: &'a Repeated,
+    /// As many as scales.
+    zero_points: &'a Repeated,
     sums: &'a mut [[f64; 2]],
 }
 
@@ -66,23 +68,26 @@ impl Loop for PassBack<'_> {
     #[inline(always)]
     fn run(mut self) {
         let mut start = 0;
-        while let Some(gradients) = self.gradients.next(start, self.rules.runs.stride()) {
+        let runs = self.scales.runs;
+        while let Some(gradients) = self.gradients.next(start, runs.rest(start)) {
             let length = gradients.len();
             let x = &self.x[start..start + length];
-            let first = self.rules.runs.at(start);
-            match self.rules.from(start, length) {
-                Part::Each(rules) => {
+            let first = runs.at(start);
+            match self.scales.pairs(self.zero_points, start, length) {
+                Pairs::Each(scales, zero_points) => {
                     let sums = &mut self.sums[first..first + length];
-                    for (((gradient, &x), rule), sums) in
-                        gradients.iter_mut().zip(x).zip(rules).zip(sums)
+                    let parameters = scales.iter().zip(zero_points);
+                    for (((gradient, &x), (&scale, &zero_point)), sums) in
+                        gradients.iter_mut().zip(x).zip(parameters).zip(sums)
                     {
-                        let [slope, outside] = pass_one_back(gradient, x, *rule);
+                        let [slope, outside] =
+                            pass_one_back(self.rule, gradient, x, [scale, zero_point]);
                         sums[0] += slope;
                         sums[1] += outside;
                     }
                 }
-                Part::All(rule) => {
-                    let [slopes, outsides] = sums_of(gradients, x, rule);
+                Pairs::All(scale, zero_point) => {
+                    let [slopes, outsides] = sums_of(self.rule, gradients, x, [scale, zero_point]);
                     self.sums[first][0] += slopes;
                     self.sums[first][1] += outsides;
                 }
@@ -92,22 +97,22 @@ impl Loop for PassBack<'_> {
     }
 }
 
-/// The sums of one rule, added up side by side.
+/// The sums of one block, added up side by side.
 #[inline(always)]
-fn sums_of(gradients: &mut [f32], x: &[f32], rule: Affine) -> [f64; 2] {
+fn sums_of(rule: Affine, gradients: &mut [f32], x: &[f32], parameters: [f32; 2]) -> [f64; 2] {
     let mut slopes = [0.0; LANES];
     let mut outsides = [0.0; LANES];
     let (gradients, rest) = gradients.as_chunks_mut::<LANES>();
     let (x, rest_of_x) = x.as_chunks::<LANES>();
     for (gradients, x) in gradients.iter_mut().zip(x) {
         for lane in 0..LANES {
-            let [slope, outside] = pass_one_back(&mut gradients[lane], x[lane], rule);
+            let [slope, outside] = pass_one_back(rule, &mut gradients[lane], x[lane], parameters);
             slopes[lane] += slope;
             outsides[lane] += outside;
         }
     }
     for (lane, (gradient, &x)) in rest.iter_mut().zip(rest_of_x).enumerate() {
-        let [slope, outside] = pass_one_back(gradient, x, rule);
+        let [slope, outside] = pass_one_back(rule, gradient, x, parameters);
         slopes[lane] += slope;
         outsides[lane] += outside;
     }
@@ -115,8 +120,13 @@ fn sums_of(gradients: &mut [f32], x: &[f32], rule: Affine) -> [f64; 2] {
 }
 
 #[inline(always)]
-fn pass_one_back(gradient: &mut f32, x: f32, rule: Affine) -> [f64; 2] {
-    let (slope, outside) = rule.slopes(x);
+fn pass_one_back(
+    rule: Affine,
+    gradient: &mut f32,
+    x: f32,
+    [scale, zero_point]: [f32; 2],
+) -> [f64; 2] {
+    let (slope, outside) = rule.slopes(x, scale, zero_point);
     let sums = [*gradient * slope, *gradient * outside].map(f64::from);
     *gradient = if outside == 0.0 { *gradient } else { 0.0 };
     sums

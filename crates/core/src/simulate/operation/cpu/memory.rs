@@ -1,4 +1,4 @@
-//! Values in memory: what repeats over them, and changes of them in place or in a copy.
+//! Values in memory, and changes of them in place or in a copy.
 
 #![cfg_attr(feature = "tch", allow(deprecated))] // Burn is about to drop LibTorch.
 
@@ -11,66 +11,6 @@ use super::flex;
 #[cfg(feature = "tch")]
 use super::libtorch::{self, TchTensor};
 use super::values::Values;
-use crate::simulate::operation::runs::Runs;
-
-/// One value for each run of elements.
-pub(super) struct Repeated<T> {
-    pub(super) values: Vec<T>,
-    pub(super) runs: Runs,
-}
-
-impl<T: Copy> Repeated<T> {
-    /// The same value for all elements.
-    pub(super) fn single(value: T, dims: &[usize]) -> Self {
-        let runs = Runs {
-            blocks: 1,
-            inner: dims.iter().product(),
-        };
-        Self {
-            values: vec![value],
-            runs,
-        }
-    }
-
-    pub(super) fn of<const D: usize>(
-        tensor: &Tensor<D>,
-        dims: &[usize; D],
-        value: impl FnMut(f32) -> T,
-    ) -> Option<Self> {
-        let runs = Runs::new(&tensor.dims(), dims)?;
-        let values = floats(tensor)?.into_iter().map(value).collect();
-        Some(Self { values, runs })
-    }
-
-    /// The values of the elements from `start` on.
-    pub(super) fn from(&self, start: usize, length: usize) -> Part<'_, T> {
-        let first = self.runs.at(start);
-        match self.runs.inner {
-            1 if self.runs.blocks > 1 => Part::Each(&self.values[first..first + length]),
-            _ => Part::All(self.values[first]),
-        }
-    }
-}
-
-impl Repeated<f32> {
-    pub(super) fn of_mask<const D: usize>(
-        mask: Option<&Tensor<D>>,
-        dims: &[usize; D],
-    ) -> Option<Self> {
-        match mask {
-            Some(mask) => Self::of(mask, dims, |factor| factor),
-            None => Some(Self::single(1.0, dims)),
-        }
-    }
-}
-
-/// What belongs to neighbouring elements.
-pub(super) enum Part<'a, T> {
-    /// One value for all of them.
-    All(T),
-    /// A value for each.
-    Each(&'a [T]),
-}
 
 /// The memory of a contiguous tensor of `f32` or of flags.
 #[allow(clippy::large_enum_variant)] // It is opened where it was made.

@@ -12,6 +12,7 @@ mod learned;
 mod libtorch;
 mod memory;
 mod numbers;
+mod repeated;
 mod round;
 mod rules;
 mod values;

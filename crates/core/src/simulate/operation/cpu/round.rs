@@ -2,11 +2,11 @@
 
 use burn::tensor::{Bool, Tensor};
 
-use super::memory::{Memory, Part, Repeated, flag_memory, floats, memory, new_flags};
+use super::memory::{Memory, flag_memory, memory, new_flags};
+use super::repeated::{Pairs, Part, Repeated};
 use super::rules::{Affine, Keep, Rule, Sign};
 use super::values::Values;
 use super::vector::{Loop, Of, Same, vectorized};
-use crate::simulate::operation::runs::Runs;
 use crate::simulate::operation::{Operation, Outcome, Rounding};
 
 /// [`composed::forward`](crate::simulate::operation::composed::forward), bit for bit.
@@ -21,17 +21,14 @@ pub(in crate::simulate::operation) fn forward<const D: usize>(
     with_outside: bool,
 ) -> Result<Outcome<D>, Tensor<D>> {
     let dims = x.dims();
-    let Some(mask) = Repeated::of_mask(operation.mask.as_ref(), &dims) else {
-        return Err(x);
+    let mask = Repeated::of_mask(operation.mask.as_ref(), &dims);
+    let rounding = match &operation.rounding {
+        None => Some(Blocks::kept(&dims)),
+        Some((rounding, _)) => Blocks::of(rounding, &dims),
     };
-    let rules = match &operation.rounding {
-        None => Some(Rules::Keep(Repeated::single(Keep, &dims))),
-        Some((Rounding::Sign { scale }, _)) => Repeated::of(scale, &dims, Sign).map(Rules::Sign),
-        Some((rounding, _)) => affine(rounding, &dims).map(Rules::Affine),
-    };
-    match rules {
-        Some(rules) => rounded(x, &rules, &mask, with_outside),
-        None => Err(x),
+    match (rounding, mask) {
+        (Some(rounding), Some(mask)) => rounded(x, rounding, mask, with_outside),
+        _ => Err(x),
     }
 }
 
@@ -49,6 +46,7 @@ pub(in crate::simulate::operation) fn backward<const D: usize>(
     let Some(mask) = Repeated::of_mask(mask, &dims) else {
         return Err(gradient);
     };
+    let mask = mask.written_out(dims.iter().product());
     let outside = match outside {
         None => None,
         Some(outside) => match flag_memory(outside) {
@@ -62,68 +60,76 @@ pub(in crate::simulate::operation) fn backward<const D: usize>(
     }))
 }
 
-fn affine<const D: usize>(rounding: &Rounding<D>, dims: &[usize; D]) -> Option<Repeated<Affine>> {
-    let Rounding::Affine {
-        scale,
-        zero_point,
-        qmin,
-        qmax,
-    } = rounding
-    else {
-        return None;
-    };
-    if scale.dims() != zero_point.dims() {
-        return None;
-    }
-    let mut zero_points = floats(zero_point)?.into_iter();
-    Repeated::of(scale, dims, |scale| {
-        let zero_point = zero_points.next().unwrap_or(0.0);
-        Affine::new(scale, zero_point, *qmin, *qmax)
-    })
-}
-
 fn rounded<const D: usize>(
     x: Tensor<D>,
-    rules: &Rules,
-    mask: &Repeated<f32>,
+    blocks: Blocks,
+    mask: Repeated,
     with_outside: bool,
 ) -> Result<Outcome<D>, Tensor<D>> {
-    let Some(stride) = common_stride(rules.runs(), mask.runs) else {
-        return Err(x);
-    };
     let (dims, device) = (x.dims(), x.device());
-    let elements = match with_outside {
-        true => dims.iter().product(),
-        false => 0,
-    };
-    let mut outside = vec![0; elements];
+    let elements = dims.iter().product();
+    let (blocks, mask) = (blocks.written_out(elements), mask.written_out(elements));
+    let mut outside = vec![0; if with_outside { elements } else { 0 }];
     let value = memory(x)?.changed(|values| {
-        pass(values, stride, rules, mask, &mut outside);
+        pass(values, &blocks, &mask, &mut outside);
     });
     let outside = with_outside.then(|| new_flags(outside, dims, &device));
     Ok(Outcome { value, outside })
 }
 
-/// Number of elements after which something changes in one of the two, if it is a whole part of
-/// the other.
-fn common_stride(a: Runs, b: Runs) -> Option<usize> {
-    let (short, long) = (a.stride().min(b.stride()), a.stride().max(b.stride()));
-    (short == 0 || long % short == 0).then_some(short)
+/// The rounding of all values: a kind, and scales and zero points of the blocks.
+struct Blocks {
+    kind: Kind,
+    scales: Repeated,
+    /// As many as scales.
+    zero_points: Repeated,
 }
 
-/// The rounding of all values.
-enum Rules {
-    Keep(Repeated<Keep>),
-    Sign(Repeated<Sign>),
-    Affine(Repeated<Affine>),
+/// A rounding without scale and zero point.
+enum Kind {
+    Keep,
+    Sign,
+    Affine(Affine),
 }
 
-impl Rules {
-    fn runs(&self) -> Runs {
-        match self {
-            Self::Keep(rules) => rules.runs,
-            Self::Sign(rules) => rules.runs,
-            Self::Affine(rules) => rules.runs,
+impl Blocks {
+    /// No rounding.
+    fn kept(dims: &[usize]) -> Self {
+        Self {
+            kind: Kind::Keep,
+            scales: Repeated::single(1.0, dims),
+            zero_points: Repeated::single(0.0, dims),
+        }
+    }
+
+    fn of<const D: usize>(rounding: &Rounding<D>, dims: &[usize; D]) -> Option<Self> {
+        let (scale, zero_point, kind) = match rounding {
+            // A sign has no zero point; the loop does not read it.
+            Rounding::Sign { scale } => (scale, scale, Kind::Sign),
+            Rounding::Affine {
+                scale,
+                zero_point,
+                qmin,
+                qmax,
+            } => {
+                let (qmin, qmax) = (*qmin, *qmax);
+                (scale, zero_point, Kind::Affine(Affine { qmin, qmax }))
+            }
+        };
+        let scales = Repeated::of(scale, dims)?;
+        let zero_points = Repeated::of(zero_point, dims)?;
+        (scales.runs == zero_points.runs).then_some(Self {
+            kind,
+            scales,
+            zero_points,
+        })
+    }
+
+    fn written_out(self, elements: usize) -> Self {
+        Self {
+            kind: self.kind,
+            scales: self.scales.written_out(elements),
+            zero_points: self.zero_points.written_out(elements),
         }
     }
 }
@@ -132,32 +138,26 @@ impl Rules {
 ///
 /// Not generic, so that the loops are compiled with this crate, at the optimization of a dependency,
 /// and not with the program that calls them.
-fn pass(
-    values: Values<'_>,
-    stride: usize,
-    rules: &Rules,
-    mask: &Repeated<f32>,
-    outside: &mut [u8],
-) {
-    match rules {
-        Rules::Keep(rules) => vectorized(Pass {
+fn pass(values: Values<'_>, blocks: &Blocks, mask: &Repeated, outside: &mut [u8]) {
+    match blocks.kind {
+        Kind::Keep => vectorized(Pass {
+            rule: Keep,
             values,
-            stride,
-            rules,
+            blocks,
             mask,
             outside,
         }),
-        Rules::Sign(rules) => vectorized(Pass {
+        Kind::Sign => vectorized(Pass {
+            rule: Sign,
             values,
-            stride,
-            rules,
+            blocks,
             mask,
             outside,
         }),
-        Rules::Affine(rules) => vectorized(Pass {
+        Kind::Affine(rule) => vectorized(Pass {
+            rule,
             values,
-            stride,
-            rules,
+            blocks,
             mask,
             outside,
         }),
@@ -165,7 +165,7 @@ fn pass(
 }
 
 /// Masks all gradients and makes those `outside` zero; not generic, as [`pass`].
-fn pass_back(gradients: Values<'_>, mask: &Repeated<f32>, outside: Option<&[u8]>) {
+fn pass_back(gradients: Values<'_>, mask: &Repeated, outside: Option<&[u8]>) {
     vectorized(PassBack {
         gradients,
         mask,
@@ -175,10 +175,10 @@ fn pass_back(gradients: Values<'_>, mask: &Repeated<f32>, outside: Option<&[u8]>
 
 /// The loop of [`pass`] with one kind of rule.
 struct Pass<'a, R> {
+    rule: R,
     values: Values<'a>,
-    stride: usize,
-    rules: &'a Repeated<R>,
-    mask: &'a Repeated<f32>,
+    blocks: &'a Blocks,
+    mask: &'a Repeated,
     outside: &'a mut [u8],
 }
 
@@ -186,20 +186,31 @@ impl<R: Rule> Loop for Pass<'_, R> {
     #[inline(always)]
     fn run(mut self) {
         let mut start = 0;
-        while let Some(values) = self.values.next(start, self.stride) {
+        loop {
+            let most = self.blocks.scales.runs.rest(start);
+            let most = most.min(self.mask.runs.rest(start));
+            let Some(values) = self.values.next(start, most) else {
+                return;
+            };
             let length = values.len();
             let outside = match self.outside.is_empty() {
                 true => &mut [],
                 false => &mut self.outside[start..start + length],
             };
+            let Blocks {
+                scales,
+                zero_points,
+                ..
+            } = self.blocks;
             let mask = self.mask.from(start, length);
-            match (self.rules.from(start, length), mask) {
-                (Part::All(rule), Part::All(mask)) => {
-                    each(values, outside, Same(rule), Same(mask));
+            match scales.pairs(zero_points, start, length) {
+                Pairs::All(scale, zero_point) => {
+                    let parameters = (Same(scale), Same(zero_point));
+                    masked(self.rule, values, outside, parameters, mask);
                 }
-                (Part::All(rule), Part::Each(mask)) => each(values, outside, Same(rule), mask),
-                (Part::Each(rules), Part::All(mask)) => each(values, outside, rules, Same(mask)),
-                (Part::Each(rules), Part::Each(mask)) => each(values, outside, rules, mask),
+                Pairs::Each(scales, zero_points) => {
+                    masked(self.rule, values, outside, (scales, zero_points), mask);
+                }
             }
             start += length;
         }
@@ -207,16 +218,39 @@ impl<R: Rule> Loop for Pass<'_, R> {
 }
 
 #[inline(always)]
-fn each<R: Rule>(values: &mut [f32], outside: &mut [u8], rules: impl Of<R>, mask: impl Of<f32>) {
+fn masked<S: Of<f32>>(
+    rule: impl Rule,
+    values: &mut [f32],
+    outside: &mut [u8],
+    parameters: (S, S),
+    mask: Part<'_>,
+) {
+    match mask {
+        Part::All(mask) => each(rule, values, outside, parameters, Same(mask)),
+        Part::Each(mask) => each(rule, values, outside, parameters, mask),
+    }
+}
+
+#[inline(always)]
+fn each<S: Of<f32>>(
+    rule: impl Rule,
+    values: &mut [f32],
+    outside: &mut [u8],
+    (scales, zero_points): (S, S),
+    mask: impl Of<f32>,
+) {
+    let count = values.len();
+    let (scales, zero_points) = (scales.first(count), zero_points.first(count));
+    let mask = mask.first(count);
     if outside.is_empty() {
         for (i, value) in values.iter_mut().enumerate() {
-            let (rounded, _) = rules.of(i).round(*value);
+            let (rounded, _) = rule.round(*value, scales.of(i), zero_points.of(i));
             *value = rounded * mask.of(i);
         }
         return;
     }
     for (i, (value, outside)) in values.iter_mut().zip(outside).enumerate() {
-        let (rounded, is_outside) = rules.of(i).round(*value);
+        let (rounded, is_outside) = rule.round(*value, scales.of(i), zero_points.of(i));
         *value = rounded * mask.of(i);
         *outside = u8::from(is_outside);
     }
@@ -225,7 +259,7 @@ fn each<R: Rule>(values: &mut [f32], outside: &mut [u8], rules: impl Of<R>, mask
 /// The loop of [`pass_back`].
 struct PassBack<'a> {
     gradients: Values<'a>,
-    mask: &'a Repeated<f32>,
+    mask: &'a Repeated,
     outside: Option<&'a [u8]>,
 }
 
@@ -233,7 +267,7 @@ impl Loop for PassBack<'_> {
     #[inline(always)]
     fn run(mut self) {
         let mut start = 0;
-        while let Some(gradients) = self.gradients.next(start, self.mask.runs.stride()) {
+        while let Some(gradients) = self.gradients.next(start, self.mask.runs.rest(start)) {
             let length = gradients.len();
             let outside = self.outside.map(|outside| &outside[start..start + length]);
             match (self.mask.from(start, length), outside) {
@@ -250,6 +284,7 @@ impl Loop for PassBack<'_> {
 
 #[inline(always)]
 fn mask_all(gradients: &mut [f32], mask: impl Of<f32>) {
+    let mask = mask.first(gradients.len());
     for (i, gradient) in gradients.iter_mut().enumerate() {
         *gradient *= mask.of(i);
     }
@@ -257,6 +292,7 @@ fn mask_all(gradients: &mut [f32], mask: impl Of<f32>) {
 
 #[inline(always)]
 fn mask_inside(gradients: &mut [f32], outside: &[u8], mask: impl Of<f32>) {
+    let mask = mask.first(gradients.len());
     for (i, (gradient, &outside)) in gradients.iter_mut().zip(outside).enumerate() {
         let masked = *gradient * mask.of(i);
         *gradient = if outside == 0 { masked } else { 0.0 };

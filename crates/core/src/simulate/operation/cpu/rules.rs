@@ -1,9 +1,9 @@
 //! Rounding of one value.
 
-/// Rounding of one value.
+/// Rounding of one value by the scale and the zero point of its block.
 pub(super) trait Rule: Copy {
     /// The rounded value, and whether the range cuts it off.
-    fn round(self, x: f32) -> (f32, bool);
+    fn round(self, x: f32, scale: f32, zero_point: f32) -> (f32, bool);
 }
 
 /// No rounding.
@@ -12,19 +12,18 @@ pub(super) struct Keep;
 
 impl Rule for Keep {
     #[inline(always)]
-    fn round(self, x: f32) -> (f32, bool) {
+    fn round(self, x: f32, _scale: f32, _zero_point: f32) -> (f32, bool) {
         (x, false)
     }
 }
 
-/// Rounding to the sign times a scale.
+/// Rounding to the sign times the scale.
 #[derive(Clone, Copy)]
-pub(super) struct Sign(pub(super) f32);
+pub(super) struct Sign;
 
 impl Rule for Sign {
     #[inline(always)]
-    fn round(self, x: f32) -> (f32, bool) {
-        let Self(scale) = self;
+    fn round(self, x: f32, scale: f32, _zero_point: f32) -> (f32, bool) {
         let signed = if x < 0.0 { -scale } else { scale };
         let value = if x.is_nan() { x } else { signed };
         let is_inside = x.abs() <= scale;
@@ -35,57 +34,42 @@ impl Rule for Sign {
 /// Rounding to the integers of a range.
 #[derive(Clone, Copy)]
 pub(super) struct Affine {
-    scale: f32,
-    zero_point: f32,
-    /// The whole part of the zero point, towards minus infinity.
-    whole: f32,
-    fraction: f32,
-    qmin: f32,
-    qmax: f32,
+    pub(super) qmin: f32,
+    pub(super) qmax: f32,
 }
 
 impl Rule for Affine {
     #[inline(always)]
-    fn round(self, x: f32) -> (f32, bool) {
-        let (position, q) = self.position(x);
-        let value = (q - self.zero_point) * self.scale;
+    fn round(self, x: f32, scale: f32, zero_point: f32) -> (f32, bool) {
+        let (position, q) = self.position(x, scale, zero_point);
+        let value = (q - zero_point) * scale;
         (value, !self.holds(position))
     }
 }
 
 impl Affine {
-    pub(super) fn new(scale: f32, zero_point: f32, qmin: f32, qmax: f32) -> Self {
-        let whole = zero_point.floor();
-        Self {
-            scale,
-            zero_point,
-            whole,
-            fraction: zero_point - whole,
-            qmin,
-            qmax,
-        }
-    }
-
     /// The slopes of the rounded value of `x`: of the scale, and minus that of the zero point in
     /// scales, 1 outside the range and 0 inside.
     #[inline(always)]
-    pub(super) fn slopes(self, x: f32) -> (f32, f32) {
-        let (position, q) = self.position(x);
+    pub(super) fn slopes(self, x: f32, scale: f32, zero_point: f32) -> (f32, f32) {
+        let (position, q) = self.position(x, scale, zero_point);
         match self.holds(position) {
             true => (q - position, 0.0),
-            false => (q - self.zero_point, 1.0),
+            false => (q - zero_point, 1.0),
         }
     }
 
     /// Where `x` lies among the integers, and its own integer.
     #[inline(always)]
-    fn position(self, x: f32) -> (f32, f32) {
-        let steps = x / self.scale + self.fraction;
-        let q = steps.round_ties_even() + self.whole;
+    fn position(self, x: f32, scale: f32, zero_point: f32) -> (f32, f32) {
+        // The whole part towards minus infinity.
+        let whole = zero_point.floor();
+        let steps = x / scale + (zero_point - whole);
+        let q = steps.round_ties_even() + whole;
         // `f32::max` would lose a NaN.
         let q = if q < self.qmin { self.qmin } else { q };
         let q = if q > self.qmax { self.qmax } else { q };
-        (steps + self.whole, q)
+        (steps + whole, q)
     }
 
     #[inline(always)]

@@ -23,13 +23,13 @@ pub(super) enum Values<'a> {
 }
 
 impl Values<'_> {
-    /// Changes the next values, from `start` on: so many that they are in the cache, and within `stride`
-    /// elements. None where there are no more.
+    /// Changes the next values, from `start` on: so many that they are in the cache, and `most` at most.
+    /// None where there are no more.
     ///
     /// A loop calls it, and no closure is called in the loop: one that the compiler does not inline
     /// would lose the vector instructions of the processor.
     #[inline(always)]
-    pub(super) fn next(&mut self, start: usize, stride: usize) -> Option<&mut [f32]> {
+    pub(super) fn next(&mut self, start: usize, most: usize) -> Option<&mut [f32]> {
         let elements = match self {
             Self::InPlace(values) => values.len(),
             Self::Copied { from, .. } => from.len(),
@@ -39,8 +39,8 @@ impl Values<'_> {
         if start >= elements {
             return None;
         }
-        let behind = stride - start % stride;
-        Some(self.chunk(start, behind.min(CHUNK)))
+        let length = most.min(elements - start).min(CHUNK);
+        Some(self.chunk(start, length))
     }
 
     #[inline(always)]

@@ -30,6 +30,10 @@ impl<L: Loop> WithSimd for Vectorized<L> {
 
 /// What belongs to each of a number of values.
 pub(super) trait Of<T>: Copy {
+    /// That of the first `count` values. A loop over so many needs no check of each index, which would
+    /// keep it from vector instructions.
+    fn first(self, count: usize) -> Self;
+
     /// That of the value at `i`.
     fn of(self, i: usize) -> T;
 }
@@ -40,12 +44,22 @@ pub(super) struct Same<T>(pub(super) T);
 
 impl<T: Copy> Of<T> for Same<T> {
     #[inline(always)]
+    fn first(self, _count: usize) -> Self {
+        self
+    }
+
+    #[inline(always)]
     fn of(self, _i: usize) -> T {
         self.0
     }
 }
 
 impl<T: Copy> Of<T> for &[T] {
+    #[inline(always)]
+    fn first(self, count: usize) -> Self {
+        &self[..count]
+    }
+
     #[inline(always)]
     fn of(self, i: usize) -> T {
         self[i]
