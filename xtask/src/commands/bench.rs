@@ -340,6 +340,24 @@ fn check_writable(file: &Path) -> io::Result<()> {
 }
 
 /// Builds a program and returns the path of its executable, as cargo reports it.
+/// The command that starts `program`, built with the features of the devices; checks before that
+/// `json` can be written.
+fn built(program: &str, devices: &[Device], profile: &str, json: Option<&Path>) -> Result<Command> {
+    if let Some(file) = json {
+        check_writable(file).with_context(|| format!("{} cannot be written", file.display()))?;
+    }
+    let mut command = Command::new(build(program, devices, profile)?);
+    command.envs(libraries(devices)?);
+    Ok(command)
+}
+
+/// The last options of a program: where its rows go, and what stood behind `--`.
+fn rows_and_options(json: Option<&Path>, options: &[String]) -> Vec<String> {
+    let rows = json.map(|file| ["--json".to_owned(), file.display().to_string()]);
+    let rows = rows.into_iter().flatten();
+    rows.chain(options.iter().cloned()).collect()
+}
+
 fn build(program: &str, devices: &[Device], profile: &str) -> Result<PathBuf> {
     let mut build = build_command(program, devices, profile);
     for (name, value) in libraries(devices)? {

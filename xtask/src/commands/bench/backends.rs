@@ -1,12 +1,11 @@
 //! `cargo xtask bench backends`: what steps cost on each backend.
 
 use std::path::PathBuf;
-use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 
-use super::{Device, build, check_writable, libraries, start};
+use super::{Device, built, rows_and_options, start};
 
 const PROGRAM: &str = "bench_backends";
 
@@ -41,15 +40,8 @@ impl BackendsArgs {
     ///
     /// A file that cannot be written, and what building and running meet.
     pub fn run(&self) -> Result<()> {
-        if let Some(file) = &self.json {
-            check_writable(file)
-                .with_context(|| format!("{} cannot be written", file.display()))?;
-        }
-        let path = build(PROGRAM, &self.devices, &self.profile)?;
-        let mut command = Command::new(path);
-        command
-            .args(self.program_options())
-            .envs(libraries(&self.devices)?);
+        let mut command = built(PROGRAM, &self.devices, &self.profile, self.json.as_deref())?;
+        command.args(self.program_options());
         if let Some(threads) = self.threads {
             // Of Burn, of libtorch, and of the Vulkan driver for the CPU.
             for name in ["RAYON_NUM_THREADS", "OMP_NUM_THREADS", "LP_NUM_THREADS"] {
@@ -62,10 +54,7 @@ impl BackendsArgs {
     fn program_options(&self) -> Vec<String> {
         let devices: Vec<_> = self.devices.iter().map(|device| device.name()).collect();
         let mut options = vec!["--devices".to_owned(), devices.join(",")];
-        if let Some(file) = &self.json {
-            options.extend(["--json".to_owned(), file.display().to_string()]);
-        }
-        options.extend(self.options.clone());
+        options.extend(rows_and_options(self.json.as_deref(), &self.options));
         options
     }
 }
@@ -74,6 +63,7 @@ impl BackendsArgs {
 mod tests {
     use clap::Parser;
 
+    use super::super::libraries;
     use super::*;
 
     #[derive(Parser)]

@@ -1,12 +1,11 @@
 //! `cargo xtask bench overhead`: the training step under compression beside the plain step.
 
 use std::path::PathBuf;
-use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 
-use super::{Device, build, check_writable, libraries, start};
+use super::{Device, built, rows_and_options, start};
 use crate::commands::python::{Packages, PythonArgs};
 
 const PROGRAM: &str = "bench_overhead";
@@ -66,12 +65,7 @@ impl OverheadArgs {
     ///
     /// A file that cannot be written, and what installing, building and running meet.
     pub fn run(&self) -> Result<()> {
-        if let Some(file) = &self.json {
-            check_writable(file)
-                .with_context(|| format!("{} cannot be written", file.display()))?;
-        }
-        let mut command = Command::new(build(PROGRAM, &self.devices, &self.profile)?);
-        command.envs(libraries(&self.devices)?);
+        let mut command = built(PROGRAM, &self.devices, &self.profile, self.json.as_deref())?;
         command.args(self.program_options());
         if self.peers {
             let packages = Packages {
@@ -98,10 +92,7 @@ impl OverheadArgs {
         if !self.models.is_empty() {
             options.extend(["--models".to_owned(), self.models.join(",")]);
         }
-        if let Some(file) = &self.json {
-            options.extend(["--json".to_owned(), file.display().to_string()]);
-        }
-        options.extend(self.options.clone());
+        options.extend(rows_and_options(self.json.as_deref(), &self.options));
         options
     }
 }

@@ -219,6 +219,31 @@ fn transposed_and_sliced_tensors() {
 }
 
 #[test]
+fn gradients_that_lie_in_another_order() {
+    for device in devices() {
+        let flat = tensor(&values(2 * 3 * 4 * 5), [3, 2, 5, 4], &device);
+        // The last is a part with gaps.
+        let gradients = [
+            flat.clone().swap_dims(0, 1),
+            flat.clone().permute([1, 0, 3, 2]),
+            flat.clone().swap_dims(2, 3).slice([0..2, 0..2, 1..3, 0..5]),
+        ];
+        for gradient in gradients {
+            let dims = gradient.dims();
+            let factors = parameters([dims[0], 1, 1, 1], &device, |i| i as f32 - 0.5);
+            let is_outside = tensor(&values(dims.iter().product()), dims, &device);
+            let is_outside = is_outside.greater_elem(0.0);
+            for outside in [None, Some(is_outside)] {
+                let found = backward(gradient.clone(), Some(factors.clone()), outside.clone());
+                let by_formula =
+                    composed::backward(gradient.clone(), Some(factors.clone()), outside);
+                assert_eq!(bits(found), bits(by_formula), "{dims:?} on {device:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn other_types_than_f32() {
     use burn::tensor::FloatDType;
     let mut devices = devices();

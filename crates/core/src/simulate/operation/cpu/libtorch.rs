@@ -15,6 +15,7 @@
 #![allow(unsafe_code)]
 #![allow(deprecated)] // Burn is about to drop the backend.
 
+use std::cmp::Reverse;
 use std::mem::MaybeUninit;
 use std::slice;
 
@@ -45,6 +46,27 @@ pub(super) fn memory<const D: usize>(tensor: Tensor<D>) -> Result<TchTensor, Ten
         true => Ok(contiguous(memory)),
         false => Err(Tensor::from_primitive::<LibTorch>(memory)),
     }
+}
+
+/// The order of dimensions in which a tensor without gaps lies in memory, where it is not that of its
+/// shape: libtorch keeps such an order from operation to operation, as it has with the gradient of a
+/// convolution's weight.
+pub(super) fn order<const D: usize>(tensor: &Tensor<D>) -> Option<[usize; D]> {
+    let TchTensor { tensor, .. } = tensor.clone().try_into_primitive::<LibTorch>().ok()?;
+    if tensor.is_contiguous() {
+        return None;
+    }
+    let (sizes, strides) = (tensor.size(), tensor.stride());
+    let mut order: [usize; D] = std::array::from_fn(|dim| dim);
+    order.sort_by_key(|&dim| Reverse(strides[dim]));
+    let mut expected = 1;
+    for dim in order.into_iter().rev() {
+        if sizes[dim] != 1 && strides[dim] != expected {
+            return None;
+        }
+        expected *= sizes[dim];
+    }
+    Some(order)
 }
 
 /// The memory of a tensor of flags, made contiguous if it is not.

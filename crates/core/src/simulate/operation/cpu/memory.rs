@@ -40,6 +40,18 @@ pub(super) fn memory<const D: usize>(tensor: Tensor<D>) -> Result<Memory, Tensor
     Err(tensor)
 }
 
+/// The order of dimensions in which a tensor without gaps lies in memory, where it is known and not that
+/// of its shape.
+pub(super) fn order<const D: usize>(tensor: &Tensor<D>) -> Option<[usize; D]> {
+    #[cfg(feature = "tch")]
+    return libtorch::order(tensor);
+    #[cfg(not(feature = "tch"))]
+    {
+        let _ = tensor;
+        None
+    }
+}
+
 /// All values of a small tensor.
 pub(in crate::simulate::operation) fn floats<const D: usize>(
     tensor: &Tensor<D>,

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Bool, Tensor};
 
-use super::memory::{Memory, flag_memory, memory, new_flags};
+use super::memory::{Memory, flag_memory, memory, new_flags, order};
 use super::repeated::{Pairs, Part, Repeated};
 use super::rules::{Affine, Keep, Rule, Sign};
 use super::values::Values;
@@ -38,6 +38,29 @@ pub(in crate::simulate::operation) fn forward<const D: usize>(
 ///
 /// As of [`forward`].
 pub(in crate::simulate::operation) fn backward<const D: usize>(
+    gradient: Tensor<D>,
+    mask: Option<&Tensor<D>>,
+    outside: Option<&Tensor<D, Bool>>,
+) -> Result<Tensor<D>, Tensor<D>> {
+    let Some(order) = order(&gradient) else {
+        return in_order(gradient, mask, outside);
+    };
+    // A copy in the order of the shape would cost more than the operation, also in the optimizer, whose
+    // moments have the order of the gradients before it.
+    let there = order.map(|dim| dim as isize);
+    let back = std::array::from_fn(|dim| order.iter().position(|&one| one == dim).unwrap_or(dim));
+    let back = back.map(|dim: usize| dim as isize);
+    let mask = mask.map(|mask| mask.clone().permute(there));
+    let outside = outside.map(|outside| outside.clone().permute(there));
+    let gradient = in_order(gradient.permute(there), mask.as_ref(), outside.as_ref());
+    match gradient {
+        Ok(gradient) => Ok(gradient.permute(back)),
+        Err(gradient) => Err(gradient.permute(back)),
+    }
+}
+
+/// [`backward`] of a gradient that lies in memory in the order of its shape, or is copied to it.
+fn in_order<const D: usize>(
     gradient: Tensor<D>,
     mask: Option<&Tensor<D>>,
     outside: Option<&Tensor<D, Bool>>,
