@@ -16,8 +16,8 @@ pub(in crate::simulate::operation) fn by_block<const N: usize, const M: usize>(
     let columns: Vec<&[f32]> = memories.iter().map(Memory::values).collect();
     let blocks = columns.iter().map(|column| column.len()).min()?;
     let mut results: [Vec<f32>; M] = std::array::from_fn(|_| Vec::with_capacity(blocks));
-    for block in 0..blocks {
-        let of_block = each(std::array::from_fn(|column| columns[column][block]));
+    let of_block = |block| each(std::array::from_fn(|column| columns[column][block]));
+    for of_block in (0..blocks).map(of_block) {
         for (results, result) in results.iter_mut().zip(of_block) {
             results.push(result);
         }
