@@ -171,7 +171,7 @@ fn reject_other_types(settings: &QuantizationSettings) -> Result<(), Quantizatio
 }
 
 /// 1 where a value is not negative, -1 elsewhere.
-pub(crate) fn sign(value: FlatTensor) -> FlatTensor {
+fn sign(value: FlatTensor) -> FlatTensor {
     value.map(|values| {
         let dtype = values.dtype();
         precision::in_dtype(values.greater_equal_elem(0.0).float(), dtype) * 2.0 - 1.0

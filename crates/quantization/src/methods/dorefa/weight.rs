@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
+use burn_compress_core::fake_quantize::{binarize, fake_quantize};
 use burn_compress_core::{FlatTensor, QuantDtype, RoundGradient, Transform};
 
-use super::super::bnn::sign;
 use crate::precision;
 use crate::targets::FixedQParams;
 
@@ -43,11 +43,10 @@ pub(super) fn one_bit_grid(dtype: QuantDtype, magnitude: f32) -> FixedQParams {
 pub fn quantize_weight(weight: FlatTensor, dtype: QuantDtype) -> FlatTensor {
     let given = weight.values.dtype();
     let weight = weight.map(precision::single);
-    let (value, path) = match dtype.bits() {
+    let values = match dtype.bits() {
         1 => {
-            let plain = weight.clone().constant();
-            let magnitude = magnitude(plain.values.clone());
-            (sign(plain).values * magnitude, weight.values)
+            let magnitude = magnitude(weight.clone().constant().values);
+            binarize(weight.values, magnitude, RoundGradient::StraightThrough)
         }
         _ => {
             let squeezed = weight.values.tanh();
@@ -56,17 +55,17 @@ pub fn quantize_weight(weight: FlatTensor, dtype: QuantDtype) -> FlatTensor {
             let none = largest.clone().detach().equal_elem(0.0).float();
             let none = precision::single(none);
             let squeezed = squeezed / (largest + none);
-            let plain = squeezed.clone().detach().without_autodiff();
-            let grid = weight_grid(dtype);
-            let whole = grid.zero_point.floor();
-            let steps = plain / grid.scale + (grid.zero_point - whole);
-            let rounded = (steps.round() + whole).clamp(dtype.qmin(), dtype.qmax());
-            ((rounded - grid.zero_point) * grid.scale, squeezed)
+            let device = squeezed.device().without_autodiff();
+            let single = |number: f32| precision::single(Tensor::from_floats([number], &device));
+            let FixedQParams {
+                scale,
+                zero_point,
+                gradient,
+            } = weight_grid(dtype);
+            let (scale, zero_point) = (single(scale), single(zero_point));
+            let (qmin, qmax) = (dtype.qmin(), dtype.qmax());
+            fake_quantize(squeezed, scale, zero_point, qmin, qmax, gradient)
         }
-    };
-    let values = match path.is_autodiff() {
-        true => (path.clone() - path.detach()) + value,
-        false => value,
     };
     FlatTensor {
         values: precision::in_dtype(values, given),
