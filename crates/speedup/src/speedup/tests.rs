@@ -32,14 +32,17 @@ impl Net {
             Conv2dConfig::new(channels, [kernel, kernel])
                 .with_padding(burn::nn::PaddingConfig2d::Same)
         };
-        Self {
+        let net = Self {
             stem: conv([2, 8], 3).init(device).into(),
             norm: BatchNormConfig::new(8).init(device),
             depthwise: conv([8, 8], 3).with_groups(8).init(device).into(),
             point: conv([8, 8], 1).init(device),
             grouped: conv([8, 6], 3).with_groups(2).init(device),
             fc: LinearConfig::new(6 * 4, 3).init(device),
-        }
+        };
+        // Parameters draw their values when they are first read, and each clone would draw its own.
+        net.forward(Tensor::zeros([1, 2, 2, 2], device));
+        net
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<2> {

@@ -1,5 +1,7 @@
 //! Small models for the pruners that train values, and the way from blocks to elements.
 
+use std::sync::{Mutex, PoisonError};
+
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
@@ -77,14 +79,23 @@ pub(crate) struct Normed {
 
 impl Normed {
     pub(crate) fn chain() -> Compressor<Self, ()> {
+        // The seed is that of all threads, and parameters draw their values when they are first read:
+        // a second network made of it could be another one.
+        static NET: Mutex<Option<Normed>> = Mutex::new(None);
         let device = Device::flex();
-        device.seed(7);
-        let conv = |channels| Conv2dConfig::new(channels, [1, 1]).init(&device);
-        let model = Self {
-            conv: conv([2, 4]),
-            bn: BatchNormConfig::new(4).init(&device),
-            head: conv([4, 3]),
+        let drawn = || {
+            device.seed(7);
+            let conv = |channels| Conv2dConfig::new(channels, [1, 1]).init(&device);
+            let model = Self {
+                conv: conv([2, 4]),
+                bn: BatchNormConfig::new(4).init(&device),
+                head: conv([4, 3]),
+            };
+            model.forward(Tensor::zeros([1, 2, 3, 3], &device));
+            model
         };
+        let mut net = NET.lock().unwrap_or_else(PoisonError::into_inner);
+        let model = net.get_or_insert_with(drawn).clone();
         let input = Tensor::<4>::ones([1, 2, 3, 3], &device);
         let evaluator = Evaluator::new()
             .with_dummy_input(DummyInput::new(input, |model: &Self, x| model.forward(x)))

@@ -1,3 +1,5 @@
+use std::sync::{Mutex, PoisonError};
+
 use burn::module::Param;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
@@ -63,13 +65,22 @@ struct Net {
 
 impl Net {
     fn new() -> Self {
-        let device = Device::flex();
-        device.seed(3);
-        Self {
-            conv: Conv2dConfig::new([2, 4], [3, 3]).init(&device).into(),
-            pool: MaxPool2dConfig::new([2, 2]).init(),
-            fc: LinearConfig::new(16, 3).init(&device).into(),
-        }
+        // The seed is that of all threads, and parameters draw their values when they are first read:
+        // a second network made of it could be another one.
+        static NET: Mutex<Option<Net>> = Mutex::new(None);
+        let drawn = || {
+            let device = Device::flex();
+            device.seed(3);
+            let net = Self {
+                conv: Conv2dConfig::new([2, 4], [3, 3]).init(&device).into(),
+                pool: MaxPool2dConfig::new([2, 2]).init(),
+                fc: LinearConfig::new(16, 3).init(&device).into(),
+            };
+            net.forward(Tensor::zeros([1, 2, 6, 6], &device));
+            net
+        };
+        let mut net = NET.lock().unwrap_or_else(PoisonError::into_inner);
+        net.get_or_insert_with(drawn).clone()
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<2> {

@@ -1,3 +1,5 @@
+use std::sync::{Mutex, PoisonError};
+
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Linear, LinearConfig};
@@ -20,14 +22,6 @@ struct Net {
 }
 
 impl Net {
-    fn new(device: &Device) -> Self {
-        device.seed(7);
-        Self {
-            conv: Conv2dConfig::new([2, 3], [3, 3]).init(device).into(),
-            fc: LinearConfig::new(12, 2).init(device).into(),
-        }
-    }
-
     fn forward(&self, x: Tensor<4>) -> Tensor<2> {
         self.fc.forward(self.conv.forward(x).flatten(1, 3))
     }
@@ -57,7 +51,21 @@ fn rules(json: &str) -> ConfigList<QuantizationSettings> {
 const ALL: &str = r#"[{"op_types": ["Conv2d", "Linear"], "quant_dtype": "int8"}]"#;
 
 fn net() -> Net {
-    Net::new(&Device::flex().autodiff())
+    // The seed is that of all threads, and parameters draw their values when they are first read: a
+    // second network made of it could be another one.
+    static NET: Mutex<Option<Net>> = Mutex::new(None);
+    let drawn = || {
+        let device = Device::flex().autodiff();
+        device.seed(7);
+        let net = Net {
+            conv: Conv2dConfig::new([2, 3], [3, 3]).init(&device).into(),
+            fc: LinearConfig::new(12, 2).init(&device).into(),
+        };
+        net.forward(batch(0, &device));
+        net
+    };
+    let mut net = NET.lock().unwrap_or_else(PoisonError::into_inner);
+    net.get_or_insert_with(drawn).clone()
 }
 
 fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
