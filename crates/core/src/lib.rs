@@ -58,7 +58,7 @@ pub use simulate::gradient;
 pub use simulate::granularity::{Axes, Granularity, PadSide};
 pub use simulate::mask::{Mask, MaskMethod};
 pub use simulate::masks::Masks;
-pub use simulate::operation::{by_block, extremes, in_memory};
+pub use simulate::operation::{by_block, extremes};
 pub use simulate::params::{gradients, parameters, with_parameters};
 pub use simulate::quant_dtype::{IntegerType, QuantDtype, QuantScheme, UnknownDtype};
 pub use simulate::quantization::{Calibration, CalibrationEntry, Observer, Quantization};

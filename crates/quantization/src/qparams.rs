@@ -18,7 +18,7 @@
 //! Integer-Arithmetic-Only Inference*, arXiv 1712.05877, section 2.1 and 3.1.
 
 use burn::tensor::Tensor;
-use burn_compress_core::{QuantDtype, QuantScheme, by_block, in_memory, reads};
+use burn_compress_core::{QuantDtype, QuantScheme, by_block, reads};
 
 use crate::QuantizationError;
 
@@ -147,8 +147,7 @@ pub fn check_finite(minimum: Tensor<1>, maximum: Tensor<1>) -> Result<(), Quanti
     }
 }
 
-/// [`check_finite`], inside a step of a training run with the next read of the run; a range in the
-/// processor's memory is read there only if it is not finite.
+/// [`check_finite`], inside a step of a training run with the next read of the run.
 ///
 /// # Shapes
 ///
@@ -162,11 +161,6 @@ pub(crate) fn watch_finite(
     maximum: Tensor<1>,
 ) -> Result<(), QuantizationError> {
     let blocks = minimum.dims()[0];
-    let is_finite =
-        |numbers| in_memory(numbers).is_some_and(|all| all.iter().all(|x| x.is_finite()));
-    if is_finite(&minimum) && is_finite(&maximum) {
-        return Ok(());
-    }
     let values = Tensor::cat(vec![minimum, maximum], 0);
     let checked = reads::check(values, f32::MIN..=f32::MAX, move |values| {
         first_not_finite(values, blocks).unwrap_or(QuantizationError::NonFiniteRange {

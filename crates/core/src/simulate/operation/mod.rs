@@ -147,8 +147,10 @@ pub fn extremes(values: &FlatTensor, grid: &Grid) -> Option<[Tensor<1>; 2]> {
     }
 }
 
-/// The results of `each` for the numbers of each block, computed on the host where they are in the
-/// processor's memory, see [`in_memory`]; none where they are not.
+/// The results of `each` for the numbers of each block, computed in the processor's memory where they
+/// lie there as `f32`; none of tensors elsewhere or with automatic differentiation.
+///
+/// Nothing is waited for, so it is not counted as a [read](crate::reads).
 ///
 /// A chain of tensor operations costs the same for one number as for a thousand, and the scales of a
 /// model are made of some twenty such operations for each target in each step.
@@ -176,20 +178,6 @@ pub fn by_block<const N: usize, const M: usize>(
     #[cfg(not(any(feature = "flex", feature = "tch")))]
     {
         let _ = (numbers, each);
-        None
-    }
-}
-
-/// The values of a tensor of `f32` that lies in the processor's memory; none of a tensor elsewhere or
-/// with automatic differentiation.
-///
-/// Nothing is waited for, so it is not counted as a [read](crate::reads).
-pub fn in_memory(tensor: &Tensor<1>) -> Option<Vec<f32>> {
-    #[cfg(any(feature = "flex", feature = "tch"))]
-    return cpu::floats(tensor);
-    #[cfg(not(any(feature = "flex", feature = "tch")))]
-    {
-        let _ = tensor;
         None
     }
 }

