@@ -148,7 +148,8 @@ pub fn extremes(values: &FlatTensor, grid: &Grid) -> Option<[Tensor<1>; 2]> {
 }
 
 /// The results of `each` for the numbers of each block, computed in the processor's memory where they
-/// lie there as `f32`; none of tensors elsewhere or with automatic differentiation.
+/// lie there as `f32`; none of tensors elsewhere, with automatic differentiation, or of different
+/// lengths.
 ///
 /// Nothing is waited for, so it is not counted as a [read](crate::reads).
 ///

@@ -477,6 +477,8 @@ fn numbers_of_blocks_are_computed_in_memory() {
         let none = tensor::<1>(&[], [0], &device);
         let [nothing] = by_block([&none], |[x]| [x]).unwrap();
         assert_eq!(nothing.dims(), [0]);
+        // Formulas of tensors broadcast or refuse these.
+        assert!(by_block([&all, &behind], |[a, b]| [a + b]).is_none());
         let tracked = all.autodiff();
         assert!(by_block([&tracked], |[x]| [x]).is_none(), "{device:?}");
     }

@@ -4,7 +4,8 @@ use burn::tensor::Tensor;
 
 use super::memory::{Memory, memory};
 
-/// [`by_block`](crate::simulate::operation::by_block); none on another backend.
+/// [`by_block`](crate::simulate::operation::by_block); none on another backend, and
+/// of tensors that have different numbers of blocks.
 pub(in crate::simulate::operation) fn by_block<const N: usize, const M: usize>(
     numbers: [&Tensor<1>; N],
     each: impl Fn([f32; N]) -> [f32; M],
@@ -14,7 +15,10 @@ pub(in crate::simulate::operation) fn by_block<const N: usize, const M: usize>(
         memories.push(memory(numbers.clone()).ok()?);
     }
     let columns: Vec<&[f32]> = memories.iter().map(Memory::values).collect();
-    let blocks = columns.iter().map(|column| column.len()).min()?;
+    let blocks = columns.first()?.len();
+    if columns.iter().any(|column| column.len() != blocks) {
+        return None;
+    }
     let mut results: [Vec<f32>; M] = std::array::from_fn(|_| Vec::with_capacity(blocks));
     let of_block = |block| each(std::array::from_fn(|column| columns[column][block]));
     for of_block in (0..blocks).map(of_block) {
