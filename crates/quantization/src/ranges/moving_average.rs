@@ -66,6 +66,9 @@ impl RangeEstimator for MovingAverage {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::{Device, Tensor};
+
+    use super::{DECAY, moving_average};
     use crate::targets::observer_testing::{Follow, observed};
     use crate::{Granularity, ObserverKind};
 
@@ -87,6 +90,24 @@ mod tests {
         assert!((maximum[0] - 8.0).abs() < 1e-6);
         assert!((observed(&follow.state.scale)[0] - 8.0 / 7.0).abs() < 1e-6);
         assert_eq!(observed(&follow.state.zero_point), [0.0]);
+    }
+
+    #[test]
+    fn in_memory_and_by_tensors_alike() {
+        let device = Device::flex();
+        let tensor = |seed: f32| {
+            let values: Vec<f32> = (0..101).map(|i| (i as f32 * seed).sin() * 9.0).collect();
+            Tensor::<1>::from_floats(&values[..], &device)
+        };
+        let bits = |average: Tensor<1>| -> Vec<u32> {
+            let values: Vec<f32> = average.into_data().try_to_vec().unwrap();
+            values.into_iter().map(f32::to_bits).collect()
+        };
+        let (average, value) = (tensor(0.7), tensor(1.3));
+        let in_memory = moving_average(Some(average.clone()), value.clone(), DECAY);
+        // With automatic differentiation there is no way around tensor operations.
+        let by_tensors = moving_average(Some(average.autodiff()), value.autodiff(), DECAY);
+        assert_eq!(bits(in_memory), bits(by_tensors));
     }
 
     #[test]
